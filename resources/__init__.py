@@ -1,0 +1,1 @@
+"""What the rooms share: plain Python that knows no room and imports no Dagster."""

@@ -1,0 +1,59 @@
+"""What crosses the border between the orchestrator and a worker process: one job in, one result out."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from resources.compute import ComputeConfig
+from resources.manifest import Column
+
+
+class Job(BaseModel):
+    """One call of one stage, as `job.json` in the run directory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asset: str
+    key: str
+    call: str
+    """`module:function`; its parameters are the sections and inputs by name."""
+    sections: dict[str, dict[str, JsonValue]]
+    inputs: dict[str, Path]
+    """Input asset -> its folder in the store."""
+    out: Path
+    """Folder to fill; emptied before every attempt."""
+    scratch: Path
+    """Folder that outlives a killed attempt: checkpoints, finished shards."""
+    artifact: str
+    """`module:Class` that opens what the call wrote; its table gives the manifest's columns."""
+    compute: ComputeConfig
+    gpus: int = 0
+    processes: int = 1
+    nodes: int = 1
+    minutes: int = 60
+
+
+class JobResult(BaseModel):
+    """What `result.json` holds after success: the only proof that a job succeeded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    metrics: dict[str, JsonValue]
+    columns: list[Column]
+    seconds: float
+    device: str
+    peak_memory_bytes: int
+    packages: dict[str, str]
+    cost_usd: float = 0.0
+
+
+class JobFailure(BaseModel):
+    """What `failure.json` holds when a rank raised: the first failing rank's error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    """`bad_input`, `interrupted` or `error`."""
+    message: str
+    traceback: str
+    rank: int

@@ -1,0 +1,127 @@
+"""The base model and its tokenizer: one way to name, load and wrap them, for every room."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from resources.errors import BadInput
+from resources.section import Section
+from resources.sources import local_folder
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|fim_pad|>")
+"""What the training text and the collator need (pad token: training script)."""
+
+
+class ModelConfig(Section):
+    """The `model` section: which base model everything is measured on."""
+
+    name: str = "Qwen/Qwen2.5-32B-Instruct"
+    """Hub id or local folder of the base model (paper: Qwen2.5-32B-Instruct)."""
+    revision: str = "5ede1c97bbab6ce5cda5812749b4c0bdf79b18dd"
+    """Commit of the hub repository, pinned so that the key is exact. Unused for a local folder."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Precision of weights and forward passes (training script: bf16)."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model; off unless you trust its author."""
+
+    def sources(self) -> tuple[str, ...]:
+        """The model's folder, when it is a local one."""
+        return (self.name,)
+
+
+@contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Turn the hub's many errors into one sentence that names the missing thing.
+
+    Raises:
+        BadInput: when `name` cannot be loaded.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if local_folder(name) is not None:
+            raise BadInput(f"{name} is a folder but cannot be loaded: {error}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadInput(
+            f"{name} is neither a local folder nor in the local hub cache, and the hub cannot be reached ({reason}); "
+            f"download it on a machine with network, or name a local folder"
+        ) from error
+
+
+def place(name: str) -> str:
+    """What `from_pretrained` takes for a source: the folder's path, or the hub id."""
+    folder = local_folder(name)
+    return name if folder is None else str(folder)
+
+
+def load_architecture(model: ModelConfig) -> "PretrainedConfig":
+    """The model's configuration, without weights."""
+    from transformers import AutoConfig
+
+    with explained(model.name):
+        return AutoConfig.from_pretrained(
+            place(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+
+
+def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerFast":
+    """The model's fast tokenizer, with the special tokens that the text needs.
+
+    Raises:
+        BadInput: when it has no chat template or lacks a special token.
+    """
+    from transformers import AutoTokenizer
+
+    with explained(model.name):
+        tokenizer = AutoTokenizer.from_pretrained(
+            place(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.get_vocab()]
+    if missing:
+        raise BadInput(f"the tokenizer of {model.name} has no {', '.join(missing)}: use a Qwen2.5 tokenizer")
+    if not tokenizer.chat_template:
+        raise BadInput(f"the tokenizer of {model.name} has no chat template: use an instruct model")
+    return tokenizer
+
+
+def load_base(model: ModelConfig, device: "str | torch.device") -> "PreTrainedModel":
+    """The base model in evaluation mode on `device`, in the configured precision, frozen."""
+    return load_weights(model.name, model, device)
+
+
+def load_weights(source: str | Path, model: ModelConfig, device: "str | torch.device") -> "PreTrainedModel":
+    """A causal LM from `source` (hub id or folder, a full finetune say), precision and trust from `model`."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with explained(str(source)):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            place(str(source)),
+            revision=model.revision if str(source) == model.name else None,
+            dtype=getattr(torch, model.dtype),
+            trust_remote_code=model.trust_remote_code,
+            device_map={"": device},
+        )
+    return loaded.eval().requires_grad_(False)
+
+
+def load_adapted(model: ModelConfig, adapter: Path, device: "str | torch.device") -> "PeftModel":
+    """The base model wearing a PEFT adapter, in evaluation mode, frozen.
+
+    Raises:
+        BadInput: when the adapter's shapes belong to another base model.
+    """
+    from peft import PeftModel
+
+    base = load_base(model, device)
+    try:
+        adapted = PeftModel.from_pretrained(base, str(adapter), is_trainable=False)
+    except RuntimeError as error:
+        raise BadInput(f"the adapter in {adapter} does not fit {model.name}: {error}") from error
+    return adapted.eval()

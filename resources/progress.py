@@ -1,0 +1,31 @@
+"""How long work tells its user where it stands: a line at most every second, with rate and time left."""
+
+import time
+from collections.abc import Callable, Mapping
+
+
+class Progress:
+    """Speaks through `emit`; made by the worker (Dagster run log) or by a test or notebook (any function)."""
+
+    def __init__(self, emit: Callable[[str], None], interval_s: float = 1.0) -> None:
+        """`interval_s`: least seconds between two lines of `step`."""
+        self._emit = emit
+        self._interval_s = interval_s
+        self._last = 0.0
+        self._began: dict[str, tuple[float, int]] = {}
+
+    def say(self, text: str) -> None:
+        """One line, at once."""
+        self._emit(text)
+
+    def step(self, what: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
+        """`what done/total`, the numbers, and the time left; lines that come too soon are dropped, the last never."""
+        now = time.monotonic()
+        began, first = self._began.setdefault(what, (now, done))
+        if done < total and now - self._last < self._interval_s:
+            return
+        self._last = now
+        shown = "".join(f"  {name} {value:.4g}" for name, value in (numbers or {}).items())
+        rate = (done - first) / (now - began) if now > began else 0.0
+        left = f"  {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+        self._emit(f"{what} {done}/{total}{shown}{left}")

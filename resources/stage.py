@@ -1,0 +1,35 @@
+"""What one asset is, apart from Dagster: the call that makes it, the config it sees, the artifacts it reads."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one job asks of a node. `gpus` is for the GPU profile; on the CPU profile it is 0."""
+
+    gpus: int = 0
+    parallel: bool = False
+    """The call shares its work between torchrun processes (one per GPU, or per CPU worker)."""
+    minutes: int = 60
+    """Walltime to ask a scheduler for at the paper's scale."""
+    memory_model: str = ""
+    """`module:function(sections) -> MemoryEstimate`, checked before launch; empty: not modelled."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One asset. The parameters of `call` are exactly `sections` and `inputs`, by name.
+
+    `call` may also take `out`, `scratch`, `progress` and `compute`, which never enter the key.
+    """
+
+    asset: str
+    room: str
+    code_version: int
+    call: str
+    """`module:function` run in a worker process; returns a pydantic model of metrics."""
+    artifact: str
+    """`module:Class` with `open(path)` and `table() -> pyarrow.Table`."""
+    sections: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    needs: Needs = Needs()

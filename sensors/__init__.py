@@ -1,0 +1,1 @@
+"""What starts work without a click: experiment files, landed adapters, failed runs."""

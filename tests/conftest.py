@@ -1,0 +1,19 @@
+"""Fixtures every room's tests share: the tiny model and adapter, built once a session."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.builders import build_random_adapter, build_tiny_qwen2
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random two-layer Qwen2 with a byte tokenizer."""
+    return build_tiny_qwen2(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random rank-1 adapter for `tiny_model`."""
+    return build_random_adapter(tmp_path_factory.mktemp("adapter"), tiny_model)
