@@ -1,0 +1,42 @@
+"""One Vega-Lite specification per figure: interactive in the report, SVG and PNG for papers and the UI."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import altair
+
+FOLDER = "charts"
+"""Subfolder of an artifact; its PNGs are shown inline in the UI."""
+ACCENT = "#2f6f9f"
+SIGNED = ("#b2182b", "#f7f7f7", "#2166ac")
+"""Negative, zero, positive: ColorBrewer RdBu, told apart by colour-blind readers."""
+CATEGORIES = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
+"""Paul Tol's bright qualitative scheme, safe for colour-blind readers."""
+
+
+def save_chart(chart: "altair.TopLevelMixin", folder: Path, name: str) -> None:
+    """Write `<name>.vl.json`, `.svg` and `.png` (2x) into `folder/charts`."""
+    import vl_convert
+
+    out = folder / FOLDER
+    out.mkdir(parents=True, exist_ok=True)
+    specification = chart.to_json(indent=None)
+    (out / f"{name}.vl.json").write_text(specification)
+    (out / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(specification))
+    (out / f"{name}.png").write_bytes(vl_convert.vegalite_to_png(specification, scale=2))
+
+
+def line_chart(points: list[dict[str, float]], x: str, y: str, title: str) -> "altair.Chart":
+    """A single curve, such as a loss over steps; `points` are rows with the columns `x` and `y`."""
+    import altair
+
+    return (
+        altair.Chart(altair.Data(values=points), title=title, width=520, height=240)
+        .mark_line(color=ACCENT)
+        .encode(
+            altair.X(x, type="quantitative"),
+            altair.Y(y, type="quantitative", scale=altair.Scale(zero=False)),
+            tooltip=[altair.Tooltip(x, type="quantitative"), altair.Tooltip(y, type="quantitative", format=".4f")],
+        )
+    )
