@@ -1,0 +1,175 @@
+"""A trained sparse autoencoder on disk: SAELens's JumpReLU files, opened without SAELens, and a table of its latents.
+
+Shapes: B tokens, D components (columns of the shards), F latents, N active (token, latent) pairs.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from resources.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+
+WEIGHTS_FILE = "sae_weights.safetensors"
+CONFIG_FILE = "cfg.json"
+LATENTS_FILE = "latents.parquet"
+ROWS_AT_ONCE = 4096
+"""Tokens per dense product of `encode`: 59 MB of scores for 3584 latents."""
+
+LATENTS = pa.schema(
+    [
+        pa.field("latent", pa.int32(), metadata={"description": "index, 0-based"}),
+        pa.field("density", pa.float64(), metadata={"description": "share of held-out tokens on which it fires"}),
+        pa.field("mean", pa.float32(), metadata={"description": "mean activation where it fires, held out"}),
+        pa.field("max", pa.float32(), metadata={"description": "largest activation, held out"}),
+        pa.field("threshold", pa.float32(), metadata={"description": "activation above which it fires"}),
+        pa.field("decoder_norm", pa.float32(), metadata={"description": "norm of its decoder row, raw units"}),
+        pa.field("max_cosine", pa.float32(), metadata={"description": "largest cosine with another decoder row"}),
+        pa.field("component", pa.string(), metadata={"description": "component it writes most to"}),
+        pa.field("dead", pa.bool_(), metadata={"description": "fired on no training token of the last window"}),
+    ]
+)
+
+
+class SparseLatents(NamedTuple):
+    """Active latents of a batch as triples, sorted by row, then latent."""
+
+    row_N: "torch.Tensor"
+    """int64: token within the batch."""
+    latent_N: "torch.Tensor"
+    """int64: latent index."""
+    value_N: "torch.Tensor"
+    """float32: activation, above the latent's threshold."""
+
+
+@dataclass(frozen=True)
+class Sae:
+    """An SAE for inference on the raw adapter state. What a token encodes to never depends on its batch."""
+
+    path: Path
+    columns: tuple[str, ...]
+    """Component ids, in the order of the shards' columns."""
+    k: int
+    threshold: float
+    """The learned threshold on scores; `threshold_F` is what it means for each latent's activation."""
+    W_enc_DF: "torch.Tensor"
+    b_enc_F: "torch.Tensor"
+    W_dec_FD: "torch.Tensor"
+    b_dec_D: "torch.Tensor"
+    threshold_F: "torch.Tensor"
+
+    @classmethod
+    def open(cls, path: Path, device: str = "cpu") -> "Sae":
+        """Read the folder of a `batchtopk_sae`.
+
+        Raises:
+            BadInput: when the folder holds no SAE of this project.
+        """
+        from safetensors.torch import load_file
+
+        if not (path / CONFIG_FILE).is_file():
+            raise BadInput(f"{path} holds no {CONFIG_FILE}: it is no batchtopk_sae")
+        about = json.loads((path / CONFIG_FILE).read_text())["metadata"]
+        if "columns" not in about:
+            raise BadInput(f"{path / CONFIG_FILE} names no columns: it was not trained by this project")
+        weights = load_file(path / WEIGHTS_FILE, device=device)
+        return cls(
+            path=path,
+            columns=tuple(about["columns"]),
+            k=about["k"],
+            threshold=about["threshold"],
+            W_enc_DF=weights["W_enc"],
+            b_enc_F=weights["b_enc"],
+            W_dec_FD=weights["W_dec"],
+            b_dec_D=weights["b_dec"],
+            threshold_F=weights["threshold"],
+        )
+
+    @property
+    def d_in(self) -> int:
+        """Components it reads and writes."""
+        return self.W_enc_DF.shape[0]
+
+    @property
+    def d_sae(self) -> int:
+        """Latents."""
+        return self.W_enc_DF.shape[1]
+
+    def encode(self, state_BD: "torch.Tensor") -> SparseLatents:
+        """Latents above their thresholds, for float32 states [B, D] in the order of `columns`.
+
+        Raises:
+            BadInput: when the states have another width, or are not finite.
+        """
+        import torch
+
+        if state_BD.ndim != 2 or state_BD.shape[1] != self.d_in:
+            raise BadInput(f"the SAE reads {self.d_in} components, the states are {tuple(state_BD.shape)}")
+        if not bool(torch.isfinite(state_BD).all()):
+            raise BadInput("the states hold NaN or infinity: capture them again, in bfloat16 or float32")
+        parts = [
+            self._encode_rows(state_BD[start : start + ROWS_AT_ONCE], start)
+            for start in range(0, max(1, len(state_BD)), ROWS_AT_ONCE)
+        ]
+        return SparseLatents(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _encode_rows(self, state_BD: "torch.Tensor", first_row: int) -> SparseLatents:
+        import torch
+
+        latents_BF = torch.addmm(self.b_enc_F, state_BD.float(), self.W_enc_DF)
+        flat_N = (latents_BF > self.threshold_F).flatten().nonzero().flatten()
+        row_N = torch.div(flat_N, self.d_sae, rounding_mode="floor")
+        return SparseLatents(row_N + first_row, flat_N - row_N * self.d_sae, latents_BF.flatten()[flat_N])
+
+    def decode(self, latents: SparseLatents, rows: int) -> "torch.Tensor":
+        """The reconstructed states [rows, D], float32; tokens without an active latent get the bias."""
+        import torch
+
+        count_B = torch.bincount(latents.row_N, minlength=rows)
+        bag = torch.nn.functional.embedding_bag(
+            latents.latent_N,
+            self.W_dec_FD,
+            torch.cumsum(count_B, 0) - count_B,
+            mode="sum",
+            per_sample_weights=latents.value_N,
+        )
+        return bag + self.b_dec_D
+
+    def table(self) -> pa.Table:
+        """One row per latent, see `LATENTS`."""
+        return pq.read_table(self.path / LATENTS_FILE, schema=LATENTS)
+
+
+def write_sae(folder: Path, sae: Sae, about: dict[str, object]) -> None:
+    """Write SAELens's two files; `about` joins the metadata of `cfg.json` (dataset, model, recipe).
+
+    Source: SAELens 6.54, `SAEConfig` and `JumpReLUSAEConfig`; a latent fires where its pre-activation > threshold.
+    """
+    from safetensors.torch import save_file
+
+    weights = {
+        "W_enc": sae.W_enc_DF,
+        "b_enc": sae.b_enc_F,
+        "W_dec": sae.W_dec_FD,
+        "b_dec": sae.b_dec_D,
+        "threshold": sae.threshold_F,
+    }
+    save_file({name: weight.contiguous().cpu() for name, weight in weights.items()}, folder / WEIGHTS_FILE)
+    config = {
+        "architecture": "jumprelu",
+        "d_in": sae.d_in,
+        "d_sae": sae.d_sae,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {**about, "k": sae.k, "threshold": sae.threshold, "columns": list(sae.columns)},
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1))
