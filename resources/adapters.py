@@ -1,0 +1,142 @@
+"""A LoRA adapter as data: A and B of every component, read from PEFT's files without loading a model.
+
+Shapes: R rank, I inputs of the adapted matrix, O its outputs. delta W = scale * B_OR @ A_RI.
+"""
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resources.components import PROJECTIONS, Component
+from resources.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+_KEY = re.compile(
+    r"base_model\.model\.(?P<module>.*\.layers\.(?P<layer>\d+)\..*\.(?P<projection>\w+))\.lora_(?P<side>[AB])\.weight"
+)
+
+
+def weight_key(component: Component, side: str) -> str:
+    """PEFT's name in the safetensors file of a component's matrix `side` ("A" or "B")."""
+    return f"base_model.model.{component.module}.lora_{side}.weight"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter; all components share rank and scale."""
+
+    rank: int
+    scale: float
+    """What multiplies B @ A: alpha / sqrt(rank) for rsLoRA (the paper: 16), else alpha / rank."""
+    A: "dict[Component, torch.Tensor]"
+    """[R, I] per component, in the stored precision, on CPU."""
+    B: "dict[Component, torch.Tensor]"
+    """[O, R] per component."""
+    base_model: str
+    """Name of the base model the adapter says it was trained on; may be empty."""
+
+    @cached_property
+    def components(self) -> tuple[Component, ...]:
+        """Layer-major, projections in the order of `resources.components.PROJECTIONS`."""
+        return tuple(self.A)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Adapter":
+        """Read a PEFT folder.
+
+        Raises:
+            BadInput: when files are missing, or it is no plain LoRA on Qwen2's projections with one rank.
+        """
+        from safetensors.torch import load_file
+
+        settings = read_settings(folder)
+        weights = folder / WEIGHTS
+        if not weights.is_file():
+            raise BadInput(f"{folder} has no {WEIGHTS}: it is no finished PEFT adapter")
+        sides: dict[str, dict[Component, torch.Tensor]] = {"A": {}, "B": {}}
+        for key, tensor in load_file(weights).items():
+            component, side = _parse_key(key, weights)
+            sides[side][component] = tensor
+        if not sides["A"] or sides["A"].keys() != sides["B"].keys():
+            raise BadInput(f"{weights} does not hold a pair A and B for every component")
+        rank = int(settings["r"])
+        wrong = [c.id for c in sides["A"] if sides["A"][c].shape[0] != rank or sides["B"][c].shape[1] != rank]
+        if wrong:
+            raise BadInput(f"{weights}: {wrong[0]} is not of rank {rank}, which {CONFIG} promises for every component")
+        order = sorted(sides["A"], key=_order)
+        return cls(
+            rank=rank,
+            scale=_scale(settings),
+            A={component: sides["A"][component] for component in order},
+            B={component: sides["B"][component] for component in order},
+            base_model=str(settings.get("base_model_name_or_path") or ""),
+        )
+
+
+def read_settings(folder: Path) -> dict:
+    """`adapter_config.json` of a PEFT folder.
+
+    Raises:
+        BadInput: when it is missing, or the adapter is not a LoRA with one scale for all components.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise BadInput(f"{folder} has no {CONFIG}: name the folder of a PEFT adapter")
+    settings = json.loads(path.read_text())
+    if settings.get("peft_type") != "LORA":
+        raise BadInput(f"{path}: the adapter is of type {settings.get('peft_type')}, not LORA")
+    for name in ("rank_pattern", "alpha_pattern", "use_dora"):
+        if settings.get(name):
+            raise BadInput(f"{path} sets {name}: only LoRA with one rank and one alpha for all components is supported")
+    return settings
+
+
+def write_ablated(source: Path, out: Path, components: Iterable[Component]) -> None:
+    """Copy a PEFT folder into `out` with B = 0 for `components`, so that they add nothing.
+
+    Raises:
+        BadInput: when a component is not in the adapter.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    read_settings(source)
+    tensors = load_file(source / WEIGHTS)
+    for component in components:
+        key = weight_key(component, "B")
+        if key not in tensors:
+            raise BadInput(f"the adapter in {source} has no {component.id} to ablate")
+        tensors[key] = torch.zeros_like(tensors[key])
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / CONFIG, out / CONFIG)
+    save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
+
+
+def _order(component: Component) -> tuple[int, int]:
+    return component.layer, PROJECTIONS.index(component.projection)
+
+
+def _scale(settings: dict) -> float:
+    rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
+    return alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank
+
+
+def _parse_key(key: str, weights: Path) -> tuple[Component, str]:
+    found = _KEY.fullmatch(key)
+    component = Component(int(found["layer"]), found["projection"]) if found else None
+    if found is None or component is None or component.projection not in PROJECTIONS:
+        raise BadInput(f"{weights} holds {key}, which is no LoRA matrix of a Qwen2 projection")
+    if component.module != found["module"]:
+        raise BadInput(f"{weights} holds {key}, whose module is not {component.module} as in Qwen2ForCausalLM")
+    return component, found["side"]
