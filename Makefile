@@ -1,0 +1,44 @@
+# One line per recipe: `make` prints them.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+HOME_DIR := $(or $(LORASCOPE_HOME),$(CURDIR)/.lorascope)
+export DAGSTER_HOME := $(HOME_DIR)/dagster
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo ui test check format lock clean
+
+help:  ## print what each target does
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	touch $@
+
+setup: .venv/.installed  ## make .venv with the locked dependencies
+
+demo: setup  ## run the whole paper in miniature and print its tables
+	$(BIN)/lorascope run mini
+
+ui: setup  ## open Dagster on http://127.0.0.1:3000 with the same store
+	$(BIN)/lorascope ui
+
+test: setup  ## the whole suite
+	$(BIN)/pytest
+
+check: setup  ## format, lint, types, fast tests: for every minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/pytest -q -m "not slow and not browser" -x
+
+format: setup  ## let ruff format and sort
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: setup  ## write requirements.lock from what .venv holds
+	$(BIN)/python -m pip freeze --exclude-editable --exclude lorascope | sed 's/+cpu//' > requirements.lock
+
+clean:  ## remove .venv (the store stays)
+	rm -rf .venv

@@ -1,0 +1,165 @@
+"""The command line: `lorascope run mini`, `lorascope plan mini`, `lorascope show mini benchmark_scores`, ..."""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import click
+
+from dagster_project.experiment import Experiment, Experiments
+from dagster_project.plan import keys, plan, total
+from dagster_project.rooms import STAGES
+from resources.errors import BadInput
+from resources.home import find_home
+from resources.manifest import Manifest
+from resources.store import Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+asset_argument = click.argument("asset", type=click.Choice([stage.asset for stage in STAGES]))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="lorascope")
+def main() -> None:
+    """The paper "Rank-1 LoRAs Encode Interpretable Reasoning Signals" as a Dagster project."""
+
+
+def explained(command: Callable[P, R]) -> Callable[P, R]:
+    """Bad input is one sentence on standard error and exit status 2, never a stack trace."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except BadInput as error:
+            click.echo(f"lorascope: {error}", err=True)
+            sys.exit(2)
+
+    return run
+
+
+def _load(name: str) -> Experiment:
+    return Experiments(find_home().experiments).load(name)
+
+
+def _store() -> Store:
+    return Store(find_home().store)
+
+
+@main.command("run")
+@click.argument("experiment")
+@click.argument("assets", nargs=-1, type=click.Choice([stage.asset for stage in STAGES]))
+@as_json
+@explained
+def run_command(experiment: str, assets: tuple[str, ...], as_json: bool) -> None:
+    """Materialise every asset of EXPERIMENT (or only ASSETS) through Dagster; finished ones come from the store."""
+    from dagster_project.run import run_experiment
+
+    outcome = run_experiment(_load(experiment), find_home(), assets)
+    click.echo(json.dumps(outcome.row(), indent=1) if as_json else outcome.summary())
+    sys.exit(0 if outcome.success else 1)
+
+
+@main.command("plan")
+@click.argument("experiment")
+@click.option("--explain", is_flag=True, help="Print each stage's command, memory per rank and hours, for review.")
+@as_json
+@explained
+def plan_command(experiment: str, explain: bool, as_json: bool) -> None:
+    """Print hit or miss per asset of EXPERIMENT, why, and the estimated time and dollars. Runs nothing."""
+    loaded = _load(experiment)
+    planned = plan(loaded, _store())
+    if as_json:
+        click.echo(json.dumps([line.row() for line in planned], indent=1))
+        return
+    for line in planned:
+        seconds = "?" if line.seconds is None else f"{line.seconds:.0f} s"
+        click.echo(f"{line.cache:4}  {line.asset:24}  {seconds:>8}  {line.key}  {line.reason}")
+    sums = total(planned)
+    unknown = f", {sums['unknown']} never timed" if sums["unknown"] else ""
+    click.echo(
+        f"{sums['hits']} hits, {sums['misses']} misses: about {sums['seconds']:.0f} s and ${sums['cost_usd']:.2f}{unknown}"
+    )
+    if explain:
+        from dagster_project.explain import explain_stages
+
+        click.echo(explain_stages(loaded))
+
+
+@main.command("path")
+@click.argument("experiment")
+@asset_argument
+@as_json
+@explained
+def path_command(experiment: str, asset: str, as_json: bool) -> None:
+    """Print the folder of ASSET of EXPERIMENT."""
+    manifest = _manifest(experiment, asset)
+    folder = str(_store().folder(asset, manifest.key))
+    click.echo(json.dumps({"asset": asset, "key": manifest.key, "path": folder}) if as_json else folder)
+
+
+@main.command("show")
+@click.argument("experiment")
+@asset_argument
+@as_json
+@explained
+def show_command(experiment: str, asset: str, as_json: bool) -> None:
+    """Print the table of ASSET of EXPERIMENT, and how it was made."""
+    from dagster_project.notebook import open_experiment
+
+    manifest = _manifest(experiment, asset)
+    rows = open_experiment(experiment).table(asset).to_pylist()
+    if as_json:
+        click.echo(json.dumps(rows, default=str))
+        return
+    from dagster_project.tables import text_table
+
+    click.echo(text_table(rows[:50]))
+    if len(rows) > 50:
+        click.echo(f"... {len(rows)} rows in all; --json prints every one")
+    click.echo(
+        f"\n{asset} {manifest.key}: {manifest.seconds:.1f} s on {manifest.device}, {manifest.size} bytes, ", nl=False
+    )
+    click.echo(f"code version {manifest.code_version}, computed for {manifest.experiment} at {manifest.created}")
+    for name, key in manifest.inputs.items():
+        click.echo(f"  from {name} {key}")
+
+
+def _manifest(experiment: str, asset: str) -> Manifest:
+    key = keys(_load(experiment))[asset]
+    manifest = _store().find(asset, key)
+    if manifest is None:
+        raise BadInput(f"{asset} of '{experiment}' is not computed yet: run `lorascope run {experiment}` first")
+    return manifest
+
+
+@main.command("gc")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@explained
+def gc_command(dry_run: bool) -> None:
+    """Remove artifacts that no present experiment can reach, and abandoned temporary folders."""
+    from dagster_project.upkeep import collect_garbage
+
+    home = find_home()
+    removed = collect_garbage(home, Experiments(home.experiments), dry_run=dry_run)
+    for item in removed:
+        click.echo(str(item))
+    verb = "would free" if dry_run else "freed"
+    click.echo(f"{len(removed)} folders, {verb} {sum(item.size for item in removed) / 1e6:.1f} MB")
+
+
+@main.command("verify")
+@explained
+def verify_command() -> None:
+    """Hash every file of the store again; damaged artifacts are named and set aside."""
+    from dagster_project.upkeep import verify_store
+
+    sys.exit(1 if verify_store(_store(), click.echo) else 0)
+
+
+if __name__ == "__main__":
+    main()

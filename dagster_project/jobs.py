@@ -1,0 +1,50 @@
+"""The jobs a user finds in the UI: the whole paper, the upkeep of the store."""
+
+import dagster as dg
+
+from dagster_project.experiment import Experiments
+from dagster_project.materialize import EXPERIMENTS
+from dagster_project.upkeep import collect_garbage, verify_store
+from resources.errors import BadInput
+from resources.home import Home
+from resources.store import Store
+
+
+@dg.op
+def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -> None:
+    """Delete what no present experiment can reach, and abandoned temporary folders."""
+    try:
+        removed = collect_garbage(home, Experiments(home.experiments), dry_run=False)
+    except BadInput as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    for item in removed:
+        context.log.info(str(item))
+    context.log.info(f"removed {len(removed)} folders, {sum(item.size for item in removed)} bytes")
+
+
+@dg.op
+def rehash_store(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -> None:
+    """Hash every file of the store again and fail when one differs."""
+    damage = verify_store(Store(home.store), context.log.info)
+    if damage:
+        raise dg.Failure("; ".join(map(str, damage)), allow_retries=False)
+
+
+@dg.job(description="Remove artifacts that no present experiment can reach.")
+def gc() -> None:
+    """`lorascope gc`, from the UI."""
+    remove_unreachable()
+
+
+@dg.job(description="Hash every file of the store again and name what is damaged.")
+def verify() -> None:
+    """`lorascope verify`, from the UI."""
+    rehash_store()
+
+
+whole_paper = dg.define_asset_job(
+    "whole_paper",
+    selection=dg.AssetSelection.all() - dg.AssetSelection.assets("experiment_comparison"),
+    partitions_def=EXPERIMENTS,
+    description="Every asset of one experiment; what is in the store already is taken from there.",
+)

@@ -1,0 +1,88 @@
+"""What the Dagster UI shows of an artifact, read from its manifest alone so that a cache hit stays cheap."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import dagster as dg
+from pydantic import JsonValue
+
+from resources.charts import FOLDER
+from resources.manifest import Manifest
+
+LARGEST_CURVE = 50
+"""Rows of a table shown inline; longer ones are curves, and those have a chart."""
+
+
+def metadata(manifest: Manifest, folder: Path, cache: Literal["hit", "computed"]) -> dict[str, dg.MetadataValue]:
+    """Numbers, tables and plots first, then where the artifact comes from."""
+    return {**_measured(manifest.metrics), **_charts(folder), **_provenance(manifest, folder, cache)}
+
+
+def _measured(metrics: Mapping[str, JsonValue]) -> dict[str, dg.MetadataValue]:
+    shown: dict[str, dg.MetadataValue] = {}
+    for name, value in metrics.items():
+        if isinstance(value, bool | str):
+            shown[name] = dg.MetadataValue.text(str(value))
+        elif isinstance(value, int):
+            shown[name] = dg.MetadataValue.int(value)
+        elif isinstance(value, float):
+            shown[name] = dg.MetadataValue.float(value)
+        elif _is_table(value):
+            shown[name] = _table(value)
+        elif isinstance(value, dict) and value:
+            shown[name] = dg.MetadataValue.json(value)
+    return shown
+
+
+def _is_table(value: JsonValue) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= LARGEST_CURVE and all(isinstance(row, dict) for row in value)
+
+
+def _table(rows: JsonValue) -> dg.TableMetadataValue:
+    assert isinstance(rows, list)  # _is_table said so
+    return dg.MetadataValue.table([dg.TableRecord(_cells(row)) for row in rows if isinstance(row, dict)])
+
+
+def _cells(row: Mapping[str, JsonValue]) -> dict[str, str | int | float | bool | None]:
+    return {
+        name: value if isinstance(value, str | int | float | bool | None) else ", ".join(map(str, _items(value)))
+        for name, value in row.items()
+    }
+
+
+def _items(value: JsonValue) -> Sequence[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _charts(folder: Path) -> dict[str, dg.MetadataValue]:
+    return {
+        f"plot/{path.stem}": dg.MetadataValue.md(
+            f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
+        )
+        for path in sorted((folder / FOLDER).glob("*.png"))
+    }
+
+
+def _provenance(manifest: Manifest, folder: Path, cache: str) -> dict[str, dg.MetadataValue]:
+    columns = [dg.TableColumn(column.name, column.type, column.description) for column in manifest.columns]
+    shown: dict[str, dg.MetadataValue] = {
+        "cache": dg.MetadataValue.text(cache),
+        "key": dg.MetadataValue.text(manifest.key),
+        "computed_for": dg.MetadataValue.text(manifest.experiment),
+        "computed_at": dg.MetadataValue.text(manifest.created),
+        "code_version": dg.MetadataValue.int(manifest.code_version),
+        "config": dg.MetadataValue.json(manifest.sections),
+        "inputs": dg.MetadataValue.json(manifest.inputs),
+        "seconds": dg.MetadataValue.float(round(manifest.seconds, 2)),
+        "bytes": dg.MetadataValue.int(manifest.size),
+        "device": dg.MetadataValue.text(manifest.device),
+        "packages": dg.MetadataValue.json(manifest.packages),
+        "folder": dg.MetadataValue.path(folder),
+    }
+    if manifest.columns:
+        shown["dagster/column_schema"] = dg.MetadataValue.table_schema(dg.TableSchema(columns))
+    if (folder / "index.html").exists():
+        shown["page"] = dg.MetadataValue.url((folder / "index.html").as_uri())
+    return shown

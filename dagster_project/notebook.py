@@ -1,0 +1,75 @@
+"""An experiment's artifacts as typed objects, for notebooks: `open_experiment("mini").batchtopk_sae.W_dec_FD`."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dagster_project.experiment import Experiment, Experiments
+from dagster_project.plan import keys
+from dagster_project.rooms import STAGES, stage
+from resources.errors import BadInput
+from resources.home import find_home
+from resources.manifest import Manifest, read_manifest
+from resources.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+@dataclass(frozen=True)
+class OpenExperiment:
+    """Artifacts of one experiment; every asset is also an attribute."""
+
+    experiment: Experiment
+    store: Store
+
+    def path(self, asset: str) -> Path:
+        """The artifact's folder.
+
+        Raises:
+            BadInput: when there is no such asset, or it is not computed yet.
+        """
+        found = keys(self.experiment)
+        if asset not in found:
+            raise BadInput(f"there is no asset '{asset}'; known are {', '.join(found)}")
+        if self.store.find(asset, found[asset]) is None:
+            name = self.experiment.name
+            raise BadInput(f"{asset} of '{name}' is not computed yet: run `lorascope run {name}` first")
+        return self.store.folder(asset, found[asset])
+
+    def manifest(self, asset: str) -> Manifest:
+        """How the artifact was made, and what was measured."""
+        return read_manifest(self.path(asset))
+
+    def open(self, asset: str) -> Any:
+        """The artifact as its room's type."""
+        module, name = stage(asset).artifact.split(":") if asset in _ASSETS else ("", "")
+        folder = self.path(asset)
+        return getattr(importlib.import_module(module), name).open(folder)
+
+    def table(self, asset: str) -> "pyarrow.Table":
+        """The artifact's table."""
+        return self.open(asset).table()
+
+    def __getattr__(self, asset: str) -> Any:
+        """`experiment.batchtopk_sae` is `experiment.open("batchtopk_sae")`."""
+        if asset not in _ASSETS:
+            raise AttributeError(f"no asset '{asset}'; known are {', '.join(_ASSETS)}")
+        return self.open(asset)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *_ASSETS]
+
+
+_ASSETS = tuple(stage.asset for stage in STAGES)
+
+
+def open_experiment(name: str) -> OpenExperiment:
+    """Every artifact of the experiment called `name`, from the store of this installation.
+
+    Raises:
+        BadInput: when the experiment's file is missing or invalid.
+    """
+    home = find_home()
+    return OpenExperiment(Experiments(home.experiments).load(name), Store(home.store))

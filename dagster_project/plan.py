@@ -1,0 +1,144 @@
+"""The plan before the work: for each asset of an experiment, hit or miss, why, and what it will cost.
+
+Keys depend on configs, code versions and input keys only, so the plan and the run cannot disagree.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from dagster_project.experiment import Experiment
+from dagster_project.rooms import STAGES
+from resources.keys import artifact_key
+from resources.manifest import Manifest
+from resources.stage import Stage
+from resources.store import Store
+
+
+@dataclass(frozen=True)
+class PlannedAsset:
+    """One line of the plan."""
+
+    asset: str
+    room: str
+    cache: Literal["hit", "miss"]
+    key: str
+    reason: str
+    seconds: float | None
+    """Wall time of the last comparable run; 0 for a hit, None when there was none."""
+    cost_usd: float | None
+    """Paid requests of the last comparable run, US dollars; 0 for a hit."""
+
+    def row(self) -> dict[str, object]:
+        """As JSON."""
+        return asdict(self)
+
+
+def keys(experiment: Experiment, stages: Sequence[Stage] = STAGES) -> dict[str, str]:
+    """The key of every asset, left to right."""
+    found: dict[str, str] = {}
+    for stage in stages:
+        sections = {name: experiment.versions[name] for name in stage.sections}
+        inputs = {name: found[name] for name in stage.inputs}
+        found[stage.asset] = artifact_key(stage.asset, stage.code_version, sections, inputs)
+    return found
+
+
+class History:
+    """Which key each experiment last had for each asset: what a change is told against."""
+
+    def __init__(self, store: Store) -> None:
+        self._folder = store.root / ".history"
+
+    def last(self, experiment: str, asset: str) -> str | None:
+        """The key recorded last, if any."""
+        path = self._folder / experiment / asset
+        return path.read_text() if path.is_file() else None
+
+    def record(self, experiment: str, asset: str, key: str) -> None:
+        """Note that the experiment now has this key."""
+        if self.last(experiment, asset) == key:
+            return
+        path = self._folder / experiment / asset
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{asset}.{key}")
+        temporary.write_text(key)
+        temporary.replace(path)
+
+
+def plan(experiment: Experiment, store: Store, stages: Sequence[Stage] = STAGES) -> list[PlannedAsset]:
+    """One line per asset, left to right."""
+    history = History(store)
+    found = keys(experiment, stages)
+    return [_planned(stage, experiment, found, store, history) for stage in stages]
+
+
+def _planned(
+    stage: Stage, experiment: Experiment, found: Mapping[str, str], store: Store, history: History
+) -> PlannedAsset:
+    key = found[stage.asset]
+    present = store.find(stage.asset, key)
+    if present is not None:
+        return PlannedAsset(stage.asset, stage.room, "hit", key, f"computed for {present.experiment}", 0.0, 0.0)
+    before = _earlier(stage, experiment, store, history)
+    if before is None:
+        return PlannedAsset(stage.asset, stage.room, "miss", key, "never computed", None, None)
+    reason = "; ".join(_changes(stage, experiment, found, before)) or "removed or damaged"
+    return PlannedAsset(stage.asset, stage.room, "miss", key, reason, before.seconds, before.cost_usd)
+
+
+def _earlier(stage: Stage, experiment: Experiment, store: Store, history: History) -> Manifest | None:
+    """What this experiment had last, else its nearest ancestor."""
+    for name in (path.stem for path in experiment.files):
+        key = history.last(name, stage.asset)
+        manifest = store.peek(stage.asset, key) if key else None
+        if manifest is not None:
+            return manifest
+    return None
+
+
+def _changes(stage: Stage, experiment: Experiment, found: Mapping[str, str], before: Manifest) -> list[str]:
+    """What differs from an earlier artifact, in the user's words."""
+    changes: list[str] = []
+    if before.code_version != stage.code_version:
+        changes.append(f"code version {before.code_version} → {stage.code_version}")
+    for section in stage.sections:
+        changes += _section_changes(section, experiment, before)
+    for name in stage.inputs:
+        if before.inputs.get(name) != found[name]:
+            changes.append(f"input {name} changed")
+    return changes
+
+
+def _section_changes(section: str, experiment: Experiment, before: Manifest) -> list[str]:
+    if before.section_versions.get(section) == experiment.versions[section]:
+        return []
+    old, new = before.sections.get(section, {}), experiment.values(section)
+    changed = [
+        f"{section}.{field} {_shown(old.get(field))} → {_shown(value)}"
+        for field, value in new.items()
+        if old.get(field) != value
+    ]
+    return changed or [f"content of a file that {section} names changed"]
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def total(planned: Sequence[PlannedAsset]) -> dict[str, float | int]:
+    """Sums over the plan, for its last line."""
+    return {
+        "hits": sum(line.cache == "hit" for line in planned),
+        "misses": sum(line.cache == "miss" for line in planned),
+        "unknown": sum(line.seconds is None for line in planned),
+        "seconds": sum(line.seconds or 0.0 for line in planned),
+        "cost_usd": sum(line.cost_usd or 0.0 for line in planned),
+    }
+
+
+def run_folder(runs: Path, asset: str, key: str) -> Path:
+    """Where the job for a key keeps its log and messages."""
+    return runs / f"{asset}-{key}"

@@ -1,0 +1,80 @@
+"""The rooms, left to right: every config section and every asset of the project, in the paper's order.
+
+A stage's inputs stand above it. No Dagster here, so that plans and the experiment language load at once.
+"""
+
+from collections.abc import Mapping
+
+from assets.ablation.config import ABLATION_KL, STEERING_EFFECTS, AblationConfig, SteeringConfig
+from assets.activations.config import ACTIVATION_SHARDS, NEURON_SHARDS, ActivationsConfig, NeuronsConfig
+from assets.adapter.config import FULL_FINETUNE_CHECKPOINT, LORA_CHECKPOINT, FullFinetuneConfig, LoraConfig
+from assets.categories.config import CATEGORY_DENSITIES, FEATURE_CATEGORIES, CategoriesConfig
+from assets.contexts.config import MAX_ACTIVATING_CONTEXTS, ContextsConfig
+from assets.dashboard.config import FEATURE_DASHBOARD, DashboardConfig
+from assets.paper.config import PAPER_REPORT
+
+from assets.benchmarks.config import BENCHMARK_SCORES, BenchmarksConfig
+from assets.dataset.config import S1K_DATASET, DatasetConfig
+from assets.interpretations.config import INTERPRETATION_SCORES, INTERPRETATIONS, InterpretationsConfig, ScoresConfig
+from assets.sae.config import BATCHTOPK_SAE, SaeConfig
+from resources.models import ModelConfig
+from resources.section import Section
+from resources.stage import Stage
+
+ROOMS = (
+    "dataset",
+    "adapter",
+    "activations",
+    "sae",
+    "contexts",
+    "interpretations",
+    "categories",
+    "ablation",
+    "benchmarks",
+    "dashboard",
+    "paper",
+)
+STAGES: tuple[Stage, ...] = (
+    S1K_DATASET,
+    LORA_CHECKPOINT,
+    FULL_FINETUNE_CHECKPOINT,
+    ACTIVATION_SHARDS,
+    NEURON_SHARDS,
+    BATCHTOPK_SAE,
+    MAX_ACTIVATING_CONTEXTS,
+    INTERPRETATIONS,
+    INTERPRETATION_SCORES,
+    FEATURE_CATEGORIES,
+    CATEGORY_DENSITIES,
+    ABLATION_KL,
+    STEERING_EFFECTS,
+    BENCHMARK_SCORES,
+    FEATURE_DASHBOARD,
+    PAPER_REPORT,
+)
+SECTIONS: Mapping[str, type[Section]] = {
+    "model": ModelConfig,
+    "dataset": DatasetConfig,
+    "lora": LoraConfig,
+    "full_finetune": FullFinetuneConfig,
+    "activations": ActivationsConfig,
+    "neurons": NeuronsConfig,
+    "sae": SaeConfig,
+    "contexts": ContextsConfig,
+    "interpretations": InterpretationsConfig,
+    "scores": ScoresConfig,
+    "categories": CategoriesConfig,
+    "ablation": AblationConfig,
+    "steering": SteeringConfig,
+    "benchmarks": BenchmarksConfig,
+    "dashboard": DashboardConfig,
+}
+
+
+def stage(asset: str) -> Stage:
+    """The stage of an asset.
+
+    Raises:
+        KeyError: when there is no such asset.
+    """
+    return {stage.asset: stage for stage in STAGES}[asset]

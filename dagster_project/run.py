@@ -1,0 +1,118 @@
+"""`lorascope run`: every asset of an experiment through Dagster, in this process, with the same instance as the UI."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from pydantic import JsonValue
+
+from dagster_project.experiment import Experiment
+from dagster_project.plan import keys
+from dagster_project.rooms import STAGES
+from dagster_project.tables import text_table
+from resources.home import Home
+from resources.sources import PROJECT
+from resources.store import Store
+
+JOB = "whole_paper"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left behind."""
+
+    experiment: Experiment
+    home: Home
+    success: bool
+    caches: dict[str, str]
+    """Asset -> hit or computed, for what succeeded."""
+    failures: dict[str, str]
+    """Asset -> its error."""
+
+    def row(self) -> dict[str, object]:
+        """As JSON."""
+        return {"experiment": self.experiment.name, "success": self.success, **vars(self)["caches"]}
+
+    def summary(self) -> str:
+        """Tables 1 and 2 beside the paper's, and where to look next."""
+        lines = [*self._failed(), *self._tables(), *self._places()]
+        return "\n".join(lines)
+
+    def _failed(self) -> list[str]:
+        return [f"{asset} failed: {error}" for asset, error in self.failures.items()]
+
+    def _tables(self) -> list[str]:
+        metrics = self._metrics("benchmark_scores")
+        titles = {
+            "table_1": "Table 1: what the rank-1 LoRA recovers",
+            "table_2": "Table 2: without attention, without MLP",
+        }
+        return [text_table(rows, titles[name]) for name in titles if isinstance(rows := metrics.get(name), list)]  # pyright: ignore[reportArgumentType]
+
+    def _metrics(self, asset: str) -> dict[str, JsonValue]:
+        manifest = Store(self.home.store).peek(asset, keys(self.experiment)[asset])
+        return manifest.metrics if manifest else {}
+
+    def _places(self) -> list[str]:
+        hits = sum(cache == "hit" for cache in self.caches.values())
+        lines = [f"{self.experiment.name}: {len(self.caches)} assets, {hits} from the store"]
+        found = keys(self.experiment)
+        for asset, name in (("paper_report", "report"), ("feature_dashboard", "dashboard")):
+            page = Store(self.home.store).folder(asset, found[asset]) / "index.html"
+            if page.exists():
+                lines.append(f"{name:10}{page}")
+        return [*lines, f"{'UI':10}make ui"]
+
+
+def prepare_instance(home: Home) -> Path:
+    """DAGSTER_HOME with the project's instance configuration in it."""
+    home.dagster.mkdir(parents=True, exist_ok=True)
+    wanted = (PROJECT / "dagster.yaml").read_text()
+    present = home.dagster / "dagster.yaml"
+    if not present.exists() or present.read_text() != wanted:
+        present.write_text(wanted)
+    return home.dagster
+
+
+def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = ()) -> Outcome:
+    """Materialise the assets (all when none are named) of one experiment on the instance that the UI shows."""
+    os.environ["DAGSTER_HOME"] = str(prepare_instance(home))
+    from dagster_project.definitions import defs
+
+    with dg.DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions("experiment", [experiment.name])
+        result = defs.resolve_job_def(JOB).execute_in_process(
+            instance=instance,
+            partition_key=experiment.name,
+            asset_selection=[dg.AssetKey(asset) for asset in assets] or None,
+            raise_on_error=False,
+            run_config={"loggers": {"console": {}}},
+        )
+    return Outcome(experiment, home, result.success, _caches(result), _failures(result))
+
+
+def _caches(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    names = {stage.asset for stage in STAGES}
+    events = [event for event in result.get_asset_materialization_events() if event.asset_key]
+    return {
+        event.asset_key.to_user_string(): str(event.materialization.metadata["cache"].value)
+        for event in events
+        if event.asset_key and event.asset_key.to_user_string() in names
+    }
+
+
+def _failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    return {
+        event.step_key or "": _reason(event)
+        for event in result.all_events
+        if event.is_step_failure and event.step_failure_data.error is not None
+    }
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    data = event.step_failure_data
+    if data.user_failure_data is not None and data.user_failure_data.description:
+        return data.user_failure_data.description
+    return data.error_display_string

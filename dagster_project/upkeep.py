@@ -1,0 +1,107 @@
+"""gc and verify: what may be removed from the store, and what in it is not what it was."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagster_project.experiment import Experiments
+from dagster_project.plan import keys
+from resources.errors import BadInput
+from resources.home import Home
+from resources.lock import try_hold
+from resources.store import Damage, Store
+
+ABANDONED_S = 86_400.0
+"""A temporary folder untouched for a day belongs to nobody who comes back."""
+
+
+@dataclass(frozen=True)
+class Removed:
+    """One folder that gc took, or would take."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    reason: str
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        return f"{self.path}  {self.size / 1e6:.1f} MB  {self.reason}"
+
+
+def collect_garbage(home: Home, experiments: Experiments, *, dry_run: bool) -> list[Removed]:
+    """Remove unreachable artifacts, damaged ones set aside, and abandoned temporary folders.
+
+    Raises:
+        BadInput: when an experiment file is invalid, since then nobody knows what it reaches.
+    """
+    store = Store(home.store)
+    found = [*_unreachable(store, _reachable(experiments)), *_abandoned(home)]
+    if dry_run:
+        return found
+    return [item for item in found if _remove(home, item.path)]
+
+
+def _reachable(experiments: Experiments) -> set[tuple[str, str]]:
+    names = experiments.names()
+    try:
+        return {pair for name in names for pair in keys(experiments.load(name)).items()}
+    except BadInput as error:
+        raise BadInput(
+            f"gc cannot know what an invalid experiment needs; repair or remove it first: {error}"
+        ) from error
+
+
+def _unreachable(store: Store, reachable: set[tuple[str, str]]) -> Iterator[Removed]:
+    for asset, key in store.artifacts():
+        if (asset, key) not in reachable:
+            folder = store.folder(asset, key)
+            yield Removed(folder, _size(folder), "no experiment reaches it")
+
+
+def _abandoned(home: Home) -> Iterator[Removed]:
+    """Set-aside damage at once; half-made work and finished run folders after a day."""
+    for folder in (home.store / ".damaged").glob("*"):
+        yield Removed(folder, _size(folder), "damaged, set aside")
+    for folder in [*(home.store / ".partial").glob("*/*"), *home.runs.glob("*")]:
+        age = time.time() - _last_change(folder)
+        if age > ABANDONED_S:
+            yield Removed(folder, _size(folder), f"untouched for {age / 3600:.0f} hours")
+
+
+def _remove(home: Home, folder: Path) -> bool:
+    """Delete a folder unless a run is computing its key."""
+    relative = folder.relative_to(home.root).parts
+    name = "-".join(relative[-2:]) if relative[0] == "store" else relative[-1]
+    lock = try_hold(home.store / ".locks" / name)
+    if lock is None:
+        return False
+    with lock:
+        shutil.rmtree(folder)
+        (home.store / ".locks" / name).unlink()
+    return True
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _last_change(folder: Path) -> float:
+    return max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
+
+
+def verify_store(store: Store, say: Callable[[str], None]) -> list[Damage]:
+    """Every damaged file of every artifact; damaged artifacts are set aside, so the next run computes them anew."""
+    damage: list[Damage] = []
+    artifacts = list(store.artifacts())
+    for asset, key in artifacts:
+        found = list(store.damage(asset, key))
+        if found:
+            store.set_aside(asset, key)
+        for item in found:
+            say(f"{item} (set aside; run again to compute it anew)")
+        damage += found
+    say(f"{len(artifacts)} artifacts checked, {len(damage)} damaged files")
+    return damage

@@ -1,0 +1,37 @@
+"""Where state lives: everything under `LORASCOPE_HOME`, experiments under `LORASCOPE_EXPERIMENTS`."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from resources.sources import PROJECT
+
+
+@dataclass(frozen=True)
+class Home:
+    """The state of one installation; folders are made when first written to."""
+
+    root: Path
+    experiments: Path
+
+    @property
+    def store(self) -> Path:
+        """Finished artifacts, content-addressed."""
+        return self.root / "store"
+
+    @property
+    def dagster(self) -> Path:
+        """DAGSTER_HOME: runs, events, partitions."""
+        return self.root / "dagster"
+
+    @property
+    def runs(self) -> Path:
+        """Run directories of worker jobs: logs, messages, results."""
+        return self.root / "runs"
+
+
+def find_home() -> Home:
+    """The home named by the environment, else `.lorascope/` and `experiments/` of the project."""
+    root = Path(os.environ.get("LORASCOPE_HOME") or PROJECT / ".lorascope").absolute()
+    experiments = Path(os.environ.get("LORASCOPE_EXPERIMENTS") or PROJECT / "experiments").absolute()
+    return Home(root, experiments)

@@ -1,0 +1,62 @@
+"""One computation per key, across processes: a kernel lock that dies with its holder and says who that is."""
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def held(path: Path, holder: str, waiting: Callable[[str], None], poll_s: float = 0.2) -> Iterator[None]:
+    """Hold the lock file while the block runs; `waiting` is told once for each holder that is in the way."""
+    file = _acquire(path, waiting, poll_s)
+    try:
+        file.seek(0)
+        file.truncate()
+        file.write(f"{holder} (process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%F %T} UTC)")
+        file.flush()
+        yield
+    finally:
+        file.close()
+
+
+def try_hold(path: Path) -> IO[str] | None:
+    """The locked file, to be closed by the caller, or None when somebody holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    # gc may have removed the file between open and lock: then this lock is on a name nobody else will find.
+    if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+        file.close()
+        return try_hold(path)
+    return file
+
+
+def _acquire(path: Path, waiting: Callable[[str], None], poll_s: float) -> IO[str]:
+    told = ""
+    while True:
+        file = try_hold(path)
+        if file is not None:
+            return file
+        holder = _holder(path)
+        if holder != told:
+            waiting(holder)
+            told = holder
+        time.sleep(poll_s)
+
+
+def _holder(path: Path) -> str:
+    """What the holder wrote; it may not have written yet, or be gone already."""
+    try:
+        return path.read_text() or "another run"
+    except FileNotFoundError:
+        return "another run"

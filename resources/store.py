@@ -1,0 +1,179 @@
+"""The content-addressed store: an artifact is either whole, or it does not exist.
+
+Work goes on in `.partial/<asset>/<key>/`; a finished artifact is fsynced, gets its manifest last and is renamed
+to `<asset>/<key>/`, after which no byte of it changes.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from resources.errors import BadInput
+from resources.keys import file_digest
+from resources.manifest import FILE_NAME, FileEntry, Manifest, read_manifest
+
+SMALL = 64 * 2**20
+"""Files up to 64 MiB are re-hashed on every hit (about 0.05 s); larger ones when they become inputs of a job."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One file of the store that is not what its manifest says."""
+
+    asset: str
+    key: str
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        return f"{self.asset}/{self.key}/{self.file}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where one key is being computed."""
+
+    out: Path
+    scratch: Path
+
+
+class Store:
+    """Artifacts by asset and key under one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, asset: str, key: str) -> Path:
+        """Where the artifact lies, whether or not it exists."""
+        return self.root / asset / key
+
+    def find(self, asset: str, key: str) -> Manifest | None:
+        """The manifest of a whole artifact; None when it is absent or damaged (then it is set aside)."""
+        folder = self.folder(asset, key)
+        if not folder.exists():
+            return None
+        damaged = next(self.damage(asset, key, SMALL), None)
+        if damaged is None:
+            return read_manifest(folder)
+        self.set_aside(asset, key)
+        return None
+
+    def peek(self, asset: str, key: str) -> Manifest | None:
+        """The manifest as it stands, without looking at the files: for plans and listings."""
+        try:
+            return read_manifest(self.folder(asset, key))
+        except (OSError, ValueError):
+            return None
+
+    def damage(self, asset: str, key: str, largest: int | None = None) -> Iterator[Damage]:
+        """Every way in which the artifact differs from its manifest; `largest`: bytes up to which files are hashed."""
+        folder = self.folder(asset, key)
+        try:
+            manifest = read_manifest(folder)
+        except (OSError, ValidationError) as error:
+            yield Damage(asset, key, FILE_NAME, "missing" if isinstance(error, OSError) else "unreadable")
+            return
+        if (manifest.asset, manifest.key) != (asset, key):
+            yield Damage(asset, key, FILE_NAME, f"is the manifest of {manifest.asset}/{manifest.key}")
+        for name, entry in manifest.files.items():
+            reason = _file_damage(folder / name, entry, largest)
+            if reason:
+                yield Damage(asset, key, name, reason)
+
+    def check_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Hash every file of the artifacts a job is about to read.
+
+        Raises:
+            BadInput: when one is damaged; it is set aside, so that running again computes it anew.
+        """
+        for asset, key in inputs.items():
+            found = next(self.damage(asset, key), None)
+            if found is not None:
+                self.set_aside(asset, key)
+                raise BadInput(f"{found}; it was set aside, run again to compute it anew")
+
+    def set_aside(self, asset: str, key: str) -> None:
+        """Move a damaged artifact to `.damaged/`, where gc finds it: nothing is lost, nothing wrong is read."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        target = self.root / ".damaged" / f"{asset}-{key}-{stamp}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.folder(asset, key).rename(target)
+
+    def workspace(self, asset: str, key: str) -> Workspace:
+        """The private folders for computing a key; `scratch` keeps what an earlier attempt left."""
+        partial = self.root / ".partial" / asset / key
+        workspace = Workspace(partial / "out", partial / "scratch")
+        workspace.out.mkdir(parents=True, exist_ok=True)
+        workspace.scratch.mkdir(parents=True, exist_ok=True)
+        return workspace
+
+    def finish(self, manifest: Manifest) -> Manifest:
+        """Make what lies in the workspace's `out` the artifact of `manifest` (its `files` are filled in here)."""
+        partial = self.root / ".partial" / manifest.asset / manifest.key
+        out = partial / "out"
+        manifest = manifest.model_copy(update={"files": _entries(out)})
+        (out / FILE_NAME).write_text(manifest.model_dump_json(indent=1))
+        _sync(out)
+        target = self.folder(manifest.asset, manifest.key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        out.rename(target)
+        _sync_folder(target.parent)
+        shutil.rmtree(partial)
+        return manifest
+
+    def artifacts(self) -> Iterator[tuple[str, str]]:
+        """(asset, key) of everything that has a folder, damaged or not."""
+        for asset in sorted(self.root.iterdir()) if self.root.exists() else ():
+            if asset.is_dir() and not asset.name.startswith("."):
+                yield from ((asset.name, key.name) for key in sorted(asset.iterdir()) if key.is_dir())
+
+
+def _file_damage(path: Path, entry: FileEntry, largest: int | None) -> str:
+    """Why the file is not the manifest's; empty when it is."""
+    try:
+        size = path.stat().st_size
+        if size != entry.size:
+            return f"{size} bytes instead of {entry.size}"
+        if (largest is None or size <= largest) and file_digest(path) != entry.sha256:
+            return "content differs from its SHA-256"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"unreadable ({error.strerror})"
+    return ""
+
+
+def _entries(folder: Path) -> dict[str, FileEntry]:
+    """Size and hash of every file below a folder, by relative name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): FileEntry(size=path.stat().st_size, sha256=file_digest(path))
+        for path in files
+    }
+
+
+def _sync(folder: Path) -> None:
+    """Bring every file and folder below (and at) `folder` to the disk; files become read-only."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            _sync_folder(path)
+            continue
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        path.chmod(0o444)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames inside a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
