@@ -81,9 +81,8 @@ def plan_command(experiment: str, explain: bool, as_json: bool) -> None:
         click.echo(f"{line.cache:4}  {line.asset:24}  {seconds:>8}  {line.key}  {line.reason}")
     sums = total(planned)
     unknown = f", {sums['unknown']} never timed" if sums["unknown"] else ""
-    click.echo(
-        f"{sums['hits']} hits, {sums['misses']} misses: about {sums['seconds']:.0f} s and ${sums['cost_usd']:.2f}{unknown}"
-    )
+    cost = f"about {sums['seconds']:.0f} s and ${sums['cost_usd']:.2f}{unknown}"
+    click.echo(f"{sums['hits']} hits, {sums['misses']} misses: {cost}")
     if explain:
         from dagster_project.explain import explain_stages
 

@@ -33,7 +33,7 @@ class Outcome:
 
     def row(self) -> dict[str, object]:
         """As JSON."""
-        return {"experiment": self.experiment.name, "success": self.success, **vars(self)["caches"]}
+        return {"experiment": self.experiment.name, "success": self.success, **self.caches}
 
     def summary(self) -> str:
         """Tables 1 and 2 beside the paper's, and where to look next."""

@@ -1,8 +1,11 @@
 """The manifest: how an artifact was made. A folder without one does not exist."""
 
+import json
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue
+
+from resources.keys import digest
 
 FILE_NAME = "manifest.json"
 
@@ -61,6 +64,13 @@ class Manifest(BaseModel):
         return sum(entry.size for entry in self.files.values())
 
 
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Put the manifest into its folder, with a checksum of itself."""
+    values = manifest.model_dump(mode="json")
+    text = json.dumps({"checksum": digest("manifest", values), **values}, indent=1, ensure_ascii=False)
+    (folder / FILE_NAME).write_text(text)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of an artifact folder.
 
@@ -68,4 +78,7 @@ def read_manifest(folder: Path) -> Manifest:
         FileNotFoundError: when there is none.
         ValueError: when it is damaged.
     """
-    return Manifest.model_validate_json((folder / FILE_NAME).read_bytes())
+    values = json.loads((folder / FILE_NAME).read_bytes())
+    if not isinstance(values, dict) or values.pop("checksum", None) != digest("manifest", values):
+        raise ValueError(f"{folder / FILE_NAME} differs from its checksum")
+    return Manifest.model_validate(values)

@@ -1,6 +1,5 @@
 """Outside data by name: a folder of this machine, or a repository of the hub."""
 
-import os
 from pathlib import Path
 
 from resources.keys import folder_digest
@@ -11,7 +10,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 def local_folder(name: str) -> Path | None:
     """The folder that `name` means, or None when it is a hub id."""
-    folder = Path(os.path.expanduser(name))
+    folder = Path(name).expanduser()
     folder = folder if folder.is_absolute() else PROJECT / folder
     return folder if folder.is_dir() else None
 

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from resources.errors import BadInput
 from resources.keys import file_digest
-from resources.manifest import FILE_NAME, FileEntry, Manifest, read_manifest
+from resources.manifest import FILE_NAME, FileEntry, Manifest, read_manifest, write_manifest
 
 SMALL = 64 * 2**20
 """Files up to 64 MiB are re-hashed on every hit (about 0.05 s); larger ones when they become inputs of a job."""
@@ -76,7 +74,7 @@ class Store:
         folder = self.folder(asset, key)
         try:
             manifest = read_manifest(folder)
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:
             yield Damage(asset, key, FILE_NAME, "missing" if isinstance(error, OSError) else "unreadable")
             return
         if (manifest.asset, manifest.key) != (asset, key):
@@ -118,7 +116,7 @@ class Store:
         partial = self.root / ".partial" / manifest.asset / manifest.key
         out = partial / "out"
         manifest = manifest.model_copy(update={"files": _entries(out)})
-        (out / FILE_NAME).write_text(manifest.model_dump_json(indent=1))
+        write_manifest(out, manifest)
         _sync(out)
         target = self.folder(manifest.asset, manifest.key)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,99 @@
+"""An artifact is either whole or it does not exist, whatever happens to its files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resources.errors import BadInput
+from resources.manifest import FILE_NAME, Manifest, read_manifest
+from resources.store import Store
+
+
+def build_manifest(asset: str = "sae", key: str = "k1") -> Manifest:
+    return Manifest(
+        asset=asset,
+        key=key,
+        code_version=1,
+        experiment="mini",
+        sections={"sae": {"k": 16}},
+        section_versions={"sae": "v"},
+        inputs={},
+        files={},
+        metrics={"fvu": 0.25},
+        columns=[],
+        seconds=1.5,
+        device="cpu",
+        packages={},
+        created="2026-01-01T00:00:00+00:00",
+    )
+
+
+def build_artifact(store: Store, asset: str = "sae", key: str = "k1") -> Path:
+    workspace = store.workspace(asset, key)
+    (workspace.out / "data").mkdir()
+    (workspace.out / "data" / "a.bin").write_bytes(b"0123456789")
+    (workspace.out / "b.txt").write_text("hello")
+    (workspace.scratch / "checkpoint").write_text("step 3")
+    store.finish(build_manifest(asset, key))
+    return store.folder(asset, key)
+
+
+def test_a_finished_artifact_has_its_files_hashed_and_its_workspace_gone(tmp_path: Path) -> None:
+    folder = build_artifact(Store(tmp_path))
+    files = read_manifest(folder).files
+    assert {name: entry.size for name, entry in files.items()} == {"b.txt": 5, "data/a.bin": 10}
+    assert files["b.txt"].sha256 == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    assert list((tmp_path / ".partial").rglob("*")) == [tmp_path / ".partial" / "sae"]
+
+
+def test_half_made_work_is_no_artifact_and_keeps_its_scratch(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.workspace("sae", "k1").scratch.joinpath("checkpoint").write_text("step 3")
+    assert store.find("sae", "k1") is None
+    assert list(store.artifacts()) == []
+    assert store.workspace("sae", "k1").scratch.joinpath("checkpoint").read_text() == "step 3"
+
+
+def _truncate(path: Path) -> None:
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip(path: Path) -> None:
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _empty(path: Path) -> None:
+    path.chmod(0o644)
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("harm", [_truncate, _flip, _empty, Path.unlink], ids=["cut", "flipped", "empty", "gone"])
+@pytest.mark.parametrize("name", [FILE_NAME, "b.txt", "data/a.bin"])
+def test_a_damaged_artifact_is_named_not_found_and_set_aside(
+    tmp_path: Path, name: str, harm: Callable[[Path], None]
+) -> None:
+    store = Store(tmp_path)
+    harm(build_artifact(store) / name)
+    damage = list(store.damage("sae", "k1"))
+    assert [item.file for item in damage] in ([name], [FILE_NAME])
+    assert store.find("sae", "k1") is None
+    assert not store.folder("sae", "k1").exists()
+    assert len(list((tmp_path / ".damaged").iterdir())) == 1
+
+
+def test_a_job_never_reads_a_damaged_input(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    _flip(build_artifact(store) / "b.txt")
+    with pytest.raises(BadInput, match=r"sae/k1/b.txt: content differs from its SHA-256; it was set aside"):
+        store.check_inputs({"sae": "k1"})
+
+
+def test_an_artifact_copied_to_another_key_is_damage(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    build_artifact(store).rename(tmp_path / "sae" / "k2")
+    assert [str(item) for item in store.damage("sae", "k2")] == ["sae/k2/manifest.json: is the manifest of sae/k1"]
