@@ -1,0 +1,53 @@
+"""Activation shards for tests of any room: give the states, get a folder that `Shards.open` reads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from resources.components import components
+from resources.shards import SHARD, StateBatch, write_shard
+
+
+def build_shards(
+    folder: Path,
+    states: Mapping[int, np.ndarray],
+    columns: tuple[str, ...] | None = None,
+    tokens: Mapping[int, np.ndarray] | None = None,
+    rollouts_per_shard: int = 4,
+    row_group_rows: int = 32,
+    fingerprint: str = "test",
+) -> Path:
+    """Write `states` (rollout_id -> [tokens, columns]) as shards with statistics.
+
+    Columns default to the components of enough layers (7 each), else `L0.0`, `L0.1`, ...; token ids to 0, 1, 2, ...
+    """
+    from assets.activations.statistics import write_statistics
+
+    folder.mkdir(parents=True, exist_ok=True)
+    width = next(iter(states.values())).shape[1]
+    columns = columns or _columns(width)
+    rollouts = sorted(states)
+    for shard, start in enumerate(range(0, len(rollouts), rollouts_per_shard)):
+        mine = rollouts[start : start + rollouts_per_shard]
+        lengths = [len(states[rollout]) for rollout in mine]
+        batch = StateBatch(
+            np.repeat(np.array(mine, np.int32), lengths),
+            np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+            np.concatenate(
+                [
+                    np.arange(length, dtype=np.int32) if tokens is None else tokens[rollout].astype(np.int32)
+                    for rollout, length in zip(mine, lengths, strict=True)
+                ]
+            ),
+            np.concatenate([states[rollout].astype(np.float16) for rollout in mine]),
+        )
+        write_shard(folder / SHARD.format(shard), batch, columns, fingerprint, row_group_rows)
+    write_statistics(folder)
+    return folder
+
+
+def _columns(width: int) -> tuple[str, ...]:
+    if width % 7 == 0:
+        return tuple(component.id for component in components(width // 7))
+    return tuple(f"L0.{neuron}" for neuron in range(width))
