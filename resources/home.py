@@ -29,6 +29,11 @@ class Home:
         """Run directories of worker jobs: logs, messages, results."""
         return self.root / "runs"
 
+    @property
+    def generations(self) -> Path:
+        """Generated benchmark answers by a hash of what made them; shared by experiments, safe to delete."""
+        return self.root / "generations"
+
 
 def find_home() -> Home:
     """The home named by the environment, else `.lorascope/` and `experiments/` of the project."""
