@@ -10,7 +10,7 @@ from resources.stage import Stage
 class DatasetConfig(Section):
     """The `dataset` section: which rollouts, and as which text."""
 
-    name: str = "simplescaling/s1K-1.1"
+    source: str = "simplescaling/s1K-1.1"
     """Hub id or local folder of a dataset with one rollout per row (paper: s1K-1.1)."""
     revision: str = "main"
     """Git revision of the hub dataset; write a commit so that the key is exact. Unused for a local folder."""
@@ -34,7 +34,7 @@ class DatasetConfig(Section):
 
     def sources(self) -> tuple[str, ...]:
         """The dataset's folder, when it is a local one."""
-        return (self.name,)
+        return (self.source,)
 
 
 S1K_DATASET = Stage(

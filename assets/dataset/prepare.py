@@ -83,7 +83,7 @@ def prepare(*, model: ModelConfig, dataset: DatasetConfig, out: Path, progress: 
             counts.add(kept)
             progress.step("tokenise", begin + len(batch), len(usable), {"tokens": counts.tokens})
     if not counts.rollouts:
-        raise BadInput(f"no rollout is left of the {num_rows} rows of {dataset.name}: {_reasons(skipped)}")
+        raise BadInput(f"no rollout is left of the {num_rows} rows of {dataset.source}: {_reasons(skipped)}")
     return counts.metrics(sorted(skipped), dataset)
 
 
@@ -132,7 +132,7 @@ class _Counts:
             skipped_rows=len(skipped),
             skipped=[{"row": skip.rollout_id, "reason": skip.reason} for skip in skipped],
             tokens_by_role={role.name.lower(): int(self.by_role[role]) for role in Role},
-            source=dataset.name,
+            source=dataset.source,
         )
 
 

@@ -41,14 +41,14 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
     import datasets
 
     datasets.disable_progress_bars()
-    revision = None if local_folder(dataset.name) else dataset.revision
-    with explained(dataset.name):
-        source = datasets.load_dataset(place(dataset.name), split=dataset.split, revision=revision)
+    revision = None if local_folder(dataset.source) else dataset.revision
+    with explained(dataset.source):
+        source = datasets.load_dataset(place(dataset.source), split=dataset.split, revision=revision)
     columns = [dataset.question_column, dataset.thinking_column, dataset.attempt_column, dataset.solution_column]
     missing = [column for column in columns if column and column not in source.column_names]
     if missing:
         raise BadInput(
-            f"{dataset.name} has no column {', '.join(missing)}; it has {', '.join(source.column_names)}: "
+            f"{dataset.source} has no column {', '.join(missing)}; it has {', '.join(source.column_names)}: "
             f"set dataset.question_column, thinking_column, attempt_column and solution_column"
         )
     return source

@@ -38,7 +38,7 @@ def prepared(model: Path, out: Path, dataset: DatasetConfig) -> tuple[S1kDataset
 
 def test_tables_hold_the_chat_templates_ids_and_count_what_is_left_out(tiny_model: Path, tmp_path: Path) -> None:
     name = source(tmp_path / "data")
-    found, metrics = prepared(tiny_model, tmp_path / "out", DatasetConfig(name=name, block_size=300))
+    found, metrics = prepared(tiny_model, tmp_path / "out", DatasetConfig(source=name, block_size=300))
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     turn = assistant(Rollout("", "I think… 数学", "Answer: 2"))
     expected = tokenizer.apply_chat_template(
@@ -59,7 +59,7 @@ def test_tables_hold_the_chat_templates_ids_and_count_what_is_left_out(tiny_mode
 
 
 def test_every_token_is_a_rollout_id_and_a_position(tiny_model: Path, tmp_path: Path) -> None:
-    found, _ = prepared(tiny_model, tmp_path / "out", DatasetConfig(name=source(tmp_path / "data"), block_size=300))
+    found, _ = prepared(tiny_model, tmp_path / "out", DatasetConfig(source=source(tmp_path / "data"), block_size=300))
     flat = pq.read_table(tmp_path / "out" / TOKENS).to_pydict()
     expected = [(r, position) for r in found for position in range(found.lengths[r])]
     assert list(zip(flat["rollout_id"], flat["position"], strict=True)) == expected
@@ -68,7 +68,7 @@ def test_every_token_is_a_rollout_id_and_a_position(tiny_model: Path, tmp_path: 
 
 
 def test_only_the_first_usable_rows_are_taken(tiny_model: Path, tmp_path: Path) -> None:
-    dataset = DatasetConfig(name=source(tmp_path / "data"), max_rollouts=1)
+    dataset = DatasetConfig(source=source(tmp_path / "data"), max_rollouts=1)
     found, metrics = prepared(tiny_model, tmp_path / "out", dataset)
     assert found.rollout_ids == (0,)
     assert metrics.skipped_rows == 0
@@ -76,7 +76,7 @@ def test_only_the_first_usable_rows_are_taken(tiny_model: Path, tmp_path: Path) 
 
 def test_a_prompt_that_fills_the_block_is_skipped_and_named(tiny_model: Path, tmp_path: Path) -> None:
     name = source(tmp_path / "data", question=["q" * 200, "b", "c", "d"])
-    found, metrics = prepared(tiny_model, tmp_path / "out", DatasetConfig(name=name, block_size=200))
+    found, metrics = prepared(tiny_model, tmp_path / "out", DatasetConfig(source=name, block_size=200))
     assert found.rollout_ids == (2,)
     assert metrics.skipped[0] == {"row": 0, "reason": "the prompt alone fills dataset.block_size"}
 
@@ -84,16 +84,16 @@ def test_a_prompt_that_fills_the_block_is_skipped_and_named(tiny_model: Path, tm
 def test_nothing_left_is_an_error_that_counts_the_reasons(tiny_model: Path, tmp_path: Path) -> None:
     name = source(tmp_path / "data", deepseek_attempt=[None, None, None, None])
     with pytest.raises(BadInput, match="no attempt: 3 rows"):
-        prepared(tiny_model, tmp_path / "out", DatasetConfig(name=name))
+        prepared(tiny_model, tmp_path / "out", DatasetConfig(source=name))
 
 
 def test_a_missing_column_is_named_with_those_there_are(tiny_model: Path, tmp_path: Path) -> None:
-    dataset = DatasetConfig(name=source(tmp_path / "data"), attempt_column="gemini_attempt")
+    dataset = DatasetConfig(source=source(tmp_path / "data"), attempt_column="gemini_attempt")
     with pytest.raises(BadInput, match=r"no column gemini_attempt; it has question, solution"):
         prepared(tiny_model, tmp_path / "out", dataset)
 
 
 def test_a_rollout_that_does_not_exist_is_named(tiny_model: Path, tmp_path: Path) -> None:
-    found, _ = prepared(tiny_model, tmp_path / "out", DatasetConfig(name=source(tmp_path / "data")))
+    found, _ = prepared(tiny_model, tmp_path / "out", DatasetConfig(source=source(tmp_path / "data")))
     with pytest.raises(BadInput, match="no rollout 1 "):
         found.token_ids(1)
