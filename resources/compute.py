@@ -17,6 +17,11 @@ class ComputeConfig(Section):
     tokens_per_batch: int = Field(default=32768, ge=1)
     """Most tokens of one forward pass per process; bounds memory, not the result."""
 
+    checkpoint_steps: int = Field(default=25, ge=1)
+    """Optimiser steps between two checkpoints of a training; a killed one goes on from the last."""
+    recomputed_layers: int | None = Field(default=None, ge=0)
+    """Layers whose activations the backward pass computes again: less memory, more time. Null: all; 0: none."""
+
     @property
     def device(self) -> Literal["cpu", "cuda"]:
         """The torch device type of this profile."""
