@@ -7,12 +7,20 @@ from collections.abc import Callable, Mapping
 class Progress:
     """Speaks through `emit`; made by the worker (Dagster run log) or by a test or notebook (any function)."""
 
-    def __init__(self, emit: Callable[[str], None], interval_s: float = 1.0) -> None:
-        """`interval_s`: least seconds between two lines of `step`."""
+    def __init__(
+        self, emit: Callable[[str], None], interval_s: float = 1.0, stop: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`interval_s`: least seconds between two lines of `step`; `stop`: whether the node wants the job to end."""
         self._emit = emit
+        self._stop = stop
         self._interval_s = interval_s
         self._last = 0.0
         self._began: dict[str, tuple[float, int]] = {}
+
+    @property
+    def stopping(self) -> bool:
+        """The walltime is nearly over: save, then raise `Interrupted`; another attempt goes on from there."""
+        return self._stop()
 
     def say(self, text: str) -> None:
         """One line, at once."""

@@ -1,0 +1,131 @@
+"""The Dagster side of a job: its Pipes session, its place in the pool, and what becomes of it when a run is stopped."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from dagster_pipes import PipesDefaultMessageWriter
+
+from resources.errors import BadInput
+from resources.job import Job, JobResult
+from resources.launcher.attempt import Attempt, Ears, JobError, JobLost, Relay
+from resources.launcher.deployment import Deployment
+from resources.launcher.rundir import RunDir
+from resources.launcher.tail import LineTail
+
+NODE_RETRIES = 2
+"""Further attempts when a job vanished with its node."""
+
+
+class JobFailed(dg.Failure):
+    """A job failed by itself; trying again would fail again. The description holds the failing rank's traceback."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, allow_retries=False)
+
+
+def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deployment: Deployment) -> JobResult:
+    """Run a job to its end, or attach to the one that already runs in `run_dir`.
+
+    Raises:
+        BadInput: when the job cannot work with what the user gave.
+        JobFailed: when it failed; the failing rank's traceback is in the description.
+        dagster.RetryRequested: when it vanished with its node.
+    """
+    run = RunDir(run_dir)
+    reader = MessageReader(run, context)
+    relay = Relay(run)
+
+    def hear() -> None:
+        reader.hear()
+        relay.forward()
+
+    def leave() -> bool:
+        found = context.instance.get_run_by_id(context.run_id)
+        return found is not None and found.status not in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+    ears = Ears(hear, context.log.info, leave)
+    with dg.open_pipes_session(context, dg.PipesEnvContextInjector(), reader) as session:
+        attempt = Attempt(job, run, deployment.launcher(), deployment.python, ears)
+        with _as_dagster_says():
+            return attempt.result(session.get_bootstrap_env_vars())
+
+
+@contextmanager
+def _as_dagster_says() -> Iterator[None]:
+    try:
+        yield
+    except BadInput:
+        raise
+    except JobError as error:
+        raise JobFailed(str(error)) from None
+    except JobLost as error:
+        raise dg.RetryRequested(max_retries=NODE_RETRIES, seconds_to_wait=1) from error
+
+
+class MessageReader(dg.PipesMessageReader):
+    """Reads Pipes messages by whole lines, from this thread, and never empties their file.
+
+    A later attempt of another run reads them again from the start; one of the same run goes on where it stopped.
+    """
+
+    def __init__(self, run: RunDir, context: dg.AssetExecutionContext) -> None:
+        self._run = run
+        self._context = context
+        self._bookmark = run.path / f"read-{context.run_id}"
+        self._lines: LineTail | None = None
+        self._handler: dg.PipesMessageHandler | None = None
+        self._closed = False
+        self._opened = False
+
+    @property
+    def expected_writer_count(self) -> int:
+        """Rank 0 alone speaks."""
+        return 1
+
+    @contextmanager
+    def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[dict[str, str]]:
+        """Where the worker writes, for as long as we listen."""
+        self._handler = handler
+        try:
+            yield {PipesDefaultMessageWriter.FILE_PATH_KEY: str(self._run.messages)}
+        finally:
+            self.hear()
+            if self._closed:
+                handler.handle_message({"__dagster_pipes_version": "0.1", "method": "closed", "params": None})
+
+    def hear(self) -> None:
+        """Hand on every new message."""
+        if self._lines is None:
+            self._lines = LineTail(self._run.messages, self._read_so_far())
+        before = self._lines.offset
+        for line in self._lines.read():
+            self._handle(line)
+        if self._lines.offset != before:
+            self._bookmark.write_text(str(self._lines.offset))
+
+    def _read_so_far(self) -> int:
+        try:
+            return int(self._bookmark.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def _handle(self, line: bytes) -> None:
+        assert self._handler is not None
+        try:
+            message = json.loads(line)
+        except ValueError:
+            self._context.log.warning(f"a damaged message of {len(line)} bytes was left out: {line[:200]!r}")
+            return
+        # A job that the walltime ended opens and closes its line once more; Dagster knows only one of each.
+        if message["method"] == "closed":
+            self._closed = True
+        elif message["method"] != "opened" or not self._opened:
+            self._opened = self._opened or message["method"] == "opened"
+            self._handler.handle_message(message)
+
+    def no_messages_debug_text(self) -> str:
+        """Where messages should have come from."""
+        return f"Messages were expected in {self._run.messages}."

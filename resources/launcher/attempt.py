@@ -1,0 +1,236 @@
+"""One job from submission to its result: attach or submit, wait, judge. Knows back ends, and no Dagster."""
+
+import errno
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from resources.errors import BadInput
+from resources.job import Job, JobFailure, JobResult
+from resources.launcher.command import command, environment
+from resources.launcher.protocol import Busy, Launcher, Order
+from resources.launcher.rundir import RunDir
+from resources.launcher.tail import TextTail, last_text
+
+POLL_S = 0.05
+"""Seconds between two looks at the run directory."""
+
+GONE_POLLS = 5
+"""A back end must say this often that a job is gone before its missing exit code is believed."""
+
+SETTLE_S = 5.0
+"""Longest that a shared file system may take to show a result that was written on another machine."""
+
+MAX_REQUEUES = 50
+"""Attempts of one job that the walltime may end; a job that saves nothing would otherwise go on for ever."""
+
+
+class JobLost(RuntimeError):
+    """The job vanished without saying why: a node died, or somebody killed it. Worth another attempt."""
+
+
+class JobError(RuntimeError):
+    """The job failed by itself; the message ends with the traceback of the rank that failed first."""
+
+
+@dataclass(frozen=True)
+class Ears:
+    """Who listens while a job runs."""
+
+    hear: Callable[[], None]
+    """Called again and again: forward whatever is new."""
+    say: Callable[[str], None]
+    """One line for the run log."""
+    leave: Callable[[], bool]
+    """Asked when this process is interrupted: whether the job may live on for a later attempt to attach to."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A job, its run directory, and the back end that runs it."""
+
+    job: Job
+    run: RunDir
+    launcher: Launcher
+    python: str
+    ears: Ears
+
+    def result(self, env: Mapping[str, str]) -> JobResult:
+        """Run to the end, over as many walltimes as it takes.
+
+        Raises:
+            BadInput: when the job says that its input is bad.
+            JobError: when it failed.
+            JobLost: when it vanished.
+        """
+        done = self._finished_unseen()
+        if done is not None:
+            self.ears.hear()
+            return done
+        handle = self._attach()
+        if handle is None:
+            self.run.prepare(self.job)
+        for _ in range(MAX_REQUEUES):
+            result = self._once(handle, env)
+            if result is not None:
+                return result
+            self.ears.say("the walltime ended the job after it had saved its state; it is submitted again")
+            handle = None
+        raise JobError(
+            f"{self.job.asset} was ended by the walltime {MAX_REQUEUES} times; raise its minutes ({self.job.minutes})"
+        )
+
+    def _once(self, handle: str | None, env: Mapping[str, str]) -> JobResult | None:
+        with self._cancelling():
+            if handle is None:
+                self.run.again()
+                handle = self._submit(env)
+            code = self._wait(handle)
+        return self._judge(code)
+
+    def _finished_unseen(self) -> JobResult | None:
+        """A result that was written while nobody watched, if what it speaks of is still there."""
+        if not self._same_job() or not self.job.out.is_dir() or not any(self.job.out.iterdir()):
+            return None
+        return self.run.result()
+
+    def _same_job(self) -> bool:
+        before = self.run.job()
+        return before is not None and (before.key, before.out) == (self.job.key, self.job.out)
+
+    def _attach(self) -> str | None:
+        handle = self.run.handle() or (self.launcher.find(self._order({})) if self.run.path.exists() else None)
+        if handle is None or not self.launcher.alive(handle):
+            return None
+        if not self._same_job():
+            self.launcher.cancel(handle)
+            return None
+        self.run.keep_handle(handle)
+        self.ears.say(f"attached to job {handle}, which was still there")
+        return handle
+
+    def _order(self, env: Mapping[str, str]) -> Order:
+        job = self.job
+        return Order(
+            command=command(job, self.run.path, self.python),
+            env={**environment(job), **env},
+            run_dir=self.run.path,
+            name=f"{job.asset}-{job.key}",
+            gpus=job.gpus,
+            cpus=job.threads * max(1, job.processes // job.nodes),
+            nodes=job.nodes,
+            minutes=job.minutes,
+        )
+
+    def _submit(self, env: Mapping[str, str]) -> str:
+        order = self._order({**env, "LORASCOPE_ATTEMPT": str(time.time_ns())})
+        said = ""
+        while True:
+            try:
+                handle = self.launcher.submit(order)
+            except Busy as busy:
+                if str(busy) != said:
+                    self.ears.say(said := str(busy))
+                time.sleep(1.0)
+                continue
+            self.run.keep_handle(handle)
+            return handle
+
+    @contextmanager
+    def _cancelling(self) -> Iterator[None]:
+        """Whatever interrupts us ends the job, unless it may live on."""
+        try:
+            yield
+        except BaseException:
+            handle = self.run.handle() or self.launcher.find(self._order({}))
+            if handle is not None:
+                self._abandon(handle)
+            raise
+
+    def _abandon(self, handle: str) -> None:
+        if self.launcher.survives and self.ears.leave():
+            self.ears.say(f"job {handle} is left running; the next run of this asset attaches to it")
+        else:
+            self.launcher.cancel(handle)
+
+    def _wait(self, handle: str) -> int | None:
+        """The exit code; None when the job is gone and left none."""
+        gone, asked, status = 0, 0.0, ""
+        while True:
+            self.ears.hear()
+            code = self.run.exit_code()
+            if code is not None:
+                self.ears.hear()
+                return code
+            if time.monotonic() - asked >= self.launcher.poll_s:
+                asked = time.monotonic()
+                now = self.launcher.status(handle)
+                gone = 0 if now else gone + 1
+                if now and now != status:
+                    self.ears.say(f"job {handle}: {now}")
+                    status = now
+            if gone >= GONE_POLLS:
+                self.ears.hear()
+                return self.run.exit_code()
+            time.sleep(POLL_S)
+
+    def _judge(self, code: int | None) -> JobResult | None:
+        """The result; None when the walltime ended the job, which is then submitted again."""
+        result = self._settled_result(code)
+        if result is not None:
+            return result
+        failure = self.run.failure()
+        if failure is not None and failure.kind == "bad_input":
+            raise BadInput(failure.message)
+        if self.launcher.survives and self.run.stop.exists() and (failure is None or failure.kind == "interrupted"):
+            return None
+        if failure is not None:
+            raise JobError(_told(self.job, failure))
+        raise self._unexplained(code)
+
+    def _settled_result(self, code: int | None) -> JobResult | None:
+        deadline = time.monotonic() + (SETTLE_S if code == 0 and self.launcher.survives else 0.0)
+        while True:
+            result = self.run.result()
+            if result is not None or time.monotonic() >= deadline:
+                return result
+            time.sleep(0.2)
+
+    def _unexplained(self, code: int | None) -> Exception:
+        free = shutil.disk_usage(self.run.path).free
+        full = f"; {os.strerror(errno.ENOSPC)} in {self.run.path}" if free < 1 << 20 else ""
+        tail = last_text(self.run.stderr) or last_text(self.run.stdout)
+        log = f"\nThe log ends with:\n{tail}" if tail else ""
+        if code is None and not full:
+            return JobLost(f"{self.job.asset} vanished without a result or an exit code{log}")
+        how = "disappeared" if code is None else f"ended with exit code {code}{_signal_name(code)}"
+        present = "a damaged" if (self.run.path / "result.json").exists() else "no"
+        return JobError(f"{self.job.asset} {how} and left {present} result.json{full}{log}")
+
+
+def _signal_name(code: int) -> str:
+    return f" (signal {code - 128})" if code > 128 else ""
+
+
+def _told(job: Job, failure: JobFailure) -> str:
+    where = f" on rank {failure.rank}" if job.processes > 1 else ""
+    return f"{job.asset} failed{where}: {failure.message}\n\n{failure.traceback}"
+
+
+class Relay:
+    """Raw output of all ranks into this process's own, where Dagster's compute logs pick it up."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._pairs = ((TextTail(run.stdout), "stdout"), (TextTail(run.stderr), "stderr"))
+
+    def forward(self) -> None:
+        """Pass on whatever is new."""
+        for tail, name in self._pairs:
+            stream = getattr(sys, name)
+            for text in tail.read():
+                stream.write(text)
+                stream.flush()

@@ -1,0 +1,42 @@
+"""The command line and environment of a job: plain Python for one process, torchrun for several."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from resources.job import Job
+from resources.sources import PROJECT
+
+WORKER = "resources.worker"
+
+
+def command(job: Job, run_dir: Path, python: str, rendezvous: str = "") -> tuple[str, ...]:
+    """What one node runs. `rendezvous`: `host:port` shared by the nodes of a job with several."""
+    per_node = max(1, job.processes // job.nodes)
+    if job.processes == 1:
+        return (python, "-m", WORKER, str(run_dir))
+    meeting = (
+        ("--nnodes", str(job.nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous)
+        if job.nodes > 1
+        else ("--standalone",)
+    )
+    torchrun = ("-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0")
+    return (python, *torchrun, "-m", WORKER, str(run_dir))
+
+
+def environment(job: Job) -> dict[str, str]:
+    """Variables every rank needs before its first import."""
+    return {
+        "OMP_NUM_THREADS": str(job.threads),
+        "PYTHONHASHSEED": "0",
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH", "")))),
+    }
+
+
+def script(command: Sequence[str], env: Mapping[str, str]) -> str:
+    """A shell script that a person can run again by hand."""
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
+    return f"#!/bin/sh\n{exports}cd {shlex.quote(str(PROJECT))} || exit\nexec {shlex.join(command)}\n"

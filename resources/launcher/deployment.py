@@ -1,0 +1,55 @@
+"""Where jobs go on this installation: `compute.yaml`, chosen per deployment and never by an asset."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from resources.errors import BadInput
+from resources.launcher.local import LocalLauncher
+from resources.launcher.protocol import Launcher
+from resources.section import Section
+from resources.sources import PROJECT
+
+
+def _present_gpus() -> int:
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+class Deployment(Section):
+    """What `compute.yaml` says; without one, this machine."""
+
+    backend: Literal["local", "slurm"] = "local"
+    """`local`: processes of this machine. `slurm`: sbatch, here or on a login node."""
+    gpus: int = Field(default_factory=_present_gpus, ge=0, le=1024)
+    """GPUs of one node; by default those this machine has."""
+    gpu_memory_gib: float = Field(default=139.0, gt=0)
+    """What one GPU offers to a process, GiB (H200 by torch's account: 139.8)."""
+    lease_folder: Path = Path(tempfile.gettempdir()) / "lorascope-gpus"
+    """Where `local` locks GPU indices; one folder per machine."""
+    python: str = sys.executable
+    """Interpreter with Lorascope on the node that runs the job."""
+
+    def launcher(self) -> Launcher:
+        """The back end."""
+        return LocalLauncher(self.gpus, self.lease_folder)
+
+
+def load_deployment() -> Deployment:
+    """The deployment of `LORASCOPE_COMPUTE`, else of the project's compute.yaml, else this machine.
+
+    Raises:
+        BadInput: when the file is missing, no YAML, or says something unknown.
+    """
+    named = os.environ.get("LORASCOPE_COMPUTE")
+    path = Path(named) if named else PROJECT / "compute.yaml"
+    if not named and not path.exists():
+        return Deployment()
+    try:
+        return Deployment.model_validate(yaml.safe_load(path.read_text()) or {})
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise BadInput(f"{path} does not describe a deployment: {error}") from error

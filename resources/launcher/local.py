@@ -1,0 +1,95 @@
+"""Jobs as processes of this machine, each under a keeper, so that none outlives the process that wanted it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resources.keys import digest
+from resources.launcher import processes
+from resources.launcher.command import script
+from resources.launcher.leases import take
+from resources.launcher.protocol import GRACE_S, MARKER, Order
+from resources.launcher.rundir import RunDir
+
+PREFIX = "local:"
+
+
+@dataclass
+class LocalLauncher:
+    """The default back end. A handle is `pid:start:marker` of the job's keeper."""
+
+    gpus: int
+    lease_folder: Path
+    survives: bool = False
+    poll_s: float = 0.1
+    grace_s: float = GRACE_S
+    _children: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    def submit(self, order: Order) -> str:
+        """Start the keeper, which starts the job.
+
+        Raises:
+            Busy: when too few GPUs are free.
+        """
+        processes.sweep(PREFIX)
+        marker = _marker(order.run_dir)
+        with take(self.lease_folder, self.gpus, order.gpus, order.name) as lease:
+            devices = ",".join(map(str, lease.indices))
+            child = self._start(order, {MARKER: marker, "CUDA_VISIBLE_DEVICES": devices}, lease.descriptors)
+        handle = f"{processes.identity(child.pid)}:{marker}"
+        self._children[handle] = child
+        return handle
+
+    def _start(self, order: Order, extra: dict[str, str], leased: tuple[int, ...]) -> "subprocess.Popen[bytes]":
+        run = RunDir(order.run_dir)
+        run.script.write_text(script(order.command, {**order.env, **extra}))
+        keeper = (sys.executable, "-IS", str(processes.KEEPER), str(os.getpid()), str(self.grace_s))
+        with run.stdout.open("ab") as out, run.stderr.open("ab") as err:
+            return subprocess.Popen(  # noqa: S603
+                [*keeper, str(run.rc), str(run.stop), "/bin/sh", str(run.script)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, **extra},
+                start_new_session=True,
+                pass_fds=leased,
+            )
+
+    def find(self, order: Order) -> str | None:
+        """The keeper of this run directory's job, if there is one."""
+        wanted = _marker(order.run_dir)
+        found = (pid for pid, marker in processes.marked() if marker == wanted and processes.is_keeper(pid))
+        return next((f"{processes.identity(pid)}:{wanted}" for pid in found), None)
+
+    def status(self, handle: str) -> str:
+        """`running` until the keeper is gone."""
+        child = self._children.get(handle)
+        if child is not None and child.poll() is not None:
+            del self._children[handle]
+            return ""
+        return "running" if processes.exists(handle.rpartition(f":{PREFIX}")[0]) else ""
+
+    def alive(self, handle: str) -> bool:
+        """Whether the keeper, and so perhaps the job, is there."""
+        return bool(self.status(handle))
+
+    def cancel(self, handle: str) -> None:
+        """Tell the keeper to end the job, and do it ourselves if the keeper is gone or stuck."""
+        name, _, marker = handle.rpartition(f":{PREFIX}")
+        if processes.exists(name):
+            with suppress(ProcessLookupError):
+                os.kill(int(name.partition(":")[0]), signal.SIGTERM)
+        deadline = time.monotonic() + self.grace_s + 2
+        while self.alive(handle) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        processes.end(f"{PREFIX}{marker}")
+        self.status(handle)
+
+
+def _marker(run_dir: Path) -> str:
+    return PREFIX + digest("run_dir", str(run_dir.absolute()))

@@ -1,0 +1,91 @@
+"""Processes by what the kernel says of them: identity that survives reuse of numbers, and the job's marker."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from resources.launcher.protocol import MARKER
+
+PROC = Path("/proc")
+KEEPER = Path(__file__).with_name("keeper.py")
+
+
+def started(pid: int) -> str | None:
+    """When the process began, in clock ticks since boot; None when it has ended or is a zombie."""
+    try:
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def identity(pid: int) -> str:
+    """`pid:start`, which names this process and no later one with the same number."""
+    return f"{pid}:{started(pid)}"
+
+
+def exists(name: str) -> bool:
+    """Whether the process with this identity lives."""
+    pid, _, start = name.partition(":")
+    return started(int(pid)) == start
+
+
+def marked() -> Iterator[tuple[int, str]]:
+    """Number and marker of every living process of any job that this user may look at."""
+    for folder in PROC.iterdir():
+        if folder.name.isdigit():
+            marker = _marker(folder)
+            if marker and started(int(folder.name)) is not None:
+                yield int(folder.name), marker
+
+
+def _marker(folder: Path) -> str:
+    try:
+        environ = (folder / "environ").read_bytes()
+    except (FileNotFoundError, PermissionError, ProcessLookupError):
+        return ""
+    wanted = f"{MARKER}=".encode()
+    return next((item[len(wanted) :].decode() for item in environ.split(b"\0") if item.startswith(wanted)), "")
+
+
+def is_keeper(pid: int) -> bool:
+    """Whether the process is the keeper of a job."""
+    try:
+        return os.fsencode(KEEPER) in (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def sweep(prefix: str) -> list[int]:
+    """Kill what is left of jobs whose keeper is gone; the processes that were killed.
+
+    Only markers that begin with `prefix` (one back end's jobs) are looked at.
+    """
+    found = [(pid, marker) for pid, marker in marked() if marker.startswith(prefix)]
+    kept = {marker for pid, marker in found if is_keeper(pid)}
+    orphans = [pid for pid, marker in found if marker not in kept]
+    for pid in orphans:
+        kill(pid)
+    return orphans
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, if it is still there."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def end(marker: str, patience_s: float = 5.0) -> None:
+    """Kill every process of one job, again and again until none is left or patience ends."""
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        left = [pid for pid, found in marked() if found == marker]
+        if not left:
+            return
+        for pid in left:
+            kill(pid)
+        time.sleep(0.02)

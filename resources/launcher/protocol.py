@@ -1,0 +1,67 @@
+"""What every back end can do, and what it is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+MARKER = "LORASCOPE_JOB"
+"""Environment variable that every process of a job carries, so that none can hide from a scan of /proc."""
+
+GRACE_S = 5.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+
+class Busy(RuntimeError):
+    """The node has no room for the job now; the message says who holds it."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One job, as a back end sees it."""
+
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    """Variables added to the environment of the node."""
+    run_dir: Path
+    name: str
+    """What the queue and the run page show."""
+    gpus: int = 0
+    """Per node."""
+    cpus: int = 1
+    """Per node."""
+    nodes: int = 1
+    minutes: int = 60
+
+
+class Launcher(Protocol):
+    """One back end."""
+
+    survives: bool
+    """Jobs outlive the process that submitted them, so that a retry can attach to them again."""
+    poll_s: float
+    """Seconds between two questions whether a job is alive."""
+
+    def submit(self, order: Order) -> str:
+        """Start or queue the job; its handle.
+
+        Raises:
+            Busy: when it has to wait for other jobs and the back end has no queue.
+        """
+        ...
+
+    def find(self, order: Order) -> str | None:
+        """Handle of a job submitted earlier for this run directory whose handle was never written down."""
+        ...
+
+    def status(self, handle: str) -> str:
+        """What the job is doing, for a person; empty once it is gone."""
+        ...
+
+    def alive(self, handle: str) -> bool:
+        """Whether the job is queued or runs."""
+        ...
+
+    def cancel(self, handle: str) -> None:
+        """End every process of the job, SIGTERM first; returns when none is left."""
+        ...

@@ -1,0 +1,157 @@
+"""Calls that jobs of the launcher's tests make: each ends in its own way."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from resources.errors import BadInput, Interrupted
+from resources.progress import Progress
+from resources.section import Section
+
+
+class PlayConfig(Section):
+    """What the play-acting verbs are told."""
+
+    text: str = "hello"
+    number: int = Field(default=3, ge=0)
+    seconds: float = 0.0
+
+
+class PlayMetrics(BaseModel):
+    """What they answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    cost_usd: float = 0.0
+
+
+class Note:
+    """An artifact of one text file."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @classmethod
+    def open(cls, path: Path) -> "Note":
+        return cls((path / "note.txt").read_text())
+
+    def table(self) -> pa.Table:
+        return pa.table({"text": [self.text], "length": pa.array([len(self.text)], pa.int32())})
+
+
+def succeed(*, play: PlayConfig, out: Path, progress: Progress) -> PlayMetrics:
+    (out / "note.txt").write_text(play.text)
+    for done in range(play.number):
+        progress.say(f"line {done}")
+        time.sleep(play.seconds / play.number)
+    return PlayMetrics(number=play.number, cost_usd=0.25)
+
+
+def join_input(*, play: PlayConfig, notes: Path, out: Path) -> PlayMetrics:
+    (out / "note.txt").write_text(Note.open(notes).text + play.text)
+    return PlayMetrics(number=1)
+
+
+def fail(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    raise ZeroDivisionError(f"the answer is {play.number}")
+
+
+def refuse(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    raise BadInput(f"play.text is '{play.text}': write something kinder")
+
+
+def fail_on_rank_1(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    if os.environ["RANK"] == "1":
+        raise ZeroDivisionError("rank 1 divides by zero")
+    time.sleep(60)
+    return PlayMetrics(number=0)
+
+
+def die_on_rank_1(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+    return PlayMetrics(number=0)
+
+
+def count_ranks(*, play: PlayConfig, out: Path, progress: Progress) -> PlayMetrics:
+    rank = os.environ["RANK"]
+    print(f"stdout of rank {rank}")
+    progress.say(f"rank {rank} speaks")
+    (out / f"{rank}.txt").write_text(os.environ["OMP_NUM_THREADS"])
+    if rank == "1":
+        time.sleep(0.5)
+        (out / "note.txt").write_text("written last")
+    return PlayMetrics(number=int(os.environ["WORLD_SIZE"]))
+
+
+def hang(*, play: PlayConfig, out: Path, progress: Progress) -> PlayMetrics:
+    progress.say("hanging")
+    time.sleep(120)
+    return PlayMetrics(number=0)
+
+
+def hang_with_stubborn_family(*, play: PlayConfig, out: Path, progress: Progress) -> PlayMetrics:
+    """Ignores SIGTERM, and has a daemon in a session of its own that does so too."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(120)"
+    subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
+    progress.say("hanging")
+    time.sleep(120)
+    return PlayMetrics(number=0)
+
+
+def forget_a_child(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
+    (out / "note.txt").write_text("done")
+    return PlayMetrics(number=0)
+
+
+def chatter(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    """Print `number` megabytes."""
+    line = "x" * 999 + "\n"
+    for _ in range(play.number):
+        sys.stdout.write(line * 1000)
+    (out / "note.txt").write_text("done")
+    return PlayMetrics(number=play.number)
+
+
+def shout(*, play: PlayConfig, out: Path, progress: Progress) -> PlayMetrics:
+    """Three messages of `number` bytes each."""
+    for letter in "abc":
+        progress.say(letter * play.number)
+    (out / "note.txt").write_text("done")
+    return PlayMetrics(number=play.number)
+
+
+def save_and_stop(*, play: PlayConfig, out: Path, scratch: Path, progress: Progress) -> PlayMetrics:
+    """Count to `number`, a step every 0.1 s, each step once, over as many attempts as it takes."""
+    counter = scratch / "count"
+    count = int(counter.read_text()) if counter.exists() else 0
+    while count < play.number:
+        time.sleep(0.1)
+        count += 1
+        progress.say(f"step {count}")
+        counter.write_text(str(count))
+        if progress.stopping:
+            raise Interrupted(f"saved at {count}")
+    (out / "note.txt").write_text("done")
+    return PlayMetrics(number=count)
+
+
+def vanish(*, play: PlayConfig, out: Path, scratch: Path) -> PlayMetrics:
+    """Take the keeper with us, as a dying node would, in the first attempt."""
+    if not (scratch / "tried").exists():
+        (scratch / "tried").touch()
+        keeper = os.getppid()
+        os.kill(keeper, signal.SIGKILL)
+        time.sleep(60)
+    (out / "note.txt").write_text("second attempt")
+    return PlayMetrics(number=2)
