@@ -1,0 +1,195 @@
+"""The training loop: batches in, weights out, with a checkpoint from which a killed run goes on bit for bit.
+
+Shapes: B tokens, D components that enter, F latents.
+"""
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from assets.sae.batchtopk import InputScale, Weights, learning_rate, measure_scale, start_weights
+from assets.sae.config import SaeConfig
+from assets.sae.shuffle import Order
+from assets.sae.sparse_step import SparseStep
+from assets.sae.threshold import moving_threshold
+from resources.errors import BadInput
+from resources.progress import Progress
+
+SAMPLE_TOKENS = 65_536
+"""Tokens on which input scale, variance and the decoder bias's start are measured."""
+CURVE_POINTS = 200
+"""Points of the loss curve at most."""
+_STATE = "state"
+
+
+@dataclass
+class Counters:
+    """Everything a checkpoint holds beside tensors."""
+
+    step: int = 0
+    """Steps done."""
+    threshold: float | None = None
+    """Moving average of the batch thresholds."""
+    fvu_sum: float = 0.0
+    """Over the steps since the last point of the curve."""
+    fvu_steps: int = 0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    """step, tokens, fvu, auxiliary, dead, threshold, learning_rate."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained dictionary."""
+
+    weights: Weights
+    scale: InputScale
+    silent_F: torch.Tensor
+    """int64: training tokens since each latent last fired."""
+    counters: Counters
+    tokens_per_second: float
+    """Of the steps done in this process."""
+
+
+class Fit:
+    """One training. `run` may be called once."""
+
+    def __init__(self, config: SaeConfig, order: Order, latents: int, device: str, per_token: bool = False) -> None:
+        """`per_token`: TopK, k latents per token, instead of BatchTopK.
+
+        Raises:
+            BadInput: when there are fewer training tokens than one batch, or k is no smaller than the width.
+        """
+        if config.k >= latents:
+            raise BadInput(f"sae.k is {config.k} but the dictionary has {latents} latents: lower k or raise expansion")
+        if order.rows.num_tokens < config.batch_tokens:
+            raise BadInput(
+                f"{order.rows.num_tokens} training tokens are fewer than sae.batch_tokens = {config.batch_tokens}: "
+                f"capture more rollouts or lower it"
+            )
+        self._config, self._order, self._device = config, order, device
+        self.steps = max(1, math.ceil(config.epochs * order.batches_per_epoch))
+        sample_BD = torch.from_numpy(order.sample(SAMPLE_TOKENS)).to(device).float()
+        if not bool(torch.isfinite(sample_BD).all()):
+            raise BadInput(not_finite(order))
+        self._scale = measure_scale(sample_BD, config.input_scale)
+        self._weights = start_weights(config, self._scale.apply(sample_BD), latents)
+        for tensor in self._weights.tensors():
+            tensor.requires_grad_()
+        self._adam = torch.optim.Adam(self._weights.tensors(), fused=True)
+        self._silent_F = torch.zeros(latents, dtype=torch.int64, device=device)
+        self._step = SparseStep(config, self._scale.variance, per_token)
+        self._counters = Counters()
+
+    def run(self, progress: Progress, what: str, checkpoint: Path | None = None) -> Fitted:
+        """Train from the checkpoint, if there is one, to the end; save one every `checkpoint_steps`.
+
+        Raises:
+            BadInput: when states are not finite or the training diverges.
+        """
+        if checkpoint is not None and checkpoint.is_file():
+            self._load(checkpoint)
+            progress.say(f"{what}: going on from step {self._counters.step}")
+        began, first, tokens = time.monotonic(), self._counters.step, 0
+        for batch in self._order.batches(first, self.steps):
+            self._train_on(batch)
+            tokens += len(batch)
+            done = self._counters.step
+            progress.step(what, done, self.steps, self._counters.curve[-1] if self._counters.curve else None)
+            if checkpoint is not None and done % self._config.checkpoint_steps == 0:
+                self._save(checkpoint)
+        if checkpoint is not None and self._counters.step > first:
+            self._save(checkpoint)
+        seconds = time.monotonic() - began
+        weights = Weights(*(tensor.detach() for tensor in self._weights.tensors()))
+        return Fitted(weights, self._scale, self._silent_F, self._counters, tokens / seconds if tokens else 0.0)
+
+    def _train_on(self, batch: np.ndarray) -> None:
+        config, counters = self._config, self._counters
+        rate = learning_rate(config, counters.step, self.steps)
+        input_BD = self._scale.apply(torch.from_numpy(batch).to(self._device))
+        with torch.no_grad():
+            dead_F = self._silent_F >= config.dead_after_tokens
+            result = self._step(self._weights, input_BD, dead_F)
+            if not math.isfinite(result.fvu):
+                raise BadInput(not_finite(self._order))
+            for tensor, gradient in zip(self._weights.tensors(), result.gradients.tensors(), strict=True):
+                tensor.grad = gradient
+            self._adam.param_groups[0]["lr"] = rate
+            self._adam.step()
+            if config.decoder == "unit":
+                W_dec_FD = self._weights.W_dec_FD
+                W_dec_FD /= W_dec_FD.norm(dim=1, keepdim=True)
+            self._silent_F += len(batch)
+            self._silent_F[result.fired_F] = 0
+        counters.step += 1
+        if self._step.threshold.carried is not None:
+            counters.threshold = moving_threshold(counters.threshold, self._step.threshold.carried)
+        counters.fvu_sum += result.fvu
+        counters.fvu_steps += 1
+        if counters.step * CURVE_POINTS // self.steps > (counters.step - 1) * CURVE_POINTS // self.steps:
+            self._add_point(result.auxiliary, int(dead_F.sum()), rate)
+
+    def _add_point(self, auxiliary: float, dead: int, rate: float) -> None:
+        counters = self._counters
+        counters.curve.append(
+            {
+                "step": counters.step,
+                "fvu": counters.fvu_sum / counters.fvu_steps,
+                "auxiliary": auxiliary,
+                "dead": dead,
+                "threshold": counters.threshold or 0.0,
+                "learning_rate": rate,
+            }
+        )
+        counters.fvu_sum, counters.fvu_steps = 0.0, 0
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        named = {"silent": self._silent_F}
+        for i, tensor in enumerate(self._weights.tensors()):
+            moments = self._adam.state[tensor]
+            named |= {f"weight.{i}": tensor, f"mean.{i}": moments["exp_avg"], f"square.{i}": moments["exp_avg_sq"]}
+        return named
+
+    def _save(self, path: Path) -> None:
+        partial = path.with_suffix(".partial")
+        save_file(
+            {name: tensor.detach().cpu() for name, tensor in self._tensors().items()},
+            partial,
+            metadata={_STATE: json.dumps(asdict(self._counters))},
+        )
+        partial.replace(path)
+
+    def _load(self, path: Path) -> None:
+        with safe_open(path, framework="pt", device=self._device) as file:
+            self._counters = Counters(**json.loads(file.metadata()[_STATE]))
+            with torch.no_grad():
+                self._silent_F.copy_(file.get_tensor("silent"))
+                for i, tensor in enumerate(self._weights.tensors()):
+                    tensor.copy_(file.get_tensor(f"weight.{i}"))
+                    self._adam.state[tensor] = {
+                        "step": torch.tensor(float(self._counters.step), device=self._device),
+                        "exp_avg": file.get_tensor(f"mean.{i}"),
+                        "exp_avg_sq": file.get_tensor(f"square.{i}"),
+                    }
+
+
+def not_finite(order: Order) -> str:
+    """Why a loss is not finite: the first state that is not, or a training that diverged."""
+    shards = order.rows.shards
+    for group in range(len(shards.row_groups())):
+        batch = shards.read_row_group(group)
+        bad = np.argwhere(~np.isfinite(batch.state_BC))
+        if len(bad):
+            row, column = bad[0]
+            return (
+                f"the state of {shards.columns[column]} at rollout {batch.rollout_id_B[row]}, position "
+                f"{batch.position_B[row]} is {batch.state_BC[row, column]}: capture the activations again"
+            )
+    return "the SAE's loss is not finite although every state is: lower sae.learning_rate"

@@ -1,0 +1,187 @@
+"""Tokens in a random order from shards larger than memory: every training token once per epoch, order set by the seed.
+
+Row groups are shuffled and taken window by window; within a window the tokens are shuffled. Memory holds one window.
+The order is computed from row counts alone, so a resumed training reads only from where it stopped.
+Shapes: B tokens, D components that enter.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from assets.sae.config import SaeConfig
+from resources.components import parse_component
+from resources.errors import BadInput
+from resources.shards import Shards
+
+MIXED_GROUPS = 8
+"""Row groups that a first sample is drawn from."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rollouts by use; no token of a rollout is in two of them."""
+
+    training: np.ndarray
+    calibration: np.ndarray
+    """For the fixed threshold."""
+    evaluation: np.ndarray
+    """For everything that is reported."""
+
+
+def split_rollouts(rollout_ids: np.ndarray, fraction: float, seed: int) -> Split:
+    """Hold out `fraction` of the rollouts, at least two: half for calibration, half for evaluation.
+
+    Raises:
+        BadInput: for fewer than three rollouts.
+    """
+    ids = np.unique(rollout_ids)
+    if len(ids) < 3:
+        raise BadInput(f"the shards hold {len(ids)} rollouts: training and holding out need at least 3")
+    held = min(max(2, round(fraction * len(ids))), len(ids) - 1)
+    mixed = np.random.default_rng([seed, 1]).permutation(ids)
+    evaluation = (held + 1) // 2
+    return Split(np.sort(mixed[held:]), np.sort(mixed[evaluation:held]), np.sort(mixed[:evaluation]))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The tokens of some rollouts, and the columns of them that enter."""
+
+    shards: Shards
+    rollouts: np.ndarray
+    columns: np.ndarray
+    """Indices into the shards' columns."""
+    counts_G: np.ndarray
+    """Rows of each row group that belong to `rollouts`."""
+
+    @property
+    def num_tokens(self) -> int:
+        """All of them."""
+        return int(self.counts_G.sum())
+
+    def load(self, group: int) -> np.ndarray:
+        """float16 [rows, D] of one row group."""
+        batch = self.shards.read_row_group(group)
+        state = batch.state_BC
+        if self.counts_G[group] < len(batch):
+            state = state[np.isin(batch.rollout_id_B, self.rollouts)]
+        return state if len(self.columns) == state.shape[1] else state[:, self.columns]
+
+    def in_order(self, most: int) -> Iterator[np.ndarray]:
+        """Row groups in order until `most` tokens were given."""
+        for group in np.flatnonzero(self.counts_G):
+            part = self.load(int(group))[:most]
+            yield part
+            most -= len(part)
+            if most <= 0:
+                return
+
+
+def entering_columns(config: SaeConfig, columns: tuple[str, ...]) -> np.ndarray:
+    """Indices of the columns that `sae.layers` and `sae.projections` let in.
+
+    Raises:
+        BadInput: when none does, or the shards have another width than `sae.d_in`.
+    """
+    if config.d_in is not None and config.d_in != len(columns):
+        raise BadInput(
+            f"sae.d_in is {config.d_in}, but the activation shards have {len(columns)} columns: correct one of them"
+        )
+    parsed = [parse_component(column) for column in columns]
+    kept = [
+        i
+        for i, component in enumerate(parsed)
+        if (config.layers is None or component.layer in config.layers)
+        and (config.projections is None or component.projection in config.projections)
+    ]
+    if not kept:
+        raise BadInput(f"sae.layers and sae.projections leave none of the {len(columns)} components of the shards")
+    return np.array(kept)
+
+
+def rows_of(shards: Shards, ids_G: list[np.ndarray], rollouts: np.ndarray, columns: np.ndarray) -> Rows:
+    """The tokens of `rollouts`; `ids_G` are the rollout ids of every row group."""
+    counts = np.array([np.isin(ids, rollouts).sum() for ids in ids_G], dtype=np.int64)
+    return Rows(shards, rollouts, columns, counts)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The random order of the training tokens, cut into batches of nearly equal size."""
+
+    rows: Rows
+    batch_tokens: int
+    window_tokens: int
+    seed: int
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """So many batches that each has about `batch_tokens` tokens and none is a small rest."""
+        return max(1, round(self.rows.num_tokens / self.batch_tokens))
+
+    def sample(self, tokens: int) -> np.ndarray:
+        """Up to `tokens` tokens from a few random row groups: float16 [n, D]."""
+        groups = np.random.default_rng([self.seed, 2]).permutation(np.flatnonzero(self.rows.counts_G))[:MIXED_GROUPS]
+        each = -(-tokens // len(groups))
+        return np.concatenate([_thinned(self.rows.load(int(group)), each) for group in groups])[:tokens]
+
+    def batches(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Batches `start` to `stop` (counted over all epochs) as float16 [B, D]."""
+        per_epoch = self.batches_per_epoch
+        cuts = np.linspace(0, self.rows.num_tokens, per_epoch + 1).round().astype(np.int64)
+        while start < stop:
+            epoch, first = divmod(start, per_epoch)
+            last = min(per_epoch, first + stop - start)
+            yield from _recut(self._pieces(epoch, int(cuts[first])), cuts[first : last + 1])
+            start += last - first
+
+    def _windows(self, epoch: int) -> list[np.ndarray]:
+        """Row groups of each window: about equally many tokens, as many windows as the buffer asks for."""
+        counts = self.rows.counts_G
+        groups = np.random.default_rng([self.seed, 3, epoch]).permutation(np.flatnonzero(counts))
+        ends = np.cumsum(counts[groups])
+        number = -(-self.rows.num_tokens // self.window_tokens)
+        of_group = np.minimum((ends - counts[groups] // 2) * number // ends[-1], number - 1)
+        return [chosen for chosen in (groups[of_group == i] for i in range(number)) if len(chosen)]
+
+    def _pieces(self, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(window, random row indices) for each window of an epoch, without its first `skip` tokens."""
+        for number, groups in enumerate(self._windows(epoch)):
+            size = int(self.rows.counts_G[groups].sum())
+            if skip >= size:
+                skip -= size
+                continue
+            window = np.empty((size, len(self.rows.columns)), dtype=np.float16)
+            filled = 0
+            for group in np.sort(groups):
+                part = self.rows.load(int(group))
+                window[filled : filled + len(part)] = part
+                filled += len(part)
+            order = np.random.default_rng([self.seed, 4, epoch, number]).permutation(size)
+            yield window, order[skip:]
+            skip = 0
+
+
+def _thinned(rows: np.ndarray, most: int) -> np.ndarray:
+    """Evenly spaced rows, so that a sample from ordered tokens sees every rollout of the group."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+
+
+def _recut(pieces: Iterator[tuple[np.ndarray, np.ndarray]], cuts: np.ndarray) -> Iterator[np.ndarray]:
+    """Batches of `diff(cuts)` rows from the concatenated pieces."""
+    window, order = next(pieces)
+    used = 0
+    for size in np.diff(cuts):
+        parts: list[np.ndarray] = []
+        missing = int(size)
+        while missing:
+            if used == len(order):
+                window, order = next(pieces)
+                used = 0
+            taken = order[used : used + missing]
+            parts.append(window[taken])
+            used += len(taken)
+            missing -= len(taken)
+        yield parts[0] if len(parts) == 1 else np.concatenate(parts)
