@@ -43,7 +43,7 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
         relay.forward()
 
     def leave() -> bool:
-        found = context.instance.get_run_by_id(context.run_id)
+        found = context.instance.get_run_by_id(context.run.run_id)
         return found is not None and found.status not in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
     ears = Ears(hear, context.log.info, leave)
@@ -74,7 +74,7 @@ class MessageReader(dg.PipesMessageReader):
     def __init__(self, run: RunDir, context: dg.AssetExecutionContext) -> None:
         self._run = run
         self._context = context
-        self._bookmark = run.path / f"read-{context.run_id}"
+        self._bookmark = run.path / f"read-{context.run.run_id}"
         self._lines: LineTail | None = None
         self._handler: dg.PipesMessageHandler | None = None
         self._closed = False
