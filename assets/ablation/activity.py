@@ -1,0 +1,112 @@
+"""What the units' activations are like: means and percentiles of components, and where SAE latents fire.
+
+Shapes: T tokens of a passage, D components, F latents, K chosen latents.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from assets.ablation.edits import ComponentEdit, Edit
+from assets.ablation.passages import Passage
+from assets.sae.artifact import Sae
+from resources.components import Component, parse_component
+from resources.errors import BadInput
+from resources.shards import Shards
+
+if TYPE_CHECKING:
+    import torch
+
+STATISTICS = "statistics.parquet"
+
+
+def column_statistic(shards: Path, statistic: str, components: Sequence[Component]) -> dict[Component, float]:
+    """One statistic (`mean`, `abs_p99`, ...) of each component's activation over all captured tokens.
+
+    Raises:
+        BadInput: when a component was not captured.
+    """
+    table = pq.read_table(shards / STATISTICS, columns=["column", statistic]).to_pydict()
+    known = dict(zip(table["column"], table[statistic], strict=True))
+    missing = [c.id for c in components if c.id not in known]
+    if missing:
+        raise BadInput(f"{shards} has no statistics of {missing[0]}: capture the activations of this adapter")
+    return {c: float(known[c.id]) for c in components}
+
+
+@dataclass(frozen=True)
+class Firings:
+    """Latents that fire on one passage."""
+
+    position_N: np.ndarray
+    latent_N: np.ndarray
+    value_N: np.ndarray
+
+
+def firings(sae: Sae, shards: Shards, passage: Passage) -> Firings:
+    """The SAE's latents on the captured states of a passage.
+
+    Raises:
+        BadInput: when its tokens were not captured, or differ.
+    """
+    import torch
+
+    state = shards.rollout(passage.rollout_id)
+    here = state.position_B < len(passage.ids_T)
+    if not np.array_equal(state.token_id_B[here], passage.ids_T):
+        raise BadInput(
+            f"the captured tokens of rollout {passage.rollout_id} are not the dataset's first {len(passage.ids_T)}: "
+            f"capture whole rollouts, or lower max_tokens"
+        )
+    order = [shards.columns.index(column) for column in sae.columns]
+    found = sae.encode(torch.from_numpy(state.state_BC[here][:, order]).float())
+    return Firings(found.row_N.numpy(), found.latent_N.numpy(), found.value_N.numpy())
+
+
+def mass(sae: Sae, found: Sequence[Firings]) -> np.ndarray:
+    """Activation mass of every latent: sum over tokens of value x norm of its decoder row, float64 [F]."""
+    total_F = np.zeros(sae.d_sae)
+    for firing in found:
+        np.add.at(total_F, firing.latent_N, firing.value_N.astype(np.float64))
+    return total_F * np.linalg.norm(sae.W_dec_FD.numpy().astype(np.float64), axis=1)
+
+
+def heaviest(sae: Sae, found: Sequence[Firings], count: int) -> list[int]:
+    """The latents with the most mass, heaviest first; fewer where fewer fire."""
+    mass_F = mass(sae, found)
+    order = np.argsort(-mass_F, kind="stable")[:count]
+    return [int(latent) for latent in order if mass_F[latent] > 0]
+
+
+def decoder_row(sae: Sae, latent: int) -> dict[Component, float]:
+    """What one unit of a latent adds to each component's activation.
+
+    Raises:
+        BadInput: for a latent that the SAE does not have.
+    """
+    if not 0 <= latent < sae.d_sae:
+        raise BadInput(f"there is no latent {latent}: the SAE has {sae.d_sae}")
+    row = sae.W_dec_FD[latent].tolist()
+    return {parse_component(column): weight for column, weight in zip(sae.columns, row, strict=True) if weight}
+
+
+def removal_of_latent(
+    sae: Sae, latent: int, firing: Firings, live: frozenset[Component], num_tokens: int, device: "torch.device"
+) -> Edit | None:
+    """Subtract the latent's decoder contribution at every token; None where that changes nothing.
+
+    The latent's activation is the full run's: it reads all layers at once, so an ablated pass cannot read it again.
+    """
+    import torch
+
+    mine = firing.latent_N == latent
+    row = {c: weight for c, weight in decoder_row(sae, latent).items() if c in live}
+    if not mine.any() or not row:
+        return None
+    value_T1 = torch.zeros(num_tokens, 1, device=device)
+    value_T1[firing.position_N[mine], 0] = torch.from_numpy(firing.value_N[mine]).to(device)
+    return Edit(f"latent:{latent}", {c: ComponentEdit(shift=-weight * value_T1) for c, weight in row.items()})

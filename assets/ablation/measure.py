@@ -1,0 +1,83 @@
+"""KL and CE of a list of edits on one passage: the full run once, then the edited passes in growing batches.
+
+Shapes: N rows, T tokens, P scored positions, D hidden.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from assets.ablation.adapted import AdaptedModel
+from assets.ablation.divergence import Divergence, Reference, diverge, refer
+from assets.ablation.edits import Edit, by_entry
+from assets.ablation.memory import Shape, plan_memory
+from assets.ablation.passages import Passage
+from assets.ablation.stream import FullStream, batched, run_edited
+from resources.errors import BadInput
+
+NEGATIVE_KL = {torch.float64: -1e-9, torch.float32: -1e-3}
+"""Nats per token below which a KL is no rounding error, by the precision of the terms (see `divergence`)."""
+
+
+class Sums(NamedTuple):
+    """One edit on one passage, float64 sums in nats."""
+
+    kl: float
+    """Over `num_tokens` scored positions."""
+    ce_delta: float
+    """Over the `num_targets` of them that have a next token."""
+    num_tokens: int
+    num_targets: int
+
+
+def measure(model: AdaptedModel, passage: Passage, edits: Sequence[Edit], tokens_per_batch: int) -> list[Sums]:
+    """Sums of every edit, in the order given.
+
+    Raises:
+        BadInput: for logits that are not finite, or a KL below zero by more than rounding; says where.
+    """
+    order = sorted(range(len(edits)), key=lambda i: edits[i].entry)
+    found = _measure_in_order(model, passage, by_entry(edits), tokens_per_batch) if edits else iter(())
+    return [sums for _, sums in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
+
+
+@torch.inference_mode()
+def _measure_in_order(
+    model: AdaptedModel, passage: Passage, edits: Sequence[Edit], tokens_per_batch: int
+) -> Iterator[Sums]:
+    entries = sorted({edit.entry for edit in edits})
+    plan = plan_memory(Shape.of(model, len(passage.ids_T), len(passage.scored_P)), len(entries), tokens_per_batch)
+    stream = FullStream(model, torch.from_numpy(passage.ids_T).long(), entries, plan.keep)
+    scored_P = torch.from_numpy(passage.scored_P).to(model.device)
+    target_P = torch.from_numpy(passage.target_P).to(model.device)
+    reference = refer(stream.final_TD[scored_P], target_P, model.head_VD)
+    if not bool(torch.isfinite(reference.log_total_P).all()):
+        raise BadInput(f"the full adapter's logits are not finite in rollout {passage.rollout_id}: check the adapter")
+    for batch in batched(edits, plan.rows):
+        found = diverge(reference, run_edited(stream, batch)[:, scored_P], model.head_VD)
+        yield from _sums(found, reference, batch, passage)
+
+
+def _sums(found: Divergence, reference: Reference, batch: Sequence[Edit], passage: Passage) -> Iterator[Sums]:
+    _check(found.kl_NP, reference, batch, passage)
+    kl_N = found.kl_NP.sum(1).tolist()
+    ce_N = (found.ce_NP - reference.ce_P).sum(1).tolist()
+    num_targets = int((reference.target_P >= 0).sum())
+    for kl, ce in zip(kl_N, ce_N, strict=True):
+        yield Sums(kl, ce, len(passage.scored_P), num_targets)
+
+
+def _check(kl_NP: torch.Tensor, reference: Reference, batch: Sequence[Edit], passage: Passage) -> None:
+    terms = torch.float32 if reference.hidden_PD.dtype == torch.bfloat16 else torch.float64
+    bad_NP = ~torch.isfinite(kl_NP) | (kl_NP < NEGATIVE_KL[terms])
+    if not bool(bad_NP.any()):
+        return
+    row, at = (int(i) for i in bad_NP.nonzero()[0])
+    value = float(kl_NP[row, at])
+    where = f"rollout {passage.rollout_id}, position {int(passage.scored_P[at])}, with {batch[row].name}"
+    if value < 0 and value > -torch.inf:
+        raise BadInput(
+            f"KL is {value:.3g} at {where}: negative beyond rounding, so the passes disagree; check the device"
+        )
+    raise BadInput(f"the logits are not finite at {where}: the model overflows there, use bfloat16 or a smaller factor")

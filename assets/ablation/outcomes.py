@@ -1,0 +1,115 @@
+"""What a continuation shows: backtracking words, the boxed answer, and rates with 95 % intervals."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from assets.ablation.pool import ratio
+
+Z95 = 1.959963984540054
+"""Normal quantile of a two-sided 95 % interval."""
+BOX = "\\boxed{"
+_PLAIN = re.compile(r"-?\d+(\.\d+)?")
+
+
+def count_words(text: str, words: Sequence[str]) -> int:
+    """Whole words, in the case given."""
+    return len(re.findall(rf"\b(?:{'|'.join(map(re.escape, words))})\b", text)) if words else 0
+
+
+def boxed(text: str) -> str | None:
+    """The content of the last closed `\\boxed{...}`, braces balanced, outer space removed."""
+    for start in reversed([found.end() for found in re.finditer(re.escape(BOX), text)]):
+        depth = 1
+        for i, symbol in enumerate(text[start:], start):
+            depth += (symbol == "{") - (symbol == "}")
+            if depth == 0:
+                return text[start:i].strip()
+    return None
+
+
+def is_correct(text: str, solution: str) -> bool | None:
+    """Whether the boxed answer is the solution's boxed answer, or the whole solution where it has no box.
+
+    None without a solution. Numbers and words are compared as they stand, other mathematics by math-verify.
+    """
+    wanted = boxed(solution) or solution.strip()
+    if not wanted:
+        return None
+    answer = boxed(text)
+    if answer is None or answer == wanted:
+        return answer == wanted
+    if all(_PLAIN.fullmatch(side) for side in (answer, wanted)):
+        return float(answer) == float(wanted)
+    from math_verify import parse, verify
+
+    return bool(verify(parse(f"${wanted}$"), parse(f"${answer}$")))
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One continuation, read."""
+
+    rollout_id: int
+    n_tokens: int
+    n_backtracking: int
+    correct: bool | None
+    truncated: bool
+
+
+def summarise(found: Sequence[Continuation]) -> dict[str, float | int | None]:
+    """Rates with intervals: problems are the clusters, so that samples of one problem do not count as independent."""
+    tokens, words, ones = (_per_problem(found, value) for value in (_tokens, _words, _one))
+    row: dict[str, float | int | None] = {}
+    row |= _interval("backtracking", [100 * count for count in words], tokens)
+    row |= _interval("length", tokens, ones)
+    judged = [c for c in found if c.correct is not None]
+    row |= _accuracy(judged)
+    row |= {"n_continuations": len(found), "truncated": sum(c.truncated for c in found) / len(found)}
+    return row
+
+
+def wilson(successes: float, total: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    share, spread = successes / total, Z95**2 / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _accuracy(judged: Sequence[Continuation]) -> dict[str, float | None]:
+    """Wilson with as many trials as problems: the widest that samples of one problem, fully alike, could make it."""
+    if not judged:
+        return dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"))
+    share = sum(bool(c.correct) for c in judged) / len(judged)
+    problems = len({c.rollout_id for c in judged})
+    low, high = wilson(share * problems, problems)
+    return {"accuracy": share, "accuracy_low": low, "accuracy_high": high}
+
+
+def _interval(name: str, tops: Sequence[float], bottoms: Sequence[float]) -> dict[str, float | None]:
+    found = ratio(tops, bottoms)
+    half = None if found.sem is None else Z95 * found.sem
+    low = None if half is None else max(0.0, found.value - half)
+    high = None if half is None else found.value + half
+    return {name: found.value, f"{name}_low": low, f"{name}_high": high}
+
+
+def _per_problem(found: Sequence[Continuation], value) -> list[float]:  # noqa: ANN001
+    totals: dict[int, float] = {}
+    for c in found:
+        totals[c.rollout_id] = totals.get(c.rollout_id, 0.0) + value(c)
+    return list(totals.values())
+
+
+def _tokens(c: Continuation) -> float:
+    return c.n_tokens
+
+
+def _words(c: Continuation) -> float:
+    return c.n_backtracking
+
+
+def _one(_: Continuation) -> float:
+    return 1.0

@@ -1,0 +1,67 @@
+"""Work shared between processes without a word between them: fixed shards, one file each, a file is a finished shard.
+
+What a shard holds depends on the config alone, so the table is the same for any number of processes and after a kill.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from assets.ablation.measure import Sums
+from resources.progress import Progress
+
+POLL_S = 0.1
+"""Between two looks for shards of other processes."""
+
+SUMS = pa.schema(
+    [
+        ("kl", pa.float64()),
+        ("ce_delta", pa.float64()),
+        ("num_tokens", pa.int64()),
+        ("num_targets", pa.int64()),
+    ]
+)
+
+
+def rank_and_size() -> tuple[int, int]:
+    """This process's number and how many there are, as torchrun says it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_device(device: str) -> str:
+    """This process's device: its own GPU under torchrun."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+
+
+def work_through(
+    names: Sequence[str], make: Callable[[int], pa.Table], folder: Path, progress: Progress, what: str
+) -> list[pa.Table]:
+    """Make this process's shards that are not finished, wait for the others', and read all in order of `names`.
+
+    A process that fails is torchrun's business: it ends the others, and finished shards stay.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.parquet" for name in names]
+    rank, size = rank_and_size()
+    for i in range(rank, len(paths), size):
+        if not paths[i].exists():
+            _write(make(i), paths[i])
+        progress.step(what, sum(path.exists() for path in paths), len(paths))
+    while not all(path.exists() for path in paths):
+        time.sleep(POLL_S)
+    return [pq.read_table(path) for path in paths]
+
+
+def sums_table(sums: Sequence[Sums]) -> pa.Table:
+    """A shard of measured edits, in the order given."""
+    return pa.Table.from_pylist([s._asdict() for s in sums], schema=SUMS)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    pq.write_table(table, partial)
+    partial.replace(path)
