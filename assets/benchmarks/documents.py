@@ -1,0 +1,132 @@
+"""Questions as lm-eval wants them: loaded by the task files in `tasks/` through `custom_dataset` and `process_results`.
+
+The functions named in the task files get their arguments from lm-eval: task metadata and `dataset_kwargs` as keywords.
+"""
+
+import hashlib
+import random
+import re
+from typing import TYPE_CHECKING, Any
+
+from assets.benchmarks.extract import extract
+from assets.benchmarks.grade import LETTERS, Grade, grade_choice, grade_math
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def load_math(*, split: str, path: str = "", parquet: str = "", **_metadata: Any) -> "dict[str, Dataset]":
+    """A math or mini benchmark with columns `problem` and `answer`; from the hub, or from a file of the project."""
+    table = _rows(path, "", split, parquet)
+    rows = [
+        {"question_id": _question_id(row), "problem": _problem(row), "answer": _gold(row), "choices": []}
+        for row in table
+    ]
+    return {split: _dataset(rows)}
+
+
+def load_choice(*, split: str, path: str, name: str, seed: int, **_metadata: Any) -> "dict[str, Dataset]":
+    """GPQA: the choices in an order that depends on the seed and the question alone, and the gold letter."""
+    rows = [_with_choices(row, seed) for row in _rows(path, name, split, "")]
+    return {split: _dataset(rows)}
+
+
+def load_mini_choice(*, split: str, parquet: str, **_metadata: Any) -> "dict[str, Dataset]":
+    """The mini world's multiple choice: the options stand in the problem, the answer is a letter."""
+    rows = [
+        {"question_id": _question_id(row), "problem": row["problem"], "answer": str(row["answer"]), "choices": []}
+        for row in _rows("", "", split, parquet)
+    ]
+    return {split: _dataset(rows)}
+
+
+def _dataset(rows: list[dict[str, Any]]) -> "Dataset":
+    import pyarrow as pa
+    from datasets import Dataset
+
+    schema = pa.schema(
+        [(name, pa.string()) for name in ("question_id", "problem", "answer")] + [("choices", pa.list_(pa.string()))]
+    )
+    return Dataset(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _rows(path: str, name: str, split: str, parquet: str) -> list[dict[str, Any]]:
+    if parquet:
+        import pyarrow.parquet as pq
+
+        from resources.sources import PROJECT
+
+        return pq.read_table(PROJECT / parquet).to_pylist()
+    from datasets import load_dataset
+
+    return load_dataset(path, name or None, split=split).to_list()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _problem(row: dict[str, Any]) -> str:
+    return str(row.get("problem") or row.get("question") or row.get("orig_problem"))
+
+
+def _gold(row: dict[str, Any]) -> str:
+    """The gold answer; integers without leading zeros ("033" is "33", as s1 does)."""
+    answer = str(row["answer"] if row.get("answer") is not None else row["orig_answer"]).strip()
+    return str(int(answer)) if answer.isascii() and answer.isdigit() else answer
+
+
+def _question_id(row: dict[str, Any]) -> str:
+    """The data set's own id, else a hash of the question."""
+    for column in ("Record ID", "unique_id", "id", "ID"):
+        if row.get(column):
+            return str(row[column])
+    question = row.get("Question") or _problem(row)
+    return hashlib.sha256(str(question).encode()).hexdigest()[:12]
+
+
+def _with_choices(row: dict[str, Any], seed: int) -> dict[str, Any]:
+    question_id = _question_id(row)
+    right = _clean(row["Correct Answer"])
+    choices = [_clean(row[f"Incorrect Answer {number}"]) for number in (1, 2, 3)] + [right]
+    order = random.Random(f"{seed}:{question_id}").sample(range(4), 4)
+    shown = [choices[index] for index in order]
+    lines = "\n".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, shown, strict=True))
+    return {
+        "question_id": question_id,
+        "problem": f"{row['Question']}\n\n{lines}",
+        "answer": LETTERS[order.index(3)],
+        "choices": shown,
+    }
+
+
+def _clean(choice: str | None) -> str:
+    """A choice without the crumbs of GPQA's export (as lm-eval's own GPQA task)."""
+    if choice is None:
+        return " "
+    return re.sub(r"\[.*?\]", "", choice.strip().replace(" [title]", ". ")).replace("  ", " ")
+
+
+def all_samples(answers: list[list[str]], _documents: list[dict[str, Any]]) -> list[list[str]]:
+    """lm-eval's filter: keep every sample of a question (its default keeps the first)."""
+    return answers
+
+
+def math_results(document: dict[str, Any], results: list[list[str]]) -> dict[str, float]:
+    """lm-eval's metrics of one question: mean over its samples."""
+    return _metrics([grade_math(extract(text), document["answer"]) for text in _samples(results)])
+
+
+def choice_results(document: dict[str, Any], results: list[list[str]]) -> dict[str, float]:
+    """lm-eval's metrics of a multiple-choice question: `exact_match` as s1, `strict_match` without its default "A"."""
+    choices = tuple(document["choices"])
+    return _metrics([grade_choice(extract(text), document["answer"], choices) for text in _samples(results)])
+
+
+def _samples(results: list[list[str]]) -> list[str]:
+    """The texts of one question; lm-eval hands over one request whose answers `all_samples` kept together."""
+    (texts,) = results
+    return texts
+
+
+def _metrics(grades: list[Grade]) -> dict[str, float]:
+    return {
+        "exact_match": sum(grade.correct for grade in grades) / len(grades),
+        "strict_match": sum(grade.strict for grade in grades) / len(grades),
+    }

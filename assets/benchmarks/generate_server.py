@@ -1,0 +1,89 @@
+"""The `server` back end: any OpenAI-compatible server with /v1/completions, one model per arm under the arm's name.
+
+`vllm serve BASE --served-model-name base --enable-lora --lora-modules lora=DIR mlp_ablated=DIR` offers such arms. The
+text endpoint is used, not the chat one, so that every back end reads the same prompt, special tokens included.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from assets.benchmarks.config import BenchmarksConfig
+from assets.benchmarks.engine import Arm, Completion, Request, up_to
+from resources.errors import BadInput
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+class ServerEngine:
+    """Keeps `server_requests` requests under way."""
+
+    interleaves = True
+
+    def __init__(self, config: BenchmarksConfig) -> None:
+        self._config = config
+
+    def complete(self, arm: Arm, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        """Answers as they arrive.
+
+        Raises:
+            BadInput: when the server cannot be reached or refuses a request.
+        """
+        from openai import APIConnectionError, APIStatusError
+
+        answers = self._answers(arm, requests)
+        url = self._url(arm)
+        with asyncio.Runner() as runner:
+            while True:
+                try:
+                    yield runner.run(anext(answers))  # pyright: ignore[reportArgumentType]
+                except StopAsyncIteration:
+                    return
+                except APIConnectionError as error:
+                    raise BadInput(
+                        f"no server answers at {url} (benchmarks.server_url); start it and run again"
+                    ) from error
+                except APIStatusError as error:
+                    raise BadInput(
+                        f"the server at {url} refused a request for model {arm.name}: {error.message}"
+                    ) from error
+
+    async def _answers(self, arm: Arm, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Completion]]:
+        import os
+
+        from openai import AsyncOpenAI
+
+        gate = asyncio.Semaphore(self._config.server_requests)
+        key = os.environ.get("OPENAI_API_KEY", "none")
+        # An answer of 32768 tokens takes minutes; the client's own limit is 10.
+        async with AsyncOpenAI(base_url=self._url(arm), api_key=key, timeout=3600, max_retries=4) as client:
+            asks = [asyncio.ensure_future(_ask(client, gate, arm, i, request)) for i, request in enumerate(requests)]
+            try:
+                for answer in asyncio.as_completed(asks):
+                    yield await answer
+            finally:
+                for ask in asks:
+                    ask.cancel()
+
+    def _url(self, arm: Arm) -> str:
+        return str(self._config.server_url).replace("{arm}", arm.name)
+
+
+async def _ask(
+    client: "AsyncOpenAI", gate: asyncio.Semaphore, arm: Arm, index: int, request: Request
+) -> tuple[int, Completion]:
+    async with gate:
+        reply = await client.completions.create(
+            model=arm.name,
+            prompt=request.prompt,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            seed=request.seed,
+            stop=list(request.stop),
+            extra_body={"skip_special_tokens": False, "add_special_tokens": False},
+        )
+    choice = reply.choices[0]
+    num_tokens = reply.usage.completion_tokens if reply.usage else 0
+    finish = "length" if choice.finish_reason == "length" else "stop"
+    return index, Completion(up_to(choice.text, request.stop), num_tokens, finish)

@@ -1,0 +1,88 @@
+"""Every answer ever generated, by a hash of all that made it: resume, regrade and share between experiments.
+
+A shard is one file, `<key>.parquet`, renamed into place when it is whole. Its key holds the arm's weights, the prompts,
+the sampling and the back end, and nothing of the grading; so a changed grader, judge or statistic generates nothing,
+and the base model answers once for all experiments.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from assets.benchmarks.engine import Arm, Completion, Request
+from resources.keys import digest
+from resources.lock import try_hold
+
+_FORMAT = 1
+"""Raise when a back end changes what it answers to the same request."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some of an arm's requests of one benchmark, all or none of them answered."""
+
+    arm: Arm
+    benchmark: str
+    first: int
+    """Index of its first request in the benchmark."""
+    requests: tuple[Request, ...]
+    key: str
+
+
+def shards(arm: Arm, benchmark: str, requests: Sequence[Request], size: int, made_by: Sequence[object]) -> list[Shard]:
+    """An arm's requests of one benchmark, cut into shards of `size`; `made_by`: settings that change the answers."""
+    cut = [(first, tuple(requests[first : first + size])) for first in range(0, len(requests), size)]
+    return [
+        Shard(arm, benchmark, first, part, digest("generations", [_FORMAT, arm.version, list(made_by), _plain(part)]))
+        for first, part in cut
+    ]
+
+
+def _plain(requests: Iterable[Request]) -> list[dict[str, object]]:
+    return [{**asdict(request), "stop": list(request.stop)} for request in requests]
+
+
+class GenerationCache:
+    """The folder of finished shards."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def has(self, shard: Shard) -> bool:
+        """Whether the shard is whole."""
+        return self._path(shard).exists()
+
+    def read(self, shard: Shard) -> list[Completion]:
+        """The answers, in the order of the requests."""
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(self._path(shard)).to_pylist()
+        return [Completion(row["text"], row["num_tokens"], row["finish"]) for row in rows]
+
+    def write(self, shard: Shard, answers: Sequence[Completion]) -> None:
+        """Keep a whole shard, at once or not at all."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        assert len(answers) == len(shard.requests)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self._folder / f".{shard.key}.{os.getpid()}"
+        pq.write_table(pa.Table.from_pylist([asdict(answer) for answer in answers]), unfinished, compression="zstd")
+        unfinished.replace(self._path(shard))
+
+    @contextmanager
+    def claim(self, shard: Shard) -> Iterator[bool]:
+        """Whether this process may generate the shard now: nobody else is at it, and it is still missing."""
+        path = self._folder / f"{shard.key}.lock"
+        lock = try_hold(path)
+        try:
+            yield lock is not None and not self.has(shard)
+        finally:
+            if lock is not None:
+                path.unlink(missing_ok=True)
+                lock.close()
+
+    def _path(self, shard: Shard) -> Path:
+        return self._folder / f"{shard.key}.parquet"

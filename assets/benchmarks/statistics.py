@@ -1,0 +1,137 @@
+"""How sure a score is: Wilson intervals, exact McNemar between arms, recovery with a question-paired bootstrap.
+
+No normal approximation of single counts: AIME has 30 questions (Bowyer et al., 2503.01747). With several samples per
+question the questions are the units, not the answers (Miller, 2411.00640).
+Shapes: Q questions, R resamples.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEVEL = 0.95
+"""Coverage of every interval in this room."""
+_CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval; None where the data do not bound it."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two arms on the same questions."""
+
+    only_first: int
+    only_second: int
+    p_value: float | None
+    """Exact McNemar; None with several samples per question, where an answer is no longer right or wrong."""
+    difference: Estimate
+    """Second minus first."""
+
+
+def wilson(correct: int, total: int) -> Estimate:
+    """k/n with its Wilson interval."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, total).proportion_ci(LEVEL, method="wilson")
+    return Estimate(correct / total, float(interval.low), float(interval.high))
+
+
+def clustered_mean(right_Q: "NDArray[np.float64]") -> Estimate:
+    """avg@k: mean of the questions' own means, with an error from the spread between questions (t interval)."""
+    from scipy.stats import t
+
+    mean = float(right_Q.mean())
+    if len(right_Q) < 2:
+        return Estimate(mean, 0.0, 1.0)
+    half = float(t.ppf((1 + LEVEL) / 2, len(right_Q) - 1) * right_Q.std(ddof=1) / math.sqrt(len(right_Q)))
+    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def score_estimate(right_Q: "NDArray[np.float64]", samples: int) -> Estimate:
+    """The score of one arm: Wilson for one sample per question, question-clustered for more."""
+    return wilson(round(float(right_Q.sum())), len(right_Q)) if samples == 1 else clustered_mean(right_Q)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided exact p: the discordant questions are a fair coin if the arms are equally good."""
+    from scipy.stats import binomtest
+
+    discordant = only_first + only_second
+    return 1.0 if discordant == 0 else float(binomtest(only_first, discordant).pvalue)
+
+
+def paired(
+    first_Q: "NDArray[np.float64]", second_Q: "NDArray[np.float64]", samples: int, resamples: int, seed: int
+) -> Paired:
+    """Two arms compared on the questions they share."""
+    only_first, only_second = int((first_Q > second_Q).sum()), int((second_Q > first_Q).sum())
+    gain_R = resampled_means(second_Q - first_Q, resamples, seed)
+    low, high = _percentiles(gain_R)
+    return Paired(
+        only_first,
+        only_second,
+        mcnemar(only_first, only_second) if samples == 1 else None,
+        Estimate(float((second_Q - first_Q).mean()), low, high),
+    )
+
+
+def recovery(
+    base_Q: "NDArray[np.float64]",
+    adapted_Q: "NDArray[np.float64]",
+    full_Q: "NDArray[np.float64]",
+    resamples: int,
+    seed: int,
+) -> Estimate | None:
+    """Share of the full finetune's gain that the adapter keeps (paper, Table 1); None when there is no gain.
+
+    Questions are resampled together for all arms. Where the full finetune's own gain is not above 0 in at least
+    97.5 % of the resamples, the ratio has no bounded interval and its ends are None.
+    """
+    gain = float((full_Q - base_Q).mean())
+    if gain == 0:
+        return None
+    value = float((adapted_Q - base_Q).mean()) / gain
+    kept_R = resampled_means(adapted_Q - base_Q, resamples, seed)
+    gain_R = resampled_means(full_Q - base_Q, resamples, seed)
+    if (gain_R <= 0).mean() > (1 - LEVEL) / 2:
+        return Estimate(value, None, None)
+    positive = gain_R > 0
+    low, high = _percentiles(kept_R[positive] / gain_R[positive])
+    return Estimate(value, low, high)
+
+
+def resampled_means(values_Q: "NDArray[np.float64]", resamples: int, seed: int) -> "NDArray[np.float64]":
+    """Means over questions drawn with replacement, [R]; equal seeds draw equal questions."""
+    rng = np.random.default_rng(seed)
+    parts = [
+        values_Q[rng.integers(0, len(values_Q), (min(_CHUNK, resamples - start), len(values_Q)))].mean(1)
+        for start in range(0, resamples, _CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
+def consistent(ours: tuple[int, int], theirs: tuple[int, int]) -> bool:
+    """Whether two counts (k, n) may be one rate: 0 lies in Newcombe's interval of their difference (from Wilson's)."""
+    a, b = wilson(*ours), wilson(*theirs)
+    assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
+    difference = a.value - b.value
+    low = difference - math.hypot(a.value - a.low, b.high - b.value)
+    high = difference + math.hypot(a.high - a.value, b.value - b.low)
+    return low <= 0 <= high
+
+
+def _percentiles(values_R: "NDArray[np.float64]") -> tuple[float, float]:
+    low, high = np.quantile(values_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -1,0 +1,90 @@
+"""Tables 1 and 2 of the paper from our scores, beside the published numbers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from assets.benchmarks.published import RECOVERY, TITLES, published
+from assets.benchmarks.statistics import Estimate, consistent
+
+TABLE_1 = ("base", "lora", "full_finetune")
+TABLE_2 = ("lora", "attention_ablated", "mlp_ablated")
+
+Row = dict[str, Any]
+
+
+def table_1(scores: Sequence[Row], recoveries: Sequence[Row]) -> list[Row]:
+    """Base, LoRA, full finetune and recovery by benchmark (paper, Table 1); recovery always with its interval."""
+    kept = {row["benchmark"]: row for row in recoveries if row["arm"] == "lora"}
+    rows: list[Row] = []
+    for row in _rows(scores, TABLE_1):
+        name = row.pop("name")
+        row["recovery"] = shown_recovery(kept.get(name))
+        row["recovery_paper"] = RECOVERY.get(name)
+        rows.append(row)
+    return rows
+
+
+def table_2(scores: Sequence[Row]) -> list[Row]:
+    """LoRA and its two ablations by benchmark (paper, Table 2)."""
+    return [{key: value for key, value in row.items() if key != "name"} for row in _rows(scores, TABLE_2)]
+
+
+def consistency(scores: Sequence[Row]) -> list[Row]:
+    """One row per score that the paper reports too: both counts, and whether they may be one rate (95 %)."""
+    rows: list[Row] = []
+    for row in scores:
+        theirs = published(row["benchmark"], row["arm"])
+        if theirs is None or row["score"] is None:
+            continue
+        ours = round(row["score"] * row["questions"])
+        same = consistent((ours, row["questions"]), (theirs.correct, theirs.total))
+        rows.append(
+            {
+                "benchmark": TITLES.get(row["benchmark"], row["benchmark"]),
+                "arm": row["arm"],
+                "ours": f"{ours}/{row['questions']}",
+                "paper": f"{theirs.correct}/{theirs.total}",
+                "consistent": same,
+            }
+        )
+    return rows
+
+
+def shown(estimate: Estimate) -> str:
+    """`0.500 [0.332, 0.668]`."""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.3f} [not bounded]"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def shown_recovery(row: Row | None) -> str:
+    """Recovery in percent with its interval; why there is none otherwise."""
+    if row is None:
+        return "arm missing"
+    if row["recovery"] is None:
+        return "no gain to recover"
+    if row["ci_low"] is None:
+        return f"{row['recovery']:.1%} [not bounded: the full finetune's gain may be 0]"
+    return f"{row['recovery']:.1%} [{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
+
+
+def _rows(scores: Sequence[Row], arms: Sequence[str]) -> list[Row]:
+    """Per benchmark our score of each arm, and the paper's."""
+    found = {(row["benchmark"], row["arm"]): row for row in scores}
+    rows: list[Row] = []
+    for name in dict.fromkeys(row["benchmark"] for row in scores):
+        row: Row = {"name": name, "benchmark": TITLES.get(name, name)}
+        for arm in arms:
+            row[arm] = _shown_score(found.get((name, arm)))
+            theirs = published(name, arm)
+            row[f"{arm}_paper"] = None if theirs is None else round(theirs.score, 4)
+        rows.append(row)
+    return rows
+
+
+def _shown_score(row: Row | None) -> str | None:
+    if row is None:
+        return None
+    if row["score"] is None:
+        return f"{row['correct'] / row['total']:.3f} to {row['highest']:.3f} ({row['ungraded']} ungraded)"
+    return shown(Estimate(row["score"], row["ci_low"], row["ci_high"]))
