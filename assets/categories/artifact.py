@@ -1,0 +1,129 @@
+"""What the room leaves on disk: the taxonomy, the category of every unit, densities and class shares."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+CATEGORIES_FILE = "categories.parquet"
+TAXONOMY_FILE = "taxonomy.json"
+DENSITIES_FILE = "densities.parquet"
+CLASSES_FILE = "classes.parquet"
+
+UNCATEGORIZED = "uncategorized"
+"""Category of a unit that no answer put into the taxonomy."""
+
+CATEGORIES_SCHEMA = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("kind", pa.string()),
+        ("string_id", pa.string()),  # "3.1"; empty when uncategorized
+        ("category", pa.string()),
+        ("subcategory", pa.string()),
+        ("assigned_by", pa.string()),  # "statistical" or "<provider>/<model>"
+        ("detail", pa.string()),  # why uncategorized
+    ]
+)
+DENSITIES_SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("category", pa.string()),
+        ("subcategory", pa.string()),
+        ("string_id", pa.string()),
+        ("units", pa.int32()),
+        ("unit_share", pa.float64()),  # of the kind's categorized units
+        ("density", pa.float64()),  # sum of activations
+        ("share", pa.float64()),  # density over that of all categorized units of the kind
+    ]
+)
+CLASSES_SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("explainer", pa.string()),
+        ("label", pa.int8()),
+        ("n", pa.int32()),
+        ("share", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+    ]
+)
+
+
+class Subcategory(BaseModel):
+    """One entry that units are put into."""
+
+    model_config = ConfigDict(frozen=True)
+
+    string_id: str
+    """`<category number>.<number>`, such as 3.1."""
+    name: str
+    description: str
+
+
+class Category(BaseModel):
+    """A group of entries."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    name: str
+    description: str
+    subcategories: tuple[Subcategory, ...]
+
+
+class Taxonomy(BaseModel):
+    """Categories and their subcategories (shape of the paper's B.2)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    categories: tuple[Category, ...]
+
+    def find(self, string_id: str) -> tuple[Category, Subcategory] | None:
+        """The entry of a string_id, or None."""
+        for category in self.categories:
+            for entry in category.subcategories:
+                if entry.string_id == string_id:
+                    return category, entry
+        return None
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Which category every unit belongs to."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "Categories":
+        """The artifact in a folder."""
+        return cls(Path(path))
+
+    def table(self) -> pa.Table:
+        """Rows of `CATEGORIES_SCHEMA`."""
+        return pq.read_table(self.path / CATEGORIES_FILE)
+
+    def taxonomy(self) -> Taxonomy:
+        """The taxonomy that the units were put into."""
+        return Taxonomy.model_validate_json((self.path / TAXONOMY_FILE).read_bytes())
+
+
+@dataclass(frozen=True)
+class Densities:
+    """How much activation each category holds, and how the classes are spread."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "Densities":
+        """The artifact in a folder."""
+        return cls(Path(path))
+
+    def table(self) -> pa.Table:
+        """Rows of `DENSITIES_SCHEMA`."""
+        return pq.read_table(self.path / DENSITIES_FILE)
+
+    def classes(self) -> pa.Table:
+        """Rows of `CLASSES_SCHEMA`."""
+        return pq.read_table(self.path / CLASSES_FILE)

@@ -1,0 +1,117 @@
+"""Put every explained unit into one entry of a taxonomy."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from assets.categories.artifact import (
+    CATEGORIES_FILE,
+    CATEGORIES_SCHEMA,
+    TAXONOMY_FILE,
+    UNCATEGORIZED,
+    Taxonomy,
+)
+from assets.categories.config import CategoriesConfig
+from assets.categories.statistical import TAXONOMY, string_id
+from assets.interpretations.artifact import Interpretations, Predicate
+from resources.errors import BadInput
+from resources.progress import Progress
+
+STATISTICAL = "statistical"
+
+
+class CategoriseMetrics(BaseModel):
+    """What the UI shows of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    categories: int
+    subcategories: int
+    units: int
+    uncategorized: int
+    not_explained: int
+    """Units without an explanation; they are in no category and in no share."""
+    counts: list[dict[str, str | int]]
+    """Units per kind and entry."""
+    requests: int
+    cached: int
+    cost_usd: float
+
+
+def categorise(
+    *,
+    categories: CategoriesConfig,
+    s1k_dataset: Path,
+    max_activating_contexts: Path,
+    interpretations: Path,
+    out: Path,
+    progress: Progress,
+) -> CategoriseMetrics:
+    """Write `categories.parquet` and `taxonomy.json`.
+
+    Raises:
+        BadInput: when no unit is explained.
+    """
+    rows = [row for row in Interpretations.open(interpretations).rows() if row["kind"] in categories.kinds]
+    explained = [row for row in rows if _is_explained(row, categories.provider)]
+    if not explained:
+        raise BadInput(f"no unit in {interpretations} has an explanation, so there is nothing to categorise")
+    requests = cached = 0
+    cost = 0.0
+    if categories.provider == STATISTICAL:
+        taxonomy, found = TAXONOMY, [_assigned(row) for row in explained]
+    else:
+        from assets.categories.llm import categorise_units
+
+        done = categorise_units(categories, s1k_dataset, max_activating_contexts, interpretations, explained, progress)
+        taxonomy, found = done.taxonomy, done.rows
+        requests, cached, cost = done.requests, done.cached, done.cost_usd
+    pq.write_table(pa.Table.from_pylist(found, schema=CATEGORIES_SCHEMA), out / CATEGORIES_FILE)
+    (out / TAXONOMY_FILE).write_text(taxonomy.model_dump_json(indent=1))
+    return CategoriseMetrics(
+        categories=len(taxonomy.categories),
+        subcategories=sum(len(category.subcategories) for category in taxonomy.categories),
+        units=len(found),
+        uncategorized=sum(row["category"] == UNCATEGORIZED for row in found),
+        not_explained=len(rows) - len(explained),
+        counts=_counts(found),
+        requests=requests,
+        cached=cached,
+        cost_usd=cost,
+    )
+
+
+def _is_explained(row: dict, provider: str) -> bool:
+    return bool(row["statistical_explanation"]) if provider == STATISTICAL else row["status"] == "ok"
+
+
+def _assigned(row: dict) -> dict:
+    predicate = Predicate.model_validate_json(row["predicate"]) if row["predicate"] else None
+    return category_row(row, TAXONOMY, string_id(predicate, row["statistical_label"]), STATISTICAL, "")
+
+
+def category_row(row: dict, taxonomy: Taxonomy, entry_id: str, by: str, detail: str) -> dict:
+    """One row of the categories table; an id outside the taxonomy gives `uncategorized`."""
+    entry = taxonomy.find(entry_id)
+    return {
+        "unit": row["unit"],
+        "kind": row["kind"],
+        "string_id": entry_id if entry else "",
+        "category": entry[0].name if entry else UNCATEGORIZED,
+        "subcategory": entry[1].name if entry else "",
+        "assigned_by": by,
+        "detail": detail,
+    }
+
+
+def _counts(rows: list[dict]) -> list[dict[str, str | int]]:
+    counted: dict[tuple[str, str, str], int] = {}
+    for row in rows:
+        key = (row["kind"], row["category"], row["subcategory"])
+        counted[key] = counted.get(key, 0) + 1
+    return [
+        {"kind": kind, "category": category, "subcategory": subcategory, "units": units}
+        for (kind, category, subcategory), units in sorted(counted.items())
+    ]

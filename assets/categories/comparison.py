@@ -1,0 +1,52 @@
+"""Figure 1's statistics: class shares per kind with bootstrap intervals, and chi² between directions and neurons."""
+
+from typing import Any
+
+import numpy as np
+
+LABELS = (0, 1, 2)
+
+
+def class_shares(rows: list[dict[str, Any]], resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Share of each class among the labelled units of every kind, with percentile bootstrap 95 % intervals."""
+    shares = []
+    for kind in sorted({row["kind"] for row in rows}):
+        counts = count_labels(rows, kind)
+        explainer = next(row["explainer"] for row in rows if row["kind"] == kind)
+        low, high = bootstrap(counts, resamples, seed)
+        for label in LABELS:
+            n = int(counts[label])
+            share = n / max(int(counts.sum()), 1)
+            shares.append(
+                {"kind": kind, "explainer": explainer, "label": label, "n": n, "share": share,
+                 "ci_low": float(low[label]), "ci_high": float(high[label])}
+            )  # fmt: skip
+    return shares
+
+
+def count_labels(rows: list[dict[str, Any]], kind: str) -> np.ndarray:
+    """int [3]: labelled units of a kind per class."""
+    labels = [row["label"] for row in rows if row["kind"] == kind and row["label"] is not None]
+    return np.bincount(np.array(labels, dtype=np.int64), minlength=len(LABELS))
+
+
+def bootstrap(counts: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """2.5 and 97.5 percentiles of the class shares; resampling units is a multinomial draw of their counts."""
+    total = int(counts.sum())
+    if not total:
+        return np.zeros(len(counts)), np.ones(len(counts))
+    draws = np.random.default_rng(seed).multinomial(total, counts / total, size=resamples) / total
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def chi_squared(first: np.ndarray, second: np.ndarray) -> dict[str, float] | None:
+    """Chi² test that two kinds have the same class (or category) shares; None when there is nothing to compare."""
+    from scipy.stats import chi2_contingency
+
+    table = np.stack([first, second])
+    table = table[:, table.sum(axis=0) > 0]
+    if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
+        return None
+    found: Any = chi2_contingency(table, correction=False)
+    return {"chi2": float(found.statistic), "p": float(found.pvalue), "degrees_of_freedom": float(found.dof)}

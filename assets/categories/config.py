@@ -1,0 +1,92 @@
+"""Knobs of the taxonomy, the assignment and the densities, and the room's two stages."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from resources.section import Section
+from resources.stage import Needs, Stage
+
+
+class CategoriesConfig(Section):
+    """The `categories` section."""
+
+    provider: Literal["openai", "anthropic", "openai-compatible", "statistical"] = "openai"
+    """Who assigns units to categories. `statistical` uses a fixed taxonomy of predicate kinds, offline and free."""
+    model: str = "gpt-5-mini"
+    """Model that assigns each unit (paper: gpt-5-mini; authors' code: gpt-5)."""
+    base_url: str = ""
+    """Address of the assigning endpoint, needed for `openai-compatible`; empty: the vendor's own."""
+    taxonomy_provider: Literal["openai", "anthropic", "openai-compatible"] = "anthropic"
+    """Who makes the taxonomy."""
+    taxonomy_model: str = "claude-opus-4-5"
+    """Model that makes the taxonomy. The paper's claude-opus-4.1 has left the vendor's list; this is its successor."""
+    taxonomy_base_url: str = ""
+    """Address of the taxonomy's endpoint; empty: the vendor's own."""
+    mode: Literal["live", "batch"] = "live"
+    """`batch` sends the assignments through the vendor's Batch API."""
+    effort: Literal["", "minimal", "low", "medium", "high"] = ""
+    """Reasoning effort of the assignment; empty: the model's default (authors' code: high, with gpt-5)."""
+    max_output_tokens: int = Field(default=16000, ge=64, le=128000)
+    """Most tokens of one answer, reasoning included."""
+    model_context: int = Field(default=128000, ge=512)
+    """Tokens the assigning model can read; a longer prompt loses its weakest contexts."""
+    concurrency: int = Field(default=20, ge=1, le=1024)
+    """Most requests under way at once (authors' code: 20)."""
+    attempts: int = Field(default=5, ge=1, le=20)
+    """Tries of one request before its unit is counted as uncategorized."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds until one try of a request is given up."""
+    max_dollars: float = Field(default=20.0, ge=0)
+    """Cap on what one run may spend, US dollars."""
+    experiment_max_dollars: float = Field(default=200.0, ge=0)
+    """Cap on what all requests of the spending group have cost so far, US dollars."""
+    spending_group: str = "default"
+    """Name under which spending is added up for `experiment_max_dollars`."""
+    taxonomy_units: int = Field(default=200, ge=2, le=5000)
+    """Explanations the taxonomy is made from, half adapter directions and half neurons (paper: an equal number)."""
+    contexts_shown: int = Field(default=5, ge=0, le=64)
+    """Strongest contexts shown with a unit's explanation at assignment (authors' code: 5)."""
+    tokens_around: int = Field(default=10, ge=1, le=256)
+    """Tokens shown on either side of the peak at assignment (authors' code: 10)."""
+    taxonomy_prompt: str = "b2"
+    """File in `prompts/` (without .md) that asks for the taxonomy (paper: B.2)."""
+    assign_prompt: str = "assign"
+    """File in `prompts/` (without .md) that asks for one unit's category."""
+    kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = ("adapter", "neuron", "latent")
+    """Which kinds of unit are assigned."""
+    rollouts: int | None = Field(default=None, ge=1)
+    """Rollouts over which activations are summed, drawn by `seed`; None: all (paper: a subset, its size not given)."""
+    bootstrap: int = Field(default=10000, ge=100, le=1000000)
+    """Resamples behind the intervals of class shares (authors' code: 10000)."""
+    seed: int = Field(default=42, ge=0)
+    """Seed of the sample of units, of rollouts and of the bootstrap (authors' code: 42)."""
+
+
+FEATURE_CATEGORIES = Stage(
+    asset="feature_categories",
+    room="categories",
+    code_version=1,
+    call="assets.categories.categorise:categorise",
+    artifact="assets.categories.artifact:Categories",
+    sections=("categories",),
+    inputs=("s1k_dataset", "max_activating_contexts", "interpretations"),
+    needs=Needs(minutes=120),
+)
+CATEGORY_DENSITIES = Stage(
+    asset="category_densities",
+    room="categories",
+    code_version=1,
+    call="assets.categories.densities:measure",
+    artifact="assets.categories.artifact:Densities",
+    sections=("categories",),
+    inputs=(
+        "feature_categories",
+        "interpretations",
+        "max_activating_contexts",
+        "activation_shards",
+        "neuron_shards",
+        "batchtopk_sae",
+    ),
+    needs=Needs(minutes=60),
+)

@@ -1,0 +1,80 @@
+"""Sums of activations over a subset of rollouts, read from the shards (all rollouts: the contexts room has them)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from assets.categories.config import CategoriesConfig
+from resources.errors import BadInput
+from resources.progress import Progress
+from resources.shards import Shards
+from resources.units import Unit, parse_unit
+
+ROWS = 8192
+"""Tokens per batch: 448 columns in float32 are 15 MB."""
+
+
+def subset_sums(
+    units: list[str],
+    categories: CategoriesConfig,
+    activation_shards: Path,
+    neuron_shards: Path,
+    batchtopk_sae: Path,
+    progress: Progress,
+) -> dict[str, float]:
+    """Sum of each unit's own-polarity activations over `categories.rollouts` rollouts drawn by the seed.
+
+    Raises:
+        BadInput: when fewer rollouts were captured.
+    """
+    parsed = {unit: parse_unit(unit) for unit in units}
+    kinds = {unit.kind for unit in parsed.values()}
+    chosen = _draw(activation_shards, categories)
+    sums: dict[str, float] = {}
+    for kind, folder in (("adapter", activation_shards), ("neuron", neuron_shards)):
+        if kind in kinds:
+            progress.say(f"summing {kind} activations over {len(chosen)} rollouts")
+            sums |= _signed_sums({u: p for u, p in parsed.items() if p.kind == kind}, folder, chosen)
+    if "latent" in kinds:
+        progress.say(f"summing latents over {len(chosen)} rollouts")
+        total = _latent_sums(activation_shards, batchtopk_sae, chosen)
+        sums |= {name: float(total[unit.index]) for name, unit in parsed.items() if unit.kind == "latent"}
+    return sums
+
+
+def _draw(folder: Path, categories: CategoriesConfig) -> np.ndarray:
+    shards = Shards.open(folder)
+    present = np.unique(np.concatenate([np.unique(shards.rollout_ids(group)) for group in range(len(shards.groups))]))
+    assert categories.rollouts is not None  # the caller asks for a subset only then
+    if categories.rollouts > len(present):
+        raise BadInput(f"categories.rollouts is {categories.rollouts} but {len(present)} rollouts were captured")
+    return np.random.default_rng([categories.seed, 5]).choice(present, categories.rollouts, replace=False)
+
+
+def _column(unit: Unit) -> str:
+    return f"L{unit.layer}.{unit.projection if unit.kind == 'adapter' else unit.index}"
+
+
+def _signed_sums(units: dict[str, Unit], folder: Path, chosen: np.ndarray) -> dict[str, float]:
+    shards = Shards.open(folder)
+    place = {column: number for number, column in enumerate(shards.columns)}
+    sums = {sign: np.zeros(len(shards.columns)) for sign in (1, -1)}
+    for batch in shards.batches(ROWS):
+        state = batch.state_BC[np.isin(batch.rollout_id_B, chosen)].astype(np.float32)
+        for sign, total in sums.items():
+            total += np.maximum(sign * state, 0).sum(axis=0, dtype=np.float64)
+    return {name: float(sums[unit.polarity][place[_column(unit)]]) for name, unit in units.items()}
+
+
+def _latent_sums(folder: Path, sae_folder: Path, chosen: np.ndarray) -> np.ndarray:
+    import torch
+
+    from assets.sae.artifact import Sae
+
+    sae = Sae.open(sae_folder)
+    total = np.zeros(sae.d_sae)
+    for batch in Shards.open(folder).batches(ROWS):
+        state = batch.state_BC[np.isin(batch.rollout_id_B, chosen)].astype(np.float32)
+        latents = sae.encode(torch.from_numpy(state))
+        np.add.at(total, latents.latent_N.numpy(), latents.value_N.numpy().astype(np.float64))
+    return total

@@ -1,0 +1,136 @@
+"""What the room leaves on disk: one row per unit with its explanation, and one row per unit and score."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from assets.interpretations.config import InterpretationsConfig
+
+INTERPRETATIONS_FILE = "interpretations.parquet"
+SCORES_FILE = "scores.parquet"
+SETTINGS_FILE = "settings.json"
+"""The resolved section, so that scores and categories use the same provider, split and rendering."""
+
+CLASSES = {0: "monosemantic", 1: "broad but consistent", 2: "polysemantic"}
+"""The paper's classes (B.1)."""
+
+FAMILIES = (
+    "token", "word", "class", "previous", "previous class", "next", "next class", "two before",
+    "line start", "sentence start", "block", "place",
+)  # fmt: skip
+"""What a predicate may speak about, in the row order of `Corpus.features`."""
+
+INTERPRETATIONS_SCHEMA = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("kind", pa.string()),
+        ("explainer", pa.string()),  # "statistical" or "<provider>/<model>"
+        ("explanation", pa.string()),
+        ("label", pa.int8()),  # 0, 1 or 2; null unless status is ok
+        ("reasoning", pa.string()),
+        ("status", pa.string()),  # ok | insufficient | failed
+        ("detail", pa.string()),  # why not ok, or what was left out
+        ("stability", pa.float32()),  # share of answers (or halves) that agree with the row; null with one answer
+        ("contexts_shown", pa.int32()),
+        ("statistical_explanation", pa.string()),
+        ("statistical_label", pa.int8()),
+        ("predicate", pa.string()),  # JSON of `Predicate`; empty when there is none
+        ("coverage", pa.float32()),  # share of unseen contexts on which the predicate holds
+        ("p_null", pa.float32()),  # share of null sets that do as well
+    ]
+)
+SCORES_SCHEMA = pa.schema(
+    [
+        ("unit", pa.string()),
+        ("kind", pa.string()),
+        ("explainer", pa.string()),
+        ("method", pa.string()),  # detection | fuzzing | intruder
+        ("judge", pa.string()),  # who predicted: "statistical" or "<provider>/<model>"
+        ("target", pa.string()),  # "token": one marked token is predicted; "window": a whole excerpt
+        ("balanced_accuracy", pa.float32()),
+        ("ci_low", pa.float32()),
+        ("ci_high", pa.float32()),
+        ("sensitivity", pa.float32()),
+        ("specificity", pa.float32()),
+        ("precision_random", pa.float32()),  # with as many random negatives as positives
+        ("precision_hard", pa.float32()),  # with as many same-token negatives as positives
+        ("spearman", pa.float32()),  # statistical only: prediction against activation
+        ("n_examples", pa.int32()),
+        ("n_failed", pa.int32()),  # examples without a usable answer
+        ("draws", pa.int32()),
+        ("draw_spread", pa.float32()),  # standard deviation of balanced accuracy over draws
+        ("status", pa.string()),  # ok | insufficient | failed
+        ("detail", pa.string()),
+    ]
+)
+
+
+class Predicate(BaseModel):
+    """`first`, or `first` joined with `second`; each is (family name, value number of the corpus)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    first: tuple[str, int]
+    join: Literal["", "and", "or"] = ""
+    second: tuple[str, int] | None = None
+    classes: tuple[str, ...]
+    """Class of the token or neighbour that each part names (`token_class`), empty for places and blocks."""
+    words: str
+    """The predicate as an explanation of at most ten words."""
+
+    @property
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """One or two (family, value) pairs."""
+        return (self.first,) if self.second is None else (self.first, self.second)
+
+    def holds(self, features_Fn: np.ndarray) -> np.ndarray:
+        """bool [n]: where the predicate is true."""
+        found = [features_Fn[FAMILIES.index(family)] == value for family, value in self.parts]
+        if len(found) == 1:
+            return found[0]
+        return found[0] & found[1] if self.join == "and" else found[0] | found[1]
+
+
+@dataclass(frozen=True)
+class Interpretations:
+    """The explanations of one experiment."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "Interpretations":
+        """The artifact in a folder."""
+        return cls(Path(path))
+
+    def table(self) -> pa.Table:
+        """Rows of `INTERPRETATIONS_SCHEMA`, in the order of the units."""
+        return pq.read_table(self.path / INTERPRETATIONS_FILE)
+
+    def rows(self) -> list[dict]:
+        """The table as dictionaries."""
+        return self.table().to_pylist()
+
+    def settings(self) -> InterpretationsConfig:
+        """The knobs it was made with."""
+        return InterpretationsConfig.model_validate_json((self.path / SETTINGS_FILE).read_bytes())
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well explanations predict their units on held-out rollouts."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "Scores":
+        """The artifact in a folder."""
+        return cls(Path(path))
+
+    def table(self) -> pa.Table:
+        """Rows of `SCORES_SCHEMA`."""
+        return pq.read_table(self.path / SCORES_FILE)

@@ -1,0 +1,176 @@
+"""The tokens as arrays, and what a predicate can see of one: itself, its neighbours, its line, its block, its place.
+
+Shapes: N positions, F families, V distinct tokens. A position is a flat index over (rollout_id, position).
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from assets.dataset.artifact import ROLLOUTS, TOKENS
+from assets.interpretations.artifact import FAMILIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BLOCKS = ("system", "user", "think", "answer", "template")
+"""Role blocks, by the dataset's role number."""
+TENTHS = 10
+
+_CLASSES: tuple[tuple[str, str], ...] = (
+    ("byte piece", r""),
+    ("template token", r"<\|.*\|>"),
+    ("newline", r"\s*\n\s*"),
+    ("space", r"\s+"),
+    ("number", r"\s*\d+(?:[.,]\d+)*"),
+    ("LaTeX command", r"\s*\\[A-Za-z]*"),
+    ("opening bracket", r"\s*[\(\[\{⟨]+"),
+    ("closing bracket", r"\s*[\)\]\}⟩]+"),
+    ("relation", r"\s*(?:[=<>≤≥≠≈∈⊂≡→⇒]|[<>=!]=)"),
+    ("operator", r"\s*(?:[-+*/^×÷·±∓√∑∏∫]|\*\*)"),
+    ("sentence end", r"\s*[.!?]+\n*"),
+    ("punctuation", r"\s*[^\w\s]+\n*"),
+    ("single letter", r"\s*[^\W\d_]"),
+    ("capitalised word", r"\s*[A-ZÀ-Þ][^\W\d_]*"),
+    ("lowercase word piece", r"[^\W\d_]+"),
+    ("lowercase word", r"\s+[^\W\d_]+"),
+    ("other", r"(?s:.*)"),
+)
+CLASS_NAMES = tuple(name for name, _ in _CLASSES)
+_PATTERNS = tuple(re.compile(pattern) for _, pattern in _CLASSES)
+
+
+def token_class(text: str) -> int:
+    """Index into `CLASS_NAMES` of the first class whose pattern is the whole text."""
+    return next(number for number, pattern in enumerate(_PATTERNS) if pattern.fullmatch(text))
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All rollouts as flat arrays; `vocabulary[v]` is the text of the v-th distinct token."""
+
+    token_N: np.ndarray
+    """Compact token number (index into `vocabulary`)."""
+    role_N: np.ndarray
+    position_N: np.ndarray
+    length_N: np.ndarray
+    """Tokens of the position's rollout."""
+    first: dict[int, int]
+    """Rollout id -> flat index of its first token."""
+    vocabulary: tuple[str, ...]
+
+    @classmethod
+    def open(cls, dataset: Path) -> "Corpus":
+        """Read the dataset room's `tokens.parquet` and `rollouts.parquet`."""
+        tokens = pq.read_table(dataset / TOKENS, columns=["rollout_id", "position", "token_id", "role"])
+        spans = pq.read_table(dataset / TOKENS, columns=["start", "end"])
+        rollouts = pq.read_table(dataset / ROLLOUTS, columns=["rollout_id", "text"])
+        texts = dict(zip(rollouts["rollout_id"].to_pylist(), rollouts["text"].to_pylist(), strict=True))
+        rollout_N = tokens["rollout_id"].to_numpy()
+        ids_V, seen_V, token_N = np.unique(tokens["token_id"].to_numpy(), return_index=True, return_inverse=True)
+        starts, ends = spans["start"].to_numpy(), spans["end"].to_numpy()
+        words = tuple(texts[int(rollout_N[at])][starts[at] : ends[at]] for at in seen_V[: len(ids_V)])
+        return cls.build(rollout_N, tokens["position"].to_numpy(), token_N, tokens["role"].to_numpy(), words)
+
+    @classmethod
+    def build(
+        cls,
+        rollout_N: np.ndarray,
+        position_N: np.ndarray,
+        token_N: np.ndarray,
+        role_N: np.ndarray,
+        vocabulary: "Sequence[str]",
+    ) -> "Corpus":
+        """From arrays ordered by (rollout, position), every rollout complete from position 0."""
+        starts = np.flatnonzero(np.diff(rollout_N, prepend=rollout_N[0] - 1))
+        lengths = np.diff(np.append(starts, len(rollout_N)))
+        first = dict(zip(rollout_N[starts].tolist(), starts.tolist(), strict=True))
+        return cls(token_N.astype(np.int32), role_N, position_N, np.repeat(lengths, lengths), first, tuple(vocabulary))
+
+    def __len__(self) -> int:
+        return len(self.token_N)
+
+    @cached_property
+    def _word_V(self) -> np.ndarray:
+        folds = [word.strip().casefold() for word in self.vocabulary]
+        return np.unique(folds, return_inverse=True)[1].astype(np.int32)
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Text of each word number: tokens that differ in case or surrounding space only."""
+        return tuple(np.unique([word.strip().casefold() for word in self.vocabulary]).tolist())
+
+    @cached_property
+    def _class_V(self) -> np.ndarray:
+        return np.array([token_class(word) for word in self.vocabulary], dtype=np.int32)
+
+    @cached_property
+    def _breaks_V(self) -> np.ndarray:
+        """Bit 0: a line starts after this token; bit 1: a sentence does."""
+        lines = np.array(["\n" in word for word in self.vocabulary])
+        stops = np.array([word.strip()[-1:] in tuple(".!?") and bool(word.strip()) for word in self.vocabulary])
+        return lines + 2 * (lines | stops)
+
+    def flat(self, rollout: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """Flat indices of (rollout, position) pairs."""
+        return np.array([self.first[r] for r in rollout.tolist()], dtype=np.int64) + position
+
+    def features(self, index_n: np.ndarray) -> np.ndarray:
+        """What is true of each position: int32 [F, n], -1 where a family says nothing (no neighbour, no line start)."""
+        position, last = self.position_N[index_n], self.length_N[index_n] - 1
+        token = self.token_N[index_n]
+        before = np.where(position > 0, self.token_N[index_n - 1], -1)
+        earlier = np.where(position > 1, self.token_N[index_n - 2], -1)
+        after = np.where(position < last, self.token_N[np.minimum(index_n + 1, len(self) - 1)], -1)
+        breaks = np.where(before >= 0, self._breaks_V[before], 3)
+        return np.stack(
+            [
+                token,
+                self._word_V[token],
+                self._class_V[token],
+                before,
+                np.where(before >= 0, self._class_V[before], -1),
+                after,
+                np.where(after >= 0, self._class_V[after], -1),
+                earlier,
+                np.where(breaks & 1, 0, -1),
+                np.where(breaks & 2, 0, -1),
+                self.role_N[index_n],
+                position * TENTHS // (last + 1),
+            ]
+        ).astype(np.int32)
+
+    def value_name(self, family: int, value: int) -> str:
+        """The value of a family in words; token texts are quoted with control characters escaped."""
+        name = FAMILIES[family]
+        if name in ("token", "previous", "next", "two before"):
+            return quoted(self.vocabulary[value])
+        if name == "word":
+            return quoted(self.words[value])
+        if name.endswith("class"):
+            return CLASS_NAMES[value]
+        if name == "block":
+            return BLOCKS[value]
+        return str(value)
+
+    def class_of(self, family: int, value: int) -> str:
+        """Class of the token, word or class that a value names; empty for line starts, blocks and places."""
+        name = FAMILIES[family]
+        if name.endswith("class"):
+            return CLASS_NAMES[value]
+        if name == "word":
+            value = int(np.flatnonzero(self._word_V == value)[0])
+        elif name not in ("token", "previous", "next", "two before"):
+            return ""
+        return CLASS_NAMES[int(self._class_V[value])]
+
+
+def quoted(text: str) -> str:
+    """The text in double quotes, control characters as escapes: `"\\n"`."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f'"{shown}"'

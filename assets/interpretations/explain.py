@@ -1,0 +1,195 @@
+"""Explain every unit: offline by predicates always, and by an LLM where the config names one."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from assets.interpretations.artifact import CLASSES, INTERPRETATIONS_FILE, INTERPRETATIONS_SCHEMA, SETTINGS_FILE
+from assets.interpretations.config import InterpretationsConfig
+from assets.interpretations.corpus import Corpus
+from assets.interpretations.evidence import Evidence, Split, read_evidence, unit_kinds
+from assets.interpretations.intervals import kappa
+from assets.interpretations.statistical import NAME, StatisticalExplainer, Verdict
+from resources.errors import BadInput
+from resources.progress import Progress
+
+NULL_DONORS = 200
+"""Units whose peaks lend their token frequencies to the null sets."""
+
+
+class ExplainMetrics(BaseModel):
+    """What the UI shows of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    units: int
+    explained: int
+    insufficient: int
+    failed: int
+    without_contexts: int
+    """Units in the units file that have no context at all; they have a row that says so."""
+    classes: list[dict[str, str | int | float]]
+    """Count and share of every class, per kind and explainer."""
+    agreement_kappa: float | None
+    """Cohen's kappa of the LLM's classes with the statistical ones; None without an LLM."""
+    agreement: list[dict[str, int]]
+    """Confusion: LLM class, statistical class (-1 insufficient), units."""
+    stability: float | None
+    """Mean share of answers (LLM) or halves (statistical) that agree with the row's own."""
+    requests: int
+    cached: int
+    cost_usd: float
+    failures: list[dict[str, str]]
+    """First twenty failed units with the reason."""
+
+
+def explain(
+    *,
+    interpretations: InterpretationsConfig,
+    s1k_dataset: Path,
+    max_activating_contexts: Path,
+    out: Path,
+    scratch: Path,
+    progress: Progress,
+) -> ExplainMetrics:
+    """Write `interpretations.parquet`.
+
+    Raises:
+        BadInput: when there are no contexts, no key, or an endpoint that refuses every request.
+    """
+    corpus = Corpus.open(s1k_dataset)
+    split = Split.draw(max(corpus.first) + 1, interpretations.held_out_share, interpretations.seed)
+    kinds = unit_kinds(max_activating_contexts)
+    rows = statistical_rows(interpretations, corpus, split, max_activating_contexts, progress)
+    if not rows:
+        raise BadInput(f"{max_activating_contexts} has no contexts of the kinds {', '.join(interpretations.kinds)}")
+    requests = cached = 0
+    cost = 0.0
+    if interpretations.provider != NAME:
+        from assets.interpretations.label import label_units
+
+        evidence = read_evidence(max_activating_contexts, corpus, split, interpretations)
+        labelled = label_units(interpretations, corpus, s1k_dataset, evidence, scratch, progress)
+        rows = [row | labelled.rows[row["unit"]] for row in rows]
+        requests, cached, cost = labelled.requests, labelled.cached, labelled.cost_usd
+    missing = [unit for unit, kind in kinds.items() if kind in interpretations.kinds]
+    found = {row["unit"] for row in rows}
+    rows += [_without_contexts(unit, kinds[unit], rows[0]["explainer"]) for unit in missing if unit not in found]
+    order = {unit: place for place, unit in enumerate(kinds)}
+    rows.sort(key=lambda row: order[row["unit"]])
+    pq.write_table(pa.Table.from_pylist(rows, schema=INTERPRETATIONS_SCHEMA), out / INTERPRETATIONS_FILE)
+    (out / SETTINGS_FILE).write_text(interpretations.model_dump_json(indent=1))
+    return _metrics(rows, len(rows) - len(found), requests, cached, cost)
+
+
+def statistical_rows(
+    knobs: InterpretationsConfig, corpus: Corpus, split: Split, contexts: Path, progress: Progress
+) -> list[dict]:
+    """One row per unit with contexts, explained by predicates."""
+    explainer = StatisticalExplainer(corpus, knobs)
+    explainer.build_null(_donors(read_evidence(contexts, corpus, split, knobs), knobs))
+    total = len(unit_kinds(contexts))
+    rows = []
+    for evidence in read_evidence(contexts, corpus, split, knobs):
+        rows.append(_row(evidence, explainer.explain(evidence), knobs))
+        progress.step("explain", len(rows), total)
+    return rows
+
+
+def _donors(evidence: Iterable[Evidence], knobs: InterpretationsConfig) -> list[np.ndarray]:
+    donors = []
+    for each in evidence:
+        shown = each.shown(knobs.contexts_shown)
+        if len(shown) >= knobs.min_contexts:
+            donors.append(each.peak_n[shown])
+        if len(donors) >= NULL_DONORS:
+            break
+    return donors
+
+
+def _row(evidence: Evidence, verdict: Verdict, knobs: InterpretationsConfig) -> dict:
+    return {
+        "unit": evidence.unit,
+        "kind": evidence.kind,
+        "explainer": NAME,
+        "explanation": verdict.explanation,
+        "label": verdict.label,
+        "reasoning": verdict.reasoning,
+        "status": verdict.status,
+        "detail": verdict.detail,
+        "stability": None if verdict.stable is None else float(verdict.stable),
+        "contexts_shown": len(evidence.shown(knobs.contexts_shown)),
+        "statistical_explanation": verdict.explanation,
+        "statistical_label": verdict.label,
+        "predicate": "" if verdict.predicate is None else verdict.predicate.model_dump_json(),
+        "coverage": verdict.coverage,
+        "p_null": verdict.p_null,
+    }
+
+
+def _without_contexts(unit: str, kind: str, explainer: str) -> dict:
+    row = dict.fromkeys(INTERPRETATIONS_SCHEMA.names)
+    words = {"explanation": "", "reasoning": "", "statistical_explanation": "", "predicate": "", "contexts_shown": 0}
+    return row | words | {
+        "unit": unit,
+        "kind": kind,
+        "explainer": explainer,
+        "status": "insufficient",
+        "detail": "the unit never fires, so there is no context to explain",
+    }  # fmt: skip
+
+
+def _metrics(rows: list[dict], without: int, requests: int, cached: int, cost: float) -> ExplainMetrics:
+    status = [row["status"] for row in rows]
+    kappa_value, confusion = agreement(rows)
+    stabilities = [row["stability"] for row in rows if row["stability"] is not None]
+    failed = [row for row in rows if row["status"] == "failed"]
+    return ExplainMetrics(
+        units=len(rows),
+        explained=status.count("ok"),
+        insufficient=status.count("insufficient"),
+        failed=len(failed),
+        without_contexts=without,
+        classes=class_counts(rows),
+        agreement_kappa=kappa_value,
+        agreement=confusion,
+        stability=sum(stabilities) / len(stabilities) if stabilities else None,
+        requests=requests,
+        cached=cached,
+        cost_usd=cost,
+        failures=[{"unit": row["unit"], "reason": row["detail"]} for row in failed[:20]],
+    )
+
+
+def class_counts(rows: list[dict]) -> list[dict[str, str | int | float]]:
+    """Count and share of each class among the labelled units of a kind; explainers are never put together."""
+    counted = []
+    for kind, explainer in sorted({(row["kind"], row["explainer"]) for row in rows}):
+        labels = [
+            r["label"] for r in rows if (r["kind"], r["explainer"]) == (kind, explainer) and r["label"] is not None
+        ]
+        for label, name in CLASSES.items():
+            n = labels.count(label)
+            share = n / len(labels) if labels else 0.0
+            counted.append(
+                {"kind": kind, "explainer": explainer, "label": label, "class": name, "units": n, "share": share}
+            )
+    return counted
+
+
+def agreement(rows: list[dict]) -> tuple[float | None, list[dict[str, int]]]:
+    """Kappa and confusion of the explainer's classes with the statistical ones, over units both have labelled."""
+    if all(row["explainer"] == NAME for row in rows):
+        return None, []
+    pairs = [
+        (row["label"], -1 if row["statistical_label"] is None else row["statistical_label"])
+        for row in rows
+        if row["label"] is not None
+    ]
+    both = [pair for pair in pairs if pair[1] >= 0]
+    confusion = [{"llm": a, "statistical": b, "units": pairs.count((a, b))} for a, b in sorted(set(pairs))]
+    return (kappa([a for a, _ in both], [b for _, b in both]) if both else None), confusion

@@ -1,0 +1,110 @@
+"""Detection by a predicate: does it hold on held-out tokens that fire, and fail on held-out tokens that do not?"""
+
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from assets.interpretations.artifact import SCORES_SCHEMA, Predicate
+from assets.interpretations.config import ScoresConfig
+from assets.interpretations.corpus import Corpus
+from assets.interpretations.evidence import HELD_OUT, Evidence
+from assets.interpretations.intervals import balanced
+from assets.interpretations.statistical import NAME
+
+LEAST_POSITIVES = 4
+"""Fewer held-out peaks, or quiet tokens, than this give no score."""
+
+
+def unit_rng(unit: str, seed: int) -> np.random.Generator:
+    """A generator for one unit that does not depend on which other units there are."""
+    return np.random.default_rng([seed, crc32(unit.encode())])
+
+
+def unscored(unit: str, kind: str, detail: str) -> dict[str, Any]:
+    """The row of a unit that has no score."""
+    row: dict[str, Any] = dict.fromkeys(SCORES_SCHEMA.names)
+    return row | {
+        "unit": unit, "kind": kind, "explainer": NAME, "method": "detection", "judge": NAME, "target": "token",
+        "n_examples": 0, "n_failed": 0, "draws": 0, "status": "insufficient", "detail": detail,
+    }  # fmt: skip
+
+
+def score_predicate(
+    evidence: Evidence, predicate: Predicate, corpus: Corpus, scores: ScoresConfig, seed: int
+) -> dict[str, Any]:
+    """One row of the scores table for a predicate."""
+    fires = evidence.part_n == HELD_OUT
+    positive, value = evidence.peak_n[fires], evidence.value_n[fires]
+    quiet = evidence.quiet_q[evidence.quiet_part_q == HELD_OUT]
+    if len(positive) < LEAST_POSITIVES or len(quiet) < LEAST_POSITIVES:
+        found = f"{len(positive)} firing and {len(quiet)} quiet tokens in held-out rollouts"
+        return unscored(evidence.unit, evidence.kind, f"{found}; {LEAST_POSITIVES} of each are needed")
+    hard = np.isin(corpus.token_N[quiet], corpus.token_N[positive])
+    positive_holds = predicate.holds(corpus.features(positive))
+    quiet_holds = predicate.holds(corpus.features(quiet))
+    return unscored(evidence.unit, evidence.kind, "") | _measured(
+        _draws(positive_holds, hard, scores, unit_rng(evidence.unit, seed)),
+        positive_holds,
+        quiet_holds,
+        hard,
+    ) | {"spearman": _spearman(positive_holds, value, quiet_holds)}  # fmt: skip
+
+
+def _draws(
+    positive: np.ndarray, hard: np.ndarray, scores: ScoresConfig, rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per draw: indices of the positives and of the quiet tokens chosen."""
+    half, quarter = scores.examples // 2, scores.examples // 4
+    easy_rows, hard_rows = np.flatnonzero(~hard), np.flatnonzero(hard)
+    chosen = []
+    for _ in range(scores.draws):
+        tricky = _some(hard_rows, quarter, rng)
+        easy = _some(easy_rows, half - len(tricky), rng)
+        chosen.append((_some(np.arange(len(positive)), half, rng), np.concatenate([easy, tricky])))
+    return chosen
+
+
+def _some(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.choice(rows, size=min(size, len(rows)), replace=False)
+
+
+def _measured(
+    draws: list[tuple[np.ndarray, np.ndarray]], positive: np.ndarray, quiet: np.ndarray, hard: np.ndarray
+) -> dict[str, Any]:
+    accuracies = [(positive[fires].mean() + (~quiet[still]).mean()) / 2 for fires, still in draws]
+    fires = np.unique(np.concatenate([each for each, _ in draws]))
+    still = np.unique(np.concatenate([each for _, each in draws]))
+    middle, low, high = balanced(positive[fires].sum(), len(fires), (~quiet[still]).sum(), len(still))
+    sensitivity = float(positive[fires].mean())
+    return {
+        "balanced_accuracy": middle,
+        "ci_low": low,
+        "ci_high": high,
+        "sensitivity": sensitivity,
+        "specificity": float((~quiet[still]).mean()),
+        "precision_random": precision(sensitivity, quiet[still][~hard[still]]),
+        "precision_hard": precision(sensitivity, quiet[still][hard[still]]),
+        "n_examples": len(fires) + len(still),
+        "draws": len(draws),
+        "draw_spread": float(np.std(accuracies, ddof=1)),
+        "status": "ok",
+    }
+
+
+def precision(sensitivity: float, false: np.ndarray) -> float | None:
+    """Precision among as many negatives as positives; None without negatives or without any positive call."""
+    if not len(false) or sensitivity + false.mean() == 0:
+        return None
+    return float(sensitivity / (sensitivity + false.mean()))
+
+
+def _spearman(positive: np.ndarray, value: np.ndarray, quiet: np.ndarray) -> float | None:
+    """Rank correlation of the prediction with the activation, quiet tokens counting as 0; None when either is flat."""
+    from scipy.stats import rankdata
+
+    predicted = np.concatenate([positive, quiet]).astype(np.float64)
+    if predicted.min() == predicted.max():
+        return None
+    actual = rankdata(np.concatenate([value, np.zeros(len(quiet))]))
+    return float(np.corrcoef(predicted, actual)[0, 1])

@@ -1,0 +1,191 @@
+"""Assignment by predicate kind, densities worked out by hand, and class comparisons against references."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from assets.categories.artifact import CATEGORIES_SCHEMA, CLASSES_SCHEMA, DENSITIES_SCHEMA, Categories, Densities
+from assets.categories.categorise import categorise, category_row
+from assets.categories.comparison import bootstrap, chi_squared, class_shares
+from assets.categories.config import CategoriesConfig
+from assets.categories.densities import density_rows, measure
+from assets.categories.statistical import TAXONOMY, string_id
+from assets.interpretations.artifact import Predicate
+from resources.errors import BadInput
+from resources.shards import StateBatch, write_shard
+from tests.assets.interpretations.conftest import SILENT, Explained, explained  # noqa: F401
+
+STATISTICAL = CategoriesConfig(provider="statistical", bootstrap=2000)
+
+
+@pytest.fixture(scope="module")
+def categories(explained: Explained, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    out = tmp_path_factory.mktemp("categories")
+    categorise(
+        categories=STATISTICAL,
+        s1k_dataset=explained.dataset,
+        max_activating_contexts=explained.contexts,
+        interpretations=explained.interpretations,
+        out=out,
+        progress=SILENT,
+    )
+    return out
+
+
+def test_every_explained_unit_has_one_entry_of_the_taxonomy(categories: Path, explained: Explained) -> None:  # noqa: F811
+    artifact = Categories.open(categories)
+    assert artifact.table().schema.equals(CATEGORIES_SCHEMA)
+    rows = artifact.table().to_pylist()
+    assert len(rows) == explained.metrics.explained
+    assert all(artifact.taxonomy().find(row["string_id"]) for row in rows)
+    entries = {row["unit"]: row["subcategory"] for row in rows}
+    assert entries["adapter:L0.q_proj:+"] == "capitalised_words"
+    assert entries["adapter:L0.q_proj:-"] == "any_number"
+    assert entries["neuron:L0.3:+"] == "after_something"
+    assert entries["latent:4"] == "any_number"
+    assert entries["latent:1"] in ("weak_rule", "no_predicate")
+
+
+def test_the_taxonomy_has_seven_categories_with_unique_ids() -> None:
+    ids = [entry.string_id for category in TAXONOMY.categories for entry in category.subcategories]
+    assert len(TAXONOMY.categories) == 7
+    assert len(set(ids)) == len(ids)
+    assert all(TAXONOMY.find(each) for each in ids)
+    assert TAXONOMY.find("99.1") is None
+
+
+@pytest.mark.parametrize(
+    ("first", "classes", "label", "entry"),
+    [
+        (("token", 3), ("operator",), 0, "operators"),
+        (("class", 4), ("number",), 1, "any_number"),
+        (("token", 3), ("number",), 0, "chosen_numbers"),
+        (("block", 1), ("",), 1, "blocks"),
+        (("token", 3), ("operator",), 2, "weak_rule"),
+    ],
+)
+def test_a_predicate_names_its_entry(first: tuple[str, int], classes: tuple[str], label: int, entry: str) -> None:
+    found = TAXONOMY.find(string_id(Predicate(first=first, classes=classes, words="x"), label))
+    assert found is not None
+    assert found[1].name == entry
+
+
+def test_an_id_outside_the_taxonomy_is_uncategorized() -> None:
+    row = category_row({"unit": "latent:1", "kind": "latent"}, TAXONOMY, "42.7", "x", "unknown id 42.7")
+    assert (row["category"], row["string_id"], row["detail"]) == ("uncategorized", "", "unknown id 42.7")
+
+
+def test_nothing_explained_is_refused(tmp_path: Path, explained: Explained) -> None:  # noqa: F811
+    table = pq.read_table(explained.interpretations / "interpretations.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "interpretations.parquet")
+    with pytest.raises(BadInput, match="no unit"):
+        categorise(
+            categories=STATISTICAL,
+            s1k_dataset=explained.dataset,
+            max_activating_contexts=explained.contexts,
+            interpretations=tmp_path,
+            out=tmp_path,
+            progress=SILENT,
+        )
+
+
+def _assigned(unit: str, string_id: str, category: str) -> dict:
+    return {"unit": unit, "kind": "latent", "string_id": string_id, "category": category, "subcategory": string_id}
+
+
+def test_density_is_the_normalised_sum_of_activations() -> None:
+    assigned = [
+        _assigned("latent:1", "1.1", "a"), _assigned("latent:2", "1.2", "a"),
+        _assigned("latent:3", "2.1", "b"), _assigned("latent:4", "", "uncategorized"),
+    ]  # fmt: skip
+    rows = density_rows(assigned, {"latent:1": 6.0, "latent:2": 2.0, "latent:3": 12.0, "latent:4": 100.0})
+    assert [(row["string_id"], row["density"], row["share"]) for row in rows] == [
+        ("1.1", 6.0, 0.3), ("1.2", 2.0, 0.1), ("2.1", 12.0, 0.6),
+    ]  # fmt: skip
+    assert [row["unit_share"] for row in rows] == pytest.approx([1 / 3] * 3)
+
+
+def test_bootstrap_interval_matches_resampling_units_one_by_one() -> None:
+    counts = np.array([12, 30, 58])
+    low, high = bootstrap(counts, 20000, 1)
+    units = np.repeat([0, 1, 2], counts)
+    rng = np.random.default_rng(2)
+    drawn = np.array([np.bincount(rng.choice(units, 100), minlength=3) / 100 for _ in range(4000)])
+    assert low == pytest.approx(np.quantile(drawn, 0.025, axis=0), abs=0.015)
+    assert high == pytest.approx(np.quantile(drawn, 0.975, axis=0), abs=0.015)
+
+
+def test_chi_squared_of_the_authors_committed_counts() -> None:
+    # LoRA n=367 16.1/39.8/44.1 %, MLP n=376 13.0/26.6/60.4 % (the authors' CSV), by Pearson's sum by hand.
+    lora, mlp = np.array([59, 146, 162]), np.array([49, 100, 227])
+    total = lora + mlp
+    by_hand = sum(
+        ((row - total * row.sum() / total.sum()) ** 2 / (total * row.sum() / total.sum())).sum() for row in (lora, mlp)
+    )
+    found = chi_squared(lora, mlp)
+    assert found is not None
+    assert found["chi2"] == pytest.approx(by_hand)
+    assert found["p"] < 1e-4
+    assert chi_squared(np.array([3, 0]), np.array([5, 0])) is None
+
+
+def test_class_shares_leave_out_units_without_a_label() -> None:
+    rows = [{"kind": "latent", "explainer": "x", "label": label} for label in (0, 0, 1, 2, None)]
+    shares = class_shares(rows, 500, 0)
+    assert [(row["n"], row["share"]) for row in shares] == [(2, 0.5), (1, 0.25), (1, 0.25)]
+
+
+def _measure(explained: Explained, categories: Path, out: Path, knobs: CategoriesConfig, shards: Path) -> Densities:  # noqa: F811
+    metrics = measure(
+        categories=knobs,
+        feature_categories=categories,
+        interpretations=explained.interpretations,
+        max_activating_contexts=explained.contexts,
+        activation_shards=shards,
+        neuron_shards=shards,
+        batchtopk_sae=shards,
+        out=out,
+        progress=SILENT,
+    )
+    assert json.loads(metrics.model_dump_json())["densities"]
+    return Densities.open(out)
+
+
+def test_densities_and_figures_are_written(explained: Explained, categories: Path, tmp_path: Path) -> None:  # noqa: F811
+    artifact = _measure(explained, categories, tmp_path, STATISTICAL, tmp_path)
+    assert artifact.table().schema.equals(DENSITIES_SCHEMA)
+    assert artifact.classes().schema.equals(CLASSES_SCHEMA)
+    for kind in ("adapter", "neuron", "latent"):
+        shares = [row["share"] for row in artifact.table().to_pylist() if row["kind"] == kind]
+        assert sum(shares) == pytest.approx(1)
+        assert (tmp_path / "charts" / f"figure_2_{kind}.png").stat().st_size > 1000
+    assert (tmp_path / "charts" / "figure_1_classes.svg").exists()
+
+
+def test_a_subset_of_rollouts_is_summed_from_the_shards(
+    explained: Explained,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    from assets.categories.sums import subset_sums
+
+    rng = np.random.default_rng(0)
+    rollout = np.repeat(np.arange(6, dtype=np.int32), 10)
+    position = np.tile(np.arange(10, dtype=np.int32), 6)
+    state = rng.normal(size=(60, 2)).astype(np.float16)
+    columns = ("L0.q_proj", "L1.up_proj")
+    write_shard(tmp_path / "shard-00000.parquet", StateBatch(rollout, position, position, state), columns, "x", 16)
+    knobs = CategoriesConfig(provider="statistical", rollouts=6)
+    units = ["adapter:L0.q_proj:+", "adapter:L1.up_proj:-"]
+    sums = subset_sums(units, knobs, tmp_path, tmp_path, tmp_path, SILENT)
+    wide = state.astype(np.float64)
+    assert sums["adapter:L0.q_proj:+"] == pytest.approx(wide[:, 0][wide[:, 0] > 0].sum(), rel=1e-6)
+    assert sums["adapter:L1.up_proj:-"] == pytest.approx(-wide[:, 1][wide[:, 1] < 0].sum(), rel=1e-6)
+    fewer = subset_sums(units, knobs.model_copy(update={"rollouts": 2}), tmp_path, tmp_path, tmp_path, SILENT)
+    by_rollout = [wide[rollout == r, 0][wide[rollout == r, 0] > 0].sum() for r in range(6)]
+    pairs = [a + b for i, a in enumerate(by_rollout) for b in by_rollout[i + 1 :]]
+    assert min(abs(fewer[units[0]] - pair) for pair in pairs) < 1e-5
+    with pytest.raises(BadInput, match="7 but 6"):
+        subset_sums(units, knobs.model_copy(update={"rollouts": 7}), tmp_path, tmp_path, tmp_path, SILENT)

@@ -1,0 +1,106 @@
+"""Scores are measured on rollouts that no explainer saw, with negatives that bear the same token."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from assets.interpretations.artifact import SCORES_SCHEMA, Predicate
+from assets.interpretations.config import ScoresConfig
+from assets.interpretations.corpus import Corpus
+from assets.interpretations.evidence import HELD_OUT, Evidence, Split, read_evidence
+from assets.interpretations.score import ScoreMetrics, score
+from assets.interpretations.token_detection import precision, score_predicate
+from tests.assets.interpretations.conftest import SILENT, STATISTICAL, Explained
+
+
+@pytest.fixture(scope="module")
+def scored(explained: Explained, tmp_path_factory: pytest.TempPathFactory) -> tuple[ScoreMetrics, dict[str, dict]]:
+    out = tmp_path_factory.mktemp("scores")
+    metrics = score(
+        scores=ScoresConfig(),
+        s1k_dataset=explained.dataset,
+        max_activating_contexts=explained.contexts,
+        interpretations=explained.interpretations,
+        out=out,
+        progress=SILENT,
+    )
+    table = pq.read_table(out / "scores.parquet")
+    assert table.schema.equals(SCORES_SCHEMA)
+    return metrics, {row["unit"]: row for row in table.to_pylist()}
+
+
+@pytest.mark.parametrize("unit", ["adapter:L0.q_proj:+", "adapter:L0.q_proj:-", "neuron:L0.3:+", "latent:4"])
+def test_a_true_predicate_scores_one(scored: tuple[ScoreMetrics, dict[str, dict]], unit: str) -> None:
+    row = scored[1][unit]
+    assert row["balanced_accuracy"] == 1.0
+    assert row["ci_low"] > 0.7
+    assert row["draws"] >= 2
+
+
+def test_random_firing_scores_like_chance(scored: tuple[ScoreMetrics, dict[str, dict]]) -> None:
+    row = scored[1]["latent:1"]
+    assert row["status"] == "insufficient" or row["ci_low"] < 0.5 < row["ci_high"]
+
+
+def test_a_unit_that_never_fires_is_listed_with_its_reason(scored: tuple[ScoreMetrics, dict[str, dict]]) -> None:
+    row = scored[1]["latent:3"]
+    assert (row["status"], row["balanced_accuracy"]) == ("insufficient", None)
+    assert row["detail"]
+    assert scored[0].insufficient >= 1
+
+
+def test_same_token_negatives_lower_the_precision(explained: Explained) -> None:
+    corpus = Corpus.open(explained.dataset)
+    split = Split.draw(max(corpus.first) + 1, STATISTICAL.held_out_share, STATISTICAL.seed)
+    every = {e.unit: e for e in read_evidence(explained.contexts, corpus, split, STATISTICAL)}
+    # latent:4 fires on a digit after " ="; told only "any number", digits elsewhere must count against it.
+    digits = Predicate(first=("class", 4), classes=("number",), words="any number")
+    row = score_predicate(every["latent:4"], digits, corpus, ScoresConfig(), 42)
+    assert row["sensitivity"] == 1.0
+    assert row["precision_hard"] == 0.5
+    assert row["precision_random"] > 0.6
+
+
+def _evidence(explained: Explained) -> list[Evidence]:
+    corpus = Corpus.open(explained.dataset)
+    split = Split.draw(max(corpus.first) + 1, STATISTICAL.held_out_share, STATISTICAL.seed)
+    return list(read_evidence(explained.contexts, corpus, split, STATISTICAL))
+
+
+def test_shown_contexts_come_from_no_held_out_rollout(explained: Explained) -> None:
+    for evidence in _evidence(explained):
+        shown = evidence.shown(64)
+        assert (evidence.part_n[shown] != HELD_OUT).all()
+        assert evidence.top_n[shown].all()
+        seen = {evidence.windows[place].rollout_id for place in shown.tolist()}
+        held = {w.rollout_id for w, part in zip(evidence.windows, evidence.part_n, strict=False) if part == HELD_OUT}
+        assert not seen & held
+
+
+def test_quiet_tokens_never_fire(explained: Explained) -> None:
+    corpus, texts = Corpus.open(explained.dataset), explained.world.texts
+    starts = sorted((first, rollout) for rollout, first in corpus.first.items())
+    for evidence in _evidence(explained):
+        rule = explained.world.units[evidence.unit]
+        for flat in evidence.quiet_q[:50].tolist():
+            first, rollout = max(each for each in starts if each[0] <= flat)
+            assert rule(texts[rollout], flat - first) <= 0
+
+
+def test_a_rollout_gives_at_most_the_configured_contexts(explained: Explained) -> None:
+    for evidence in _evidence(explained):
+        rollouts = [window.rollout_id for window in evidence.windows if window.sample != "silent"]
+        assert max((rollouts.count(each) for each in rollouts), default=0) <= STATISTICAL.contexts_per_rollout
+
+
+def test_precision_at_equal_numbers() -> None:
+    import numpy as np
+
+    # 80 % of positives and 25 % of negatives called: .8 / (.8 + .25).
+    assert precision(0.8, np.array([True, False, False, False])) == pytest.approx(0.8 / 1.05)
+    assert precision(0.8, np.array([], dtype=bool)) is None
+
+
+def test_the_split_does_not_depend_on_the_number_of_rollouts() -> None:
+    few, many = Split.draw(10, 0.25, 42), Split.draw(1000, 0.25, 42)
+    assert (few.part_R == many.part_R[:10]).all()
+    assert 0.2 < (many.part_R == HELD_OUT).mean() < 0.3
