@@ -1,0 +1,92 @@
+"""Every claim of the paper that the report answers: what was published, where, and how near is near enough.
+
+Nothing else in the project writes these numbers, except the benchmark counts (`assets/benchmarks/published.py`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from assets.paper.evidence import Measurement
+
+Verdict = Literal["reproduced", "differs", "same pattern", "pattern differs", "not comparable", "not measured"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of the paper with a number or an order in it."""
+
+    id: str
+    where: str
+    """Place in the paper."""
+    statement: str
+    published: float | None
+    """The number as printed; None for a pattern, which holds when the measured value is above `threshold`."""
+    tolerance: float = 0.0
+    """Half-width around `published` that still counts as reproduced when the measurement has no interval."""
+    threshold: float = 0.0
+    percent: bool = False
+    """Print as a share."""
+
+
+CLAIMS = (
+    Claim(
+        "adapter_share",
+        "2.1",
+        "The adapter has less than 0.03 % of the model's parameters",
+        0.000256,
+        2e-6,
+        percent=True,
+    ),
+    Claim("recovery_hard", "Table 1", "Recovered gain on AIME'24 (mini world: hard)", 0.7273, percent=True),
+    Claim("recovery_medium", "Table 1", "Recovered gain on MATH500 (mini world: medium)", 0.8636, percent=True),
+    Claim("recovery_choice", "Table 1", "Recovered gain on GPQA-Diamond (mini world: choice)", 0.8990, percent=True),
+    Claim(
+        "recovery_least", "Abstract", "At least 70 % recovered on every benchmark", None, threshold=0.7, percent=True
+    ),
+    Claim(
+        "mlp_over_attention_score",
+        "Table 2",
+        "Without MLP adapters fewer answers are right than without attention",
+        None,
+    ),
+    Claim(
+        "mlp_over_attention_kl", "Figure 3", "KL without MLP adapters over KL without attention", None, threshold=1.0
+    ),
+    Claim(
+        "gate_strongest",
+        "Figure 3b",
+        "KL of gate_proj over that of the strongest other projection",
+        None,
+        threshold=1.0,
+    ),
+    Claim("sae_live", "3.2", "Latents that stay alive", 2000, 200),
+    Claim("latents_monosemantic", "3.2", "Monosemantic latents (class 0)", 0.62, 0.05, percent=True),
+    Claim("latents_broad", "3.2", "Broad but consistent latents (class 1)", 0.22, 0.05, percent=True),
+    Claim("directions_monosemantic", "Figure 1", "Monosemantic adapter directions (class 0)", 0.22, 0.05, percent=True),
+    Claim("latents_over_directions", "3.2", "Latents over directions, share of class 0", None, percent=True),
+    Claim(
+        "directions_over_neurons",
+        "Figure 1",
+        "Directions no less monosemantic than neurons",
+        None,
+        threshold=-0.02,
+        percent=True,
+    ),
+)
+"""A difference or ratio without a published number is a pattern: it holds above its threshold."""
+
+
+def verdict(claim: Claim, measured: Measurement | None, comparable: bool) -> Verdict:
+    """What our measurement says of the claim; `comparable`: it was made on the paper's own model."""
+    if measured is None:
+        return "not measured"
+    if claim.published is None:
+        holds = measured.value >= claim.threshold
+        if comparable:
+            return "reproduced" if holds else "differs"
+        return "same pattern" if holds else "pattern differs"
+    if not comparable:
+        return "not comparable"
+    low = measured.value - claim.tolerance if measured.low is None else measured.low
+    high = measured.value + claim.tolerance if measured.high is None else measured.high
+    return "reproduced" if low <= claim.published <= high else "differs"

@@ -1,0 +1,117 @@
+"""Our measurement for each claim of the paper, read from the artifacts' own tables; None where there is none."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from assets.ablation.artifact import AblationKl
+from assets.benchmarks.artifact import BenchmarkScores
+from assets.categories.artifact import Densities
+from resources.manifest import read_manifest
+
+COUNTERPARTS = {
+    "hard": ("aime24_nofigures", "mini_hard"),
+    "medium": ("openai_math", "mini_medium"),
+    "choice": ("gpqa_diamond_openai", "mini_choice"),
+}
+"""The paper's three benchmarks, and the mini world's that stand in for them."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A number of ours, its 95 % interval where there is one, and the asset it comes from."""
+
+    value: float
+    low: float | None
+    high: float | None
+    asset: str
+
+
+def measure(artifacts: Mapping[str, Path]) -> dict[str, Measurement | None]:
+    """Claim id -> measurement."""
+    readers: dict[str, Callable[[Mapping[str, Path]], Measurement | None]] = {
+        "adapter_share": _adapter_share,
+        "mlp_over_attention_score": _mlp_over_attention_score,
+        "mlp_over_attention_kl": _mlp_over_attention_kl,
+        "gate_strongest": _gate_strongest,
+        "recovery_least": _recovery_least,
+        "sae_live": _sae_live,
+        "latents_monosemantic": partial(_class_share, kind="latent", label=0),
+        "latents_broad": partial(_class_share, kind="latent", label=1),
+        "directions_monosemantic": partial(_class_share, kind="adapter", label=0),
+        "latents_over_directions": partial(_difference, more="latent", less="adapter"),
+        "directions_over_neurons": partial(_difference, more="adapter", less="neuron"),
+        **{f"recovery_{name}": partial(_recovery, name=name) for name in COUNTERPARTS},
+    }
+    return {claim: read(artifacts) for claim, read in readers.items()}
+
+
+def _adapter_share(artifacts: Mapping[str, Path]) -> Measurement | None:
+    metrics = read_manifest(artifacts["lora_checkpoint"]).metrics
+    share = metrics.get("trainable_share")
+    return None if not isinstance(share, float) else Measurement(share, None, None, "lora_checkpoint")
+
+
+def _recovery(artifacts: Mapping[str, Path], name: str) -> Measurement | None:
+    for row in BenchmarkScores.open(artifacts["benchmark_scores"]).recovery():
+        if row["benchmark"] in COUNTERPARTS[name] and row["arm"] == "lora" and row["recovery"] is not None:
+            return Measurement(row["recovery"], row["ci_low"], row["ci_high"], "benchmark_scores")
+    return None
+
+
+def _recovery_least(artifacts: Mapping[str, Path]) -> Measurement | None:
+    found = [_recovery(artifacts, name) for name in COUNTERPARTS]
+    known = [measurement for measurement in found if measurement is not None]
+    return min(known, key=lambda one: one.value) if len(known) == len(COUNTERPARTS) else None
+
+
+def _mlp_over_attention_score(artifacts: Mapping[str, Path]) -> Measurement | None:
+    """Mean over benchmarks of (score without attention adapters - score without MLP adapters)."""
+    rows = BenchmarkScores.open(artifacts["benchmark_scores"]).scores()
+    scores = {(row["arm"], row["benchmark"]): row["score"] for row in rows}
+    names = {benchmark for _, benchmark in scores}
+    pairs = [(scores.get(("attention_ablated", n)), scores.get(("mlp_ablated", n))) for n in names]
+    known = [attention - mlp for attention, mlp in pairs if attention is not None and mlp is not None]
+    return Measurement(sum(known) / len(known), None, None, "benchmark_scores") if known else None
+
+
+def _kl(artifacts: Mapping[str, Path], unit_kind: str) -> dict[str, float]:
+    rows = AblationKl.open(artifacts["ablation_kl"]).table().to_pylist()
+    return {row["unit"]: row["kl_mean"] for row in rows if row["unit_kind"] == unit_kind}
+
+
+def _mlp_over_attention_kl(artifacts: Mapping[str, Path]) -> Measurement | None:
+    mlp, attention = _kl(artifacts, "mlp").get("mlp"), _kl(artifacts, "attention").get("attention")
+    return Measurement(mlp / attention, None, None, "ablation_kl") if mlp is not None and attention else None
+
+
+def _gate_strongest(artifacts: Mapping[str, Path]) -> Measurement | None:
+    by_projection = _kl(artifacts, "projection")
+    gate, others = by_projection.pop("gate_proj", None), by_projection.values()
+    return Measurement(gate / max(others), None, None, "ablation_kl") if gate is not None and any(others) else None
+
+
+def _sae_live(artifacts: Mapping[str, Path]) -> Measurement | None:
+    metrics = read_manifest(artifacts["batchtopk_sae"]).metrics
+    live = metrics.get("live_latents")
+    return Measurement(float(live), None, None, "batchtopk_sae") if isinstance(live, int) else None
+
+
+def _classes(artifacts: Mapping[str, Path], kind: str, label: int) -> Iterable[dict]:
+    rows = Densities.open(artifacts["category_densities"]).classes().to_pylist()
+    return (row for row in rows if row["kind"] == kind and row["label"] == label)
+
+
+def _class_share(artifacts: Mapping[str, Path], kind: str, label: int) -> Measurement | None:
+    for row in _classes(artifacts, kind, label):
+        return Measurement(row["share"], row["ci_low"], row["ci_high"], "category_densities")
+    return None
+
+
+def _difference(artifacts: Mapping[str, Path], more: str, less: str) -> Measurement | None:
+    """Share of class 0 among `more` minus that among `less`."""
+    first, second = _class_share(artifacts, more, 0), _class_share(artifacts, less, 0)
+    if first is None or second is None:
+        return None
+    return Measurement(first.value - second.value, None, None, "category_densities")

@@ -1,0 +1,76 @@
+"""Units worth reading: the ones whose explanation predicts best on rollouts it has not seen."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from assets.dataset.artifact import S1kDataset
+
+PER_KIND = 6
+CONTEXTS = 3
+AROUND = 12
+"""Tokens shown on each side of a peak."""
+
+
+def examples(artifacts: Mapping[str, Path]) -> list[dict]:
+    """The best explained directions and latents, with their strongest contexts."""
+    said = {row["unit"]: row for row in _rows(artifacts["interpretations"] / "interpretations.parquet")}
+    scored = [
+        row
+        for row in _rows(artifacts["interpretation_scores"] / "scores.parquet")
+        if row["method"] == "detection" and row["ci_low"] is not None and said[row["unit"]]["label"] is not None
+    ]
+    contexts = _top_contexts(artifacts["max_activating_contexts"] / "contexts.parquet")
+    dataset = S1kDataset.open(artifacts["s1k_dataset"])
+    found: list[dict] = []
+    for kind in ("latent", "adapter"):
+        # Distinct explanations: ten latents for one token tell a reader no more than one.
+        best: dict[str, dict] = {}
+        for row in sorted((r for r in scored if r["kind"] == kind), key=lambda r: (-r["ci_low"], r["unit"])):
+            best.setdefault(said[row["unit"]]["explanation"], row)
+        for row in list(best.values())[:PER_KIND]:
+            found.append(_example(row, said[row["unit"]], contexts.get(row["unit"], []), dataset))
+    return found
+
+
+def _rows(path: Path) -> list[dict]:
+    return pq.read_table(path).to_pylist()
+
+
+def _top_contexts(path: Path) -> dict[str, list[dict]]:
+    names = ["unit", "rank", "rollout_id", "position", "value"]
+    rows = pq.read_table(path, columns=names, filters=[("sample", "=", "top")]).to_pylist()
+    contexts: dict[str, list[dict]] = {}
+    for row in sorted(rows, key=lambda row: (row["unit"], row["rank"])):
+        contexts.setdefault(row["unit"], []).append(row)
+    return contexts
+
+
+def _example(score: dict, said: dict, contexts: list[dict], dataset: S1kDataset) -> dict:
+    return {
+        "unit": score["unit"],
+        "explanation": said["explanation"],
+        "explainer": said["explainer"],
+        "label": said["label"],
+        "balanced_accuracy": score["balanced_accuracy"],
+        "ci_low": score["ci_low"],
+        "ci_high": score["ci_high"],
+        "contexts": [_excerpt(row, dataset) for row in contexts[:CONTEXTS]],
+    }
+
+
+def _excerpt(row: dict, dataset: S1kDataset) -> dict:
+    """Text before, at and after the peak token."""
+    text, spans = dataset.text(row["rollout_id"]), dataset.spans(row["rollout_id"])
+    position = row["position"]
+    first, last = max(0, position - AROUND), min(len(spans) - 1, position + AROUND)
+    start, end = spans[position].tolist()
+    return {
+        "rollout": row["rollout_id"],
+        "position": position,
+        "value": row["value"],
+        "before": text[int(spans[first, 0]) : start],
+        "token": text[start:end],
+        "after": text[end : int(spans[last, 1])],
+    }

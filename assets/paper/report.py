@@ -1,0 +1,146 @@
+"""Write the report: tables, figures and claims of the paper, each from an artifact of ours."""
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from assets.paper.artifact import FIGURES, PAGE, REPORT, TABLES
+from assets.paper.claims import CLAIMS, Claim, verdict
+from assets.paper.evidence import Measurement, measure
+from assets.paper.examples import examples
+from assets.paper.page import Figure, render
+from resources.charts import FOLDER
+from resources.manifest import Manifest, read_manifest
+from resources.models import ModelConfig
+from resources.progress import Progress
+
+PAPER_MODEL = ModelConfig().name
+"""Numbers are comparable with the published ones only on the paper's own model."""
+
+
+class ReportMetrics(BaseModel):
+    """The claims, as the UI shows them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    claims: list[dict[str, JsonValue]]
+    reproduced: int
+    """Claims reproduced, or whose pattern holds where numbers are not comparable."""
+    differing: int
+    open: int
+    """Claims not comparable or not measured."""
+
+
+def report(
+    *,
+    s1k_dataset: Path,
+    lora_checkpoint: Path,
+    full_finetune_checkpoint: Path,
+    activation_shards: Path,
+    neuron_shards: Path,
+    batchtopk_sae: Path,
+    max_activating_contexts: Path,
+    interpretations: Path,
+    interpretation_scores: Path,
+    feature_categories: Path,
+    category_densities: Path,
+    ablation_kl: Path,
+    steering_effects: Path,
+    benchmark_scores: Path,
+    feature_dashboard: Path,
+    out: Path,
+    progress: Progress,
+) -> ReportMetrics:
+    """Write `index.html`, `report.json`, `figures/` and `tables/` into `out`."""
+    artifacts = {
+        path.parent.name: path
+        for path in (
+            s1k_dataset, lora_checkpoint, full_finetune_checkpoint, activation_shards, neuron_shards, batchtopk_sae,
+            max_activating_contexts, interpretations, interpretation_scores, feature_categories, category_densities,
+            ablation_kl, steering_effects, benchmark_scores, feature_dashboard,
+        )
+    }  # fmt: skip
+    manifests = {asset: read_manifest(path) for asset, path in artifacts.items()}
+    model = str(manifests["lora_checkpoint"].sections["model"]["name"])
+    claims = claim_rows(measure(artifacts), comparable=model == PAPER_MODEL)
+    progress.say(f"{len(claims)} claims answered")
+    figures = _figures(artifacts, out)
+    tables = _tables(manifests)
+    shown = examples(artifacts)
+    _write_tables({**tables, "claims": claims}, out / TABLES)
+    content = {"model": model, "claims": claims, "tables": tables, "examples": shown}
+    (out / REPORT).write_text(json.dumps(content, indent=1, ensure_ascii=False))
+    (out / PAGE).write_text(render(model, claims, tables, figures, shown, manifests, model == PAPER_MODEL))
+    return _metrics(claims)
+
+
+def claim_rows(measured: Mapping[str, Measurement | None], *, comparable: bool) -> list[dict[str, Any]]:
+    """One row per claim, in the paper's order."""
+    return [_claim_row(claim, measured[claim.id], comparable) for claim in CLAIMS]
+
+
+def _claim_row(claim: Claim, measured: Measurement | None, comparable: bool) -> dict[str, Any]:
+    return {
+        "id": claim.id,
+        "where": claim.where,
+        "statement": claim.statement,
+        "published": claim.published,
+        "measured": measured.value if measured else None,
+        "low": measured.low if measured else None,
+        "high": measured.high if measured else None,
+        "verdict": verdict(claim, measured, comparable),
+        "asset": measured.asset if measured else None,
+        "percent": claim.percent,
+    }
+
+
+def _metrics(claims: Sequence[Mapping[str, Any]]) -> ReportMetrics:
+    verdicts = [row["verdict"] for row in claims]
+    return ReportMetrics(
+        claims=[{name: value for name, value in row.items() if name != "percent"} for row in claims],
+        reproduced=sum(v in ("reproduced", "same pattern") for v in verdicts),
+        differing=sum(v in ("differs", "pattern differs") for v in verdicts),
+        open=sum(v in ("not comparable", "not measured") for v in verdicts),
+    )
+
+
+def _figures(artifacts: Mapping[str, Path], out: Path) -> list[Figure]:
+    """Copy every chart of every artifact, and keep its specification for the page."""
+    (out / FIGURES).mkdir()
+    found: list[Figure] = []
+    for asset, folder in artifacts.items():
+        for path in sorted((folder / FOLDER).glob("*.vl.json")):
+            name = path.name.removesuffix(".vl.json")
+            for suffix in (".vl.json", ".svg", ".png"):
+                shutil.copyfile(path.with_name(name + suffix), out / FIGURES / f"{asset}-{name}{suffix}")
+            found.append(Figure(asset, name, path.read_text()))
+    return found
+
+
+def _tables(manifests: Mapping[str, Manifest]) -> dict[str, list[dict[str, Any]]]:
+    """Tables 1 and 2, the score table behind them, and the strongest components."""
+    benchmarks = manifests["benchmark_scores"].metrics
+    wanted = {
+        "table_1": benchmarks.get("table_1"),
+        "table_2": benchmarks.get("table_2"),
+        "scores": benchmarks.get("scores"),
+        "strongest_components": manifests["ablation_kl"].metrics.get("strongest"),
+    }
+    return {
+        name: [row for row in rows if isinstance(row, dict)] for name, rows in wanted.items() if isinstance(rows, list)
+    }
+
+
+def _write_tables(tables: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path) -> None:
+    folder.mkdir()
+    for name, rows in tables.items():
+        if rows:
+            with (folder / f"{name}.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
