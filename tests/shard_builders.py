@@ -51,3 +51,33 @@ def _columns(width: int) -> tuple[str, ...]:
     if width % 7 == 0:
         return tuple(component.id for component in components(width // 7))
     return tuple(f"L0.{neuron}" for neuron in range(width))
+
+
+def build_dataset(folder: Path, tokens: Mapping[int, np.ndarray], prompt_tokens: int = 3) -> Path:
+    """An `s1k_dataset` of given token ids; each token is the letter `a`, the first ones are the user's, without loss."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from assets.dataset.artifact import ROLLOUT_SCHEMA, ROLLOUTS, TOKEN_SCHEMA, TOKENS
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rollouts = [
+        {"rollout_id": r, "question": "q", "solution": "", "text": "a" * len(ids), "n_tokens": len(ids), "n_cut": 0}
+        for r, ids in sorted(tokens.items())
+    ]
+    rows = [
+        {
+            "rollout_id": r,
+            "position": position,
+            "token_id": int(token),
+            "start": position,
+            "end": position + 1,
+            "role": 1 if position < prompt_tokens else 2,
+            "loss": position >= prompt_tokens,
+        }
+        for r, ids in sorted(tokens.items())
+        for position, token in enumerate(ids)
+    ]
+    pq.write_table(pa.Table.from_pylist(rollouts, schema=ROLLOUT_SCHEMA), folder / ROLLOUTS)
+    pq.write_table(pa.Table.from_pylist(rows, schema=TOKEN_SCHEMA), folder / TOKENS)
+    return folder
