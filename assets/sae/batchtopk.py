@@ -36,6 +36,8 @@ class InputScale:
     """Positive; 1 for a column that never moves."""
     variance: float
     """Total variance of the scaled input, summed over columns: the loss is a fraction of it."""
+    moves_D: torch.Tensor
+    """bool: columns with more than one value in the sample."""
 
     def apply(self, state_BD: torch.Tensor) -> torch.Tensor:
         """Float32 input of the dictionary from raw states of any float type."""
@@ -51,7 +53,7 @@ def measure_scale(sample_BD: torch.Tensor, mode: str) -> InputScale:
         power = float(deviation_D.square().mean().sqrt()) if mode == "scalar" else 1.0
         scale_D = torch.full_like(deviation_D, power or 1.0)
     variance = float((deviation_D / scale_D).square().sum())
-    return InputScale(scale_D.float(), variance or 1.0)
+    return InputScale(scale_D.float(), variance or 1.0, deviation_D > 0)
 
 
 def start_weights(config: SaeConfig, sample_BD: torch.Tensor, latents: int) -> Weights:

@@ -106,7 +106,7 @@ class SparseStep:
             flat_N = select_rows(scores_BF, k, self._floor)
         else:
             flat_N = select_batch(encoded_BD, encoder_FD, bias_F, scores_BF, k * rows, self._floor, self.threshold)
-        return scores_BF, _pairs(scores_BF, flat_N, norm_F)
+        return scores_BF, to_pairs(scores_BF, flat_N, norm_F)
 
     def _revive(
         self,
@@ -131,7 +131,7 @@ class SparseStep:
                 scores_BK *= norm_F[dead_K]
             unit = 1 / (rows * self._variance)
         flat_M = select_rows(scores_BK, min(config.auxiliary_k, len(dead_K)), self._floor)
-        pairs = _pairs(scores_BK, flat_M, None)
+        pairs = to_pairs(scores_BK, flat_M, None)
         pairs = Pairs(pairs.row_N, dead_K[pairs.latent_N], pairs.value_N)
         if norm_F is not None:
             pairs = pairs._replace(value_N=pairs.value_N / norm_F[pairs.latent_N])
@@ -152,7 +152,8 @@ class _Part(NamedTuple):
     """The decoder bias is added to this part only."""
 
 
-def _pairs(scores_BF: torch.Tensor, flat_N: torch.Tensor, norm_F: torch.Tensor | None) -> Pairs:
+def to_pairs(scores_BF: torch.Tensor, flat_N: torch.Tensor, norm_F: torch.Tensor | None) -> Pairs:
+    """Selected scores [B, F] as activations; `norm_F` is what scores carry beside the activation."""
     width = scores_BF.shape[1]
     row_N = torch.div(flat_N, width, rounding_mode="floor")
     latent_N = flat_N - row_N * width

@@ -1,0 +1,201 @@
+"""Train, calibrate, export and evaluate the sparse autoencoder: the call behind `batchtopk_sae`.
+
+Shapes: B tokens, D columns of the shards, E columns that enter, F latents.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from assets.sae import figures
+from assets.sae.artifact import Sae, write_sae
+from assets.sae.baselines import Budget, compare
+from assets.sae.batchtopk import fold
+from assets.sae.config import SaeConfig
+from assets.sae.effect import Effect, Replayed, measure_effect
+from assets.sae.evaluate import Evaluation, Held, by_projection, evaluate, write_tables
+from assets.sae.export import to_sae, write_dictionary_learning
+from assets.sae.fit import Fit, Fitted
+from assets.sae.shuffle import Order, Rows, Split, entering_columns, rows_of, split_rollouts
+from assets.sae.threshold import quantile_threshold
+from resources.compute import ComputeConfig
+from resources.models import ModelConfig
+from resources.progress import Progress
+from resources.shards import Shards
+
+CHECKPOINT = "checkpoint.safetensors"
+BLOCK = 4096
+"""Tokens per batch of calibration and evaluation."""
+
+
+class SaeMetrics(BaseModel):
+    """What the training measured. Everything but `training_*` and the curve is on held-out rollouts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    d_in: int
+    """Columns that entered."""
+    d_sae: int
+    k: int
+    steps: int
+    training_tokens: int
+    """Distinct tokens, each seen once per epoch."""
+    training_tokens_per_second: float
+    live_latents: int
+    """Fired on one of the last `sae.dead_after_tokens` training tokens."""
+    dead_latents: int
+    threshold: float
+    """On scores, fixed: the exact quantile on calibration rollouts."""
+    threshold_moving: float
+    """The moving average of the training batches' thresholds."""
+    l0_error: float
+    """(held-out L0 - k) / k."""
+    constant_columns: list[str]
+    """Components whose state never moved in the first sample; they are kept."""
+    held_out: Evaluation
+    effect: Effect | None
+    by_projection: list[dict[str, str | float]]
+    baselines: list[dict[str, str | float]]
+    loss_curve: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class _Data:
+    shards: Shards
+    split: Split
+    entering: np.ndarray
+    ids_G: list[np.ndarray]
+
+    def rows(self, rollouts: np.ndarray, columns: np.ndarray) -> Rows:
+        return rows_of(self.shards, self.ids_G, rollouts, columns)
+
+
+def train(
+    *,
+    model: ModelConfig,
+    sae: SaeConfig,
+    activation_shards: Path,
+    s1k_dataset: Path,
+    lora_checkpoint: Path,
+    out: Path,
+    scratch: Path,
+    progress: Progress,
+    compute: ComputeConfig,
+) -> SaeMetrics:
+    """Fill `out` with the trained SAE and return what was measured. Resumes from `scratch`.
+
+    Raises:
+        BadInput: for shards that do not fit the config, are not finite, or hold too few tokens or rollouts.
+    """
+    data = _open(sae, activation_shards)
+    latents = sae.expansion * len(data.entering)
+    order = Order(data.rows(data.split.training, data.entering), sae.batch_tokens, sae.shuffle_tokens, sae.seed)
+    fit = Fit(sae, order, latents, compute.device)
+    fitted = fit.run(progress, "SAE step", scratch / CHECKPOINT)
+    trained = _calibrated(sae, data, fitted, out, compute.device)
+    write_sae(out, trained, {"preset": sae.preset, "seed": sae.seed, "model_name": model.name})
+    write_dictionary_learning(out, trained)
+    silent_F = fitted.silent_F >= min(sae.dead_after_tokens, order.rows.num_tokens)
+    held = _held_out(sae, data, trained, silent_F, compute.device)
+    names = tuple(data.shards.columns[i] for i in data.entering)
+    write_tables(out, held, names)
+    figures.draw(out, fitted.counters.curve, held, names)
+    return SaeMetrics(
+        d_in=len(names),
+        d_sae=latents,
+        k=sae.k,
+        steps=fit.steps,
+        training_tokens=order.rows.num_tokens,
+        training_tokens_per_second=fitted.tokens_per_second,
+        live_latents=int((~silent_F).sum()),
+        dead_latents=int(silent_F.sum()),
+        threshold=trained.threshold,
+        threshold_moving=fitted.counters.threshold or 0.0,
+        l0_error=(held.summary.l0 - sae.k) / sae.k,
+        constant_columns=[name for name, moves in zip(names, fitted.scale.moves_D.tolist(), strict=True) if not moves],
+        held_out=held.summary,
+        effect=_effect(sae, data, trained, model, s1k_dataset, lora_checkpoint, progress, compute.device),
+        by_projection=by_projection(names, held.explained_E),
+        baselines=_baselines(sae, data, order, fitted, held, latents, progress, compute.device),
+        loss_curve=fitted.counters.curve,
+    )
+
+
+def _open(sae: SaeConfig, folder: Path) -> _Data:
+    shards = Shards.open(folder)
+    ids_G = [shards.rollout_ids(i) for i in range(len(shards.row_groups()))]
+    split = split_rollouts(np.concatenate([np.unique(ids) for ids in ids_G]), sae.held_out_fraction, sae.seed)
+    return _Data(shards, split, entering_columns(sae, shards.columns), ids_G)
+
+
+def _states(rows: Rows, most: int, device: str) -> Iterator[torch.Tensor]:
+    for part in rows.in_order(most):
+        for start in range(0, len(part), BLOCK):
+            yield torch.from_numpy(part[start : start + BLOCK]).to(device).float()
+
+
+def _calibrated(sae: SaeConfig, data: _Data, fitted: Fitted, out: Path, device: str) -> Sae:
+    folded = fold(sae, fitted.weights, fitted.scale.scale_D)
+    rows = data.rows(data.split.calibration, data.entering)
+    threshold = quantile_threshold(
+        folded, _states(rows, sae.calibration_tokens, device), sae.k, fitted.counters.threshold or 0.0
+    )
+    return to_sae(folded, data.shards.columns, torch.from_numpy(data.entering), sae.k, threshold, out)
+
+
+def _held_out(sae: SaeConfig, data: _Data, trained: Sae, silent_F: torch.Tensor, device: str) -> Held:
+    every = np.arange(len(data.shards.columns))
+    states = _states(data.rows(data.split.evaluation, every), sae.evaluation_tokens, device)
+    return evaluate(trained, states, torch.from_numpy(data.entering).to(device), silent_F)
+
+
+def _baselines(
+    sae: SaeConfig,
+    data: _Data,
+    order: Order,
+    fitted: Fitted,
+    held: Held,
+    latents: int,
+    progress: Progress,
+    device: str,
+) -> list[dict[str, str | float]]:
+    summary = held.summary
+    ours = {"dictionary": "batchtopk", "fvu": summary.fvu, "l0": summary.l0, "cosine": summary.cosine}
+    states = _states(data.rows(data.split.evaluation, data.entering), sae.evaluation_tokens, device)
+    return [ours, *compare(Budget(sae, order, fitted.scale, latents, device), states, progress)]
+
+
+def _effect(
+    sae: SaeConfig,
+    data: _Data,
+    trained: Sae,
+    model: ModelConfig,
+    s1k_dataset: Path,
+    lora_checkpoint: Path,
+    progress: Progress,
+    device: str,
+) -> Effect | None:
+    if sae.effect_rollouts == 0:
+        return None
+    from assets.dataset.artifact import S1kDataset
+    from resources.models import load_adapted
+
+    dataset = S1kDataset.open(s1k_dataset)
+    rollouts: list[Replayed] = []
+    for r in data.split.evaluation[: sae.effect_rollouts].tolist():
+        state_TD = torch.from_numpy(data.shards.rollout(r).state_BC[: sae.effect_tokens]).to(device).float()
+        tokens = len(state_TD)
+        rebuilt_TD = trained.decode(trained.encode(state_TD), tokens)
+        rollouts.append(
+            Replayed(
+                token_ids_T=torch.from_numpy(dataset.token_ids(r)[:tokens]).long().to(device),
+                counted_T=torch.from_numpy(dataset.loss_mask(r)[:tokens]).to(device),
+                rebuilt_TE=rebuilt_TD[:, data.entering],
+            )
+        )
+    names = tuple(data.shards.columns[i] for i in data.entering)
+    return measure_effect(load_adapted(model, lora_checkpoint, device), names, rollouts, progress)
