@@ -1,9 +1,11 @@
 """The command line: `lorascope run mini`, `lorascope plan mini`, `lorascope show mini benchmark_scores`, ..."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import click
@@ -14,6 +16,7 @@ from dagster_project.rooms import STAGES
 from resources.errors import BadInput
 from resources.home import find_home
 from resources.manifest import Manifest
+from resources.sources import PROJECT
 from resources.store import Store
 
 P = ParamSpec("P")
@@ -134,6 +137,19 @@ def _manifest(experiment: str, asset: str) -> Manifest:
     if manifest is None:
         raise BadInput(f"{asset} of '{experiment}' is not computed yet: run `lorascope run {experiment}` first")
     return manifest
+
+
+@main.command("ui")
+@click.option("--port", default=3000, show_default=True, help="Port on 127.0.0.1.")
+@explained
+def ui_command(port: int) -> None:
+    """Open Dagster's UI on 127.0.0.1 with this installation's store and instance."""
+    from dagster_project.run import prepare_instance
+
+    os.environ["DAGSTER_HOME"] = str(prepare_instance(find_home()))
+    dagster = Path(sys.executable).with_name("dagster")
+    os.chdir(PROJECT)
+    os.execv(dagster, [str(dagster), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)])  # noqa: S606
 
 
 @main.command("gc")

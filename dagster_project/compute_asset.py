@@ -1,5 +1,6 @@
 """The exact cache around every asset: a hit returns at once, a miss runs in a worker and is stored whole."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from dagster_project.experiment import Experiment
-from dagster_project.plan import History, keys, run_folder
+from dagster_project.plan import History, finished_run_folder, keys, run_folder
 from resources.errors import BadInput
 from resources.home import Home
 from resources.job import Job, JobResult
@@ -85,8 +86,19 @@ def _compute(
         processes=processes,
         minutes=stage.needs.minutes,
     )
-    result = run(job, run_folder(home.runs, stage.asset, key))
-    return store.finish(_manifest(stage, experiment, key, inputs, result))
+    folder = run_folder(home.runs, stage.asset, key)
+    result = run(job, folder)
+    manifest = store.finish(_manifest(stage, experiment, key, inputs, result))
+    _shelve(folder, home)
+    return manifest
+
+
+def _shelve(folder: Path, home: Home) -> None:
+    """Put a finished run's log aside, so that computing the key again never finds an old result."""
+    done = finished_run_folder(home.runs, folder.name)
+    shutil.rmtree(done, ignore_errors=True)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(done)
 
 
 def _manifest(stage: Stage, experiment: Experiment, key: str, inputs: dict[str, str], result: JobResult) -> Manifest:

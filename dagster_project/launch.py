@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import dagster as dg
 from dagster_pipes import PipesDefaultMessageWriter
 
+from dagster_project.slot import slot
 from resources.errors import BadInput
 from resources.job import Job, JobResult
 from resources.launcher.attempt import Attempt, Ears, JobError, JobLost, Relay
@@ -47,9 +48,10 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
         return found is not None and found.status not in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
     ears = Ears(hear, context.log.info, leave)
-    with dg.open_pipes_session(context, dg.PipesEnvContextInjector(), reader) as session:
+    # Pipes asks an asset's context for what Dagster has deprecated there; the op's context still has it.
+    with dg.open_pipes_session(context.op_execution_context, dg.PipesEnvContextInjector(), reader) as session:
         attempt = Attempt(job, run, deployment.launcher(), deployment.python, ears)
-        with _as_dagster_says():
+        with _as_dagster_says(), slot(context) if job.gpus else nullcontext():
             return attempt.result(session.get_bootstrap_env_vars())
 
 

@@ -142,3 +142,8 @@ def total(planned: Sequence[PlannedAsset]) -> dict[str, float | int]:
 def run_folder(runs: Path, asset: str, key: str) -> Path:
     """Where the job for a key keeps its log and messages."""
     return runs / f"{asset}-{key}"
+
+
+def finished_run_folder(runs: Path, name: str) -> Path:
+    """Where the log of a finished job stays, by the name of its run folder."""
+    return runs / ".finished" / name

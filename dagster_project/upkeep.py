@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster_project.experiment import Experiments
-from dagster_project.plan import keys
+from dagster_project.plan import finished_run_folder, keys
 from resources.errors import BadInput
 from resources.home import Home
 from resources.lock import try_hold
@@ -62,10 +62,14 @@ def _unreachable(store: Store, reachable: set[tuple[str, str]]) -> Iterator[Remo
 
 
 def _abandoned(home: Home) -> Iterator[Removed]:
-    """Set-aside damage at once; half-made work and finished run folders after a day."""
+    """Set-aside damage and logs of artifacts that are gone at once; half-made work after a day."""
     for folder in (home.store / ".damaged").glob("*"):
         yield Removed(folder, _size(folder), "damaged, set aside")
-    for folder in [*(home.store / ".partial").glob("*/*"), *home.runs.glob("*")]:
+    kept = {f"{asset}-{key}" for asset, key in Store(home.store).artifacts()}
+    for folder in finished_run_folder(home.runs, "").glob("*"):
+        if folder.name not in kept:
+            yield Removed(folder, _size(folder), "log of an artifact that is gone")
+    for folder in [*(home.store / ".partial").glob("*/*"), *home.runs.glob("[!.]*")]:
         age = time.time() - _last_change(folder)
         if age > ABANDONED_S:
             yield Removed(folder, _size(folder), f"untouched for {age / 3600:.0f} hours")

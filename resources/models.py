@@ -46,7 +46,7 @@ def explained(name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         if local_folder(name) is not None:
-            raise BadInput(f"{name} is a folder but cannot be loaded: {error}") from error
+            raise BadInput(f"{name} is a folder but cannot be loaded: {str(error).splitlines()[0]}") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(
             f"{name} is neither a local folder nor in the local hub cache, and the hub cannot be reached ({reason}); "
