@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,9 @@ _PATTERN = "shard-*.parquet"
 _COLUMNS_KEY = b"columns"
 _FINGERPRINT_KEY = b"fingerprint"
 _IDS = ("rollout_id", "position", "token_id")
+Encoding = Literal["plain", "byte_stream_split"]
+"""How the scalars lie in a page; byte_stream_split is 6 % smaller, but DuckDB 2.0 cannot read it for float16."""
+_ENCODINGS = {"plain": "PLAIN", "byte_stream_split": "BYTE_STREAM_SPLIT"}
 
 
 @dataclass(frozen=True)
@@ -61,19 +65,23 @@ def shard_schema(columns: tuple[str, ...], fingerprint: str) -> pa.Schema:
     return pa.schema(fields, {_COLUMNS_KEY: json.dumps(columns).encode(), _FINGERPRINT_KEY: fingerprint.encode()})
 
 
-def write_shard(path: Path, batch: StateBatch, columns: tuple[str, ...], fingerprint: str, row_group_rows: int) -> None:
+def write_shard(
+    path: Path,
+    batch: StateBatch,
+    columns: tuple[str, ...],
+    fingerprint: str,
+    row_group_rows: int,
+    encoding: Encoding = "plain",
+) -> None:
     """Write one shard at once; the same rows give the same bytes.
 
-    BYTE_STREAM_SPLIT puts all exponent bytes together, which is what zstd can shrink in a float16; level 1, since
-    level 3 gains 0.1 % and costs a fifth of the speed. The file appears under its name only when it is whole.
+    zstd level 1, since higher levels gain less than 0.1 % on float16. The file appears under its name only when whole.
     """
     schema = shard_schema(columns, fingerprint)
-    ids = [
-        np.ascontiguousarray(ids_B, dtype=np.int32)
-        for ids_B in (batch.rollout_id_B, batch.position_B, batch.token_id_B)
-    ]
+    ids_B3 = (batch.rollout_id_B, batch.position_B, batch.token_id_B)
     flat = pa.array(np.ascontiguousarray(batch.state_BC, dtype=np.float16).reshape(-1))
     state = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("state").type)
+    arrays = [*(pa.array(ids_B, pa.int32()) for ids_B in ids_B3), state]
     partial = path.with_name(path.name + ".partial")
     with (
         partial.open("wb") as file,
@@ -83,14 +91,12 @@ def write_shard(path: Path, batch: StateBatch, columns: tuple[str, ...], fingerp
             compression="zstd",
             compression_level=1,
             use_dictionary=["rollout_id", "token_id"],  # pyright: ignore[reportArgumentType]
-            column_encoding={"position": "DELTA_BINARY_PACKED", "state.list.element": "BYTE_STREAM_SPLIT"},
+            column_encoding={"position": "DELTA_BINARY_PACKED", "state.list.element": _ENCODINGS[encoding]},
             write_statistics=["rollout_id", "position"],  # pyright: ignore[reportArgumentType]
             write_page_checksum=True,
         ) as writer,
     ):
-        writer.write_table(
-            pa.Table.from_arrays([*map(pa.array, ids), state], schema=schema), row_group_size=row_group_rows
-        )
+        writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=row_group_rows)
     partial.replace(path)
 
 

@@ -54,7 +54,7 @@ def _columns(width: int) -> tuple[str, ...]:
 
 
 def build_dataset(folder: Path, tokens: Mapping[int, np.ndarray], prompt_tokens: int = 3) -> Path:
-    """An `s1k_dataset` of given token ids; each token is the letter `a`, the first ones are the user's, without loss."""
+    """An `s1k_dataset` of given token ids; each token reads `a`; the first are the user's, without loss."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

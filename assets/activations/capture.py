@@ -136,7 +136,7 @@ def _capture(
     config = probe.backbone.config
     plan = plan_shards(S1kDataset.open(dataset), layout.positions, layout.shard_rows, config.max_position_embeddings)
     made_from = [source, file_digest(dataset / TOKENS), layout.model_dump(mode="json")]
-    shelf = Shelf(scratch, probe.columns, digest("activations", made_from), layout.row_group_rows)
+    shelf = Shelf(scratch, probe.columns, digest("activations", made_from), layout)
     with torch.inference_mode():
         run = _run(probe, plan, shelf, rank, progress, compute)
     _count_mine(plan, shelf, rank)

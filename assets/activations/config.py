@@ -8,6 +8,7 @@ from resources.section import Section
 from resources.stage import Needs, Stage
 
 Positions = Literal["all", "assistant"]
+Encoding = Literal["plain", "byte_stream_split"]
 
 
 class ActivationsConfig(Section):
@@ -20,6 +21,8 @@ class ActivationsConfig(Section):
     killed run computes again. Rollouts never span shards."""
     row_group_rows: int = Field(default=8192, ge=1, le=1_048_576)
     """Tokens of one Parquet row group, the least that is read at once (7 MB for 448 components)."""
+    encoding: Encoding = "plain"
+    """How scalars lie in a Parquet page: byte_stream_split takes 6 % less disk, but DuckDB 2.0 cannot read it."""
 
 
 class NeuronsConfig(Section):
@@ -35,6 +38,8 @@ class NeuronsConfig(Section):
     """Most tokens of one shard, unless one rollout is longer (252 MB for 3840 neurons)."""
     row_group_rows: int = Field(default=1024, ge=1, le=1_048_576)
     """Tokens of one Parquet row group (8 MB for 3840 neurons)."""
+    encoding: Encoding = "plain"
+    """How values lie in a Parquet page, as in `activations`."""
 
 
 ACTIVATION_SHARDS = Stage(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from assets.activations.config import ActivationsConfig, NeuronsConfig
 from resources.errors import BadInput
 from resources.keys import file_digest
 from resources.shards import SHARD, StateBatch, write_shard
@@ -36,7 +37,7 @@ class Shelf:
     folder: Path
     columns: tuple[str, ...]
     fingerprint: str
-    row_group_rows: int
+    layout: ActivationsConfig | NeuronsConfig
     waited_s: float = 0.0
     """Seconds that the forward pass waited for the writer."""
     _queue: list[Future[None]] = field(default_factory=list)
@@ -93,7 +94,14 @@ class Shelf:
     def _write(self, index: int, rows: Callable[[], StateBatch]) -> None:
         batch = rows()
         try:
-            write_shard(self.path(index), batch, self.columns, self.fingerprint, self.row_group_rows)
+            write_shard(
+                self.path(index),
+                batch,
+                self.columns,
+                self.fingerprint,
+                self.layout.row_group_rows,
+                self.layout.encoding,
+            )
             done = DoneMarker(fingerprint=self.fingerprint, sha256=file_digest(self.path(index)))
             put_text(self.marker(index), done.model_dump_json())
         except OSError as error:

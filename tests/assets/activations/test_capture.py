@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from assets.activations.artifact import ActivationShards
+from assets.activations.capture import CaptureMetrics
 from assets.activations.probe import adapter_probe
 from assets.dataset.artifact import S1kDataset
 from resources.adapters import Adapter
@@ -23,6 +25,7 @@ from resources.models import ModelConfig, load_adapted, load_base
 from resources.packing import forward_kwargs, pack
 from resources.shards import Shards
 
+Capture = Callable[..., CaptureMetrics]
 LENGTHS = {2: 17, 3: 40, 5: 8, 6: 33, 9: 25, 11: 40, 12: 5}
 
 
@@ -59,7 +62,7 @@ def test_scalars_of_packed_rollouts_equal_pefts_own_hooks_at_batch_one(
 
 
 def test_stored_scalars_are_those_of_peft_rounded_to_float16(
-    states, tiny_model: Path, tiny_adapter: Path, dataset: Path, tmp_path: Path
+    states: Capture, tiny_model: Path, tiny_adapter: Path, dataset: Path, tmp_path: Path
 ) -> None:
     metrics = states(tmp_path)
     shards = Shards.open(tmp_path / "out")
@@ -75,7 +78,7 @@ def test_stored_scalars_are_those_of_peft_rounded_to_float16(
 
 
 def test_the_first_layers_scalars_are_a_times_x_worked_out_by_hand(
-    states, tiny_model: Path, tiny_adapter: Path, dataset: Path, tmp_path: Path
+    states: Capture, tiny_model: Path, tiny_adapter: Path, dataset: Path, tmp_path: Path
 ) -> None:
     states(tmp_path)
     base = load_base(ModelConfig(name=str(tiny_model), dtype="float32"), "cpu")
@@ -91,7 +94,7 @@ def test_the_first_layers_scalars_are_a_times_x_worked_out_by_hand(
 
 @pytest.mark.parametrize("activation", ["post", "pre"])
 def test_neurons_are_the_unadapted_mlps_first_ones(
-    neurons, activation: str, tiny_model: Path, dataset: Path, tmp_path: Path
+    neurons: Capture, activation: str, tiny_model: Path, dataset: Path, tmp_path: Path
 ) -> None:
     neurons(tmp_path, activation=activation)
     base = load_base(ModelConfig(name=str(tiny_model), dtype="float32"), "cpu")
@@ -113,12 +116,12 @@ def test_neurons_are_the_unadapted_mlps_first_ones(
     np.testing.assert_allclose(stored, torch.cat(expected, dim=1).detach().numpy(), rtol=1e-3, atol=1e-4)
 
 
-def test_neurons_beyond_the_mlp_are_refused(neurons, tmp_path: Path) -> None:
+def test_neurons_beyond_the_mlp_are_refused(neurons: Capture, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="per_layer is 49, but an MLP has 48"):
         neurons(tmp_path, per_layer=49)
 
 
-def test_an_adapter_of_another_rank_is_refused(states, tiny_model: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_another_rank_is_refused(states: Capture, tiny_model: Path, tmp_path: Path) -> None:
     from tests.builders import build_random_adapter
 
     adapter = build_random_adapter(tmp_path / "rank2", tiny_model, rank=2)
@@ -126,7 +129,7 @@ def test_an_adapter_of_another_rank_is_refused(states, tiny_model: Path, tmp_pat
         states(tmp_path, adapter=adapter)
 
 
-def test_only_the_assistants_tokens_are_kept_on_request(states, tmp_path: Path) -> None:
+def test_only_the_assistants_tokens_are_kept_on_request(states: Capture, tmp_path: Path) -> None:
     states(tmp_path / "all")
     states(tmp_path / "assistant", positions="assistant")
     whole, part = Shards.open(tmp_path / "all/out").rollout(3), Shards.open(tmp_path / "assistant/out").rollout(3)
@@ -134,7 +137,7 @@ def test_only_the_assistants_tokens_are_kept_on_request(states, tmp_path: Path) 
     np.testing.assert_allclose(part.state_BC, whole.state_BC[3:], atol=1e-2)
 
 
-def test_shards_hold_whole_rollouts_up_to_their_size_in_fixed_row_groups(states, tmp_path: Path) -> None:
+def test_shards_hold_whole_rollouts_up_to_their_size_in_fixed_row_groups(states: Capture, tmp_path: Path) -> None:
     states(tmp_path)
     shards = Shards.open(tmp_path / "out")
     held = [sorted(set(shards.read_shard(i).rollout_id_B.tolist())) for i in range(len(shards.paths))]
@@ -142,7 +145,7 @@ def test_shards_hold_whole_rollouts_up_to_their_size_in_fixed_row_groups(states,
     assert [group.num_rows for group in shards.row_groups()] == [16, 16, 16, 9, 16, 16, 9, 16, 9, 16, 16, 13]
 
 
-def test_statistics_are_those_of_numpy(states, tmp_path: Path) -> None:
+def test_statistics_are_those_of_numpy(states: Capture, tmp_path: Path) -> None:
     states(tmp_path)
     shards = Shards.open(tmp_path / "out")
     x = np.concatenate([batch.state_BC for batch in shards.batches(50)]).astype(np.float64)
@@ -157,7 +160,7 @@ def test_statistics_are_those_of_numpy(states, tmp_path: Path) -> None:
 
 
 def test_a_rollout_longer_than_the_models_context_is_cut_and_counted(
-    states, tiny_model: Path, dataset: Path, tmp_path: Path
+    states: Capture, tiny_model: Path, dataset: Path, tmp_path: Path
 ) -> None:
     from assets.activations.plan import plan_shards
 
@@ -166,7 +169,7 @@ def test_a_rollout_longer_than_the_models_context_is_cut_and_counted(
     assert max(len(reading.token_ids) for shard in plan.shards for reading in shard.readings) == 30
 
 
-def test_a_nan_stops_with_component_rollout_and_position(states, tiny_adapter: Path, tmp_path: Path) -> None:
+def test_a_nan_stops_with_component_rollout_and_position(states: Capture, tiny_adapter: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     broken = tmp_path / "broken"
@@ -179,7 +182,7 @@ def test_a_nan_stops_with_component_rollout_and_position(states, tiny_adapter: P
 
 
 def test_finished_shards_are_taken_and_damaged_or_foreign_ones_computed_again(
-    states, tiny_model: Path, tiny_adapter: Path, tmp_path: Path
+    states: Capture, tiny_model: Path, tiny_adapter: Path, tmp_path: Path
 ) -> None:
     from tests.builders import build_random_adapter
 
@@ -207,18 +210,18 @@ def test_finished_shards_are_taken_and_damaged_or_foreign_ones_computed_again(
     assert folder_bytes(tmp_path / "out") != folder_bytes(tmp_path / "clean/out")
 
 
-def test_a_full_disk_is_said_and_leaves_the_finished_shards(states, tmp_path: Path) -> None:
+def test_a_full_disk_is_said_and_leaves_the_finished_shards(states: Capture, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     (scratch / "shard-00002.parquet.partial").symlink_to("/dev/full")
-    with pytest.raises(BadInput, match="disk under .* is full"):
+    with pytest.raises(BadInput, match=r"disk under .* is full"):
         states(tmp_path)
     (scratch / "shard-00002.parquet.partial").unlink()
     shutil.rmtree(tmp_path / "out")
     assert states(tmp_path).shards_reused >= 2
 
 
-def test_batches_never_depend_on_where_a_shard_is_computed(states, tmp_path: Path) -> None:
+def test_capturing_twice_writes_the_same_bytes(states: Capture, tmp_path: Path) -> None:
     states(tmp_path / "a")
     states(tmp_path / "b")
     assert folder_bytes(tmp_path / "a/out") == folder_bytes(tmp_path / "b/out")
@@ -249,7 +252,7 @@ capture_states(
 
 @pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(
-    states, tiny_model: Path, tiny_adapter: Path, dataset: Path, tmp_path: Path
+    states: Capture, tiny_model: Path, tiny_adapter: Path, dataset: Path, tmp_path: Path
 ) -> None:
     def run(folder: Path, world: int) -> None:
         (folder / "out").mkdir(parents=True)
@@ -271,19 +274,35 @@ def test_two_processes_write_the_same_bytes_as_one(
     assert one == folder_bytes(tmp_path / "2/out") == folder_bytes(tmp_path / "3/out")
 
 
-def test_shards_open_in_duckdb_polars_and_datasets_with_the_same_numbers(states, tmp_path: Path) -> None:
+def test_shards_open_in_duckdb_polars_and_datasets_with_the_same_numbers(states: Capture, tmp_path: Path) -> None:
     import datasets
     import duckdb
-    import polars
 
     states(tmp_path)
     glob = str(tmp_path / "out/shard-*.parquet")
-    mine = np.concatenate([batch.state_BC for batch in Shards.open(tmp_path / "out").batches(1000)])
-    arrow = pq.read_table(sorted((tmp_path / "out").glob("shard-*.parquet")))["state"].combine_chunks().flatten()
-    assert np.array_equal(arrow.to_numpy().reshape(-1, 14), mine)
+    mine = as_arrow_and_polars_read(tmp_path / "out")
     rows = duckdb.sql(f"select state from '{glob}' order by rollout_id, position").fetchall()  # noqa: S608
     assert np.array_equal(np.array([row[0] for row in rows], np.float16), mine)
-    frame = polars.read_parquet(glob)
-    assert np.array_equal(np.array(frame["state"].to_list(), np.float16), mine)
     loaded = datasets.load_dataset("parquet", data_files=glob, split="train", cache_dir=str(tmp_path / "cache"))
     assert np.array_equal(np.array(loaded["state"], np.float16), mine)
+
+
+def test_byte_stream_split_holds_the_same_numbers(states: Capture, tmp_path: Path) -> None:
+    states(tmp_path / "plain")
+    states(tmp_path / "split", encoding="byte_stream_split")
+    split = pq.ParquetFile(tmp_path / "split/out/shard-00000.parquet").metadata.row_group(0).column(3)
+    assert "BYTE_STREAM_SPLIT" in split.encodings
+    mine = as_arrow_and_polars_read(tmp_path / "split/out")
+    assert np.array_equal(mine, as_arrow_and_polars_read(tmp_path / "plain/out"))
+
+
+def as_arrow_and_polars_read(folder: Path) -> np.ndarray:
+    """[tokens, 14], the same by both libraries and by `Shards`."""
+    import polars
+
+    mine = np.concatenate([batch.state_BC for batch in Shards.open(folder).batches(1000)])
+    arrow = pq.read_table(sorted(folder.glob("shard-*.parquet")))["state"].combine_chunks().flatten()
+    assert np.array_equal(arrow.to_numpy().reshape(-1, 14), mine)
+    frame = polars.read_parquet(folder / "shard-*.parquet")
+    assert np.array_equal(np.array(frame["state"].to_list(), np.float16), mine)
+    return mine
