@@ -17,11 +17,13 @@ class _OneLine(logging.Formatter):
         return super().format(record)
 
 
-@dg.logger(description="One line per message, for terminals.")
-def terminal_logger(_: dg.InitLoggerContext) -> logging.Logger:
+def _terminal(_: dg.InitLoggerContext) -> logging.Logger:
     """INFO and above: progress of assets and workers, without the engine's own events."""
     logger = logging.Logger("lorascope", level=logging.INFO)
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine(FORMAT, datefmt="%H:%M:%S"))
     logger.addHandler(handler)
     return logger
+
+
+terminal_logger = dg.LoggerDefinition(_terminal, description="One line per message, for terminals.")

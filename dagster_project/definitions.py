@@ -7,13 +7,13 @@ import importlib
 from collections.abc import Iterable
 
 import dagster as dg
-from resources.launcher.deployment import load_deployment
 
 from dagster_project.console import terminal_logger
 from dagster_project.jobs import gc, verify, whole_paper
 from dagster_project.materialize import EXPERIMENTS, params_key
 from dagster_project.rooms import ROOMS, SECTIONS
 from resources.home import find_home
+from resources.launcher.deployment import load_deployment
 from sensors import adapter_landed, experiments, run_failed
 
 _MODULES = [importlib.import_module(f"assets.{room}.asset") for room in ROOMS]

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
-from resources.launcher.deployment import Deployment
 
 from dagster_project.compute_asset import obtain
 from dagster_project.experiment import Experiments
@@ -13,6 +12,7 @@ from dagster_project.metadata import metadata
 from resources.errors import BadInput
 from resources.home import Home
 from resources.job import Job, JobResult
+from resources.launcher.deployment import Deployment
 from resources.stage import Stage
 from resources.store import Store
 

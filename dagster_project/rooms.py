@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from assets.ablation.config import ABLATION_KL, STEERING_EFFECTS, AblationConfig, SteeringConfig
 from assets.activations.config import ACTIVATION_SHARDS, NEURON_SHARDS, ActivationsConfig, NeuronsConfig
 from assets.adapter.config import FULL_FINETUNE_CHECKPOINT, LORA_CHECKPOINT, FullFinetuneConfig, LoraConfig
+from assets.benchmarks.config import BENCHMARK_SCORES, BenchmarksConfig
 from assets.categories.config import CATEGORY_DENSITIES, FEATURE_CATEGORIES, CategoriesConfig
 from assets.contexts.config import MAX_ACTIVATING_CONTEXTS, ContextsConfig
 from assets.dashboard.config import FEATURE_DASHBOARD, DashboardConfig
-from assets.paper.config import PAPER_REPORT
-
-from assets.benchmarks.config import BENCHMARK_SCORES, BenchmarksConfig
 from assets.dataset.config import S1K_DATASET, DatasetConfig
 from assets.interpretations.config import INTERPRETATION_SCORES, INTERPRETATIONS, InterpretationsConfig, ScoresConfig
+from assets.paper.config import PAPER_REPORT
 from assets.sae.config import BATCHTOPK_SAE, SaeConfig
 from resources.models import ModelConfig
 from resources.section import Section
