@@ -139,6 +139,23 @@ def _manifest(experiment: str, asset: str) -> Manifest:
     return manifest
 
 
+@main.command("compare")
+@click.argument("experiments", nargs=-1)
+@as_json
+@explained
+def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
+    """Print what differs between EXPERIMENTS: parameters first, then every headline number with its delta."""
+    from dagster_project.compare import compare_experiments
+    from dagster_project.tables import text_table
+
+    found = compare_experiments(find_home(), experiments)
+    if as_json:
+        click.echo(json.dumps({"parameters": found.parameters, "numbers": found.numbers}))
+        return
+    click.echo(text_table(found.parameters, "Parameters that differ"))
+    click.echo(text_table(found.numbers, "Numbers"))
+
+
 @main.command("ui")
 @click.option("--port", default=3000, show_default=True, help="Port on 127.0.0.1.")
 @explained

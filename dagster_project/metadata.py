@@ -1,7 +1,7 @@
 """What the Dagster UI shows of an artifact, read from its manifest alone so that a cache hit stays cheap."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ def metadata(manifest: Manifest, folder: Path, cache: Literal["hit", "computed"]
 
 def _measured(metrics: Mapping[str, JsonValue]) -> dict[str, dg.MetadataValue]:
     shown: dict[str, dg.MetadataValue] = {}
-    for name, value in metrics.items():
+    for name, value in _flat(metrics):
         if isinstance(value, bool | str):
             shown[name] = dg.MetadataValue.text(str(value))
         elif isinstance(value, int):
@@ -31,9 +31,16 @@ def _measured(metrics: Mapping[str, JsonValue]) -> dict[str, dg.MetadataValue]:
             shown[name] = dg.MetadataValue.float(value)
         elif _is_table(value):
             shown[name] = _table(value)
-        elif isinstance(value, dict) and value:
-            shown[name] = dg.MetadataValue.json(value)
     return shown
+
+
+def _flat(metrics: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue]]:
+    """Nested groups of numbers one by one, as `held_out/fvu`."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}/{inner}", found) for inner, found in _flat(value))
+        else:
+            yield name, value
 
 
 def _is_table(value: JsonValue) -> bool:

@@ -1,0 +1,108 @@
+"""Experiments side by side: the parameters that differ first, then every headline number with its delta."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from resources.manifest import Manifest
+
+Row = dict[str, Any]
+SCALARS = (
+    ("LoRA, loss of the last epoch", "lora_checkpoint", "last_epoch_loss"),
+    ("full finetune, loss of the last epoch", "full_finetune_checkpoint", "last_epoch_loss"),
+    ("SAE, FVU", "batchtopk_sae", "held_out/fvu"),
+    ("SAE, L0", "batchtopk_sae", "held_out/l0"),
+    ("SAE, live latents", "batchtopk_sae", "live_latents"),
+    ("SAE, dead latents", "batchtopk_sae", "dead_latents"),
+    ("SAE, KL of its reconstruction", "batchtopk_sae", "effect/kl"),
+    ("SAE, cross-entropy recovered", "batchtopk_sae", "effect/ce_recovered"),
+    ("KL, all components", "ablation_kl", "kl_all"),
+    ("KL, attention", "ablation_kl", "kl_attention"),
+    ("KL, MLP", "ablation_kl", "kl_mlp"),
+)
+"""Label, asset, place of the number in its metrics."""
+TABLES = (
+    ("KL", "ablation_kl", "projections", ("unit",), "kl_mean"),
+    ("class share", "category_densities", "classes", ("kind", "label"), "share"),
+    ("category share", "category_densities", "densities", ("kind", "category", "subcategory"), "share"),
+    ("score", "benchmark_scores", "scores", ("benchmark", "arm"), "score"),
+    ("recovery", "benchmark_scores", "table_1", ("benchmark",), "recovery"),
+)
+"""Label, asset, table in its metrics, columns that name a row, column with the number."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One experiment of a comparison."""
+
+    name: str
+    sections: Mapping[str, Mapping[str, JsonValue]]
+    manifests: Mapping[str, Manifest]
+    """Of the assets it has computed."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs, and what came of it."""
+
+    parameters: list[Row]
+    """parameter, then one column per experiment."""
+    numbers: list[Row]
+    """number, one column per experiment, and with two of them the delta."""
+
+
+def compare(sides: Sequence[Side]) -> Comparison:
+    """Parameters that are not the same everywhere, and every headline number that any side has."""
+    return Comparison(_parameters(sides), _numbers(sides))
+
+
+def _parameters(sides: Sequence[Side]) -> list[Row]:
+    rows: list[Row] = []
+    for section, values in sides[0].sections.items():
+        for name in values:
+            found = [side.sections[section][name] for side in sides]
+            if any(value != found[0] for value in found):
+                shown = zip((side.name for side in sides), map(_shown, found), strict=True)
+                rows.append({"parameter": f"{section}.{name}", **dict(shown)})
+    return rows
+
+
+def _shown(value: JsonValue) -> JsonValue:
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _numbers(sides: Sequence[Side]) -> list[Row]:
+    found = [dict(headlines(side.manifests)) for side in sides]
+    labels = dict.fromkeys(label for numbers in found for label in numbers)
+    rows: list[Row] = []
+    for label in labels:
+        values = [numbers.get(label) for numbers in found]
+        row: Row = {"number": label, **{side.name: value for side, value in zip(sides, values, strict=True)}}
+        if len(sides) == 2:
+            first, second = values
+            known = isinstance(first, int | float) and isinstance(second, int | float)
+            row["delta"] = second - first if known else None
+        rows.append(row)
+    return rows
+
+
+def headlines(manifests: Mapping[str, Manifest]) -> Iterable[tuple[str, JsonValue]]:
+    """Label and number; recovery keeps its interval, as text."""
+    for label, asset, place in SCALARS:
+        value = _at(manifests, asset, place)
+        if isinstance(value, int | float):
+            yield label, value
+    for label, asset, table, names, column in TABLES:
+        rows = _at(manifests, asset, table)
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict) and row.get(column) is not None:
+                yield f"{label}, {' '.join(str(row.get(name)) for name in names)}", row[column]
+
+
+def _at(manifests: Mapping[str, Manifest], asset: str, place: str) -> JsonValue:
+    value: JsonValue = manifests[asset].metrics if asset in manifests else None
+    for part in place.split("/"):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

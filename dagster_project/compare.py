@@ -1,0 +1,46 @@
+"""`lorascope compare a b`: gather what the store has of several experiments and lay it side by side."""
+
+from collections.abc import Sequence
+
+from assets.paper.comparison import Comparison, Side, compare
+from dagster_project.experiment import Experiment, Experiments
+from dagster_project.plan import keys
+from resources.errors import BadInput
+from resources.home import Home
+from resources.store import Store
+
+MOST = 20
+"""Experiments side by side before a table stops being readable."""
+
+
+def compare_experiments(home: Home, names: Sequence[str]) -> Comparison:
+    """Compare at least two experiments by name.
+
+    Raises:
+        BadInput: for fewer than 2 or more than 20, or when one is invalid or has nothing computed.
+    """
+    if not 2 <= len(set(names)) <= MOST:
+        raise BadInput(f"compare takes 2 to {MOST} different experiments (given: {', '.join(names) or 'none'})")
+    folder, store = Experiments(home.experiments), Store(home.store)
+    return compare([_side(folder.load(name), store) for name in dict.fromkeys(names)])
+
+
+def computed_experiments(home: Home) -> list[str]:
+    """Valid experiments that have at least one artifact."""
+    folder, store = Experiments(home.experiments), Store(home.store)
+    return [name for name in folder.names() if _has_any(folder, store, name)]
+
+
+def _has_any(folder: Experiments, store: Store, name: str) -> bool:
+    try:
+        return any(store.peek(asset, key) for asset, key in keys(folder.load(name)).items())
+    except BadInput:
+        return False
+
+
+def _side(experiment: Experiment, store: Store) -> Side:
+    found = {asset: store.peek(asset, key) for asset, key in keys(experiment).items()}
+    manifests = {asset: manifest for asset, manifest in found.items() if manifest is not None}
+    if not manifests:
+        raise BadInput(f"nothing of '{experiment.name}' is computed yet: run `lorascope run {experiment.name}` first")
+    return Side(experiment.name, {name: experiment.values(name) for name in experiment.sections}, manifests)

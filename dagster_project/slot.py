@@ -1,0 +1,79 @@
+"""The pool slot that holds the 8xH200 node: claimed only when there is work, so that a cache hit never waits for it.
+
+An asset's own `pool` would be claimed before its first line runs, and every hit would stand in the queue.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from resources.launcher.processes import exists, identity
+
+POOL = "h200_node"
+HOLDER_TAG = "lorascope/process"
+"""Run tag naming the process that holds the slot, so that one killed outright can be told from one at work."""
+POLL_S = 0.5
+
+
+@contextmanager
+def slot(context: dg.AssetExecutionContext, poll_s: float = POLL_S) -> Iterator[None]:
+    """Hold one slot of the pool while the block runs; waits in Dagster's own queue and says for whom."""
+    storage, run = context.instance.event_log_storage, context.run
+    if not storage.supports_global_concurrency_limits:
+        yield
+        return
+    step = context.op_execution_context.op_handle.to_string()
+    _ensure_limit(context.instance)
+    context.instance.add_run_tags(run.run_id, {HOLDER_TAG: f"{socket.gethostname()}/{identity(os.getpid())}"})
+    told: list[str] = []
+    try:
+        while not storage.claim_concurrency_slot(POOL, run.run_id, step).is_claimed:
+            _free_dead_holders(context.instance)
+            holders = _holders(context.instance)
+            if holders != told:
+                context.log.info(
+                    f"waiting for a slot of {POOL}, held by {', '.join(holders) or 'nobody: its limit is 0'}"
+                )
+                told = holders
+            time.sleep(poll_s)
+        yield
+    finally:
+        storage.free_concurrency_slot_for_step(run.run_id, step)
+
+
+def _ensure_limit(instance: dg.DagsterInstance) -> None:
+    """dagster.yaml or the UI sets the limit; without either it is one job at a time."""
+    info = instance.event_log_storage.get_concurrency_info(POOL)
+    if info.limit is None:
+        instance.event_log_storage.set_concurrency_slots(POOL, 1)
+    elif info.slot_count == 0 and info.using_default_limit:
+        instance.event_log_storage.initialize_concurrency_limit_to_default(POOL)
+
+
+def _holders(instance: dg.DagsterInstance) -> list[str]:
+    claimed = instance.event_log_storage.get_concurrency_info(POOL).claimed_slots
+    return [f"{slot.step_key} of {_named(instance, slot.run_id)}" for slot in claimed]
+
+
+def _named(instance: dg.DagsterInstance, run_id: str) -> str:
+    run = instance.get_run_by_id(run_id)
+    partition = run.tags.get("dagster/partition") if run else None
+    return f"run {run_id[:8]}" + (f" (experiment {partition})" if partition else "")
+
+
+def _free_dead_holders(instance: dg.DagsterInstance) -> None:
+    """A run that was killed outright cannot give its slot back, and without a daemon nobody else would."""
+    for claimed in instance.event_log_storage.get_concurrency_info(POOL).claimed_slots:
+        if _is_dead(instance.get_run_by_id(claimed.run_id)):
+            instance.event_log_storage.free_concurrency_slots_for_run(claimed.run_id)
+
+
+def _is_dead(run: dg.DagsterRun | None) -> bool:
+    if run is None or run.is_finished:
+        return True
+    host, _, process = run.tags.get(HOLDER_TAG, "").partition("/")
+    return host == socket.gethostname() and not exists(process)
