@@ -22,6 +22,23 @@ class ComputeConfig(Section):
     recomputed_layers: int | None = Field(default=None, ge=0)
     """Layers whose activations the backward pass computes again: less memory, more time. Null: all; 0: none."""
 
+    llm_mode: Literal["live", "batch"] = "live"
+    """`batch` sends LLM requests through the vendor's Batch API: half the price, up to a day (vendors' documentation)."""
+    llm_concurrency: int = Field(default=20, ge=1, le=1024)
+    """Most LLM requests under way at once (authors' code: 20)."""
+    llm_attempts: int = Field(default=5, ge=1, le=20)
+    """Tries of one LLM request before its unit is listed as failed (authors' code: 5)."""
+    llm_timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds until one try is given up (authors' code: 30, too short for reasoning models)."""
+    llm_poll_s: float = Field(default=30.0, gt=0)
+    """Seconds between two looks at a batch."""
+    llm_run_dollars: float = Field(default=50.0, ge=0)
+    """Most US dollars one run of one asset may spend on LLM requests; reserved before each request is sent."""
+    llm_purse: str = "default"
+    """Name under which spending is added up over runs; experiments may share one or have their own."""
+    llm_purse_dollars: float = Field(default=200.0, ge=0)
+    """Most US dollars that all runs of the purse together may spend."""
+
     @property
     def device(self) -> Literal["cpu", "cuda"]:
         """The torch device type of this profile."""
