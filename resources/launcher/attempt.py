@@ -22,7 +22,7 @@ POLL_S = 0.05
 GONE_POLLS = 5
 """A back end must say this often that a job is gone before its missing exit code is believed."""
 
-SETTLE_S = 5.0
+SETTLE_S = 2.0
 """Longest that a shared file system may take to show a result that was written on another machine."""
 
 MAX_REQUEUES = 50
@@ -90,7 +90,8 @@ class Attempt:
                 self.run.again()
                 handle = self._submit(env)
             code = self._wait(handle)
-        return self._judge(code)
+            self.launcher.release(handle)
+        return self._judge(code, handle)
 
     def _finished_unseen(self) -> JobResult | None:
         """A result that was written while nobody watched, if what it speaks of is still there."""
@@ -178,7 +179,7 @@ class Attempt:
                 return self.run.exit_code()
             time.sleep(POLL_S)
 
-    def _judge(self, code: int | None) -> JobResult | None:
+    def _judge(self, code: int | None, handle: str) -> JobResult | None:
         """The result; None when the walltime ended the job, which is then submitted again."""
         result = self._settled_result(code)
         if result is not None:
@@ -186,10 +187,15 @@ class Attempt:
         failure = self.run.failure()
         if failure is not None and failure.kind == "bad_input":
             raise BadInput(failure.message)
+        ending = "unknown" if code == 0 else self.launcher.ending(handle)
+        if ending == "cancelled":
+            raise JobError(f"job {handle} of {self.job.asset} was cancelled by somebody outside Dagster")
         if self.launcher.survives and self.run.stop.exists() and (failure is None or failure.kind == "interrupted"):
             return None
         if failure is not None:
             raise JobError(_told(self.job, failure))
+        if ending == "node":
+            raise JobLost(f"the node of job {handle} ({self.job.asset}) failed")
         raise self._unexplained(code)
 
     def _settled_result(self, code: int | None) -> JobResult | None:

@@ -11,16 +11,12 @@ from resources.sources import PROJECT
 WORKER = "resources.worker"
 
 
-def command(job: Job, run_dir: Path, python: str, rendezvous: str = "") -> tuple[str, ...]:
-    """What one node runs. `rendezvous`: `host:port` shared by the nodes of a job with several."""
+def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
+    """What every node runs. Several nodes meet where PET_RDZV_ENDPOINT says, which torchrun reads by itself."""
     per_node = max(1, job.processes // job.nodes)
     if job.processes == 1:
         return (python, "-m", WORKER, str(run_dir))
-    meeting = (
-        ("--nnodes", str(job.nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", rendezvous)
-        if job.nodes > 1
-        else ("--standalone",)
-    )
+    meeting = ("--nnodes", str(job.nodes), "--rdzv-backend", "c10d") if job.nodes > 1 else ("--standalone",)
     torchrun = ("-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0")
     return (python, *torchrun, "-m", WORKER, str(run_dir))
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from resources.errors import BadInput
 from resources.launcher.local import LocalLauncher
 from resources.launcher.protocol import Launcher
+from resources.launcher.slurm import SlurmLauncher
 from resources.section import Section
 from resources.sources import PROJECT
 
@@ -31,11 +32,19 @@ class Deployment(Section):
     """What one GPU offers to a process, GiB (H200 by torch's account: 139.8)."""
     lease_folder: Path = Path(tempfile.gettempdir()) / "lorascope-gpus"
     """Where `local` locks GPU indices; one folder per machine."""
+    gpu_type: str = "h200"
+    """The node's GPUs as Slurm names them; empty when it gives them no type."""
+    prefix: tuple[str, ...] = ()
+    """Put before every Slurm command: [ssh, login-node] when Slurm is not on this machine."""
+    options: tuple[str, ...] = ()
+    """Further arguments of sbatch, such as --partition=gpu or --account=me."""
     python: str = sys.executable
     """Interpreter with Lorascope on the node that runs the job."""
 
     def launcher(self) -> Launcher:
         """The back end."""
+        if self.backend == "slurm":
+            return SlurmLauncher(self.python, self.prefix, self.gpu_type, self.options)
         return LocalLauncher(self.gpus, self.lease_folder)
 
 

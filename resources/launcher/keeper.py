@@ -1,6 +1,7 @@
 """Stands between a job and the process that started it, and lets nothing of the job outlive either.
 
 Started by a back end, without site-packages: python -IS keeper.py PARENT GRACE_S RC STOP COMMAND...
+PARENT 0 is whoever started it; RC `-` is not written.
 """
 
 import ctypes
@@ -133,7 +134,7 @@ def main(arguments: list[str]) -> int:
                 continue
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     child = spawn(command)
-    code = watch(child, int(parent), stop, float(grace_s))
+    code = watch(child, int(parent) or os.getppid(), stop, float(grace_s))
     if rc != "-":
         write_code(rc, code)
     return code

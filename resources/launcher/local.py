@@ -13,7 +13,7 @@ from resources.keys import digest
 from resources.launcher import processes
 from resources.launcher.command import script
 from resources.launcher.leases import take
-from resources.launcher.protocol import GRACE_S, MARKER, Order
+from resources.launcher.protocol import GRACE_S, MARKER, Ending, Order
 from resources.launcher.rundir import RunDir
 
 PREFIX = "local:"
@@ -70,13 +70,17 @@ class LocalLauncher:
         """`running` until the keeper is gone."""
         child = self._children.get(handle)
         if child is not None and child.poll() is not None:
-            del self._children[handle]
+            self.release(handle)
             return ""
         return "running" if processes.exists(handle.rpartition(f":{PREFIX}")[0]) else ""
 
     def alive(self, handle: str) -> bool:
         """Whether the keeper, and so perhaps the job, is there."""
         return bool(self.status(handle))
+
+    def ending(self, handle: str) -> Ending:  # noqa: ARG002
+        """The kernel remembers nothing."""
+        return "unknown"
 
     def cancel(self, handle: str) -> None:
         """Tell the keeper to end the job, and do it ourselves if the keeper is gone or stuck."""
@@ -88,7 +92,13 @@ class LocalLauncher:
         while self.alive(handle) and time.monotonic() < deadline:
             time.sleep(0.02)
         processes.end(f"{PREFIX}{marker}")
-        self.status(handle)
+        self.release(handle)
+
+    def release(self, handle: str) -> None:
+        """Collect the keeper, which is about to exit."""
+        child = self._children.pop(handle, None)
+        if child is not None:
+            child.wait()
 
 
 def _marker(run_dir: Path) -> str:

@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 MARKER = "LORASCOPE_JOB"
 """Environment variable that every process of a job carries, so that none can hide from a scan of /proc."""
 
 GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL."""
+
+
+Ending = Literal["cancelled", "walltime", "node", "unknown"]
+"""Why a job is gone, if the back end knows: somebody's hand, its time, or its node."""
 
 
 class Busy(RuntimeError):
@@ -37,10 +41,15 @@ class Order:
 class Launcher(Protocol):
     """One back end."""
 
-    survives: bool
-    """Jobs outlive the process that submitted them, so that a retry can attach to them again."""
-    poll_s: float
-    """Seconds between two questions whether a job is alive."""
+    @property
+    def survives(self) -> bool:
+        """Jobs outlive the process that submitted them, so that a retry can attach to them again."""
+        ...
+
+    @property
+    def poll_s(self) -> float:
+        """Seconds between two questions whether a job is alive."""
+        ...
 
     def submit(self, order: Order) -> str:
         """Start or queue the job; its handle.
@@ -62,6 +71,14 @@ class Launcher(Protocol):
         """Whether the job is queued or runs."""
         ...
 
+    def ending(self, handle: str) -> Ending:
+        """Why a job is gone."""
+        ...
+
     def cancel(self, handle: str) -> None:
         """End every process of the job, SIGTERM first; returns when none is left."""
+        ...
+
+    def release(self, handle: str) -> None:
+        """The job has ended by itself: give back what this process still holds for it."""
         ...

@@ -1,5 +1,6 @@
 """Calls that jobs of the launcher's tests make: each ends in its own way."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -155,3 +156,20 @@ def vanish(*, play: PlayConfig, out: Path, scratch: Path) -> PlayMetrics:
         time.sleep(60)
     (out / "note.txt").write_text("second attempt")
     return PlayMetrics(number=2)
+
+
+def leave_without_result(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    os._exit(0)
+
+
+def truncate_result(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    (out / "note.txt").write_text("done")
+    result = Path(sys.argv[1]) / "result.json"
+    atexit.register(lambda: os.truncate(result, 20))
+    return PlayMetrics(number=0)
+
+
+def crash_at_exit(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    (out / "note.txt").write_text("done")
+    atexit.register(lambda: os.kill(os.getpid(), signal.SIGSEGV))
+    return PlayMetrics(number=7)

@@ -1,0 +1,172 @@
+"""Jobs in Slurm's queue: sbatch, srun on every node, torchrun within. They outlive whoever submitted them.
+
+Needs nothing but the five commands, so it also drives a login node: `prefix: [ssh, login-node]`, shared file system.
+"""
+
+import os
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass
+
+from resources.errors import BadInput
+from resources.keys import digest
+from resources.launcher.processes import KEEPER
+from resources.launcher.protocol import GRACE_S, MARKER, Busy, Ending, Order
+from resources.launcher.rundir import FAILURE, RunDir
+from resources.sources import PROJECT
+
+PREFIX = "slurm:"
+WARNING_S = 120
+"""Seconds before the end of the walltime at which the worker is told to save."""
+
+TRANSIENT = ("Socket timed out", "Unable to contact slurm", "Connection refused", "Zero Bytes were transmitted")
+"""Answers of a controller that is restarting or overloaded; the same question may work a moment later."""
+
+SSH_BROKE = 255
+ENDINGS: dict[str, Ending] = {
+    "CANCELLED": "cancelled",
+    "TIMEOUT": "walltime",
+    "PREEMPTED": "walltime",
+    "NODE_FAIL": "node",
+    "BOOT_FAIL": "node",
+}
+
+
+@dataclass(frozen=True)
+class SlurmLauncher:
+    """A handle is Slurm's job id."""
+
+    python: str
+    prefix: tuple[str, ...] = ()
+    gpu_type: str = "h200"
+    options: tuple[str, ...] = ()
+    """Further arguments of sbatch: --partition=..., --account=..., --mem=..."""
+    poll_s: float = 1.0
+    grace_s: float = GRACE_S
+    survives: bool = True
+
+    def submit(self, order: Order) -> str:
+        """Queue the job.
+
+        Raises:
+            Busy: when Slurm cannot be asked just now.
+            BadInput: when Slurm refuses the job.
+        """
+        run = RunDir(order.run_dir)
+        run.script.write_text(self._script(order))
+        done = self._ask(self.submission(order))
+        if done.returncode == 0:
+            return done.stdout.strip().partition(";")[0]
+        # The controller may have taken the job and failed to say so.
+        found = self.find(order)
+        if found is not None:
+            return found
+        if _is_transient(done):
+            raise Busy(f"Slurm does not answer: {done.stderr.strip()}")
+        raise BadInput(f"Slurm refused {order.name}: {done.stderr.strip()}; see compute.yaml")
+
+    def submission(self, order: Order) -> tuple[str, ...]:
+        """The sbatch command line."""
+        run = RunDir(order.run_dir)
+        gres = (f"--gres=gpu:{self.gpu_type}:{order.gpus}" if self.gpu_type else f"--gres=gpu:{order.gpus}",)
+        return (
+            "sbatch",
+            "--parsable",
+            f"--job-name={order.name}",
+            f"--comment={_marker(order)}",
+            f"--chdir={PROJECT}",
+            f"--output={run.stdout}",
+            f"--error={run.stderr}",
+            "--open-mode=append",
+            "--requeue",
+            f"--nodes={order.nodes}",
+            "--ntasks-per-node=1",
+            f"--cpus-per-task={order.cpus}",
+            *(gres if order.gpus else ()),
+            f"--time={order.minutes}",
+            f"--signal=USR1@{WARNING_S}",
+            *self.options,
+            str(run.script),
+        )
+
+    def _script(self, order: Order) -> str:
+        run = RunDir(order.run_dir)
+        exports = {**order.env, MARKER: _marker(order)}
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
+        stale = shlex.join(str(path) for path in (run.rc, run.stop, run.path / FAILURE))
+        keeper = (self.python, "-IS", str(KEEPER), "0", str(self.grace_s), "-", str(run.stop))
+        tasks = f"srun --nodes={order.nodes} --ntasks-per-node=1 --cpus-per-task={order.cpus} --kill-on-bad-exit=1"
+        return "\n".join(
+            [
+                "#!/bin/bash",
+                *lines,
+                'export PET_RDZV_ENDPOINT="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
+                ':$((20000 + SLURM_JOB_ID % 20000))"',
+                "export PET_RDZV_ID=$SLURM_JOB_ID",
+                "# Slurm starts a job anew after its node failed: what that attempt left behind is not ours.",
+                f"rm -f {stale}",
+                f"{tasks} {shlex.join((*keeper, *order.command))}",
+                "code=$?",
+                f"echo $code > {shlex.quote(str(run.rc) + '.tmp')}",
+                f"mv {shlex.quote(str(run.rc) + '.tmp')} {shlex.quote(str(run.rc))}",
+                "exit $code",
+                "",
+            ]
+        )
+
+    def find(self, order: Order) -> str | None:
+        """The job whose submission succeeded just before its submitter died."""
+        done = self._ask(("squeue", "--noheader", "--me", "--format=%i %k"))
+        wanted = _marker(order)
+        pairs = (line.partition(" ") for line in done.stdout.splitlines())
+        return next((job for job, _, comment in pairs if comment == wanted), None)
+
+    def status(self, handle: str) -> str:
+        """Slurm's state, and its reason while pending; a controller that does not answer has not lost the job."""
+        done = self._ask(("squeue", "--noheader", f"--jobs={handle}", "--format=%T %r"))
+        if done.returncode:
+            return "" if "Invalid job id" in done.stderr else "unknown: Slurm does not answer"
+        state, _, reason = done.stdout.strip().partition(" ")
+        return f"{state.lower()} ({reason})" if state == "PENDING" else state.lower()
+
+    def alive(self, handle: str) -> bool:
+        """Whether the job is queued or runs."""
+        return bool(self.status(handle))
+
+    def ending(self, handle: str) -> Ending:
+        """What Slurm remembers of a job that is gone; it forgets after MinJobAge."""
+        done = self._ask(("scontrol", "--oneliner", "show", "job", handle))
+        words = (word.partition("=") for word in done.stdout.split())
+        state = next((value for name, _, value in words if name == "JobState"), "")
+        return ENDINGS.get(state, "unknown")
+
+    def cancel(self, handle: str) -> None:
+        """scancel, and SIGKILL for what is left after the grace."""
+        self._ask(("scancel", handle))
+        began, killed = time.monotonic(), False
+        while self.alive(handle):
+            waited = time.monotonic() - began
+            if waited > self.grace_s + 4:
+                return
+            if waited > self.grace_s + 2 and not killed:
+                killed = True
+                self._ask(("scancel", "--signal=KILL", "--full", handle))
+            time.sleep(0.1)
+
+    def release(self, handle: str) -> None:
+        """Nothing is held on this side."""
+
+    def _ask(self, command: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
+        # A remote shell takes one string and splits it by itself.
+        line = (*self.prefix, shlex.join(command)) if self.prefix else command
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_")}
+        return subprocess.run(line, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
+
+
+def _marker(order: Order) -> str:
+    return PREFIX + digest("run_dir", str(order.run_dir.absolute()))
+
+
+def _is_transient(done: "subprocess.CompletedProcess[str]") -> bool:
+    return done.returncode == SSH_BROKE or any(text in done.stderr for text in TRANSIENT)

@@ -1,0 +1,89 @@
+"""Both back ends for every fault: processes of this machine, and a real Slurm."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from resources.compute import ComputeConfig
+from resources.job import Job
+from resources.launcher.attempt import Attempt, Ears
+from resources.launcher.deployment import Deployment
+from resources.launcher.processes import marked
+from resources.launcher.rundir import RunDir
+from tests.resources.launcher.slurm_cluster import Cluster, Unavailable, start
+
+VERBS = "tests.resources.launcher.verbs"
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running Slurm; `LORASCOPE_REQUIRE_SLURM` turns its absence into a failure."""
+    try:
+        cluster = start(tmp_path_factory.mktemp("slurm"))
+    except Unavailable as reason:
+        if os.environ.get("LORASCOPE_REQUIRE_SLURM"):
+            raise
+        pytest.skip(f"no Slurm here: {reason}")
+    os.environ["SLURM_CONF"] = str(cluster.conf)
+    yield cluster
+    del os.environ["SLURM_CONF"]
+    cluster.stop()
+
+
+@pytest.fixture(params=["local", pytest.param("slurm", marks=pytest.mark.slow)])
+def deployment(request: pytest.FixtureRequest, tmp_path: Path) -> Deployment:
+    """Each back end in turn, with eight GPUs to give."""
+    if request.param == "slurm":
+        request.getfixturevalue("slurm")
+    return Deployment(backend=request.param, gpus=8, lease_folder=tmp_path / "leases")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Deployment:
+    """This machine, as if it had eight GPUs."""
+    return Deployment(gpus=8, lease_folder=tmp_path / "leases")
+
+
+@pytest.fixture(autouse=True)
+def no_orphans() -> Iterator[None]:
+    """Every test leaves the process table as it found it."""
+    before = set(marked())
+    yield
+    assert set(marked()) <= before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def build_job(root: Path, verb: str, *, play: dict[str, object] | None = None, **shape: int) -> Job:
+    """A job that calls one of the play-acting verbs."""
+    return Job(
+        asset="notes",
+        key=verb,
+        call=f"{VERBS}:{verb}",
+        sections={"play": dict(play or {})},  # pyright: ignore[reportArgumentType]
+        inputs={},
+        out=root / "out",
+        scratch=root / "scratch",
+        artifact=f"{VERBS}:Note",
+        compute=ComputeConfig(profile="cpu"),
+        **shape,
+    )
+
+
+def build_attempt(job: Job, root: Path, deployment: Deployment, hear: Callable[[], None] = lambda: None) -> Attempt:
+    """An attempt that nobody but the test listens to."""
+    said: list[str] = []
+    return Attempt(job, RunDir(root / "run"), deployment.launcher(), deployment.python, Ears(hear, said.append, bool))

@@ -1,0 +1,174 @@
+"""A job from submission to result, on both back ends."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from resources.errors import BadInput
+from resources.launcher.attempt import JobError, JobLost, Relay
+from resources.launcher.deployment import Deployment
+from resources.launcher.processes import marked
+from resources.launcher.protocol import Order
+from resources.launcher.rundir import RunDir
+from tests.resources.launcher.conftest import build_attempt, build_job
+
+
+class Stopped(BaseException):
+    """Stands for the interrupt that Dagster raises in the main thread."""
+
+
+def test_result_holds_metrics_columns_cost_and_packages(tmp_path: Path, deployment: Deployment) -> None:
+    result = build_attempt(build_job(tmp_path, "succeed"), tmp_path, deployment).result({})
+    assert result.metrics == {"number": 3, "cost_usd": 0.25}
+    assert [(column.name, column.type) for column in result.columns] == [("text", "string"), ("length", "int32")]
+    assert result.cost_usd == 0.25
+    assert "pyarrow" in result.packages and "torch" not in result.packages
+    assert (tmp_path / "out" / "note.txt").read_text() == "hello"
+
+
+def test_an_error_carries_the_workers_own_traceback(tmp_path: Path, deployment: Deployment) -> None:
+    with pytest.raises(JobError, match=r"(?s)the answer is 3.*verbs\.py.*in fail.*ZeroDivisionError"):
+        build_attempt(build_job(tmp_path, "fail"), tmp_path, deployment).result({})
+
+
+def test_bad_input_arrives_as_its_one_sentence(tmp_path: Path, deployment: Deployment) -> None:
+    with pytest.raises(BadInput) as caught:
+        build_attempt(build_job(tmp_path, "refuse"), tmp_path, deployment).result({})
+    assert str(caught.value) == "play.text is 'hello': write something kinder"
+
+
+def test_a_section_that_does_not_fit_its_config_is_bad_input(tmp_path: Path, local: Deployment) -> None:
+    with pytest.raises(BadInput, match="section 'play' is not valid"):
+        build_attempt(build_job(tmp_path, "succeed", play={"number": -1}), tmp_path, local).result({})
+
+
+@pytest.mark.slow
+def test_all_ranks_finish_before_the_result_counts(tmp_path: Path, deployment: Deployment) -> None:
+    job = build_job(tmp_path, "count_ranks", processes=2)
+    assert build_attempt(job, tmp_path, deployment).result({}).metrics["number"] == 2
+    # Rank 1 writes the note half a second after rank 0 is done.
+    assert (tmp_path / "out" / "note.txt").read_text() == "written last"
+    stdout = (tmp_path / "run" / "stdout.log").read_text()
+    assert "stdout of rank 0" in stdout and "stdout of rank 1" in stdout
+    assert (tmp_path / "out" / "1.txt").read_text() == "1"
+
+
+@pytest.mark.slow
+def test_the_first_failing_rank_is_named_not_the_one_it_dragged_down(tmp_path: Path, deployment: Deployment) -> None:
+    with pytest.raises(JobError, match=r"(?s)failed on rank 1: rank 1 divides by zero.*Traceback"):
+        build_attempt(build_job(tmp_path, "fail_on_rank_1", processes=2), tmp_path, deployment).result({})
+
+
+@pytest.mark.slow
+def test_a_killed_rank_ends_the_job_and_its_signal_is_told(tmp_path: Path, deployment: Deployment) -> None:
+    with pytest.raises(JobError, match=r"(?s)exit code.*rank +: 1.*SIGKILL"):
+        build_attempt(build_job(tmp_path, "die_on_rank_1", processes=2), tmp_path, deployment).result({})
+
+
+def test_fifty_megabytes_of_output_pass_through_whole(
+    tmp_path: Path, deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = build_job(tmp_path, "chatter", play={"number": 50})
+    relay = Relay(RunDir(tmp_path / "run"))
+    build_attempt(job, tmp_path, deployment, relay.forward).result({})
+    assert len(capsys.readouterr().out) == 50_000_000
+
+
+@pytest.mark.parametrize(
+    ("verb", "message"),
+    [("leave_without_result", "left no result.json"), ("truncate_result", "left a damaged result.json")],
+)
+def test_without_a_whole_result_the_job_has_failed(
+    tmp_path: Path, deployment: Deployment, verb: str, message: str
+) -> None:
+    with pytest.raises(JobError, match=f"exit code 0 and {message}"):
+        build_attempt(build_job(tmp_path, verb), tmp_path, deployment).result({})
+
+
+def test_a_crash_after_the_result_was_written_is_no_failure(tmp_path: Path, deployment: Deployment) -> None:
+    assert build_attempt(build_job(tmp_path, "crash_at_exit"), tmp_path, deployment).result({}).metrics["number"] == 7
+
+
+def test_processes_that_a_job_forgot_end_with_it(tmp_path: Path, deployment: Deployment) -> None:
+    build_attempt(build_job(tmp_path, "forget_a_child"), tmp_path, deployment).result({})
+    _await(lambda: not list(marked()), 5)
+
+
+@pytest.mark.parametrize("moment", ["starting", "running"])
+def test_an_interrupt_ends_every_process_within_ten_seconds(
+    tmp_path: Path, deployment: Deployment, moment: str
+) -> None:
+    run = RunDir(tmp_path / "run")
+
+    def hear() -> None:
+        ready = run.stderr.exists() and "hanging" in run.stderr.read_text()
+        if ready or (moment == "starting" and run.handle()):
+            raise Stopped
+
+    attempt = build_attempt(build_job(tmp_path, "hang_with_stubborn_family"), tmp_path, deployment, hear)
+    with pytest.raises(Stopped):
+        attempt.result({})
+    assert not list(marked())
+
+
+def test_an_interrupt_while_the_job_finishes_loses_nothing(tmp_path: Path, deployment: Deployment) -> None:
+    """The result is there, the job is not yet gone: a later attempt takes the result and computes nothing."""
+    run = RunDir(tmp_path / "run")
+
+    def hear() -> None:
+        if run.result() is not None:
+            raise Stopped
+
+    job = build_job(tmp_path, "succeed")
+    with pytest.raises(Stopped):
+        build_attempt(job, tmp_path, deployment, hear).result({})
+    handle = run.handle()
+    assert build_attempt(job, tmp_path, deployment).result({}).metrics["number"] == 3
+    assert run.handle() == handle
+
+
+def test_a_result_is_not_taken_once_the_artifact_has_been_moved_away(tmp_path: Path, local: Deployment) -> None:
+    job = build_job(tmp_path, "succeed")
+    build_attempt(job, tmp_path, local).result({})
+    first = RunDir(tmp_path / "run").handle()
+    (tmp_path / "out").rename(tmp_path / "store")
+    build_attempt(job, tmp_path, local).result({})
+    assert RunDir(tmp_path / "run").handle() != first
+
+
+def test_a_full_disk_is_named_as_the_reason(tmp_path: Path, deployment: Deployment, small_disk: Path) -> None:
+    job = build_job(tmp_path, "chatter", play={"number": 3})
+    with pytest.raises(JobError, match="No space left on device"):
+        build_attempt(job, small_disk, deployment).result({})
+
+
+def test_a_job_whose_keeper_is_killed_is_lost_and_leaves_nothing(tmp_path: Path, local: Deployment) -> None:
+    with pytest.raises(JobLost, match="vanished without a result"):
+        build_attempt(build_job(tmp_path, "vanish"), tmp_path, local).result({})
+    assert not list(marked())
+
+
+def test_fifty_small_jobs_leave_no_process_descriptor_or_file(tmp_path: Path, local: Deployment) -> None:
+    launcher = local.launcher()
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    for index in range(50):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        run = RunDir(folder)
+        handle = launcher.submit(Order(("/bin/true",), {}, folder, "small"))
+        while run.exit_code() is None:
+            time.sleep(0.005)
+        launcher.release(handle)
+        assert run.exit_code() == 0
+        assert {file.name for file in folder.iterdir()} == {"job.sh", "rc", "stdout.log", "stderr.log"}
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    assert not list(marked())
+
+
+def _await(condition: Callable[[], bool], patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
