@@ -1,0 +1,54 @@
+"""Extraction and grading against tables written by hand: every rule of s1 and every known failure."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assets.benchmarks.extract import extract, last_boxed
+from assets.benchmarks.grade import grade_choice, grade_math, letter_of
+
+HERE = Path(__file__).parent
+MATH = yaml.safe_load((HERE / "math_cases.yaml").read_text())
+CHOICE = yaml.safe_load((HERE / "choice_cases.yaml").read_text())
+
+
+def test_the_tables_hold_at_least_120_cases() -> None:
+    assert len(MATH) + len(CHOICE) >= 120
+
+
+@pytest.mark.parametrize(("output", "gold", "text", "rule", "verdict"), MATH)
+def test_math_case(output: str, gold: str, text: str, rule: str, verdict: str) -> None:
+    found = extract(output)
+    assert (found.text, found.rule) == (text, rule)
+    assert grade_math(found, gold).correct is (verdict == "right")
+
+
+@pytest.mark.parametrize(("output", "gold", "choices", "letter", "as_s1", "strict"), CHOICE)
+def test_choice_case(output: str, gold: str, choices: list[str], letter: str, as_s1: str, strict: str) -> None:
+    found = extract(output)
+    assert (letter_of(found.text, tuple(choices)) or "none") == letter
+    grade = grade_choice(found, gold, tuple(choices))
+    assert grade.correct is (as_s1 == "right")
+    assert grade.strict is (strict == "right")
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="{}\\$"), max_size=40), st.text(max_size=40))
+def test_a_box_is_found_whatever_stands_before_it(inside: str, before: str) -> None:
+    before = before.replace("\\boxed ", "").replace("<|im_start|>", "")
+    assert last_boxed(before + "\\boxed{" + inside + "}") == inside or "\\boxed " in before
+
+
+@given(st.text(alphabet="\\boxed{}$ Answer:<|im_start|>\n1aA/^_", max_size=60))
+def test_no_output_makes_extraction_fail(output: str) -> None:
+    found = extract(output)
+    assert (found.rule == "empty") <= (found.text == "")
+    assert not found.text.startswith(" ")
+
+
+def test_a_box_beats_an_answer_line_and_both_beat_the_rest() -> None:
+    assert extract("Answer: 1 \\boxed{2}").rule == "boxed"
+    assert extract("so Answer: 1").rule == "answer"
+    assert extract("so 1").rule == "whole"

@@ -1,0 +1,209 @@
+"""Intervals and tests against scipy, definitions, and the paper's own counts."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from assets.benchmarks.published import CORRECT, QUESTIONS, RECOVERY, published
+from assets.benchmarks.records import pair_rows, recovery_rows, score_rows
+from assets.benchmarks.statistics import (
+    clustered_mean,
+    consistent,
+    mcnemar,
+    paired,
+    recovery,
+    resampled_means,
+    score_estimate,
+    wilson,
+)
+from assets.benchmarks.tables import consistency, shown_recovery, table_1, table_2
+
+
+def ones(correct: int, total: int) -> np.ndarray:
+    return np.array([1.0] * correct + [0.0] * (total - correct))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "printed"),
+    [
+        ("aime24_nofigures", (0.2333, 0.5000, 0.6000, 0.3667, 0.1333)),
+        ("openai_math", (0.8340, 0.9100, 0.9220, 0.9000, 0.8440)),
+        ("gpqa_diamond_openai", (0.4899, 0.5808, 0.5909, 0.5152, 0.5051)),
+    ],
+)
+def test_the_papers_counts_give_its_tables_to_rounding(benchmark: str, printed: tuple[float, ...]) -> None:
+    scores = [correct / QUESTIONS[benchmark] for correct in CORRECT[benchmark].values()]
+    assert [round(score, 4) for score in scores] == list(printed)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "tolerance"), [("aime24_nofigures", 5e-5), ("openai_math", 5e-5), ("gpqa_diamond_openai", 2e-3)]
+)
+def test_the_papers_counts_give_its_recovery(benchmark: str, tolerance: float) -> None:
+    base, lora, full = (CORRECT[benchmark][arm] for arm in ("base", "lora", "full_finetune"))
+    assert (lora - base) / (full - base) == pytest.approx(RECOVERY[benchmark], abs=tolerance)
+    total = QUESTIONS[benchmark]
+    found = recovery(ones(base, total), ones(lora, total), ones(full, total), 200, 0)
+    assert found is not None
+    assert found.value == pytest.approx((lora - base) / (full - base))
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "low", "high"),
+    [
+        (7, 30, 0.118, 0.409),
+        (15, 30, 0.332, 0.668),
+        (18, 30, 0.423, 0.754),
+        (417, 500, 0.799, 0.864),
+        (97, 198, 0.421, 0.559),
+    ],
+)
+def test_wilson_matches_the_worked_intervals(correct: int, total: int, low: float, high: float) -> None:
+    found = wilson(correct, total)
+    assert (round(found.low or 0, 3), round(found.high or 0, 3)) == (low, high)
+
+
+def test_wilson_solves_its_own_equation() -> None:
+    # The ends of Wilson's interval are the rates p with (k/n - p)^2 = z^2 p (1 - p) / n.
+    found = wilson(11, 30)
+    for end in (found.low, found.high):
+        assert end is not None
+        assert (11 / 30 - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / 30, rel=1e-5)
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), list(product([0, 1, 3, 8], repeat=2)))
+def test_mcnemar_is_the_exact_binomial_test(only_first: int, only_second: int) -> None:
+    n = only_first + only_second
+    by_hand = 1.0 if n == 0 else min(1.0, 2 * binom.cdf(min(only_first, only_second), n, 0.5))
+    assert mcnemar(only_first, only_second) == pytest.approx(by_hand)
+
+
+def test_mcnemar_of_the_papers_aime_gain_when_nothing_is_lost() -> None:
+    # base 7 and LoRA 15 of 30: eight discordant questions, all gained: 2 / 2^8.
+    assert mcnemar(0, 8) == pytest.approx(2 / 256)
+    assert round(mcnemar(1, 9), 3) == 0.021
+    assert round(mcnemar(3, 11), 3) == 0.057
+
+
+def test_paired_counts_discordant_questions_and_bounds_the_difference() -> None:
+    first, second = np.array([1.0, 1, 0, 0, 0]), np.array([1.0, 0, 1, 1, 0])
+    found = paired(first, second, 1, 2000, 0)
+    assert (found.only_first, found.only_second, found.difference.value) == (1, 2, pytest.approx(0.2))
+    assert found.p_value == 1.0
+    assert found.difference.low is not None and found.difference.low <= 0 <= (found.difference.high or 0)
+
+
+def test_paired_with_several_samples_has_no_mcnemar() -> None:
+    assert paired(np.array([0.5, 1.0]), np.array([1.0, 1.0]), 4, 200, 0).p_value is None
+
+
+def test_the_bootstrap_has_the_spread_of_the_mean() -> None:
+    values = np.random.default_rng(1).normal(size=400)
+    means = resampled_means(values, 4000, 0)
+    assert means.std() == pytest.approx(values.std() / math.sqrt(400), rel=0.05)
+
+
+def test_equal_seeds_draw_equal_questions() -> None:
+    values = np.arange(10.0)
+    assert np.allclose(resampled_means(values, 1500, 3) * 2, resampled_means(values * 2, 1500, 3))
+
+
+def test_recovery_of_an_adapter_equal_to_the_full_finetune_is_exactly_one() -> None:
+    # Resampling arms separately would give an interval here; paired resampling must not.
+    found = recovery(ones(20, 100), ones(80, 100), ones(80, 100), 500, 0)
+    assert found is not None
+    assert (found.value, found.low, found.high) == (1.0, pytest.approx(1.0), pytest.approx(1.0))
+
+
+def test_recovery_without_a_certain_gain_is_not_bounded() -> None:
+    base, full = np.array([1.0, 0] * 20), np.array([0.0, 1] * 19 + [1.0, 1.0])
+    found = recovery(base, full, full, 1000, 0)
+    assert found is not None
+    assert (found.low, found.high) == (None, None)
+    assert recovery(base, base, base, 100, 0) is None
+
+
+def test_avg_at_k_counts_questions_not_answers() -> None:
+    # Five questions, always right or always wrong: 100 samples each say no more than one.
+    means = np.array([1.0, 1, 1, 0, 0])
+    found = clustered_mean(means)
+    half = 2.776445 * means.std(ddof=1) / math.sqrt(5)
+    assert found.value == pytest.approx(0.6)
+    assert found.low == pytest.approx(max(0, 0.6 - half), abs=1e-5)
+    assert score_estimate(means, 100) == found
+    assert score_estimate(means, 1) == wilson(3, 5)
+
+
+def test_two_counts_are_consistent_unless_newcombes_interval_excludes_zero() -> None:
+    assert consistent((15, 30), (15, 30))
+    assert consistent((12, 30), (15, 30))
+    assert not consistent((3, 30), (15, 30))
+    # Newcombe (1998), table II: 56/70 against 48/80, method 10: [0.0524, 0.3339].
+    assert not consistent((56, 70), (48, 80))
+    # Same table: 9/10 against 3/10: [0.1705, 0.8090]; 5/56 against 0/29: [-0.0381, 0.1926].
+    assert not consistent((9, 10), (3, 10))
+    assert consistent((5, 56), (0, 29))
+
+
+def records(counts: dict[str, int], benchmark: str, total: int) -> list[dict]:
+    return [
+        {
+            "arm": arm,
+            "benchmark": benchmark,
+            "question_id": str(question),
+            "correct": question < correct,
+            "strict_correct": question < correct,
+            "truncated": False,
+            "rule": "boxed",
+            "tokens": 10,
+        }
+        for arm, correct in counts.items()
+        for question in range(total)
+    ]
+
+
+def test_tables_from_the_papers_own_counts_are_the_papers_tables() -> None:
+    rows = [row for name in CORRECT for row in records(CORRECT[name], name, QUESTIONS[name])]
+    scores, recoveries = score_rows(rows, 1), recovery_rows(rows, 500, 0)
+    first, second = table_1(scores, recoveries), table_2(scores)
+    assert [row["benchmark"] for row in first] == ["AIME'24 no figures", "MATH500", "GPQA-Diamond"]
+    assert first[0]["base"] == "0.233 [0.118, 0.409]"
+    assert first[0]["lora_paper"] == 0.5
+    assert first[0]["recovery"].startswith("72.7% [")
+    assert second[1]["mlp_ablated"].startswith("0.844 [")
+    assert second[1]["mlp_ablated_paper"] == 0.844
+    assert len(consistency(scores)) == 15
+    assert all(row["consistent"] for row in consistency(scores))
+
+
+def test_a_score_far_from_the_papers_is_called_inconsistent() -> None:
+    scores = score_rows(records({"base": 10}, "openai_math", 500), 1)
+    assert consistency(scores) == [
+        {"benchmark": "MATH500", "arm": "base", "ours": "10/500", "paper": "417/500", "consistent": False}
+    ]
+
+
+def test_recovery_is_never_shown_without_its_interval() -> None:
+    row = {"recovery": 0.5, "ci_low": 0.1, "ci_high": 1.2}
+    assert shown_recovery(row) == "50.0% [10.0%, 120.0%]"
+    assert "not bounded" in shown_recovery({**row, "ci_low": None, "ci_high": None})
+    assert shown_recovery({**row, "recovery": None}) == "no gain to recover"
+    assert shown_recovery(None) == "arm missing"
+
+
+def test_ungraded_answers_withhold_the_score_and_give_bounds() -> None:
+    rows = records({"base": 3, "lora": 4}, "openai_math", 10)
+    rows[5]["correct"] = None
+    base, lora = score_rows(rows, 1)
+    assert (base["score"], base["correct"], base["ungraded"], base["highest"]) == (None, 3, 1, 0.4)
+    assert lora["score"] == 0.4
+    assert table_1([base, lora], [])[0]["base"] == "0.300 to 0.400 (1 ungraded)"
+    assert pair_rows(rows, 1, 200, 0) == []
+
+
+def test_the_paper_reports_nothing_about_the_mini_world() -> None:
+    assert published("mini_hard", "base") is None
+    assert published("openai_math", "early_checkpoint") is None
