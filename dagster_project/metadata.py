@@ -1,7 +1,7 @@
 """What the Dagster UI shows of an artifact, read from its manifest alone so that a cache hit stays cheap."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -29,8 +29,9 @@ def _measured(metrics: Mapping[str, JsonValue]) -> dict[str, dg.MetadataValue]:
             shown[name] = dg.MetadataValue.int(value)
         elif isinstance(value, float):
             shown[name] = dg.MetadataValue.float(value)
-        elif _is_table(value):
-            shown[name] = _table(value)
+        elif isinstance(value, list) and 0 < len(value) <= LARGEST_CURVE:
+            rows = [row for row in value if isinstance(row, dict)]
+            shown[name] = table_metadata(rows) if rows else dg.MetadataValue.text(", ".join(map(str, value)))
     return shown
 
 
@@ -43,13 +44,9 @@ def _flat(metrics: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue]]:
             yield name, value
 
 
-def _is_table(value: JsonValue) -> bool:
-    return isinstance(value, list) and 0 < len(value) <= LARGEST_CURVE and all(isinstance(row, dict) for row in value)
-
-
-def _table(rows: JsonValue) -> dg.TableMetadataValue:
-    assert isinstance(rows, list)  # _is_table said so
-    return dg.MetadataValue.table([dg.TableRecord(_cells(row)) for row in rows if isinstance(row, dict)])
+def table_metadata(rows: Iterable[Mapping[str, JsonValue]]) -> dg.TableMetadataValue:
+    """Rows as a table of the UI."""
+    return dg.MetadataValue.table([dg.TableRecord(_cells(row)) for row in rows])
 
 
 def _cells(row: Mapping[str, JsonValue]) -> dict[str, str | int | float | bool | None]:
