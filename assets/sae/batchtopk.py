@@ -59,10 +59,14 @@ def measure_scale(sample_BD: torch.Tensor, mode: str) -> InputScale:
 def start_weights(config: SaeConfig, sample_BD: torch.Tensor, latents: int) -> Weights:
     """Random unit decoder rows, the encoder their copy, and the decoder bias (authors' and Gao et al.'s start).
 
-    `sample_BD` is scaled input; the numbers depend on `config.seed`, not on the device.
+    `sample_BD` is scaled input; the numbers depend on `config.seed`, not on the device. A column that never moves
+    starts at zero in every row: nothing would ever correct its random weights.
     """
     generator = torch.Generator().manual_seed(config.seed)
     W_dec_FD = torch.randn(latents, sample_BD.shape[1], generator=generator)
+    moves_D = (sample_BD != sample_BD[0]).any(dim=0)
+    if bool(moves_D.any()):
+        W_dec_FD *= moves_D.cpu()
     W_dec_FD /= W_dec_FD.norm(dim=1, keepdim=True)
     b_dec_D = geometric_median(sample_BD) if config.bias_start == "median" else torch.zeros_like(sample_BD[0])
     return Weights(

@@ -135,7 +135,7 @@ def _open(sae: SaeConfig, folder: Path) -> _Data:
 def _states(rows: Rows, most: int, device: str) -> Iterator[torch.Tensor]:
     for part in rows.in_order(most):
         for start in range(0, len(part), BLOCK):
-            yield torch.from_numpy(part[start : start + BLOCK]).to(device).float()
+            yield torch.from_numpy(part[start : start + BLOCK].astype(np.float32)).to(device)
 
 
 def _calibrated(sae: SaeConfig, data: _Data, fitted: Fitted, out: Path, device: str) -> Sae:
@@ -187,13 +187,14 @@ def _effect(
     dataset = S1kDataset.open(s1k_dataset)
     rollouts: list[Replayed] = []
     for r in data.split.evaluation[: sae.effect_rollouts].tolist():
-        state_TD = torch.from_numpy(data.shards.rollout(r).state_BC[: sae.effect_tokens]).to(device).float()
+        state = data.shards.rollout(r).state_BC[: sae.effect_tokens].astype(np.float32)
+        state_TD = torch.from_numpy(state).to(device)
         tokens = len(state_TD)
         rebuilt_TD = trained.decode(trained.encode(state_TD), tokens)
         rollouts.append(
             Replayed(
-                token_ids_T=torch.from_numpy(dataset.token_ids(r)[:tokens]).long().to(device),
-                counted_T=torch.from_numpy(dataset.loss_mask(r)[:tokens]).to(device),
+                token_ids_T=torch.from_numpy(dataset.token_ids(r)[:tokens].astype(np.int64)).to(device),
+                counted_T=torch.from_numpy(dataset.loss_mask(r)[:tokens].copy()).to(device),
                 rebuilt_TE=rebuilt_TD[:, data.entering],
             )
         )

@@ -1,0 +1,87 @@
+"""Every training token once per epoch, in an order set by the seed, whatever the window, and from any step on."""
+
+import numpy as np
+import pytest
+
+from assets.sae.shuffle import Order, rows_of, split_rollouts
+from resources.errors import BadInput
+from resources.shards import Shards
+from tests.shard_builders import build_shards
+
+ROLLOUTS = 11
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+    """Each token's state is (its rollout, its position)."""
+    states = {r: np.stack([np.full(20 + r, r), np.arange(20 + r)], axis=1).astype(np.float32) for r in range(ROLLOUTS)}
+    columns = ("L0.q_proj", "L0.k_proj")
+    return Shards.open(build_shards(tmp_path_factory.mktemp("n") / "s", states, columns, row_group_rows=17))
+
+
+def build_order(shards: Shards, window: int, batch: int = 8, seed: int = 0) -> Order:
+    ids = [shards.rollout_ids(i) for i in range(len(shards.row_groups()))]
+    training = np.array([r for r in range(ROLLOUTS) if r not in (2, 5)])
+    return Order(rows_of(shards, ids, training, np.arange(2)), batch, window, seed)
+
+
+def expected_tokens() -> list[tuple[float, float]]:
+    return sorted((float(r), float(p)) for r in range(ROLLOUTS) if r not in (2, 5) for p in range(20 + r))
+
+
+def as_tokens(batches: list[np.ndarray]) -> list[tuple[float, float]]:
+    return [(float(a), float(b)) for a, b in np.concatenate(batches)]
+
+
+@pytest.mark.parametrize("window", [1, 30, 100, 10_000])
+@pytest.mark.parametrize("batch", [1, 8, 50])
+def test_every_training_token_comes_once_per_epoch(numbered: Shards, window: int, batch: int) -> None:
+    order = build_order(numbered, window, batch)
+    per_epoch = order.batches_per_epoch
+    epochs = [list(order.batches(e * per_epoch, (e + 1) * per_epoch)) for e in range(2)]
+    for batches in epochs:
+        assert sorted(as_tokens(batches)) == expected_tokens()
+        sizes = [len(b) for b in batches]
+        assert max(sizes) - min(sizes) <= 1
+    assert batch == 50 or as_tokens(epochs[0]) != as_tokens(epochs[1])
+
+
+@pytest.mark.parametrize("window", [30, 10_000])
+def test_starting_at_any_step_gives_the_same_batches(numbered: Shards, window: int) -> None:
+    order = build_order(numbered, window)
+    whole = list(order.batches(0, 2 * order.batches_per_epoch + 3))
+    for start in (1, 7, order.batches_per_epoch, order.batches_per_epoch + 5):
+        for ours, theirs in zip(order.batches(start, len(whole)), whole[start:], strict=True):
+            assert np.array_equal(ours, theirs)
+
+
+def test_the_order_is_a_function_of_the_seed(numbered: Shards) -> None:
+    first, same, other = (as_tokens(list(build_order(numbered, 10_000, seed=seed).batches(0, 5))) for seed in (1, 1, 2))
+    assert first == same != other
+
+
+def test_one_window_mixes_tokens_of_the_whole_set(numbered: Shards) -> None:
+    order = build_order(numbered, 10_000)
+    rollouts = np.array([r for r, _ in as_tokens(list(order.batches(0, order.batches_per_epoch)))])
+    ranks = np.argsort(np.argsort(rollouts, kind="stable"), kind="stable")
+    correlation = np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]
+    assert abs(correlation) < 0.2
+
+
+def test_a_small_buffer_reads_no_more_than_its_size_and_one_row_group(numbered: Shards) -> None:
+    order = build_order(numbered, window=40)
+    for groups in order._windows(0):
+        assert order.rows.counts_G[groups].sum() <= 40 + 17
+
+
+def test_held_out_rollouts_are_disjoint_and_complete() -> None:
+    split = split_rollouts(np.repeat(np.arange(100) * 7, 3), 0.1, seed=3)
+    assert (len(split.training), len(split.calibration), len(split.evaluation)) == (90, 5, 5)
+    assert sorted([*split.training, *split.calibration, *split.evaluation]) == [7 * i for i in range(100)]
+    assert not np.array_equal(split.evaluation, split_rollouts(np.arange(100) * 7, 0.1, seed=4).evaluation)
+
+
+def test_a_split_needs_three_rollouts() -> None:
+    assert len(split_rollouts(np.arange(3), 0.05, 0).training) == 1
+    with pytest.raises(BadInput, match="hold 2 rollouts"):
+        split_rollouts(np.arange(2), 0.05, 0)

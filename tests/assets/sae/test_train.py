@@ -1,0 +1,181 @@
+"""The whole training: quality on data with known structure, resuming, and every kind of bad input."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from assets.sae.artifact import WEIGHTS_FILE, Sae
+from assets.sae.config import SaeConfig
+from assets.sae.train import SaeMetrics
+from resources.errors import BadInput
+from resources.progress import Progress
+from resources.shards import Shards
+from tests.assets.sae.conftest import COMPONENTS, SMALL, run_train, sparse_states
+from tests.shard_builders import build_shards
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "out" / WEIGHTS_FILE)
+
+
+def test_it_explains_held_out_states_that_are_sparse_sums(trained: tuple[SaeMetrics, Path]) -> None:
+    metrics, _ = trained
+    assert metrics.held_out.fvu < 0.3
+    assert metrics.held_out.tokens == 6 * 200
+    assert metrics.training_tokens == 48 * 200
+    assert metrics.steps == 6 * round(48 * 200 / 256)
+
+
+def test_held_out_l0_is_near_k(trained: tuple[SaeMetrics, Path]) -> None:
+    metrics, _ = trained
+    assert abs(metrics.l0_error) < 0.05
+    assert metrics.l0_error == pytest.approx(metrics.held_out.l0 / SMALL.k - 1)
+
+
+def test_baselines_have_the_same_budget_and_training_pays(trained: tuple[SaeMetrics, Path]) -> None:
+    rows = {str(row["dictionary"]): row for row in trained[0].baselines}
+    assert list(rows) == ["batchtopk", "topk", "jumprelu", "pca", "random"]
+    for name in ("batchtopk", "topk", "jumprelu"):
+        assert float(rows[name]["fvu"]) < 0.6 * float(rows["pca"]["fvu"])
+    assert float(rows["topk"]["fvu"]) < float(rows["random"]["fvu"])
+    for name in ("pca", "random"):
+        assert rows[name]["l0"] == SMALL.k
+    for name in ("topk", "jumprelu"):
+        assert float(rows[name]["l0"]) == pytest.approx(SMALL.k, rel=0.1)
+
+
+def test_the_loss_curve_falls_and_ends_at_the_last_step(trained: tuple[SaeMetrics, Path]) -> None:
+    curve = trained[0].loss_curve
+    assert curve[-1]["step"] == trained[0].steps
+    assert curve[-1]["fvu"] < 0.3 * curve[0]["fvu"]
+
+
+def test_the_authors_recipe_trains_too(sparse_shards: Path, tmp_path: Path) -> None:
+    config = SaeConfig(**{**SMALL.model_dump(exclude_unset=True), "preset": "authors"})
+    assert (config.decoder, config.activation, config.decay_fraction) == ("free", "identity", 0.0)
+    metrics = run_train(config, sparse_shards, tmp_path)
+    assert metrics.held_out.fvu < 0.4
+    assert abs(metrics.l0_error) < 0.05
+
+
+class Killed(RuntimeError):
+    """Stands for a kill."""
+
+
+def killing(at_step: int) -> Progress:
+    def emit(line: str) -> None:
+        if line.startswith(f"SAE step {at_step}/"):
+            raise Killed
+
+    return Progress(emit, interval_s=0.0)
+
+
+@pytest.mark.parametrize("preset", ["default", "authors"])
+def test_a_killed_training_resumes_to_the_same_bits(preset: str, sparse_shards: Path, tmp_path: Path) -> None:
+    config = SaeConfig(
+        **{**SMALL.model_dump(exclude_unset=True), "preset": preset, "epochs": 2.5, "checkpoint_steps": 7}
+    )
+    run_train(config, sparse_shards, tmp_path / "straight")
+    for step in (5, 23, 60):
+        with pytest.raises(Killed):
+            run_train(config, sparse_shards, tmp_path / "killed", killing(step))
+    lines: list[str] = []
+    resumed = run_train(config, sparse_shards, tmp_path / "killed", Progress(lines.append))
+    assert "SAE step: going on from step 56" in lines
+    straight, killed = weights_of(tmp_path / "straight"), weights_of(tmp_path / "killed")
+    for name, tensor in straight.items():
+        assert torch.equal(tensor, killed[name]), name
+    assert resumed.loss_curve[-1]["step"] == resumed.steps
+
+
+def test_the_seed_sets_the_result(sparse_shards: Path, tmp_path: Path) -> None:
+    short = SMALL.model_copy(update={"epochs": 0.3})
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run_train(short.model_copy(update={"seed": seed}), sparse_shards, tmp_path / name)
+    first, same, other = (weights_of(tmp_path / name)["W_enc"] for name in "abc")
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_chosen_components_train_alone_in_an_sae_of_full_width(sparse_shards: Path, tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"projections": ("up_proj", "down_proj"), "k": 2, "epochs": 1})
+    metrics = run_train(config, sparse_shards, tmp_path)
+    assert (metrics.d_in, metrics.d_sae) == (4, 16)
+    sae = Sae.open(tmp_path / "out")
+    assert sae.d_in == COMPONENTS
+    entering = [i for i, column in enumerate(sae.columns) if column.split(".")[1] in ("up_proj", "down_proj")]
+    others = [i for i in range(COMPONENTS) if i not in entering]
+    assert sae.W_enc_DF[others].abs().max() == 0 == sae.W_dec_FD[:, others].abs().max()
+    state = torch.randn(50, COMPONENTS)
+    moved = state.clone()
+    moved[:, others] += 100
+    assert torch.equal(sae.encode(state).value_N, sae.encode(moved).value_N)
+
+
+def test_a_column_that_never_moves_is_kept_and_reported(tmp_path: Path) -> None:
+    states = sparse_states(12, 100)
+    for state in states.values():
+        state[:, 4] = 0
+    metrics = run_train(SMALL, build_shards(tmp_path / "shards", states), tmp_path)
+    assert metrics.constant_columns == ["L0.gate_proj"]
+    assert metrics.d_in == COMPONENTS
+    assert np.isfinite(metrics.held_out.fvu)
+    sae = Sae.open(tmp_path / "out")
+    state = torch.from_numpy(states[0]).float()
+    assert sae.decode(sae.encode(state), len(state))[:, 4].abs().max() < 0.05
+
+
+def test_nan_is_named_with_its_place(tmp_path: Path) -> None:
+    states = sparse_states(12, 100)
+    states[21][37, 2] = np.nan
+    shards = build_shards(tmp_path / "shards", states)
+    with pytest.raises(BadInput, match=r"state of L0\.v_proj at rollout 21, position 37 is nan"):
+        run_train(SMALL.model_copy(update={"seed": seed_training_on(21, shards)}), shards, tmp_path)
+
+
+def seed_training_on(rollout: int, shards: Path) -> int:
+    from assets.sae.shuffle import split_rollouts
+
+    ids = np.unique(
+        [r for group in Shards.open(shards).row_groups() for r in (group.first_rollout, group.last_rollout)]
+    )
+    return next(seed for seed in range(50) if rollout in split_rollouts(ids, 0.2, seed).training)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"d_in": 448}, "sae.d_in is 448, but the activation shards have 14 columns"),
+        ({"k": 56}, "sae.k is 56 but the dictionary has 56 latents"),
+        ({"batch_tokens": 100_000}, "9600 training tokens are fewer than sae.batch_tokens = 100000"),
+        ({"layers": (7,)}, "leave none of the 14 components"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_shards_is_refused(
+    change: dict[str, object], message: str, sparse_shards: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        run_train(SMALL.model_copy(update=change), sparse_shards, tmp_path)
+
+
+def test_shards_from_two_adapters_are_refused(tmp_path: Path) -> None:
+    states = sparse_states(8, 50)
+    folder = build_shards(tmp_path / "a", states)
+    other = build_shards(tmp_path / "b", states, fingerprint="another adapter")
+    (folder / "shard-00001.parquet").write_bytes((other / "shard-00001.parquet").read_bytes())
+    with pytest.raises(BadInput, match="from another adapter"):
+        run_train(SMALL, folder, tmp_path)
+
+
+def test_an_unknown_projection_is_refused_when_the_config_is_read() -> None:
+    with pytest.raises(ValueError, match="gate is none of q_proj"):
+        SaeConfig(projections=("gate",))
+
+
+def test_a_preset_fills_only_what_is_not_written() -> None:
+    config = SaeConfig(preset="authors", decoder="unit")
+    assert (config.decoder, config.center) == ("unit", False)
+    assert SaeConfig(**config.model_dump()) == config
