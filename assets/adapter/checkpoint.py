@@ -1,0 +1,104 @@
+"""Checkpoints of a running training: safetensors and JSON, written beside and renamed, so none is ever half there.
+
+A run draws nothing at random after its first step (no dropout; the order of rollouts comes from seed and epoch), so
+weights, AdamW's moments and the step number are the whole state.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
+
+from assets.adapter.parallel import Processes
+
+_STATE = "state.json"
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Checkpoints:
+    """The checkpoints below one folder; only the newest is kept."""
+
+    def __init__(self, folder: Path, processes: Processes, num_shards: int) -> None:
+        """`num_shards`: files per checkpoint; 1 when every process holds everything."""
+        self._folder = folder
+        self._processes = processes
+        self._num_shards = num_shards
+
+    def save(
+        self,
+        curve: list[dict[str, float]],
+        parameters: dict[str, torch.nn.Parameter],
+        optimiser: torch.optim.Optimizer,
+    ) -> None:
+        """Keep the state after `len(curve)` steps."""
+        done = self._folder / f"step-{len(curve):08d}"
+        part = done.with_suffix(".part")
+        if self._processes.first:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        self._processes.wait()
+        if self._processes.rank < self._num_shards:
+            save_file(_tensors(parameters, optimiser), part / self._file)
+        self._processes.wait()
+        if self._processes.first:
+            (part / _STATE).write_text(json.dumps({"shards": self._num_shards, "curve": curve}))
+            part.replace(done)
+            for old in self._folder.glob("step-*"):
+                if old != done:
+                    shutil.rmtree(old)
+        self._processes.wait()
+
+    def resume(
+        self, parameters: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer
+    ) -> list[dict[str, float]]:
+        """Take up the newest checkpoint; returns its curve, empty when there is none for this number of shards."""
+        found = sorted(path for path in self._folder.glob("step-*") if path.suffix != ".part")
+        if not found:
+            return []
+        state = json.loads((found[-1] / _STATE).read_text())
+        if state["shards"] != self._num_shards:
+            return []
+        tensors = load_file(found[-1] / self._file)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                _local(parameter).copy_(tensors[f"weight/{name}"])
+                moments = {moment: tensors[f"{moment}/{name}"] for moment in _MOMENTS}
+                optimiser.state[parameter] = {
+                    moment: tensor.to(parameter.device) if moment == "step" else _like(parameter, tensor)
+                    for moment, tensor in moments.items()
+                }
+        return state["curve"]
+
+    @property
+    def _file(self) -> str:
+        return f"shard-{self._processes.rank if self._num_shards > 1 else 0:05d}.safetensors"
+
+
+def _tensors(parameters: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    tensors = {f"weight/{name}": _local(parameter) for name, parameter in parameters.items()}
+    for name, parameter in parameters.items():
+        tensors |= {f"{moment}/{name}": _local(optimiser.state[parameter][moment]) for moment in _MOMENTS}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _like(parameter: torch.Tensor, local: torch.Tensor) -> torch.Tensor:
+    """`local` as this process's part of a tensor laid out as `parameter`."""
+    local = local.to(parameter.device)
+    if not isinstance(parameter, DTensor):
+        return local
+    return DTensor.from_local(
+        local,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )

@@ -1,0 +1,129 @@
+"""Many processes, one training: whole replicas for the adapter, sharded weights for the full finetune.
+
+A process takes part when torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK) says so; alone it needs none of it.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+import torch.distributed as dist
+
+if TYPE_CHECKING:
+    from assets.adapter.objective import RolloutLoss
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among its fellows."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def summed(self, value: float) -> float:
+        """The sum of every process's value, in double precision."""
+        if self.count == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.item()
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: str, *, needs_group: bool) -> Iterator[Processes]:
+    """The processes of this job; `needs_group`: even a single one forms a process group (sharding asks for it)."""
+    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    place = torch.device("cpu")
+    if device == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(place)
+    opens = (count > 1 or needs_group) and not dist.is_initialized()
+    if opens:
+        backend = "gloo" if device == "cpu" else "nccl"
+        store = dist.HashStore() if count == 1 else None  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(backend, rank=rank, world_size=count, store=store)
+    try:
+        yield Processes(rank, count, place)
+    finally:
+        if opens:
+            dist.destroy_process_group()
+
+
+class Strategy(Protocol):
+    """How gradients of all processes come together."""
+
+    loss_factor: float
+    """What a process multiplies its loss by before the backward pass."""
+    skips_nothing: bool
+    """Whether a process must compute as many passes as the others."""
+    num_shards: int
+    """Files of one checkpoint."""
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Make every gradient the sum over processes."""
+
+
+class Replicas:
+    """Every process holds all trainable weights; one flat all-reduce per step (an adapter's gradients are small)."""
+
+    loss_factor = 1.0
+    skips_nothing = False
+    num_shards = 1
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Flatten, add up, write back; a process without rollouts in this step adds zeros."""
+        if self._processes.count == 1:
+            return
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        for grad, summed in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+            grad.copy_(summed.view_as(grad))
+
+
+class Shards:
+    """FSDP2: every layer's weights, gradients and optimiser state are divided among the processes."""
+
+    skips_nothing = True
+
+    def __init__(self, processes: Processes) -> None:
+        self.loss_factor = float(processes.count)  # FSDP2 averages gradients; the loss is a sum
+        self.num_shards = processes.count
+        self._processes = processes
+
+    def shard(self, objective: "RolloutLoss", precision: torch.dtype) -> None:
+        """Divide the weights as float32 masters; gather and compute in `precision`, add gradients in float32.
+
+        Each layer moves to this process's device before it is divided, so the device never holds the whole model.
+        """
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+        mesh = init_device_mesh(self._processes.device.type, (self._processes.count,))
+        policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32)
+        for layer in objective.base.model.layers:
+            fully_shard(layer.float(), mesh=mesh, mp_policy=policy)
+        fully_shard(objective.float(), mesh=mesh, mp_policy=policy)
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Nothing: the backward pass has scattered the sums already."""

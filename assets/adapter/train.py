@@ -1,0 +1,237 @@
+"""The two verbs of the room: train the adapter, train all weights; or take either from where it was published."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from assets.adapter.artifact import component_norms
+from assets.adapter.checkpoint import Checkpoints
+from assets.adapter.config import TRAIN, FullFinetuneConfig, LoraConfig, TrainingConfig
+from assets.adapter.examples import Examples
+from assets.adapter.flops import peak_flops, training_work
+from assets.adapter.loop import CurveRow, Run, train
+from assets.adapter.lora_model import wear_adapter, write_adapter
+from assets.adapter.objective import RolloutLoss
+from assets.adapter.parallel import Processes, Replicas, Shards, Strategy, joined
+from assets.adapter.plan import plan_steps
+from assets.adapter.published import take_adapter, take_model
+from assets.adapter.telemetry import Telemetry
+from assets.dataset.artifact import S1kDataset
+from resources.adapters import Adapter
+from resources.compute import ComputeConfig
+from resources.models import ModelConfig, load_base, load_tokenizer
+from resources.progress import Progress
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+CURVE_POINTS = 500
+"""Most rows of the loss curve in the manifest; the artifact holds all of them."""
+
+
+class TrainingMetrics(BaseModel):
+    """What a training did; of a published checkpoint only what can be read from its files."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    """`train`, or where the checkpoint was published."""
+    steps: int = 0
+    first_loss: float | None = None
+    """Mean over the assistant's tokens of the first batch."""
+    final_loss: float | None = None
+    """The same of the last batch."""
+    last_epoch_loss: float | None = None
+    """Mean over the batches of the last epoch."""
+    tokens: int = 0
+    """Computed in all epochs, prompts included."""
+    truncated_tokens: int = 0
+    """Left out of each epoch by the block size."""
+    trainable_parameters: int = 0
+    parameters: int = 0
+    """Of base model and adapter."""
+    trainable_share: float = 0.0
+    tokens_per_second: float | None = None
+    mfu: float | None = None
+    """Of the FLOP that the mathematics needs; recomputation earns nothing."""
+    loss_curve: list[dict[str, float]] = []
+    component_norms: list[dict[str, str | int | float]] = []
+
+
+def train_lora(
+    *,
+    model: ModelConfig,
+    lora: LoraConfig,
+    s1k_dataset: Path,
+    out: Path,
+    scratch: Path,
+    progress: Progress,
+    compute: ComputeConfig,
+) -> TrainingMetrics:
+    """Fill `out` with a PEFT adapter (paper, section 2.1).
+
+    Raises:
+        BadInput: for a config that does not fit the model, and for a loss that is not finite.
+    """
+    with joined(compute.device, needs_group=False) as processes:
+        if lora.source != TRAIN:
+            return _published_adapter(lora, model, out, processes)
+        adapted = wear_adapter(load_base(model, processes.device), lora, model.name)
+        objective = RolloutLoss(adapted, processes.device, compute.recomputed_layers, autocast=None)
+        run = _run(objective, lora, model, s1k_dataset, scratch, progress, compute, processes, Replicas(processes))
+        curve = _trained(run, out, "LoRA")
+        if processes.first:
+            write_adapter(adapted, out)
+        norms = component_norms(Adapter.open(out)) if processes.first else []
+        return _metrics(run, curve, adapted).model_copy(update={"component_norms": norms})
+
+
+def train_full(
+    *,
+    model: ModelConfig,
+    full_finetune: FullFinetuneConfig,
+    s1k_dataset: Path,
+    out: Path,
+    scratch: Path,
+    progress: Progress,
+    compute: ComputeConfig,
+) -> TrainingMetrics:
+    """Fill `out` with a finetuned model in the base model's precision; trained from float32 masters (s1).
+
+    On GPUs the weights are sharded; on CPU processes each holds all of a model small enough for a CPU.
+
+    Raises:
+        BadInput: for a config that does not fit the model, and for a loss that is not finite.
+    """
+    sharded = compute.device == "cuda"
+    with joined(compute.device, needs_group=sharded) as processes:
+        if full_finetune.source != TRAIN:
+            return _published_model(full_finetune, model, out, processes)
+        return finetune(model, full_finetune, s1k_dataset, out, scratch, progress, compute, processes, sharded=sharded)
+
+
+def finetune(
+    model: ModelConfig,
+    training: FullFinetuneConfig,
+    s1k_dataset: Path,
+    out: Path,
+    scratch: Path,
+    progress: Progress,
+    compute: ComputeConfig,
+    processes: Processes,
+    *,
+    sharded: bool,
+) -> TrainingMetrics:
+    """Train all weights, sharded or replicated, and write the model's folder."""
+    precision = getattr(torch, model.dtype)
+    base = load_base(model, "cpu" if sharded else processes.device).requires_grad_(True)
+    autocast = None if sharded or precision == torch.float32 else precision
+    objective = RolloutLoss(base, processes.device, compute.recomputed_layers, autocast)
+    strategy: Strategy
+    if sharded:
+        strategy = Shards(processes)
+        strategy.shard(objective, precision)
+    else:
+        base.float()
+        strategy = Replicas(processes)
+    run = _run(objective, training, model, s1k_dataset, scratch, progress, compute, processes, strategy)
+    curve = _trained(run, out, "full finetune")
+    _write_model(base, precision, model, out, processes, sharded=sharded)
+    return _metrics(run, curve, base)
+
+
+def _run(
+    objective: RolloutLoss,
+    training: TrainingConfig,
+    model: ModelConfig,
+    s1k_dataset: Path,
+    scratch: Path,
+    progress: Progress,
+    compute: ComputeConfig,
+    processes: Processes,
+    strategy: Strategy,
+) -> Run:
+    architecture: PretrainedConfig = objective.base.config
+    work = training_work(architecture, trains_weights=isinstance(training, FullFinetuneConfig))
+    peak = peak_flops(processes.device, getattr(torch, model.dtype)) * processes.count
+    return Run(
+        objective=objective,
+        parameters={name: p for name, p in objective.named_parameters() if p.requires_grad},
+        examples=Examples(S1kDataset.open(s1k_dataset), training.block_size),
+        training=training,
+        compute=compute,
+        processes=processes,
+        strategy=strategy,
+        checkpoints=Checkpoints(scratch / "checkpoints", processes, strategy.num_shards),
+        telemetry=Telemetry(progress, scratch, work, peak, speaks=processes.first),
+    )
+
+
+def _trained(run: Run, out: Path, title: str) -> list[CurveRow]:
+    curve = train(run, plan_steps(tuple(run.examples.lengths), run.training))
+    run.telemetry.close(curve, out, title)
+    return curve
+
+
+def _write_model(
+    base: "PreTrainedModel",
+    precision: torch.dtype,
+    model: ModelConfig,
+    out: Path,
+    processes: Processes,
+    *,
+    sharded: bool,
+) -> None:
+    """transformers' files in the base model's precision, with the tokenizer beside them."""
+    if sharded:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        state = get_model_state_dict(base, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    else:
+        state = base.state_dict()
+    if processes.first:
+        base.config.dtype = precision
+        rounded = {name: tensor.to(precision) for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+        base.save_pretrained(out, state_dict=rounded)
+        load_tokenizer(model).save_pretrained(out)
+    processes.wait()
+
+
+def _metrics(run: Run, curve: list[CurveRow], model: torch.nn.Module) -> TrainingMetrics:
+    last = [row["loss"] for row in curve if row["epoch"] == curve[-1]["epoch"]]
+    trainable = sum(p.numel() for p in run.parameters.values())
+    everything = sum(p.numel() for p in model.parameters())
+    thinned = curve[:: max(1, len(curve) // CURVE_POINTS)]
+    return TrainingMetrics(
+        source=TRAIN,
+        steps=len(curve),
+        first_loss=curve[0]["loss"],
+        final_loss=curve[-1]["loss"],
+        last_epoch_loss=sum(last) / len(last),
+        tokens=int(curve[-1]["tokens"]),
+        truncated_tokens=run.examples.truncated_tokens,
+        trainable_parameters=trainable,
+        parameters=everything,
+        trainable_share=trainable / everything,
+        tokens_per_second=run.telemetry.tokens_per_second,
+        mfu=run.telemetry.mfu,
+        loss_curve=thinned,
+    )
+
+
+def _published_adapter(lora: LoraConfig, model: ModelConfig, out: Path, processes: Processes) -> TrainingMetrics:
+    if not processes.first:
+        return TrainingMetrics(source=lora.source)
+    adapter = take_adapter(lora.source, lora.revision, model, out)
+    size = sum(a.numel() for a in adapter.A.values()) + sum(b.numel() for b in adapter.B.values())
+    return TrainingMetrics(source=lora.source, trainable_parameters=size, component_norms=component_norms(adapter))
+
+
+def _published_model(
+    full_finetune: FullFinetuneConfig, model: ModelConfig, out: Path, processes: Processes
+) -> TrainingMetrics:
+    if processes.first:
+        take_model(full_finetune.source, full_finetune.revision, model, out)
+    return TrainingMetrics(source=full_finetune.source)
