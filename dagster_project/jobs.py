@@ -3,7 +3,6 @@
 import dagster as dg
 
 from dagster_project.experiment import Experiments
-from dagster_project.materialize import EXPERIMENTS
 from dagster_project.rooms import STAGES
 from dagster_project.upkeep import collect_garbage, verify_store
 from resources.errors import BadInput
@@ -46,6 +45,5 @@ def verify() -> None:
 whole_paper = dg.define_asset_job(
     "whole_paper",
     selection=dg.AssetSelection.assets(*(stage.asset for stage in STAGES)),
-    partitions_def=EXPERIMENTS,
     description="Every asset of one experiment; what is in the store already is taken from there.",
 )

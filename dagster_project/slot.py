@@ -26,7 +26,7 @@ def slot(context: dg.AssetExecutionContext, poll_s: float = POLL_S) -> Iterator[
     if not storage.supports_global_concurrency_limits:
         yield
         return
-    step = context.op_execution_context.op_handle.to_string()
+    step = str(context.op_execution_context.op_handle)
     _ensure_limit(context.instance)
     context.instance.add_run_tags(run.run_id, {HOLDER_TAG: f"{socket.gethostname()}/{identity(os.getpid())}"})
     told: list[str] = []

@@ -1,4 +1,4 @@
-"""How long work tells its user where it stands: a line at most every second, with rate and time left."""
+"""How long work tells its user where it stands: a line at most every two seconds, with rate and time left."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ class Progress:
     """Speaks through `emit`; made by the worker (Dagster run log) or by a test or notebook (any function)."""
 
     def __init__(
-        self, emit: Callable[[str], None], interval_s: float = 1.0, stop: Callable[[], bool] = lambda: False
+        self, emit: Callable[[str], None], interval_s: float = 2.0, stop: Callable[[], bool] = lambda: False
     ) -> None:
         """`interval_s`: least seconds between two lines of `step`; `stop`: whether the node wants the job to end."""
         self._emit = emit

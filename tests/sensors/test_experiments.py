@@ -1,0 +1,118 @@
+"""Experiment files become partitions and observations within one tick, and a bad file stops nobody else."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_project.definitions import defs
+from dagster_project.experiment import Experiments
+from dagster_project.rooms import SECTIONS
+from resources.errors import BadInput
+from sensors.experiments import PER_TICK, experiments
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An experiments folder that the sensor reads."""
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    monkeypatch.setenv("LORASCOPE_EXPERIMENTS", str(folder))
+    monkeypatch.setenv("LORASCOPE_HOME", str(tmp_path / "home"))
+    return folder
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
+
+
+def tick(instance: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult | dg.SkipReason:
+    with dg.build_sensor_context(instance=instance, cursor=cursor, definitions=defs) as context:
+        result = experiments(context)
+        assert isinstance(result, dg.SensorResult | dg.SkipReason)
+        return result
+
+
+def observed(result: dg.SensorResult | dg.SkipReason) -> dict[str, str]:
+    """Section -> data version."""
+    assert isinstance(result, dg.SensorResult)
+    return {event.asset_key.path[-1]: event.tags["dagster/data_version"] for event in result.asset_events}
+
+
+def test_a_new_file_is_registered_and_every_section_observed_in_one_tick(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    (folder / "one.yaml").write_text("sae:\n  k: 4\n")
+    result = tick(instance, None)
+    assert isinstance(result, dg.SensorResult)
+    assert result.dynamic_partitions_requests is not None
+    assert [request.partition_keys for request in result.dynamic_partitions_requests] == [["one"]]
+    assert observed(result) == Experiments(folder).load("one").versions
+    assert set(observed(result)) == set(SECTIONS)
+    assert not result.run_requests
+
+
+def test_an_unchanged_folder_gives_a_skip_and_an_edit_only_new_versions_where_it_touches(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    (folder / "one.yaml").write_text("sae:\n  k: 4\n")
+    first = tick(instance, None)
+    assert isinstance(first, dg.SensorResult)
+    assert isinstance(tick(instance, first.cursor), dg.SkipReason)
+    (folder / "one.yaml").write_text("sae:\n  k: 8 # edited\n")
+    second = tick(instance, first.cursor)
+    before, after = observed(first), observed(second)
+    assert {name for name in after if after[name] != before[name]} == {"sae"}
+
+
+def test_editing_a_parent_observes_its_children_too(folder: Path, instance: dg.DagsterInstance) -> None:
+    (folder / "a.yaml").write_text("sae:\n  k: 4\n")
+    (folder / "b.yaml").write_text("extends: a\n")
+    first = tick(instance, None)
+    assert isinstance(first, dg.SensorResult)
+    (folder / "a.yaml").write_text("sae:\n  k: 80\n")
+    second = tick(instance, first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    assert {event.partition for event in second.asset_events} == {"a", "b"}
+
+
+def test_an_invalid_file_lets_the_others_through_and_then_fails_the_tick_with_its_reason(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    (folder / "bad.yaml").write_text("sae:\n  kk: 4\n")
+    (folder / "good.yaml").write_text("sae:\n  k: 4\n")
+    first = tick(instance, None)
+    assert isinstance(first, dg.SensorResult)
+    assert {event.partition for event in first.asset_events} == {"good"}
+    with pytest.raises(BadInput, match=r"bad.yaml:2: unknown key 'sae.kk'; did you mean 'k'"):
+        tick(instance, first.cursor)
+
+
+def test_an_automatic_experiment_asks_for_one_run_and_the_same_content_for_no_second(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    path = folder / "auto.yaml"
+    path.write_text("materialize: auto\nsae:\n  k: 4\n")
+    first = tick(instance, None)
+    path.write_text("materialize: auto\nsae:\n  k: 0x4\n".replace("0x4", "4 # same"))
+    second = tick(instance, first.cursor if isinstance(first, dg.SensorResult) else None)
+    assert isinstance(first, dg.SensorResult)
+    assert isinstance(second, dg.SensorResult)
+    runs = [*(first.run_requests or []), *(second.run_requests or [])]
+    assert [run.partition_key for run in runs] == ["auto", "auto"]
+    assert len({run.run_key for run in runs}) == 1
+
+
+def test_many_new_files_are_spread_over_ticks(folder: Path, instance: dg.DagsterInstance) -> None:
+    for number in range(PER_TICK + 5):
+        (folder / f"e{number:03d}.yaml").write_text(f"sae:\n  seed: {number}\n")
+    first = tick(instance, None)
+    assert isinstance(first, dg.SensorResult)
+    second = tick(instance, first.cursor)
+    assert isinstance(second, dg.SensorResult)
+    assert len(json.loads(first.cursor or "{}")) == PER_TICK
+    assert len(json.loads(second.cursor or "{}")) == PER_TICK + 5
