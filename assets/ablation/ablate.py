@@ -25,7 +25,7 @@ from assets.ablation.figures import save_ablation_figures
 from assets.ablation.measure import Sums, measure
 from assets.ablation.passages import Passage, open_passages
 from assets.ablation.pool import effect, interactions
-from assets.ablation.share import local_device, rank_and_size, sums_table, work_through
+from assets.ablation.share import is_first, local_device, sums_table, work_through
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
 from resources.components import Component
@@ -124,7 +124,7 @@ def ablate(
     rows = [_row(part, sums[i]) for i, part in enumerate(parts)]
     greedy = _greedy(bench, ablation, scratch, progress)
     metrics = _metrics(rows, greedy)
-    if rank_and_size()[0] == 0:
+    if is_first():
         _write(out, rows + greedy, parts, sums, passages)
     return metrics
 

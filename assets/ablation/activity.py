@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from assets.ablation.edits import ComponentEdit, Edit
 from assets.ablation.passages import Passage
+from assets.activations.artifact import ActivationShards
 from assets.sae.artifact import Sae
 from resources.components import Component, parse_component
 from resources.errors import BadInput
@@ -21,8 +21,6 @@ from resources.shards import Shards
 if TYPE_CHECKING:
     import torch
 
-STATISTICS = "statistics.parquet"
-
 
 def column_statistic(shards: Path, statistic: str, components: Sequence[Component]) -> dict[Component, float]:
     """One statistic (`mean`, `abs_p99`, ...) of each component's activation over all captured tokens.
@@ -30,8 +28,8 @@ def column_statistic(shards: Path, statistic: str, components: Sequence[Componen
     Raises:
         BadInput: when a component was not captured.
     """
-    table = pq.read_table(shards / STATISTICS, columns=["column", statistic]).to_pydict()
-    known = dict(zip(table["column"], table[statistic], strict=True))
+    table = ActivationShards.open(shards).table()
+    known = dict(zip(table["column"].to_pylist(), table[statistic].to_pylist(), strict=True))
     missing = [c.id for c in components if c.id not in known]
     if missing:
         raise BadInput(f"{shards} has no statistics of {missing[0]}: capture the activations of this adapter")

@@ -51,9 +51,8 @@ class _Decoding:
         self.model, self.rows, self.temperature = model, rows, temperature
         self.new_tokens: list[list[int]] = [[] for _ in rows]
         self.active = list(range(len(rows)))
-        self.noise = {
-            row.noise_seed: torch.Generator().manual_seed(row.noise_seed) for row in rows if row.noise_seed is not None
-        }
+        self.noise = {seed: torch.Generator().manual_seed(seed) for seed in _seeds(rows)}
+        self.prepared = model.prepare(self._edits())
         self.cache, self.mask_NL = _read_prompts(model, [row.prompt[:-1] for row in rows])
         self.last_N = torch.tensor([int(row.prompt[-1]) for row in rows], device=model.device)
 
@@ -90,23 +89,22 @@ class _Decoding:
         logits_NV = found.logits[:, -1].float().cpu()
         if not bool(torch.isfinite(logits_NV).all()):
             row = int((~torch.isfinite(logits_NV)).any(1).nonzero()[0])
-            raise BadInput(
-                f"the logits are not finite when continuing under {self._edits()[row].name}: use a smaller factor"
-            )
+            name = self._edits()[row].name
+            raise BadInput(f"the logits are not finite when continuing under {name}: use a smaller factor")
         return logits_NV
 
     def _choose(self, logits_NV: torch.Tensor) -> list[int]:
         """The largest logit, after Gumbel noise for sampled rows (which samples from the softmax at `temperature`)."""
-        seeds = [self.rows[i].noise_seed for i in self.active]
-        shape = logits_NV.shape[1:]
-        drawn = {
-            seed: torch.rand(shape, generator=self.noise[seed]) for seed in dict.fromkeys(seeds) if seed is not None
-        }
-        for logits_V, seed in zip(logits_NV, seeds, strict=True):
-            if seed is not None:
-                uniform_V = drawn[seed].clamp(min=torch.finfo(torch.float32).tiny)
-                logits_V.div_(self.temperature).sub_((-uniform_V.log()).log_())
+        rows = [self.rows[i] for i in self.active]
+        gumbel = {seed: self._gumbel(seed, logits_NV.shape[1]) for seed in _seeds(rows)}
+        for logits_V, row in zip(logits_NV, rows, strict=True):
+            if row.noise_seed is not None:
+                logits_V.div_(self.temperature).add_(gumbel[row.noise_seed])
         return logits_NV.argmax(1).tolist()
+
+    def _gumbel(self, seed: int, size: int) -> torch.Tensor:
+        uniform_V = torch.rand(size, generator=self.noise[seed]).clamp_(min=torch.finfo(torch.float32).tiny)
+        return -(-uniform_V.log()).log()
 
 
 _NOTHING = Edit("no edit", {})

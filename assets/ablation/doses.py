@@ -100,9 +100,7 @@ def _target(
 ) -> Target:
     if unit.kind == "latent":
         if steering.mode == "scale":
-            raise BadInput(
-                f"steering.mode: {unit.id} reads all layers at once and cannot be scaled on the way; use add"
-            )
+            raise BadInput(f"steering.mode: {unit.id} reads all layers at once, so it cannot be scaled: use add")
         live = {c: weight for c, weight in decoder_row(sae, unit.index).items() if c in model.live}
         return Target(unit.id, _latent_p99(unit, found), live)
     component = Component(unit.layer, unit.projection)

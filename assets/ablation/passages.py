@@ -69,6 +69,6 @@ def cut(rollout_id: int, ids: np.ndarray, reply: np.ndarray, max_tokens: int, po
     """
     if len(ids) < 2:
         raise BadInput(f"rollout {rollout_id} has {len(ids)} token(s), KL needs 2 or more: drop it from the dataset")
-    ids_T, reply_T = ids[:max_tokens], reply[:max_tokens]
+    ids_T, reply_T = ids[:max_tokens].astype(np.int64), reply[:max_tokens].astype(bool)
     scored_P = np.arange(len(ids_T)) if positions == "all" else np.flatnonzero(reply_T[1:])
     return Passage(rollout_id, ids_T, reply_T, scored_P)

@@ -32,6 +32,11 @@ def rank_and_size() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_first() -> bool:
+    """Whether this process writes the artifact."""
+    return rank_and_size()[0] == 0
+
+
 def local_device(device: str) -> str:
     """This process's device: its own GPU under torchrun."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device

@@ -22,7 +22,7 @@ from assets.ablation.measure import Sums, measure
 from assets.ablation.outcomes import Continuation, count_words, is_correct, summarise
 from assets.ablation.passages import Passage, draw, open_passages
 from assets.ablation.pool import effect
-from assets.ablation.share import local_device, rank_and_size, sums_table, work_through
+from assets.ablation.share import is_first, local_device, sums_table, work_through
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
 from resources.compute import ComputeConfig
@@ -107,7 +107,7 @@ def steer(
     sums = _measure_doses(adapted, passages, edits, scratch, progress, compute.tokens_per_batch)
     said = _continue_all(model, steering, dataset, adapted, curve, edits, scratch, progress)
     rows = _rows(curve, sums, said)
-    if rank_and_size()[0] == 0:
+    if is_first():
         pq.write_table(pa.Table.from_pylist(rows, schema=STEERING_SCHEMA), out / STEERING)
         pq.write_table(pa.Table.from_pylist(said, schema=CONTINUATION_SCHEMA), out / CONTINUATIONS)
         save_dose_figures(rows, out)

@@ -1,0 +1,182 @@
+"""Every number of the table equals the naive definition, and stays the same however the work is cut."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from assets.ablation.ablate import AblationMetrics, ablate
+from assets.ablation.artifact import AblationKl
+from assets.ablation.config import AblationConfig
+from assets.dataset.artifact import S1kDataset
+from resources.components import Component, components, parse_component
+from resources.errors import BadInput
+from tests.assets.ablation.world import Change, World, latent_row, latent_values, progress
+
+EVERY = components(2)
+MAX_TOKENS = 20
+
+
+def run(world: World, folder: Path, config: AblationConfig) -> AblationMetrics:
+    out, scratch = folder / "out", folder / "scratch"
+    for path in (out, scratch):
+        path.mkdir(parents=True, exist_ok=True)
+    return ablate(
+        model=world.model,
+        ablation=config,
+        **world.inputs(),
+        out=out,
+        scratch=scratch,
+        progress=progress(),
+        compute=world.compute,
+    )
+
+
+def table(folder: Path) -> pa.Table:
+    return AblationKl.open(folder / "out").table()
+
+
+def zeroed(found: list[Component]) -> dict[Component, Change]:
+    return dict.fromkeys(found, torch.zeros_like)
+
+
+def members(row: dict) -> list[Component]:
+    layers = {"L0-L0": [0], "L1-L1": [1]}.get(row["unit"], [0, 1])
+    chosen = {
+        "component": lambda c: c.id == row["unit"],
+        "layer": lambda c: c.layer == row["layer"],
+        "projection": lambda c: c.projection == row["projection"],
+        "attention": lambda c: c.projection[0] in "qkvo",
+        "mlp": lambda c: c.projection[0] in "gud",
+        "group": lambda c: c.layer in layers,
+        "all": bool,
+    }[row["unit_kind"]]
+    return [c for c in EVERY if chosen(c)]
+
+
+def pooled(world: World, changes_of, score_last: bool = True) -> tuple[float, float, list[float]]:  # noqa: ANN001
+    """Mean KL, mean rise of CE, and mean KL of each rollout, over all rollouts' first tokens."""
+    dataset = S1kDataset.open(world.folder / "dataset")
+    kls, rises = [], []
+    for r in dataset.rollout_ids:
+        ids = dataset.token_ids(r)[:MAX_TOKENS].tolist()
+        changes = changes_of(r)
+        kls.append(world.naive_kl(ids, changes))
+        rises.append(world.naive_ce(ids, changes) - world.naive_ce(ids, {}))
+    return float(torch.cat(kls).mean()), float(torch.cat(rises).mean()), [float(kl.mean()) for kl in kls]
+
+
+@pytest.fixture(scope="module")
+def zero(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zero")
+    run(world, folder, AblationConfig(max_tokens=MAX_TOKENS, group_size=1, latents=3, greedy_steps=2))
+    return folder
+
+
+def test_every_part_equals_a_fresh_full_forward_with_a_float64_softmax(world: World, zero: Path) -> None:
+    rows = [row for row in table(zero).to_pylist() if row["unit_kind"] not in ("latent", "greedy")]
+    assert len(rows) == 14 + 2 + 7 + 2 + 2 + 1
+    for row in rows:
+        kl, rise, _ = pooled(world, lambda _r, row=row: zeroed(members(row)))
+        assert row["kl_mean"] == pytest.approx(kl, rel=1e-5), row["unit"]
+        assert row["ce_delta"] == pytest.approx(rise, rel=1e-5, abs=1e-6), row["unit"]
+        assert row["n_tokens"] == 20 + 17 + 20 + 12
+
+
+def test_a_latent_is_ablated_by_subtracting_what_its_decoder_writes(world: World, zero: Path) -> None:
+    rows = [row for row in table(zero).to_pylist() if row["unit_kind"] == "latent"]
+    assert len(rows) == 3
+    for row in rows:
+        latent = int(row["unit"].split(":")[1])
+
+        def changes(r: int, latent: int = latent) -> dict[Component, Change]:
+            values = torch.from_numpy(latent_values(world, r, latent, MAX_TOKENS))[None, :, None].float()
+            return {c: lambda s, w=w: s - w * values for c, w in latent_row(world, latent).items()}
+
+        assert row["kl_mean"] == pytest.approx(pooled(world, changes)[0], rel=1e-5)
+        assert row["kl_mean"] > 0
+
+
+def test_the_heaviest_latents_are_chosen_by_activation_mass(world: World, zero: Path) -> None:
+    chosen = [row["unit"] for row in table(zero).to_pylist() if row["unit_kind"] == "latent"]
+    rollouts = S1kDataset.open(world.folder / "dataset").rollout_ids
+    mass = [
+        sum(latent_values(world, r, j, MAX_TOKENS).sum() for r in rollouts)
+        * np.linalg.norm(list(latent_row(world, j).values()))
+        for j in range(20)
+    ]
+    assert chosen == [f"latent:{j}" for j in np.argsort(mass)[::-1][:3]]
+
+
+def test_the_greedy_order_takes_the_worst_layer_first_and_ends_at_the_base_model(zero: Path) -> None:
+    rows = {(row["unit_kind"], row["unit"]): row for row in table(zero).to_pylist()}
+    steps = [row for row in table(zero).to_pylist() if row["unit_kind"] == "greedy"]
+    worst = max(("L0", "L1"), key=lambda layer: rows["layer", layer]["kl_mean"])
+    assert [row["step"] for row in steps] == [1, 2]
+    assert steps[0]["unit"] == worst
+    assert steps[0]["kl_mean"] == pytest.approx(rows["layer", worst]["kl_mean"], rel=1e-5)
+    assert steps[1]["kl_mean"] == pytest.approx(rows["all", "all"]["kl_mean"], rel=1e-9)
+
+
+def test_mean_ablation_puts_the_mean_over_captured_tokens(world: World, tmp_path: Path) -> None:
+    run(world, tmp_path, AblationConfig(max_tokens=MAX_TOKENS, group_size=2, replacement="mean"))
+    states = np.concatenate([world.shards.rollout(r).state_BC for r in (0, 1, 4, 7)]).astype(np.float64)
+    means = dict(zip(world.shards.columns, states.mean(0), strict=True))
+    for row in table(tmp_path).to_pylist():
+        if row["unit_kind"] in ("component", "attention", "all"):
+            changes = {c: lambda s, m=means[c.id]: torch.full_like(s, m) for c in members(row)}
+            assert row["kl_mean"] == pytest.approx(pooled(world, lambda _r, c=changes: c)[0], rel=1e-5)
+
+
+def test_assistant_positions_are_those_that_predict_an_assistants_token(world: World, tmp_path: Path) -> None:
+    config = AblationConfig(max_tokens=MAX_TOKENS, positions="assistant", num_rollouts=1, components=("L1.up_proj",))
+    run(world, tmp_path, config)
+    row = table(tmp_path).to_pylist()[0]
+    shard = AblationKl.open(tmp_path / "out").path / "rollouts.parquet"
+    r = pa.parquet.read_table(shard)["rollout_id"][0].as_py()
+    ids = S1kDataset.open(world.folder / "dataset").token_ids(r)[:MAX_TOKENS].tolist()
+    kl = world.naive_kl(ids, zeroed([parse_component("L1.up_proj")]))[5:-1]
+    assert row["n_tokens"] == len(ids) - 6
+    assert row["kl_mean"] == pytest.approx(float(kl.mean()), rel=1e-5)
+    assert row["kl_sem"] is None
+
+
+def test_the_table_and_its_charts_do_not_depend_on_how_the_work_is_cut(
+    world: World, zero: Path, tmp_path: Path
+) -> None:
+    config = AblationConfig(max_tokens=MAX_TOKENS, group_size=1, latents=3, greedy_steps=2, slices=7)
+    run(world, tmp_path, config)
+    mine, other = table(tmp_path).to_pydict(), table(zero).to_pydict()
+    assert mine["unit"] == other["unit"]
+    np.testing.assert_allclose(mine["kl_mean"], other["kl_mean"], rtol=1e-5)
+    charts = {path.name for path in (zero / "out" / "charts").glob("*.png")}
+    assert charts == {
+        f"{name}.png"
+        for name in ("figure_3a_layers", "figure_3b_components", "projection_means", "interactions", "cumulative")
+    }
+
+
+def test_interactions_compare_a_group_with_the_sum_of_its_components(zero: Path) -> None:
+    kl = {(row["unit_kind"], row["unit"]): row["kl_mean"] for row in table(zero).to_pylist()}
+    rows = {row["unit"]: row for row in AblationKl.open(zero / "out").interactions().to_pylist()}
+    parts = sum(kl["component", c.id] for c in EVERY if c.layer == 1)
+    assert rows["L1"]["kl_sum_of_parts"] == pytest.approx(parts)
+    assert rows["L1"]["interaction"] == pytest.approx(kl["layer", "L1"] - parts)
+
+
+def test_finished_shards_are_not_made_again(world: World, tmp_path: Path) -> None:
+    config = AblationConfig(max_tokens=MAX_TOKENS, slices=2)
+    first = run(world, tmp_path, config)
+    shards = sorted((tmp_path / "scratch" / "parts").glob("*.parquet"))
+    assert len(shards) == 4 * 2
+    shards[3].unlink()
+    times = {path: path.stat().st_mtime_ns for path in shards if path.exists()}
+    assert run(world, tmp_path, config) == first
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_component_that_does_not_exist_is_named(world: World, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"adapter has no L9\.up_proj; it has L0\.q_proj to L1\.down_proj"):
+        run(world, tmp_path, AblationConfig(components=("L9.up_proj",)))

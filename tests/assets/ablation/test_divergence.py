@@ -1,0 +1,69 @@
+"""KL over slices of the vocabulary equals the definition for any slice width, and holds no whole logits."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from assets.ablation import divergence
+from assets.ablation.divergence import diverge, refer
+from assets.ablation.pool import ratio
+
+
+def test_a_two_word_vocabulary_by_hand() -> None:
+    head = torch.eye(2)
+    full, edited = torch.tensor([[0.0, 0.0]]), torch.tensor([[[0.0, math.log(3)]]])
+    reference = refer(full, torch.tensor([1]), head)
+    found = diverge(reference, edited, head)
+    # p = (1/2, 1/2), q = (1/4, 3/4): KL = 1/2 ln 2 + 1/2 ln(2/3); CE of word 1 falls from ln 2 to ln(4/3).
+    assert found.kl_NP.item() == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3), rel=1e-6)
+    assert reference.ce_P.item() == pytest.approx(math.log(2), rel=1e-6)
+    assert found.ce_NP.item() == pytest.approx(math.log(4 / 3), rel=1e-6)
+
+
+@given(st.integers(0, 1000), st.integers(1, 70), st.floats(0.01, 30))
+def test_any_slice_width_gives_the_definition(seed: int, columns: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    head, full = torch.randn(67, 8, generator=generator), scale * torch.randn(5, 8, generator=generator)
+    edited = full + 0.3 * torch.randn(3, 5, 8, generator=generator)
+    target = torch.tensor([0, 66, 3, -1, 20])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(divergence, "columns_per_slice", lambda *_: columns)
+        reference = refer(full, target, head)
+        found = diverge(reference, edited, head)
+    p, q = (torch.nn.functional.linear(h, head).double().log_softmax(-1) for h in (full, edited))
+    torch.testing.assert_close(found.kl_NP, (p.exp() * (p - q)).sum(-1), rtol=1e-5, atol=1e-5)
+    wanted = -q.gather(-1, target.clamp(min=0).expand(3, 5)[..., None])[..., 0] * (target >= 0)
+    torch.testing.assert_close(found.ce_NP, wanted, rtol=1e-5, atol=1e-5)
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that any operation returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.numel = max(self.numel, out.numel())
+        return out
+
+
+def test_no_tensor_of_tokens_times_vocabulary_is_ever_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(divergence.ELEMENTS, "cpu", 6 * 50 * 32)
+    head, full = torch.randn(4096, 8), torch.randn(50, 8)
+    with Largest() as largest:
+        diverge(refer(full, torch.arange(50), head), torch.randn(6, 50, 8), head)
+    # 6 rows x 50 tokens x 32 columns, or the full run's 50 tokens x 192 columns; 50 x 4096 would be whole logits.
+    assert largest.numel == 6 * 50 * 32 == 50 * 192
+
+
+def test_the_ratio_and_its_standard_error_by_hand() -> None:
+    # 2/4 and 8/4: mean 10/8; residuals 2 - 5 and 8 - 5; sqrt(2/1 * 18) / 8 = 0.75 = std(0.5, 2) / sqrt(2).
+    assert ratio([2, 8], [4, 4]) == (1.25, pytest.approx(0.75))
+    assert ratio([3], [4]) == (0.75, None)

@@ -1,0 +1,257 @@
+"""Doses act where and as much as they say; continuations follow PEFT token by token; outcomes are counted by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assets.ablation.adapted import AdaptedModel
+from assets.ablation.artifact import SteeringEffects
+from assets.ablation.config import SteeringConfig
+from assets.ablation.continuations import Row, continue_rows
+from assets.ablation.doses import Dose, Target, dose_edit
+from assets.ablation.edits import ComponentEdit, Edit
+from assets.ablation.outcomes import Continuation, boxed, count_words, is_correct, summarise, wilson
+from assets.ablation.steer import SteeringMetrics, steer
+from assets.dataset.artifact import S1kDataset
+from resources.components import Component
+from resources.errors import BadInput
+from tests.assets.ablation.world import PROMPT_TOKENS, Change, World, latent_row, latent_values, progress
+
+GATE, DOWN = Component(1, "gate_proj"), Component(0, "down_proj")
+CONFIG = SteeringConfig(
+    units=("adapter:L0.down_proj:-", "latent:3"),
+    factors=(0, 1, 10),
+    max_tokens=20,
+    num_problems=3,
+    samples=2,
+    max_new_tokens=6,
+    batch_rows=7,
+)
+
+
+def run(world: World, folder: Path, config: SteeringConfig) -> SteeringMetrics:
+    out, scratch = folder / "out", folder / "scratch"
+    for path in (out, scratch):
+        path.mkdir(parents=True, exist_ok=True)
+    return steer(
+        model=world.model,
+        steering=config,
+        **world.inputs(),
+        out=out,
+        scratch=scratch,
+        progress=progress(),
+        compute=world.compute,
+    )
+
+
+@pytest.fixture(scope="module")
+def steered(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("steered")
+    run(world, folder, CONFIG)
+    return folder
+
+
+def rows_of(folder: Path, unit: str, direction: str = "unit") -> dict[float, dict]:
+    rows = SteeringEffects.open(folder / "out").table().to_pylist()
+    return {
+        row["factor"]: row
+        for row in rows
+        if (row["unit"], row["direction"], row["decoding"]) == (unit, direction, "greedy")
+    }
+
+
+def from_reply_on(shift: float) -> Change:
+    """Add from the token on that predicts the assistant's first one."""
+
+    def change(state: torch.Tensor) -> torch.Tensor:
+        state = state.clone()
+        state[:, PROMPT_TOKENS - 1 :] += shift
+        return state
+
+    return change
+
+
+def naive(world: World, changes: dict[Component, Change]) -> float:
+    dataset = S1kDataset.open(world.folder / "dataset")
+    ids = [dataset.token_ids(r)[:20].tolist() for r in dataset.rollout_ids]
+    return float(torch.cat([world.naive_kl(i, changes)[PROMPT_TOKENS - 1 : -1] for i in ids]).mean())
+
+
+def test_a_component_dose_adds_factor_times_its_99th_percentile_in_its_polarity(world: World, steered: Path) -> None:
+    states = np.abs(np.concatenate([world.shards.rollout(r).state_BC for r in (0, 1, 4, 7)])).astype(np.float64)
+    column = np.sort(states[:, world.shards.columns.index(DOWN.id)])
+    p99 = column[int(np.ceil(0.99 * len(column))) - 1]
+    rows = rows_of(steered, "adapter:L0.down_proj:-")
+    assert rows[1]["p99"] == pytest.approx(p99)
+    for factor in (1, 10):
+        wanted = naive(world, {DOWN: from_reply_on(-factor * p99)})
+        assert rows[factor]["kl_mean"] == pytest.approx(wanted, rel=1e-5)
+    assert rows[0]["kl_mean"] == rows[0]["ce_delta"] == 0
+
+
+def test_a_latent_dose_writes_its_decoder_row(world: World, steered: Path) -> None:
+    fired = np.concatenate([latent_values(world, r, 3, 20) for r in (0, 1, 4, 7)])
+    p99 = float(np.quantile(fired[fired > 0], 0.99))
+    row = rows_of(steered, "latent:3")[1]
+    assert row["p99"] == pytest.approx(p99, rel=1e-5)
+    changes = {c: from_reply_on(p99 * weight) for c, weight in latent_row(world, 3).items()}
+    assert row["kl_mean"] == pytest.approx(naive(world, changes), rel=1e-5)
+
+
+def test_the_random_control_pushes_the_same_matrix_as_hard_in_another_direction(adapted: AdaptedModel) -> None:
+    target = Target("adapter:L1.gate_proj:+", 0.5, {GATE: 1.0})
+    edit = dose_edit(Dose(target, "random", 4.0), SteeringConfig(), adapted, 42)
+    assert edit is not None
+    write = edit.changes[GATE].write_O
+    assert write is not None
+    steered = adapted.adapter.B[GATE][:, 0] * 16 * 4.0 * 0.5
+    assert write.norm().item() == pytest.approx(steered.norm().item(), rel=1e-5)
+    assert abs(torch.cosine_similarity(write, steered, dim=0).item()) < 0.5
+    bigger = dose_edit(Dose(target, "random", 8.0), SteeringConfig(), adapted, 42)
+    assert bigger is not None
+    torch.testing.assert_close(bigger.changes[GATE].write_O, 2 * write)
+
+
+def test_scaling_by_zero_is_ablation_and_by_one_nothing(world: World, adapted: AdaptedModel) -> None:
+    target, scaling = Target("adapter:L1.gate_proj:+", 0.5, {GATE: 1.0}), SteeringConfig(mode="scale")
+    gone = dose_edit(Dose(target, "unit", 0.0), scaling, adapted, 0)
+    assert gone is not None
+    assert gone.changes[GATE] == ComponentEdit(gain=0.0)
+    assert dose_edit(Dose(target, "unit", 1.0), scaling, adapted, 0) is None
+    with pytest.raises(BadInput, match="latent:3 reads all layers at once, so it cannot be scaled"):
+        run(world, world.folder, CONFIG.model_copy(update={"mode": "scale"}))
+
+
+@pytest.mark.parametrize(
+    ("unit", "message"),
+    [("latent:99", "there is no latent 99: the SAE has 20"), ("neuron:L0.3:+", "is no component of this adapter")],
+)
+def test_units_that_cannot_be_steered_are_named(world: World, tmp_path: Path, unit: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        run(world, tmp_path, CONFIG.model_copy(update={"units": (unit,)}))
+
+
+def naive_greedy(world: World, prompt: list[int], shift: float, count: int) -> list[int]:
+    """Without a cache: at every token a fresh full forward, changed from the last prompt token on."""
+
+    def change(state: torch.Tensor) -> torch.Tensor:
+        state = state.clone()
+        state[:, len(prompt) - 1 :] += shift
+        return state
+
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(world.logits(ids, {DOWN: change})[-1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_greedy_continuations_equal_fresh_full_forwards_whatever_stands_beside_them(
+    world: World, adapted: AdaptedModel
+) -> None:
+    prompts = [np.arange(40, 40 + n, dtype=np.int32) for n in (3, 9, 5)]
+    shifts = (0.0, 3.0, -2.0)
+    rows = [
+        Row(prompt, Edit("push", {DOWN: ComponentEdit(shift=shift)}) if shift else None, None)
+        for prompt in prompts
+        for shift in shifts
+    ]
+    found = continue_rows(adapted, rows, max_new_tokens=8, temperature=1.0, ends=frozenset())
+    wanted = [naive_greedy(world, prompt.tolist(), shift, 8) for prompt in prompts for shift in shifts]
+    assert found == wanted
+    assert len({tuple(ids) for ids in wanted[:3]}) > 1
+
+
+def test_a_row_that_ended_leaves_the_others_as_they_were(adapted: AdaptedModel) -> None:
+    rows = [Row(np.arange(40 + 7 * i, 46 + 7 * i, dtype=np.int32), None, 5 + i) for i in range(6)]
+    long = continue_rows(adapted, rows, max_new_tokens=10, temperature=1.0, ends=frozenset())
+    ends = frozenset({long[0][2], long[3][5]})
+    short = continue_rows(adapted, rows, max_new_tokens=10, temperature=1.0, ends=ends)
+    for full, cut in zip(long, short, strict=True):
+        stop = next((i + 1 for i, token in enumerate(full) if token in ends), len(full))
+        assert cut == full[:stop]
+    assert {len(cut) for cut in short} != {10}
+
+
+def test_sampled_rows_follow_the_softmax_at_the_temperature(world: World, adapted: AdaptedModel) -> None:
+    prompt = np.arange(40, 46, dtype=np.int32)
+    rows = [Row(prompt, None, seed) for seed in range(1500)]
+    drawn = [ids[0] for ids in continue_rows(adapted, rows, max_new_tokens=1, temperature=0.5, ends=frozenset())]
+    logits = world.logits(prompt.tolist(), {})[-1]
+    # The mean log-probability of draws from a law is minus its entropy, within 4 standard errors; T = 1 is far off.
+    surprise = -(logits / 0.5).log_softmax(-1)
+    law, other = (logits / 0.5).softmax(-1), logits.softmax(-1)
+    entropy = float((law * surprise).sum())
+    error = float((law * (surprise - entropy) ** 2).sum().sqrt()) / 1500**0.5
+    assert abs(float(surprise[drawn].mean()) - entropy) < 4 * error
+    assert abs(float((other * surprise).sum()) - entropy) > 20 * error
+
+
+def test_the_tables_hold_every_dose_and_every_continuation(steered: Path) -> None:
+    rows = SteeringEffects.open(steered / "out").table().to_pylist()
+    assert len(rows) == 2 * 2 * 3 * 2
+    said = SteeringEffects.open(steered / "out").continuations().to_pylist()
+    assert len(said) == 2 * 2 * 3 * 3 * (1 + 2)
+    assert {row["n_continuations"] for row in rows} == {3, 6}
+    unsteered = [(r["rollout_id"], r["decoding"], r["sample"], r["text"]) for r in said if r["factor"] == 0]
+    assert unsteered[:9] * 4 == unsteered
+    assert len(list((steered / "out" / "charts").glob("dose_*.png"))) == 2
+
+
+def test_backtracking_words_are_whole_words_in_their_case() -> None:
+    assert count_words("Wait, Wait. Waiter wait Hmm\nAlternatively", ("Wait", "Hmm", "Alternatively")) == 4
+    assert count_words("Wait", ()) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [(r"so \boxed{ 7 }.", "7"), (r"\boxed{1} then \boxed{\frac{1}{2}}", r"\frac{1}{2}"), (r"\boxed{1} \boxed{2", "1")],
+)
+def test_the_answer_is_the_last_closed_box(text: str, wanted: str) -> None:
+    assert boxed(text) == wanted
+    assert boxed("no box") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "solution", "wanted"),
+    [
+        (r"\boxed{7}", r"long work, \boxed{ 7 }", True),
+        (r"\boxed{7.0}", "7", True),
+        (r"\boxed{8}", "7", False),
+        ("none", "7", False),
+        (r"\boxed{\frac{1}{2}}", "0.5", True),
+        (r"\boxed{7}", "", None),
+    ],
+)
+def test_an_answer_is_compared_with_the_solution(text: str, solution: str, wanted: bool | None) -> None:
+    assert is_correct(text, solution) is wanted
+
+
+def test_rates_and_intervals_by_hand() -> None:
+    found = [
+        Continuation(rollout_id=1, n_tokens=40, n_backtracking=2, correct=True, truncated=False),
+        Continuation(rollout_id=1, n_tokens=60, n_backtracking=0, correct=True, truncated=True),
+        Continuation(rollout_id=2, n_tokens=100, n_backtracking=4, correct=False, truncated=False),
+    ]
+    row = summarise(found)
+    # 6 words in 200 tokens; problem residuals 200 - 300 and 400 - 300; sem sqrt(2 * 20000) / 200 = 1.
+    assert row["backtracking"] == pytest.approx(3.0)
+    assert row["backtracking_high"] == pytest.approx(3 + 1.95996)
+    assert row["length"] == pytest.approx(200 / 3)
+    assert row["accuracy"] == pytest.approx(2 / 3)
+    assert row["truncated"] == pytest.approx(1 / 3)
+
+
+def test_wilsons_interval_for_five_of_ten_is_the_published_one() -> None:
+    assert wilson(5, 10) == (pytest.approx(0.2366, abs=1e-4), pytest.approx(0.7634, abs=1e-4))
+
+
+@given(st.integers(1, 50), st.data())
+def test_wilsons_interval_holds_the_share_and_stays_a_share(total: int, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, total))
+    low, high = wilson(successes, total)
+    assert 0 <= low <= successes / total + 1e-12
+    assert successes / total - 1e-12 <= high <= 1
