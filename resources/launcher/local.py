@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resources.keys import digest
 from resources.launcher import processes
 from resources.launcher.command import script
 from resources.launcher.leases import take
@@ -37,7 +36,7 @@ class LocalLauncher:
             Busy: when too few GPUs are free.
         """
         processes.sweep(PREFIX)
-        marker = _marker(order.run_dir)
+        marker = processes.marker(PREFIX, order.run_dir)
         with take(self.lease_folder, self.gpus, order.gpus, order.name) as lease:
             devices = ",".join(map(str, lease.indices))
             child = self._start(order, {MARKER: marker, "CUDA_VISIBLE_DEVICES": devices}, lease.descriptors)
@@ -62,7 +61,7 @@ class LocalLauncher:
 
     def find(self, order: Order) -> str | None:
         """The keeper of this run directory's job, if there is one."""
-        wanted = _marker(order.run_dir)
+        wanted = processes.marker(PREFIX, order.run_dir)
         found = (pid for pid, marker in processes.marked() if marker == wanted and processes.is_keeper(pid))
         return next((f"{processes.identity(pid)}:{wanted}" for pid in found), None)
 
@@ -99,7 +98,3 @@ class LocalLauncher:
         child = self._children.pop(handle, None)
         if child is not None:
             child.wait()
-
-
-def _marker(run_dir: Path) -> str:
-    return PREFIX + digest("run_dir", str(run_dir.absolute()))

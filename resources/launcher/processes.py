@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from resources.keys import digest
 from resources.launcher.protocol import MARKER
 
 PROC = Path("/proc")
@@ -32,13 +33,18 @@ def exists(name: str) -> bool:
     return started(int(pid)) == start
 
 
+def marker(prefix: str, run_dir: Path) -> str:
+    """What the processes of a run directory's job carry: the back end's prefix and a hash of the folder's name."""
+    return prefix + digest("run_dir", str(run_dir.absolute()))
+
+
 def marked() -> Iterator[tuple[int, str]]:
     """Number and marker of every living process of any job that this user may look at."""
     for folder in PROC.iterdir():
         if folder.name.isdigit():
-            marker = _marker(folder)
-            if marker and started(int(folder.name)) is not None:
-                yield int(folder.name), marker
+            found = _marker(folder)
+            if found and started(int(folder.name)) is not None:
+                yield int(folder.name), found
 
 
 def _marker(folder: Path) -> str:
@@ -63,9 +69,9 @@ def sweep(prefix: str) -> list[int]:
 
     Only markers that begin with `prefix` (one back end's jobs) are looked at.
     """
-    found = [(pid, marker) for pid, marker in marked() if marker.startswith(prefix)]
-    kept = {marker for pid, marker in found if is_keeper(pid)}
-    orphans = [pid for pid, marker in found if marker not in kept]
+    found = [(pid, job) for pid, job in marked() if job.startswith(prefix)]
+    kept = {job for pid, job in found if is_keeper(pid)}
+    orphans = [pid for pid, job in found if job not in kept]
     for pid in orphans:
         kill(pid)
     return orphans
@@ -79,11 +85,11 @@ def kill(pid: int) -> None:
         return
 
 
-def end(marker: str, patience_s: float = 5.0) -> None:
+def end(job: str, patience_s: float = 5.0) -> None:
     """Kill every process of one job, again and again until none is left or patience ends."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
-        left = [pid for pid, found in marked() if found == marker]
+        left = [pid for pid, found in marked() if found == job]
         if not left:
             return
         for pid in left:

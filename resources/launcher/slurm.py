@@ -10,8 +10,7 @@ import time
 from dataclasses import dataclass
 
 from resources.errors import BadInput
-from resources.keys import digest
-from resources.launcher.processes import KEEPER
+from resources.launcher.processes import KEEPER, marker
 from resources.launcher.protocol import GRACE_S, MARKER, Busy, Ending, Order
 from resources.launcher.rundir import FAILURE, RunDir
 from resources.sources import PROJECT
@@ -165,7 +164,7 @@ class SlurmLauncher:
 
 
 def _marker(order: Order) -> str:
-    return PREFIX + digest("run_dir", str(order.run_dir.absolute()))
+    return marker(PREFIX, order.run_dir)
 
 
 def _is_transient(done: "subprocess.CompletedProcess[str]") -> bool:

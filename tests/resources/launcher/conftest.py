@@ -11,7 +11,7 @@ from resources.compute import ComputeConfig
 from resources.job import Job
 from resources.launcher.attempt import Attempt, Ears
 from resources.launcher.deployment import Deployment
-from resources.launcher.processes import marked
+from resources.launcher.processes import marked, marker
 from resources.launcher.rundir import RunDir
 from tests.resources.launcher.slurm_cluster import Cluster, Unavailable, start
 
@@ -47,12 +47,18 @@ def local(tmp_path: Path) -> Deployment:
     return Deployment(gpus=8, lease_folder=tmp_path / "leases")
 
 
+def family(root: Path) -> list[int]:
+    """Every living process of any job whose run directory lies below `root`."""
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    markers = {marker(prefix, folder) for folder in folders for prefix in ("local:", "slurm:")}
+    return [pid for pid, found in marked() if found in markers]
+
+
 @pytest.fixture(autouse=True)
-def no_orphans() -> Iterator[None]:
-    """Every test leaves the process table as it found it."""
-    before = set(marked())
+def no_orphans(tmp_path: Path) -> Iterator[None]:
+    """No test leaves a process of its jobs behind."""
     yield
-    assert set(marked()) <= before
+    assert not family(tmp_path)
 
 
 @pytest.fixture

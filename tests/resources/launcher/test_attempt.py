@@ -9,10 +9,9 @@ import pytest
 from resources.errors import BadInput
 from resources.launcher.attempt import JobError, JobLost, Relay
 from resources.launcher.deployment import Deployment
-from resources.launcher.processes import marked
 from resources.launcher.protocol import Order
 from resources.launcher.rundir import RunDir
-from tests.resources.launcher.conftest import build_attempt, build_job
+from tests.resources.launcher.conftest import build_attempt, build_job, family
 
 
 class Stopped(BaseException):
@@ -93,7 +92,7 @@ def test_a_crash_after_the_result_was_written_is_no_failure(tmp_path: Path, depl
 
 def test_processes_that_a_job_forgot_end_with_it(tmp_path: Path, deployment: Deployment) -> None:
     build_attempt(build_job(tmp_path, "forget_a_child"), tmp_path, deployment).result({})
-    _await(lambda: not list(marked()), 5)
+    _await(lambda: not family(tmp_path), 5)
 
 
 @pytest.mark.parametrize("moment", ["starting", "running"])
@@ -110,7 +109,7 @@ def test_an_interrupt_ends_every_process_within_ten_seconds(
     attempt = build_attempt(build_job(tmp_path, "hang_with_stubborn_family"), tmp_path, deployment, hear)
     with pytest.raises(Stopped):
         attempt.result({})
-    assert not list(marked())
+    assert not family(tmp_path)
 
 
 def test_an_interrupt_while_the_job_finishes_loses_nothing(tmp_path: Path, deployment: Deployment) -> None:
@@ -147,7 +146,7 @@ def test_a_full_disk_is_named_as_the_reason(tmp_path: Path, deployment: Deployme
 def test_a_job_whose_keeper_is_killed_is_lost_and_leaves_nothing(tmp_path: Path, local: Deployment) -> None:
     with pytest.raises(JobLost, match="vanished without a result"):
         build_attempt(build_job(tmp_path, "vanish"), tmp_path, local).result({})
-    assert not list(marked())
+    assert not family(tmp_path)
 
 
 def test_fifty_small_jobs_leave_no_process_descriptor_or_file(tmp_path: Path, local: Deployment) -> None:
@@ -164,7 +163,7 @@ def test_fifty_small_jobs_leave_no_process_descriptor_or_file(tmp_path: Path, lo
         assert run.exit_code() == 0
         assert {file.name for file in folder.iterdir()} == {"job.sh", "rc", "stdout.log", "stderr.log"}
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
-    assert not list(marked())
+    assert not family(tmp_path)
 
 
 def _await(condition: Callable[[], bool], patience_s: float) -> None:

@@ -1,0 +1,240 @@
+"""The Dagster side: messages, the pool slot, stopping, and what survives a killed step."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_project.launch import launch
+from dagster_project.slot import POOL, slot
+from resources.job import Job, JobResult
+from resources.launcher.deployment import Deployment
+from resources.launcher.rundir import RunDir
+from tests.resources.launcher.conftest import build_job, family
+from tests.resources.launcher.kept import said
+
+
+def materialize(
+    job: Job, run_dir: Path, deployment: Deployment, instance: dg.DagsterInstance
+) -> tuple[dg.ExecuteInProcessResult, list[JobResult]]:
+    """One asset whose only work is to launch the job."""
+    results: list[JobResult] = []
+
+    @dg.asset
+    def notes(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        results.append(launch(context, job, run_dir, deployment))
+        return dg.MaterializeResult()
+
+    return dg.materialize([notes], instance=instance, raise_on_error=False), results
+
+
+def failure_of(done: dg.ExecuteInProcessResult) -> str:
+    error = done.failure_data_for_node("notes").error
+    assert error is not None
+    return error.to_string()
+
+
+def test_progress_lines_reach_the_run_log_once_and_in_order(tmp_path: Path, deployment: Deployment) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = build_job(tmp_path, "succeed", play={"number": 20})
+        done, results = materialize(job, tmp_path / "run", deployment, instance)
+        assert done.success and results[0].metrics["number"] == 20
+        lines = [line for line in said(instance, done.run_id) if line.startswith("line ")]
+    assert lines == [f"line {index}" for index in range(20)]
+
+
+def test_messages_of_five_megabytes_arrive_whole(tmp_path: Path, deployment: Deployment) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = build_job(tmp_path, "shout", play={"number": 5_000_000})
+        done, _ = materialize(job, tmp_path / "run", deployment, instance)
+        assert done.success
+        long = [line for line in said(instance, done.run_id) if len(line) > 1_000_000]
+    assert [(line[0], len(line), len(set(line))) for line in long] == [(letter, 5_000_000, 1) for letter in "abc"]
+
+
+def test_the_steps_error_is_the_workers_traceback(tmp_path: Path, local: Deployment) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        done, _ = materialize(build_job(tmp_path, "fail"), tmp_path / "run", local, instance)
+        error = failure_of(done)
+    assert "ZeroDivisionError: the answer is 3" in error and "verbs.py" in error
+
+
+def test_a_vanished_job_is_tried_again_and_a_failed_one_is_not(tmp_path: Path, local: Deployment) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        done, results = materialize(build_job(tmp_path, "vanish"), tmp_path / "run", local, instance)
+        assert done.success and results[0].metrics["number"] == 2
+        assert len(done.events_for_node("notes")) > 0
+        restarts = [event for event in done.all_events if event.event_type_value == "STEP_RESTARTED"]
+        failed, _ = materialize(build_job(tmp_path / "b", "fail"), tmp_path / "b" / "run", local, instance)
+        assert not [event for event in failed.all_events if event.event_type_value == "STEP_UP_FOR_RETRY"]
+    assert len(restarts) == 1
+
+
+def test_a_job_waits_for_the_slot_says_who_holds_it_and_gives_it_back(tmp_path: Path, local: Deployment) -> None:
+    with dg.instance_for_test() as instance:
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots(POOL, 1)
+        holder = instance.create_run_for_job(_empty_job)
+        assert storage.claim_concurrency_slot(POOL, holder.run_id, "lora_checkpoint").is_claimed
+        instance.add_run_tags(holder.run_id, {"lorascope/process": _this_process(), "dagster/partition": "paper"})
+        began = time.monotonic()
+
+        @dg.asset
+        def notes(context: dg.AssetExecutionContext) -> None:
+            real = context.log.info
+
+            def info(message: str) -> None:
+                real(message)
+                storage.free_concurrency_slots_for_run(holder.run_id)
+
+            context.log.info = info  # pyright: ignore[reportAttributeAccessIssue]
+            with slot(context, poll_s=0.05):
+                claimed = storage.get_concurrency_info(POOL).claimed_slots
+                assert [(found.run_id, found.step_key) for found in claimed] == [(context.run.run_id, "notes")]
+
+        done = dg.materialize([notes], instance=instance)
+        lines = said(instance, done.run_id)
+        assert storage.get_concurrency_info(POOL).claimed_slots == []
+    assert time.monotonic() - began < 30
+    wanted = f"waiting for a slot of {POOL}, held by lora_checkpoint of run {holder.run_id[:8]} (experiment paper)"
+    assert lines.count(wanted) == 1
+
+
+def test_a_slot_of_a_process_that_was_killed_is_taken_over(tmp_path: Path) -> None:
+    with dg.instance_for_test() as instance:
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots(POOL, 1)
+        dead = instance.create_run_for_job(_empty_job)
+        assert storage.claim_concurrency_slot(POOL, dead.run_id, "lora_checkpoint").is_claimed
+        instance.add_run_tags(dead.run_id, {"lorascope/process": _this_process().replace(":", ":1")})
+        entered: list[bool] = []
+
+        @dg.asset
+        def notes(context: dg.AssetExecutionContext) -> None:
+            with slot(context, poll_s=0.05):
+                entered.append(True)
+
+        assert dg.materialize([notes], instance=instance).success
+    assert entered == [True]
+
+
+def test_a_job_without_gpus_takes_no_slot(tmp_path: Path, local: Deployment) -> None:
+    with dg.instance_for_test() as instance:
+        instance.event_log_storage.set_concurrency_slots(POOL, 0)
+        done, _ = materialize(build_job(tmp_path, "succeed"), tmp_path / "run", local, instance)
+        assert done.success
+
+
+@dg.job
+def _empty_job() -> None:
+    return None
+
+
+def _this_process() -> str:
+    import socket
+
+    from resources.launcher.processes import identity
+
+    return f"{socket.gethostname()}/{identity(os.getpid())}"
+
+
+def start_step(tmp_path: Path, deployment: Deployment, verb: str, play: dict[str, object]) -> "subprocess.Popen[bytes]":
+    """A process of its own that materializes the asset, as Dagster's run worker does."""
+    job = build_job(tmp_path, verb, play=play)
+    given = {"job": job.model_dump(mode="json"), "deployment": deployment.model_dump(mode="json")}
+    (tmp_path / "step.json").write_text(json.dumps({**given, "run_dir": str(tmp_path / "run")}))
+    with (tmp_path / "step.log").open("ab") as log:
+        command = [sys.executable, "-m", "tests.resources.launcher.kept", str(tmp_path / "step.json")]
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def await_text(path: Path, text: str, patience_s: float = 60) -> None:
+    await_true(lambda: path.exists() and text in path.read_text(), patience_s)
+
+
+def await_true(condition: Callable[[], object], patience_s: float = 10) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_killing_the_step_leaves_no_process_of_a_local_job(tmp_path: Path, local: Deployment) -> None:
+    step = start_step(tmp_path, local, "hang_with_stubborn_family", {})
+    await_text(tmp_path / "run" / "messages.jsonl", "hanging")
+    assert family(tmp_path)
+    step.kill()
+    step.wait()
+    await_true(lambda: not family(tmp_path), 10)
+
+
+@pytest.mark.slow
+def test_a_slurm_job_outlives_its_step_and_the_next_run_attaches_to_it(
+    tmp_path: Path, slurm: object, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    deployment = Deployment(backend="slurm", gpus=8)
+    play: dict[str, object] = {"number": 40, "seconds": 8.0}
+    step = start_step(tmp_path, deployment, "succeed", play)
+    run = RunDir(tmp_path / "run")
+    await_text(run.messages, "line 3")
+    step.kill()
+    step.wait()
+    handle = run.handle()
+    with dg.DagsterInstance.ephemeral() as instance:
+        done, results = materialize(build_job(tmp_path, "succeed", play=play), run.path, deployment, instance)
+        assert done.success and results[0].metrics["number"] == 40
+        lines = said(instance, done.run_id)
+    assert f"attached to job {handle}, which was still there" in lines
+    assert [line for line in lines if line.startswith("line ")] == [f"line {index}" for index in range(40)]
+    assert run.handle() == handle
+
+
+def test_terminating_a_run_ends_its_job_within_ten_seconds(tmp_path: Path, deployment: Deployment) -> None:
+    """What Dagster's launcher does on Terminate: mark the run as canceling, then SIGTERM."""
+    step = start_step(tmp_path, deployment, "hang_with_stubborn_family", {})
+    await_text(tmp_path / "run" / "messages.jsonl", "hanging")
+    (tmp_path / "canceling").touch()
+    began = time.monotonic()
+    step.send_signal(signal.SIGTERM)
+    step.wait(15)
+    assert time.monotonic() - began < 10
+    assert not family(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_restarted_daemon_leaves_the_slurm_job_to_the_retry(tmp_path: Path, slurm: object) -> None:
+    deployment = Deployment(backend="slurm", gpus=8)
+    step = start_step(tmp_path, deployment, "hang", {})
+    run = RunDir(tmp_path / "run")
+    await_text(run.messages, "hanging")
+    step.send_signal(signal.SIGTERM)
+    step.wait(15)
+    launcher, handle = deployment.launcher(), run.handle()
+    assert handle is not None and launcher.alive(handle)
+    launcher.cancel(handle)
+
+
+def test_killing_the_process_above_the_step_does_not_touch_the_job(tmp_path: Path, local: Deployment) -> None:
+    """The daemon or code server dies; the step that it started goes on and finishes."""
+    job = build_job(tmp_path, "succeed", play={"number": 4, "seconds": 2.0})
+    given = {"job": job.model_dump(mode="json"), "deployment": local.model_dump(mode="json")}
+    (tmp_path / "step.json").write_text(json.dumps({**given, "run_dir": str(tmp_path / "run")}))
+    code = (
+        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-m', 'tests.resources.launcher.kept', "
+        "sys.argv[1]], start_new_session=True); time.sleep(120)"
+    )
+    with (tmp_path / "step.log").open("ab") as log:
+        command = [sys.executable, "-c", code, str(tmp_path / "step.json")]
+        daemon = subprocess.Popen(command, stdout=log, stderr=log)
+    await_text(tmp_path / "run" / "messages.jsonl", "line 0")
+    daemon.kill()
+    daemon.wait()
+    await_text(tmp_path / "step.log", "the run succeeded")
+    assert RunDir(tmp_path / "run").result() is not None
