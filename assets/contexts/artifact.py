@@ -1,0 +1,92 @@
+"""Units and their contexts on disk: schemas, and a reader that fetches one unit's rows.
+
+A unit's rows stand together, in the order of `units.parquet`: its strongest contexts, the quantiles, the silent ones.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from resources.units import Unit, parse_unit
+
+UNITS_FILE, CONTEXTS_FILE = "units.parquet", "contexts.parquet"
+Sample = Literal["top", "quantile", "silent"]
+SAMPLES: tuple[Sample, ...] = ("top", "quantile", "silent")
+NUM_BINS = 20
+"""Bins of a unit's histogram."""
+
+
+def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
+    return pa.field(name, kind, nullable=False, metadata={"description": description})
+
+
+UNITS = pa.schema(
+    [
+        _field("unit", pa.string(), "adapter:L3.gate_proj:+, neuron:L2.17:- or latent:448"),
+        _field("kind", pa.string(), "adapter, neuron or latent"),
+        _field("layer", pa.int32(), "-1 for latents"),
+        _field("projection", pa.string(), "adapted matrix; empty for neurons and latents"),
+        _field("index", pa.int32(), "neuron or latent number; -1 for adapter directions"),
+        _field("polarity", pa.int8(), "sign of the activations that count as firing"),
+        _field("threshold", pa.float32(), "fires above this"),
+        _field("n_tokens", pa.int64(), "tokens looked at"),
+        _field("n_fired", pa.int64(), "tokens on which it fires"),
+        _field("density", pa.float64(), "n_fired / n_tokens"),
+        _field("sum", pa.float64(), "sum of the firing activations, in the unit's own polarity"),
+        _field("max", pa.float32(), "largest activation; 0 when it never fires"),
+        _field(
+            "histogram",
+            pa.list_(pa.int64(), NUM_BINS),
+            "firing tokens in 20 equal bins, each open below, over (0, max]",
+        ),
+    ]
+)
+CONTEXTS = pa.schema(
+    [
+        _field("unit", pa.string(), "unit id"),
+        _field("sample", pa.string(), "top: strongest; quantile: spread over firing tokens; silent: does not fire"),
+        _field("rank", pa.int32(), "0-based within unit and sample; top and quantile by falling value"),
+        _field("rollout_id", pa.int32(), "rollout of the token"),
+        _field("position", pa.int32(), "the token the context is about"),
+        _field("value", pa.float32(), "activation there, in the unit's own polarity; 0 when silent"),
+        _field("start", pa.int32(), "position of the window's first token"),
+        _field("token_ids", pa.list_(pa.int32()), "tokens of the window, cut at the rollout's ends"),
+        _field("values", pa.list_(pa.float32()), "activation at each of them; 0 where the unit does not fire"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """The folder of a `max_activating_contexts`."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "Contexts":
+        """Raises FileNotFoundError when the folder lacks the units."""
+        found = cls(path)
+        _ = found._units
+        return found
+
+    @cached_property
+    def _units(self) -> pa.Table:
+        return pq.read_table(self.path / UNITS_FILE, schema=UNITS)
+
+    def table(self) -> pa.Table:
+        """One row per unit, see `UNITS`."""
+        return self._units
+
+    def units(self) -> list[Unit]:
+        """Every unit, in the order of the files."""
+        return [parse_unit(text) for text in self._units["unit"].to_pylist()]
+
+    def of(self, unit_id: str, sample: Sample) -> pa.Table:
+        """A unit's contexts of one sample, by rank; reads only the row groups that hold the unit."""
+        wanted = (pc.field("unit") == unit_id) & (pc.field("sample") == sample)
+        return pq.read_table(self.path / CONTEXTS_FILE, schema=CONTEXTS, filters=wanted)

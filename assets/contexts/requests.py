@@ -1,0 +1,65 @@
+"""Which contexts a unit gets, chosen from its tally: the strongest, the quantiles of its firing, the silent ones.
+
+Shapes: n contexts, U units.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from assets.contexts.ranking import Entries
+from assets.contexts.silence import Loudness
+from assets.contexts.tally import Tally
+
+TOP, QUANTILE, SILENT = 0, 1, 2
+"""Places in `artifact.SAMPLES`."""
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Contexts to be read, sorted by unit, sample and rank."""
+
+    unit_n: np.ndarray
+    sample_n: np.ndarray
+    rank_n: np.ndarray
+    token_n: np.ndarray
+    value_n: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.unit_n)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For `tally.save_arrays`; the constructor takes them back."""
+        return dict(vars(self))
+
+
+def choose(tally: Tally, loudness: Loudness) -> Requests:
+    """All contexts of all units of a source."""
+    config = tally.config
+    top = tally.top.best()
+    spread = spread_over_quantiles(tally.sample.best(), config.quantile_samples)
+    unit_s, token_s = loudness.quietest(config.silent_samples, config.seed)
+    silent = Entries(unit_s, np.zeros(len(unit_s), np.float32), token_s, np.zeros(len(unit_s), np.float32))
+    parts = (top, spread, silent)
+    sample_n = np.repeat([TOP, QUANTILE, SILENT], [len(part) for part in parts])
+    unit_n = np.concatenate([part.unit_N for part in parts])
+    order = np.lexsort((sample_n, unit_n))
+    return Requests(
+        unit_n[order],
+        sample_n[order],
+        np.concatenate([part.place() for part in parts])[order].astype(np.int32),
+        np.concatenate([part.token_N for part in parts])[order],
+        np.concatenate([part.value_N for part in parts])[order],
+    )
+
+
+def spread_over_quantiles(sample: Entries, count: int) -> Entries:
+    """Of each unit's random sample, the middle entry of each of `count` equal shares by value, strongest first."""
+    ordered = sample.take(np.lexsort((sample.token_N, -sample.value_N, sample.unit_N)))
+    sizes_U = np.bincount(ordered.unit_N) if len(ordered) else np.empty(0, np.int64)
+    first_U = np.cumsum(sizes_U) - sizes_U
+    kept_U = np.minimum(sizes_U, count)
+    unit_n = np.repeat(np.arange(len(sizes_U)), kept_U)
+    share_n = np.arange(len(unit_n)) - np.repeat(np.cumsum(kept_U) - kept_U, kept_U)
+    middle_n = (2 * share_n + 1) * sizes_U[unit_n] // (2 * np.maximum(kept_U[unit_n], 1))
+    return ordered.take(first_U[unit_n] + middle_n)
