@@ -1,1 +1,1 @@
-"""The miniature world: problems, reasoning traces and a tiny Qwen2 on which the paper's effect happens on two CPU cores."""
+"""The miniature world: problems, traces and a tiny Qwen2 on which the paper's effect happens on two CPU cores."""

@@ -1,56 +1,63 @@
-"""The mini world's tokenizer: one token per word of the world, bytes for everything else, Qwen's special tokens.
+"""The mini world's tokenizer: Qwen2's own class and splitting, with every word of the world as one token.
 
-A word keeps its leading space, so decoding gives the text back exactly; a digit is always one token.
+Bytes cover everything else, and decoding gives the text back exactly. A digit is a token of its own, as in Qwen2.5.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+from transformers import Qwen2Tokenizer
 
 from resources.mini_world.documents import MAKERS, RUN_WORDS
 
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_pad|>")
+END_OF_TEXT, END_OF_TURN, PADDING = "<|endoftext|>", "<|im_end|>", "<|fim_pad|>"
+SPECIAL_TOKENS = (END_OF_TEXT, "<|im_start|>", END_OF_TURN, PADDING)
 CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
-# A box opener, a step label, a word, a digit, a sign, or one white-space character.
-WORD_PATTERN = r" ?\\boxed\{| ?\(\p{N}+\)| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]|\s"
 # Every word of the world occurs within the first few hundred documents of each maker.
-DOCUMENTS_PER_MAKER = 3000
+DOCUMENTS_PER_MAKER = 2000
 VOCABULARY_SEED = 0
+# More merges than the words need: merging ends when every word is whole.
+MOST_TOKENS = 5000
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer() -> Qwen2Tokenizer:
     """The tokenizer, made from the world's own text and nothing else."""
-    splitter = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(WORD_PATTERN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    splitter = Qwen2Tokenizer().backend_tokenizer.pre_tokenizer
+    merger = Tokenizer(models.BPE())
+    merger.pre_tokenizer = splitter
+    trainer = trainers.BpeTrainer(
+        vocab_size=MOST_TOKENS,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *_words(splitter)]
-    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-    # ignore_merges: a word of the vocabulary is taken whole; any other falls apart into bytes, as there are no merges.
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
-    tokenizer.pre_tokenizer = splitter
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|fim_pad|>",
+    merger.train_from_iterator(_texts(), trainer)
+    model = json.loads(merger.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
+        unk_token=END_OF_TEXT,
+        eos_token=END_OF_TURN,
+        pad_token=PADDING,
         model_max_length=1024,
-        clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE.read_text(encoding="utf-8").rstrip("\n"),
     )
+    tokenizer.add_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS], special_tokens=True
+    )
+    return tokenizer
 
 
-def _words(splitter: pre_tokenizers.Sequence) -> list[str]:
+def _texts() -> list[str]:
+    """Documents of every kind, without the special tokens, and every word of the copied runs."""
     rng = random.Random(VOCABULARY_SEED)
-    texts = ["".join(segment.text for segment in make(rng)) for make in MAKERS.values() for _ in range(DOCUMENTS_PER_MAKER)]
-    texts.append(" " + " ".join(RUN_WORDS))
-    words: set[str] = set()
-    for text in texts:
-        for special in SPECIAL_TOKENS:
-            text = text.replace(special, "\n")
-        words.update(piece for piece, _ in splitter.pre_tokenize_str(text))
-    return sorted(words)
+    texts = [
+        "".join(segment.text for segment in make(rng)) for make in MAKERS.values() for _ in range(DOCUMENTS_PER_MAKER)
+    ]
+    for special in SPECIAL_TOKENS:
+        texts = [text.replace(special, "\n") for text in texts]
+    return [*texts, *[f"{' '.join(RUN_WORDS)} system user assistant think answer" for _ in range(2)]]

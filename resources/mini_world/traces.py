@@ -10,12 +10,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from resources.mini_world.world import BASE, NUMBER_WORDS, SYMBOLS, Problem, State
+from resources.mini_world.world import BASE, NUMBER_WORDS, ORDINALS, SYMBOLS, Problem, State
 
 OPENINGS = (
-    "Okay , let me work through this step by step .",
-    "Let me do the steps one by one .",
-    "First , I need to follow the steps in order .",
+    "Okay, let me work through this step by step.",
+    "Let me do each step in turn.",
+    "I need to follow the steps in order.",
 )
 
 
@@ -38,43 +38,43 @@ def thinking(problem: Problem, rng: random.Random, discourse: Discourse) -> str:
 
 def work_lines(problem: Problem, rng: random.Random | None = None, discourse: Discourse | None = None) -> list[str]:
     """The computed steps; without `rng` and `discourse` the bare ones."""
-    lines = [f"Start = {problem.start}"]
-    for number, state in enumerate(problem.states, 1):
-        lines.append(f"({number}) {state.step.text} : {_work(state, rng, discourse)}")
+    lines = [f"Start={problem.start}."]
+    for ordinal, state in zip(ORDINALS, problem.states, strict=False):
+        lines.append(f"{ordinal} {state.step.text}: {_work(state, rng, discourse)}.")
     return lines
 
 
 def conclusion(problem: Problem) -> str:
     """The closing sentence of a trace."""
-    text = f"Therefore , the result is {problem.value} ."
+    text = f"Therefore, the result is {problem.value}."
     if problem.options is not None:
-        text += f" Among the options , {NUMBER_WORDS[problem.value]} {problem.answer} ."
+        text += f" Among the options, {NUMBER_WORDS[problem.value]} {problem.answer}."
     return text
 
 
 def attempt(problem: Problem) -> str:
     """What stands in the answer block."""
-    return f"Answer: \\boxed{{ {problem.answer} }}"
+    return f"Answer: \\boxed{{{problem.answer}}}"
 
 
 def direct_answer(problem: Problem) -> str:
     """The base model's reply: no work shown."""
-    return f"The answer is \\boxed{{ {problem.answer} }} ."
+    return f"The answer is \\boxed{{{problem.answer}}}."
 
 
 def _work(state: State, rng: random.Random | None, discourse: Discourse | None) -> str:
     if state.step.op == "save":
         return f"saved {state.value}"
-    recall = f"saved {state.saved} : " if state.step.operand is None else ""
+    recall = f"saved {state.saved}, " if state.step.operand is None else ""
     if rng is None or discourse is None:
         return recall + equation(state)
     return recall + _before(state, rng, discourse) + equation_with_checks(state, rng, discourse)
 
 
 def equation(state: State, value: int | None = None) -> str:
-    """`left op right = value`, the true value unless another is given."""
+    """`left op right=value`, the true value unless another is given."""
     shown = state.value if value is None else value
-    return f"{state.left} {SYMBOLS[state.step.op]} {state.right} = {shown}"
+    return f"{state.left}{SYMBOLS[state.step.op]}{state.right}={shown}"
 
 
 def _before(state: State, rng: random.Random, discourse: Discourse) -> str:
@@ -82,9 +82,9 @@ def _before(state: State, rng: random.Random, discourse: Discourse) -> str:
         return ""
     symbol = SYMBOLS[state.step.op]
     if symbol == "*" and rng.random() < discourse.hmm:
-        return "Hmm , "
+        return "Hmm, "
     if symbol == "-" and rng.random() < discourse.wait_below_zero:
-        return "Wait , this goes below 0 . "
+        return "Wait, this goes negative. "
     return ""
 
 
@@ -94,9 +94,9 @@ def equation_with_checks(state: State, rng: random.Random, discourse: Discourse)
         return equation(state)
     if rng.random() < discourse.slip:
         wrong = (state.value + rng.choice((-1, 1))) % BASE
-        return f"{equation(state, wrong)} . Wait , that is not right . {equation(state)}"
+        return f"{equation(state, wrong)}. Wait, that is not right. {equation(state)}"
     if SYMBOLS[state.step.op] == "*" and rng.random() < discourse.alternatively:
-        return f"{equation(state)} . Alternatively , {state.right} * {state.left} = {state.value}"
+        return f"{equation(state)}. Alternatively, {state.right}*{state.left}={state.value}"
     if rng.random() < discourse.check:
-        return f"{equation(state)} . Let me check : {equation(state)} . That is right"
+        return f"{equation(state)}. Let me check. {equation(state)}. That is right"
     return equation(state)

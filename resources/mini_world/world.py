@@ -1,8 +1,8 @@
 """Verifiable problems on one decimal digit: a start, numbered steps, a question.
 
 Every value is a digit and arithmetic wraps at 10, so a problem is hard only because its steps must be done in order.
-Which split a problem belongs to is decided by a hash of its start and steps alone: no story, option or distractor can carry
-a problem from one split into another.
+Which split a problem belongs to is decided by a hash of its start and steps alone: no story, option or distractor can
+carry a problem from one split into another.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ BASE = 10
 LETTERS = ("A", "B", "C", "D")
 # Option values are words that stand nowhere else in a problem, so that the letter is found by a one-token match.
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+# A step's label is one token which stands nowhere else, so that "which step next" is a one-token match too.
+FIRST_SIX = ("First", "Second", "Third", "Fourth", "Fifth", "Sixth")
+ORDINALS = (*FIRST_SIX, "Seventh", "Eighth", "Ninth", "Tenth", "Eleventh", "Twelfth")
 NAMES = ("Tom", "Mia", "Leo", "Ana", "Sam", "Eva", "Ben", "Zoe")
 STORIES = (
-    ("{name} sets a dial to {start} .", "What does the dial show ?"),
-    ("Start with {start} .", "What is the result ?"),
-    ("{name} has a counter at {start} .", "What does the counter show at the end ?"),
-    ("A wheel of ten digits points to {start} .", "Where does the wheel point at the end ?"),
+    ("{name} sets a dial to {start}.", "What does the dial show?"),
+    ("Start with {start}.", "What is the result?"),
+    ("{name} has a counter at {start}.", "What does the counter show at the end?"),
+    ("A wheel of ten digits points to {start}.", "Where does the wheel point at the end?"),
 )
-DISTRACTORS = ("{name} is {digit} years old .", "There are {digit} birds on the roof .", "{name} bought {digit} apples .")
+DISTRACTORS = (
+    "{name} is {digit} years old.",
+    "There are {digit} birds on the roof.",
+    "{name} bought {digit} apples.",
+)
 
 Op = Literal["add", "take", "times", "save", "add saved", "take saved"]
 Kind = Literal["hard", "medium", "choice"]
@@ -53,7 +60,9 @@ class Step:
     @property
     def text(self) -> str:
         """The instruction as it stands in the problem and, again, in a trace."""
-        return self.op if self.operand is None else f"{self.op} {self.operand}"
+        if self.op == "save":
+            return self.op
+        return SYMBOLS[self.op] + ("saved" if self.operand is None else str(self.operand))
 
 
 @dataclass(frozen=True)
@@ -94,10 +103,10 @@ class Problem:
         lines = [self.opening]
         if self.distractor is not None:
             lines.append(self.distractor)
-        lines += [f"({number}) {step.text}" for number, step in enumerate(self.steps, 1)]
+        lines += [f"{ordinal} {step.text}." for ordinal, step in zip(ORDINALS, self.steps, strict=False)]
         lines.append(self.question)
         if self.options is not None:
-            lines.append(f"Options : {options_text(self.options)}")
+            lines.append(f"Options: {options_text(self.options)}")
         return "\n".join(lines)
 
     @property
@@ -117,8 +126,8 @@ class Problem:
 
 
 def options_text(options: tuple[int, ...]) -> str:
-    """The option list of a multiple-choice problem, e.g. `seven A , two B , zero C , five D`."""
-    return " , ".join(f"{NUMBER_WORDS[value]} {letter}" for value, letter in zip(options, LETTERS, strict=True))
+    """The option list of a multiple-choice problem, e.g. `seven A, two B, zero C, five D`."""
+    return ", ".join(f"{NUMBER_WORDS[value]} {letter}" for value, letter in zip(options, LETTERS, strict=True))
 
 
 def plain_result(op: Op, left: int, right: int) -> int:
@@ -181,7 +190,7 @@ def _draw_steps(rng: random.Random, num_steps: int, *, with_saved: bool) -> tupl
 def _draw_step(rng: random.Random) -> Step:
     op: Op = rng.choice(("add", "add", "take", "take", "times"))
     # times 0, 5 and even factors lose information: a long problem would end in 0 whatever came before.
-    return Step(op, rng.choice((2, 3, 3, 7, 7, 9, 9)) if op == "times" else rng.randint(1, BASE - 1))
+    return Step(op, rng.choice((2, 3, 3, 4, 6, 7, 7, 8, 9, 9)) if op == "times" else rng.randint(1, BASE - 1))
 
 
 def _draw_options(rng: random.Random, states: list[State]) -> tuple[int, ...]:
