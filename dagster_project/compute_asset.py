@@ -1,7 +1,7 @@
 """The exact cache around every asset: a hit returns at once, a miss runs in a worker and is stored whole."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +12,12 @@ from dagster_project.plan import History, finished_run_folder, keys, run_folder
 from resources.errors import BadInput
 from resources.home import Home
 from resources.job import Job, JobResult
+from resources.launcher.deployment import Deployment, load_deployment
+from resources.launcher.shape import shape
 from resources.lock import held
 from resources.manifest import Manifest
 from resources.stage import Stage
-from resources.store import Store
+from resources.store import Store, Workspace
 
 Run = Callable[[Job, Path], JobResult]
 """Runs a job in a run directory and returns its result, or raises."""
@@ -71,26 +73,40 @@ def _compute(
     stage: Stage, experiment: Experiment, key: str, inputs: dict[str, str], store: Store, home: Home, run: Run
 ) -> Manifest:
     workspace = store.workspace(stage.asset, key)
-    processes = experiment.compute.processes if stage.needs.parallel and experiment.compute.profile == "cpu" else 1
-    job = Job(
-        asset=stage.asset,
-        key=key,
-        call=stage.call,
-        sections={name: experiment.values(name) for name in stage.sections},
-        inputs={name: store.folder(name, input_key) for name, input_key in inputs.items()},
-        out=workspace.out,
-        scratch=workspace.scratch,
-        artifact=stage.artifact,
-        compute=experiment.compute,
-        gpus=0 if experiment.compute.profile == "cpu" else stage.needs.gpus,
-        processes=processes,
-        minutes=stage.needs.minutes,
-    )
+    job = job_of(stage, experiment, {**inputs, stage.asset: key}, store, workspace, load_deployment())
     folder = run_folder(home.runs, stage.asset, key)
     result = run(job, folder)
     manifest = store.finish(_manifest(stage, experiment, key, inputs, result))
     _shelve(folder, home)
     return manifest
+
+
+def job_of(
+    stage: Stage,
+    experiment: Experiment,
+    found: Mapping[str, str],
+    store: Store,
+    workspace: Workspace,
+    deployment: Deployment,
+) -> Job:
+    """The job that computes an asset; `found` holds its key and those of its inputs."""
+    size = shape(stage.needs, experiment.compute, deployment)
+    return Job(
+        asset=stage.asset,
+        key=found[stage.asset],
+        call=stage.call,
+        sections={name: experiment.values(name) for name in stage.sections},
+        inputs={name: store.folder(name, found[name]) for name in stage.inputs},
+        out=workspace.out,
+        scratch=workspace.scratch,
+        artifact=stage.artifact,
+        compute=experiment.compute,
+        gpus=size.gpus,
+        processes=size.processes,
+        threads=size.threads,
+        minutes=stage.needs.minutes,
+        memory_model=stage.needs.memory_model,
+    )
 
 
 def _shelve(folder: Path, home: Home) -> None:

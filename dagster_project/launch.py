@@ -13,6 +13,7 @@ from resources.errors import BadInput
 from resources.job import Job, JobResult
 from resources.launcher.attempt import Attempt, Ears, JobError, JobLost, Relay
 from resources.launcher.deployment import Deployment
+from resources.launcher.fit import check_fits
 from resources.launcher.rundir import RunDir
 from resources.launcher.tail import LineTail
 
@@ -31,10 +32,11 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
     """Run a job to its end, or attach to the one that already runs in `run_dir`.
 
     Raises:
-        BadInput: when the job cannot work with what the user gave.
+        BadInput: when the job fits on no node, or cannot work with what the user gave.
         JobFailed: when it failed; the failing rank's traceback is in the description.
         dagster.RetryRequested: when it vanished with its node.
     """
+    check_fits(job, deployment)
     run = RunDir(run_dir)
     reader = MessageReader(run, context)
     relay = Relay(run)

@@ -34,6 +34,8 @@ class Job(BaseModel):
     """CPU threads of one process."""
     nodes: int = 1
     minutes: int = 60
+    memory_model: str = ""
+    """As in `Needs`: what one rank will hold, for a job with GPUs."""
 
 
 class JobResult(BaseModel):

@@ -13,7 +13,7 @@ class Needs:
     minutes: int = 60
     """Walltime to ask a scheduler for at the paper's scale."""
     memory_model: str = ""
-    """`module:function(sections) -> MemoryEstimate`, checked before launch; empty: not modelled."""
+    """`module:function(sections, compute, gpus) -> MemoryEstimate | None`; empty: not modelled."""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ ABLATION_KL = Stage(
     artifact="assets.ablation.artifact:AblationKl",
     sections=("model", "ablation"),
     inputs=("s1k_dataset", "lora_checkpoint", "activation_shards", "batchtopk_sae"),
-    needs=Needs(gpus=8, parallel=True, minutes=60),
+    needs=Needs(gpus=8, parallel=True, minutes=60, memory_model="resources.memory:forward"),
 )
 
 STEERING_EFFECTS = Stage(
@@ -89,5 +89,5 @@ STEERING_EFFECTS = Stage(
     artifact="assets.ablation.artifact:SteeringEffects",
     sections=("model", "steering"),
     inputs=("s1k_dataset", "lora_checkpoint", "activation_shards", "batchtopk_sae"),
-    needs=Needs(gpus=8, parallel=True, minutes=120),
+    needs=Needs(gpus=8, parallel=True, minutes=120, memory_model="resources.memory:forward"),
 )

@@ -94,7 +94,7 @@ LORA_CHECKPOINT = Stage(
     artifact="assets.adapter.artifact:LoraCheckpoint",
     sections=("model", "lora"),
     inputs=("s1k_dataset",),
-    needs=Needs(gpus=8, parallel=True, minutes=240),
+    needs=Needs(gpus=8, parallel=True, minutes=240, memory_model="assets.adapter.memory:lora"),
 )
 FULL_FINETUNE_CHECKPOINT = Stage(
     asset="full_finetune_checkpoint",
@@ -104,5 +104,5 @@ FULL_FINETUNE_CHECKPOINT = Stage(
     artifact="assets.adapter.artifact:FullFinetuneCheckpoint",
     sections=("model", "full_finetune"),
     inputs=("s1k_dataset",),
-    needs=Needs(gpus=8, parallel=True, minutes=480),
+    needs=Needs(gpus=8, parallel=True, minutes=480, memory_model="assets.adapter.memory:full"),
 )

@@ -143,5 +143,5 @@ BENCHMARK_SCORES = Stage(
     artifact="assets.benchmarks.artifact:BenchmarkScores",
     sections=("model", "benchmarks"),
     inputs=("lora_checkpoint", "full_finetune_checkpoint"),
-    needs=Needs(gpus=8, parallel=True, minutes=240),
+    needs=Needs(gpus=8, parallel=True, minutes=240, memory_model="assets.benchmarks.memory:generation"),
 )

@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from resources.errors import BadInput
 from resources.job import Job, JobFailure, JobResult
@@ -27,6 +28,20 @@ SETTLE_S = 2.0
 
 MAX_REQUEUES = 50
 """Attempts of one job that the walltime may end; a job that saves nothing would otherwise go on for ever."""
+
+
+def order_of(job: Job, run_dir: Path, python: str) -> Order:
+    """What a back end is asked for."""
+    return Order(
+        command=command(job, run_dir, python),
+        env=environment(job),
+        run_dir=run_dir,
+        name=f"{job.asset}-{job.key}",
+        gpus=job.gpus,
+        cpus=job.threads * max(1, job.processes // job.nodes),
+        nodes=job.nodes,
+        minutes=job.minutes,
+    )
 
 
 class JobLost(RuntimeError):
@@ -104,7 +119,9 @@ class Attempt:
         return before is not None and (before.key, before.out) == (self.job.key, self.job.out)
 
     def _attach(self) -> str | None:
-        handle = self.run.handle() or (self.launcher.find(self._order({})) if self.run.path.exists() else None)
+        handle = self.run.handle() or (
+            self.launcher.find(order_of(self.job, self.run.path, self.python)) if self.run.path.exists() else None
+        )
         if handle is None or not self.launcher.alive(handle):
             return None
         if not self._same_job():
@@ -114,21 +131,9 @@ class Attempt:
         self.ears.say(f"attached to job {handle}, which was still there")
         return handle
 
-    def _order(self, env: Mapping[str, str]) -> Order:
-        job = self.job
-        return Order(
-            command=command(job, self.run.path, self.python),
-            env={**environment(job), **env},
-            run_dir=self.run.path,
-            name=f"{job.asset}-{job.key}",
-            gpus=job.gpus,
-            cpus=job.threads * max(1, job.processes // job.nodes),
-            nodes=job.nodes,
-            minutes=job.minutes,
-        )
-
     def _submit(self, env: Mapping[str, str]) -> str:
-        order = self._order({**env, "LORASCOPE_ATTEMPT": str(time.time_ns())})
+        plain = order_of(self.job, self.run.path, self.python)
+        order = replace(plain, env={**plain.env, **env, "LORASCOPE_ATTEMPT": str(time.time_ns())})
         said = ""
         while True:
             try:
@@ -147,7 +152,7 @@ class Attempt:
         try:
             yield
         except BaseException:
-            handle = self.run.handle() or self.launcher.find(self._order({}))
+            handle = self.run.handle() or self.launcher.find(order_of(self.job, self.run.path, self.python))
             if handle is not None:
                 self._abandon(handle)
             raise

@@ -28,6 +28,8 @@ class Deployment(Section):
     """`local`: processes of this machine. `slurm`: sbatch, here or on a login node."""
     gpus: int = Field(default_factory=_present_gpus, ge=0, le=1024)
     """GPUs of one node; by default those this machine has."""
+    cpus: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=4096)
+    """CPU cores of one node."""
     gpu_memory_gib: float = Field(default=139.0, gt=0)
     """What one GPU offers to a process, GiB (H200 by torch's account: 139.8)."""
     lease_folder: Path = Path(tempfile.gettempdir()) / "lorascope-gpus"

@@ -1,6 +1,7 @@
 """Jobs as processes of this machine, each under a keeper, so that none outlives the process that wanted it."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -58,6 +59,10 @@ class LocalLauncher:
                 start_new_session=True,
                 pass_fds=leased,
             )
+
+    def shown(self, order: Order) -> tuple[str, ...]:
+        """The worker's own command line."""
+        return (shlex.join(order.command),)
 
     def find(self, order: Order) -> str | None:
         """The keeper of this run directory's job, if there is one."""

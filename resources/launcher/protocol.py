@@ -59,6 +59,10 @@ class Launcher(Protocol):
         """
         ...
 
+    def shown(self, order: Order) -> tuple[str, ...]:
+        """The exact command lines, for review without running."""
+        ...
+
     def find(self, order: Order) -> str | None:
         """Handle of a job submitted earlier for this run directory whose handle was never written down."""
         ...

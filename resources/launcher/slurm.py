@@ -114,6 +114,10 @@ class SlurmLauncher:
             ]
         )
 
+    def shown(self, order: Order) -> tuple[str, ...]:
+        """The submission, and what srun starts on every node."""
+        return (shlex.join((*self.prefix, *self.submission(order))), f"srun ... {shlex.join(order.command)}")
+
     def find(self, order: Order) -> str | None:
         """The job whose submission succeeded just before its submitter died."""
         done = self._ask(("squeue", "--noheader", "--me", "--format=%i %k"))

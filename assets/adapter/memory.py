@@ -1,0 +1,42 @@
+"""What the two trainings hold on one GPU: a whole replica under DDP, a share of everything under FSDP2."""
+
+from resources import memory
+from resources.compute import ComputeConfig
+from resources.memory import MemoryEstimate, Part, Sections
+from resources.models import ModelConfig
+
+
+def lora(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:  # noqa: ARG001
+    """Frozen weights on every GPU, and a very small optimiser; None when the model's sizes are not known here."""
+    model = ModelConfig.model_validate(sections["model"])
+    sizes = memory.architecture(model)
+    if sizes is None:
+        return None
+    rank = int(str(sections["lora"]["rank"]))
+    trained = sizes.adapter_parameters(rank)
+    return MemoryEstimate(
+        (
+            memory.weights(sizes, model.dtype),
+            Part("adapter", 4 * trained, f"{trained / 1e6:.2f} M parameters x 4 bytes"),
+            memory.adam(trained),
+            memory.trained_activations(sizes, compute.tokens_per_batch, compute.recomputed_layers),
+            memory.loss_chunk(sizes),
+        )
+    )
+
+
+def full(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:
+    """Float32 master weights, gradients and moments divided among the GPUs; None when the model is not known here."""
+    model = ModelConfig.model_validate(sections["model"])
+    sizes = memory.architecture(model)
+    if sizes is None:
+        return None
+    return MemoryEstimate(
+        (
+            memory.weights(sizes, "float32", gpus),
+            memory.adam(sizes.parameters, gpus),
+            memory.gathered(sizes),
+            memory.trained_activations(sizes, compute.tokens_per_batch, compute.recomputed_layers),
+            memory.loss_chunk(sizes),
+        )
+    )

@@ -1,0 +1,31 @@
+"""How many GPUs, processes and threads a stage gets on a deployment: one answer for run and plan."""
+
+from dataclasses import dataclass
+
+from resources.compute import ComputeConfig
+from resources.launcher.deployment import Deployment
+from resources.stage import Needs
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a job asks of each node, and how it divides it."""
+
+    gpus: int
+    processes: int
+    threads: int
+    """Per process."""
+
+
+def shape(needs: Needs, compute: ComputeConfig, deployment: Deployment) -> Shape:
+    """One process per GPU, or per CPU worker of a parallel stage; a stage that is not parallel has all cores.
+
+    A CPU worker of a parallel stage always has one thread, so that its sums do not depend on how many workers share.
+    """
+    if compute.profile == "cpu" or needs.gpus == 0:
+        if needs.parallel:
+            return Shape(0, compute.processes, 1)
+        return Shape(0, 1, deployment.cpus)
+    share = max(1, deployment.cpus // max(needs.gpus, deployment.gpus))
+    processes = needs.gpus if needs.parallel else 1
+    return Shape(needs.gpus, processes, share * needs.gpus // processes)

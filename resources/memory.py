@@ -1,0 +1,199 @@
+"""What a job will hold on one GPU, added up before it is launched, in terms that a person can check by hand.
+
+Knows no room: a room's memory model picks its parts from here. P parameters, h hidden size, L layers, V vocabulary.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from resources.compute import ComputeConfig
+from resources.errors import BadInput
+from resources.models import ModelConfig
+from resources.sources import local_folder
+
+GIB = 2**30
+USABLE = 0.95
+"""Share of a GPU that a job may fill by this account; the rest is for CUDA, NCCL and the allocator's fragments."""
+
+BYTES = {"float32": 4, "bfloat16": 2}
+
+Sections = Mapping[str, Mapping[str, JsonValue]]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A Qwen2's sizes, as in its config.json."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int
+    tie_word_embeddings: bool = False
+
+    @property
+    def kv_size(self) -> int:
+        """Width of all keys, or of all values, of one token and layer."""
+        return self.hidden_size // self.num_attention_heads * self.num_key_value_heads
+
+    @property
+    def layer_parameters(self) -> int:
+        """Of one block: attention with its three biases, MLP, two norms."""
+        attention = 2 * self.hidden_size**2 + 2 * self.hidden_size * self.kv_size + self.hidden_size + 2 * self.kv_size
+        return attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole model."""
+        tables = 1 if self.tie_word_embeddings else 2
+        words = tables * self.vocab_size * self.hidden_size
+        return self.num_hidden_layers * self.layer_parameters + words + self.hidden_size
+
+    def adapter_parameters(self, rank: int) -> int:
+        """Of a LoRA on all seven matrices of every layer."""
+        h, i, kv = self.hidden_size, self.intermediate_size, self.kv_size
+        ends = (h + h) + 2 * (h + kv) + (h + h) + 2 * (h + i) + (i + h)
+        return rank * self.num_hidden_layers * ends
+
+
+KNOWN = {"Qwen/Qwen2.5-32B-Instruct": Architecture(5120, 27648, 64, 40, 8, 152064)}
+"""The paper's model, so that its plan can be reviewed without network (its config.json on the hub)."""
+
+
+def architecture(model: ModelConfig) -> Architecture | None:
+    """The sizes of a base model from its folder, the hub's local cache or the table above; None when unknown here."""
+    if model.name in KNOWN:
+        return KNOWN[model.name]
+    path = _config_file(model)
+    if path is None:
+        return None
+    read = json.loads(path.read_text())
+    names = [name for name in Architecture.__dataclass_fields__ if name in read]
+    return Architecture(**{name: read[name] for name in names})
+
+
+def _config_file(model: ModelConfig) -> Path | None:
+    folder = local_folder(model.name)
+    if folder is not None:
+        path = folder / "config.json"
+        return path if path.exists() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model.name, "config.json", revision=model.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that lies in a GPU's memory."""
+
+    name: str
+    bytes: float
+    how: str
+    """The arithmetic."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What one rank holds at its worst moment."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def bytes(self) -> float:
+        """Of all parts."""
+        return sum(part.bytes for part in self.parts)
+
+    def explain(self) -> str:
+        """`part 61.0 GiB (how) + ... = total`, largest first."""
+        ordered = sorted(self.parts, key=lambda part: -part.bytes)
+        terms = [f"{part.name} {part.bytes / GIB:.1f} GiB ({part.how})" for part in ordered]
+        return f"{' + '.join(terms)} = {self.bytes / GIB:.1f} GiB"
+
+    def check(self, what: str, gpu_gib: float) -> None:
+        """Refuse a job that cannot fit.
+
+        Raises:
+            BadInput: with the arithmetic.
+        """
+        if self.bytes > USABLE * gpu_gib * GIB:
+            raise BadInput(
+                f"{what} does not fit on a GPU of {gpu_gib:g} GiB, of which {USABLE:.0%} can be filled: "
+                f"{self.explain()}; "
+                f"lower compute.tokens_per_batch, or use more or larger GPUs"
+            )
+
+
+def weights(sizes: Architecture, dtype: str, shared_by: int = 1) -> Part:
+    """The model's weights, whole or divided among GPUs."""
+    divided = f" / {shared_by} GPUs" if shared_by > 1 else ""
+    how = f"{sizes.parameters / 1e9:.2f} B parameters x {BYTES[dtype]} bytes{divided}"
+    return Part("weights", sizes.parameters * BYTES[dtype] / shared_by, how)
+
+
+def adam(parameters: float, shared_by: int = 1) -> Part:
+    """Gradient and both moments of what is trained, float32."""
+    divided = f" / {shared_by} GPUs" if shared_by > 1 else ""
+    how = f"{parameters / 1e9:.3f} B trained x (4 gradient + 8 Adam) bytes{divided}"
+    return Part("gradients and optimiser", parameters * 12 / shared_by, how)
+
+
+def trained_activations(sizes: Architecture, tokens: int, recomputed: int | None, item: int = 2) -> Part:
+    """What the backward pass needs: inputs of the recomputed blocks, the other blocks whole, and one block at work."""
+    again = sizes.num_hidden_layers if recomputed is None else min(recomputed, sizes.num_hidden_layers)
+    whole = sizes.num_hidden_layers - again
+    kept = again * tokens * sizes.hidden_size * item + (whole + 1) * _block(sizes, tokens, item)
+    return Part(
+        "activations", kept, f"{tokens} tokens: inputs of {again} blocks, {whole} + 1 whole blocks, {item} bytes"
+    )
+
+
+def passing_activations(sizes: Architecture, tokens: int, item: int = 2) -> Part:
+    """One block at a time: nothing is kept for a backward pass."""
+    return Part("activations", _block(sizes, tokens, item), f"one block of {tokens} tokens, {item} bytes")
+
+
+def _block(sizes: Architecture, tokens: int, item: int) -> int:
+    """Norms (one in float32), queries, keys, values, attention output, and the MLP's three wide tensors."""
+    narrow = 6 * sizes.hidden_size + 2 * sizes.kv_size + 2 * sizes.hidden_size
+    return tokens * item * (narrow + 3 * sizes.intermediate_size)
+
+
+def loss_chunk(sizes: Architecture, elements: int = 2**26) -> Part:
+    """The chunked cross-entropy: one chunk of logits in float32, its copy in half precision, and their exponentials."""
+    return Part(
+        "loss", 10 * elements, f"{elements // sizes.vocab_size} tokens x {sizes.vocab_size} x (4 + 4 + 2) bytes"
+    )
+
+
+def gathered(sizes: Architecture) -> Part:
+    """FSDP2's whole tensors of the moment: two blocks, both word tables, and the head's float32 gradient."""
+    words = sizes.vocab_size * sizes.hidden_size
+    size = 2 * sizes.layer_parameters * 2 + 2 * words * 2 + words * 4
+    return Part("gathered by FSDP", size, "2 blocks and 2 word tables x 2 bytes, the head's gradient x 4 bytes")
+
+
+def kv_cache(sizes: Architecture, tokens: int, shared_by: int = 1, item: int = 2) -> Part:
+    """Keys and values of every layer."""
+    size = 2 * sizes.num_hidden_layers * sizes.kv_size * tokens * item / shared_by
+    how = f"2 x {sizes.num_hidden_layers} layers x {sizes.kv_size} x {tokens} tokens x {item} bytes / {shared_by} GPUs"
+    return Part("KV cache", size, how)
+
+
+def forward(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:  # noqa: ARG001
+    """Memory model of stages that only read the model: one replica per GPU, logits in slices. None: model unknown."""
+    model = ModelConfig.model_validate(sections["model"])
+    sizes = architecture(model)
+    if sizes is None:
+        return None
+    item = BYTES[model.dtype]
+    tokens = compute.tokens_per_batch
+    stream = Part(
+        "residual stream", 2 * tokens * sizes.hidden_size * item, f"2 x {tokens} tokens x {sizes.hidden_size}"
+    )
+    return MemoryEstimate((weights(sizes, model.dtype), passing_activations(sizes, tokens, item), stream))
