@@ -94,17 +94,16 @@ def _each_alone(
     scaling: float,
 ) -> torch.Tensor:
     """One SDPA call per run of neighbouring rollouts of equal length; [1, T, H, D]."""
+    runs = [(length, len(list(same))) for length, same in groupby(cu_seqlens.diff().tolist())]
+    # split, not slices: the backward pass of a slice fills a whole [1, H, T, D] with zeros
+    parts = (
+        states.split([length * num for length, num in runs], dim=2) for states in (query_1HTD, key_1KTD, value_1KTD)
+    )
     outs_TiHD: list[torch.Tensor] = []
-    start = 0
-    for length, same in groupby(cu_seqlens.diff().tolist()):
-        num = len(list(same))
-        q_NHLD, k_NKLD, v_NKLD = (
-            states[0, :, start : start + num * length].unflatten(1, (num, length)).transpose(0, 1)
-            for states in (query_1HTD, key_1KTD, value_1KTD)
-        )
+    for (length, num), *states in zip(runs, *parts, strict=True):
+        q_NHLD, k_NKLD, v_NKLD = (part[0].unflatten(1, (num, length)).transpose(0, 1) for part in states)
         out_NHLD = F.scaled_dot_product_attention(
             q_NHLD, k_NKLD, v_NKLD, is_causal=True, scale=scaling, enable_gqa=q_NHLD.shape[1] != k_NKLD.shape[1]
         )
         outs_TiHD.append(out_NHLD.transpose(1, 2).flatten(0, 1))
-        start += num * length
     return torch.cat(outs_TiHD)[None]
