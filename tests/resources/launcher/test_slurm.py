@@ -1,0 +1,133 @@
+"""Slurm's own queue: jobs wait for GPUs, end at their walltime and go on, and are found again."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from resources.errors import BadInput
+from resources.launcher.attempt import JobError
+from resources.launcher.deployment import Deployment
+from resources.launcher.protocol import Busy, Order
+from resources.launcher.rundir import RunDir
+from resources.launcher.slurm import SlurmLauncher
+from tests.resources.launcher.conftest import build_attempt, build_job, family
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
+
+
+@pytest.fixture
+def launcher() -> SlurmLauncher:
+    found = Deployment(backend="slurm", gpus=8).launcher()
+    assert isinstance(found, SlurmLauncher)
+    return found
+
+
+def build_order(folder: Path, command: str, gpus: int = 0) -> Order:
+    folder.mkdir(exist_ok=True)
+    return Order(("/bin/sh", "-c", command), {}, folder, folder.name, gpus=gpus, minutes=5)
+
+
+def await_true(condition: Callable[[], object], patience_s: float = 20) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_two_jobs_of_five_gpus_run_behind_each_other_and_a_queued_one_is_cancelled(
+    tmp_path: Path, launcher: SlurmLauncher
+) -> None:
+    first, second, third = (
+        launcher.submit(build_order(tmp_path / name, "echo $CUDA_VISIBLE_DEVICES; sleep 2", gpus=5)) for name in "abc"
+    )
+    await_true(lambda: launcher.status(first) == "running")
+    await_true(lambda: launcher.status(second) == "pending (Resources)")
+    launcher.cancel(third)
+    assert not launcher.alive(third) and launcher.ending(third) == "cancelled"
+    await_true(lambda: RunDir(tmp_path / "b").exit_code() == 0)
+    assert (tmp_path / "a" / "stdout.log").read_text() == "0,1,2,3,4\n"
+    assert (tmp_path / "b" / "stdout.log").read_text() == "0,1,2,3,4\n"
+    assert not (tmp_path / "c" / "stdout.log").exists()
+
+
+def test_the_walltime_warning_lets_the_worker_save_and_the_job_goes_on(tmp_path: Path) -> None:
+    """Slurm sends SIGUSR1 to every step before the end; here scancel does, which is the same to the job."""
+    warned: list[str] = []
+    run = RunDir(tmp_path / "run")
+
+    def hear() -> None:
+        if not warned and run.stderr.exists() and "step 5\n" in run.stderr.read_text():
+            warned.append(str(run.handle()))
+            subprocess.run(["scancel", "--signal=USR1", warned[0]], check=True)
+
+    job = build_job(tmp_path, "save_and_stop", play={"number": 20})
+    deployment = Deployment(backend="slurm", gpus=8)
+    assert build_attempt(job, tmp_path, deployment, hear).result({}).metrics["number"] == 20
+    assert run.handle() != warned[0]
+    steps = [line for line in run.stderr.read_text().splitlines() if line.startswith("step ")]
+    assert steps == [f"step {number}" for number in range(1, 21)]
+
+
+def test_a_job_that_somebody_cancels_in_slurm_is_not_submitted_again(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+
+    def hear() -> None:
+        if run.stderr.exists() and "hanging" in run.stderr.read_text():
+            subprocess.run(["scancel", str(run.handle())], check=True)
+
+    with pytest.raises(JobError, match="was cancelled by somebody outside Dagster"):
+        build_attempt(build_job(tmp_path, "hang"), tmp_path, Deployment(backend="slurm", gpus=8), hear).result({})
+
+
+def test_a_job_whose_handle_was_never_written_is_found_and_not_submitted_twice(
+    tmp_path: Path, launcher: SlurmLauncher
+) -> None:
+    order = build_order(tmp_path / "a", "sleep 30")
+    handle = launcher.submit(order)
+    assert launcher.find(order) == handle
+    assert launcher.find(build_order(tmp_path / "b", "true")) is None
+    launcher.cancel(handle)
+
+
+def test_commands_go_through_a_prefix_that_takes_one_string_as_ssh_does(
+    tmp_path: Path, launcher: SlurmLauncher
+) -> None:
+    remote = replace(launcher, prefix=("/bin/sh", "-c"))
+    handle = remote.submit(build_order(tmp_path / "a b", "echo 'two  words'"))
+    await_true(lambda: RunDir(tmp_path / "a b").exit_code() == 0)
+    await_true(lambda: not remote.alive(handle))
+    assert (tmp_path / "a b" / "stdout.log").read_text() == "two  words\n"
+
+
+def test_a_refused_submission_is_bad_input_and_a_silent_controller_is_not(
+    tmp_path: Path, launcher: SlurmLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BadInput, match=r"(?s)Slurm refused a.*partition"):
+        replace(launcher, options=("--partition=nowhere",)).submit(build_order(tmp_path / "a", "true"))
+    handle = launcher.submit(build_order(tmp_path / "b", "sleep 30"))
+    silent = tmp_path / "slurm.conf"
+    text = Path(os.environ["SLURM_CONF"]).read_text()
+    silent.write_text(
+        text.replace("SlurmctldPort=", "SlurmctldPort=1\n#").replace("ClusterName", "MessageTimeout=2\nClusterName")
+    )
+    with monkeypatch.context() as patched:
+        patched.setenv("SLURM_CONF", str(silent))
+        assert launcher.status(handle) == "unknown: Slurm does not answer"
+        with pytest.raises(Busy, match="does not answer"):
+            launcher.submit(build_order(tmp_path / "c", "true"))
+    launcher.cancel(handle)
+
+
+def test_twenty_small_jobs_are_all_accounted_for(tmp_path: Path, launcher: SlurmLauncher) -> None:
+    """bench/launcher.py does a hundred."""
+    folders = [tmp_path / str(index) for index in range(20)]
+    handles = [launcher.submit(build_order(folder, "exit 0")) for folder in folders]
+    await_true(lambda: all(RunDir(folder).exit_code() == 0 for folder in folders), 60)
+    await_true(lambda: not any(map(launcher.alive, handles)), 30)
+    assert len(set(handles)) == 20
+    assert not family(tmp_path)
