@@ -138,7 +138,8 @@ class S1kDataset:
         return slice(int(self._bounds[row]), int(self._bounds[row + 1]))
 
     def _column(self, name: str) -> np.ndarray:
-        return pq.read_table(self.folder / TOKENS, columns=[name])[name].to_numpy()
+        # a copy, because torch.from_numpy warns about read-only memory
+        return np.array(pq.read_table(self.folder / TOKENS, columns=[name])[name])
 
     @cached_property
     def _token_id(self) -> np.ndarray:
