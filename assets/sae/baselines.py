@@ -71,7 +71,7 @@ def train_topk(budget: Budget, progress: Progress) -> Rebuild:
         encoded_BE = input_BE - weights.b_dec_D if config.center else input_BE
         scores_BF = (encoded_BE @ weights.W_enc_FD.T + weights.b_enc_F) * norm_F
         floor = 0.0 if config.activation == "relu" else -torch.inf
-        pairs = to_pairs(scores_BF, select_rows(scores_BF, config.k, floor), norm_F)
+        pairs = to_pairs(select_rows(scores_BF, config.k, floor), scores_BF.shape[1], norm_F)
         return weighted_rows(pairs, weights.W_dec_FD, len(input_BE)) + weights.b_dec_D, len(pairs.row_N)
 
     return rebuild

@@ -41,7 +41,8 @@ class InputScale:
 
     def apply(self, state_BD: torch.Tensor) -> torch.Tensor:
         """Float32 input of the dictionary from raw states of any float type."""
-        return state_BD.float() / self.scale_D
+        input_BD = state_BD.float()
+        return input_BD / self.scale_D if input_BD is state_BD else input_BD.div_(self.scale_D)
 
 
 def measure_scale(sample_BD: torch.Tensor, mode: str) -> InputScale:

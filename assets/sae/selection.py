@@ -6,16 +6,23 @@ Shapes: B tokens, D components, F latents, N selected entries (flat indices into
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 MARGIN = 0.95
 """A carried threshold is lowered to this share of itself; a batch that falls below costs one more pass."""
-ROWS_AT_ONCE = 512
-"""Tokens per block on a CPU: the 7 MB of scores are compared while they are still in cache."""
 ESTIMATE_STRIDE = 61
 """Every how many scores a first threshold is estimated from; coprime with usual widths."""
+
+
+class Selected(NamedTuple):
+    """The entries of a batch of scores that fire."""
+
+    flat_N: torch.Tensor
+    """int64 indices into the flattened [B, F] scores, ascending."""
+    score_N: torch.Tensor
 
 
 @dataclass
@@ -26,48 +33,31 @@ class Threshold:
     """Smallest score selected in the last batch."""
 
 
-def score_rows(
-    input_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.Tensor, out_BF: torch.Tensor, bound: float
-) -> torch.Tensor:
-    """Fill `out_BF` with the encoder's product, the one dense product of a step; flat indices of scores > `bound`."""
-    if input_BD.is_cuda:
-        torch.addmm(bias_F, input_BD, encoder_FD.T, out=out_BF)
-        return above(out_BF, bound)
-    found: list[np.ndarray] = []
-    for start in range(0, len(input_BD), ROWS_AT_ONCE):
-        block_BF = out_BF[start : start + ROWS_AT_ONCE]
-        torch.addmm(bias_F, input_BD[start : start + ROWS_AT_ONCE], encoder_FD.T, out=block_BF)
-        found.append(_above(block_BF.numpy(), bound) + start * out_BF.shape[1])
-    return torch.from_numpy(np.concatenate(found))
-
-
 def above(scores_BF: torch.Tensor, bound: float) -> torch.Tensor:
     """Flat indices of the scores greater than `bound`, ascending."""
     if scores_BF.is_cuda:
         return (scores_BF > bound).flatten().nonzero().flatten()
-    return torch.from_numpy(_above(scores_BF.numpy(), bound))
-
-
-def _above(scores: np.ndarray, bound: float) -> np.ndarray:
     # numpy compares and lists bools about five times faster than torch does on a CPU
-    return np.flatnonzero(np.greater(scores, np.float32(bound)))
+    return torch.from_numpy(np.flatnonzero(np.greater(scores_BF.numpy(), np.float32(bound))))
 
 
-def largest(scores_BF: torch.Tensor, candidate_N: torch.Tensor, count: int) -> torch.Tensor | None:
+def largest(scores_BF: torch.Tensor, candidate_N: torch.Tensor, count: int) -> Selected | None:
     """Of the candidates, exactly the `count` with the largest scores, or None when there are fewer.
 
     Ties at the last place go to the lower index, so the choice is a function of the scores alone.
     """
     if len(candidate_N) < count:
         return None
-    score_N = scores_BF.flatten()[candidate_N]
+    if count == 0:
+        return Selected(candidate_N[:0], scores_BF.new_empty(0))
+    score_N = scores_BF.view(-1).index_select(0, candidate_N)
     last = _kth_largest(score_N, count)
     keep_N = score_N >= last
     surplus = int(keep_N.sum()) - count
     if surplus:
         tied_N = (score_N == last).nonzero().flatten()
         keep_N[tied_N[len(tied_N) - surplus :]] = False
-    return candidate_N[keep_N]
+    return Selected(candidate_N.masked_select(keep_N), score_N.masked_select(keep_N))
 
 
 def _kth_largest(score_N: torch.Tensor, count: int) -> float:
@@ -77,43 +67,37 @@ def _kth_largest(score_N: torch.Tensor, count: int) -> float:
     return float(np.partition(score_N.numpy(), position)[position])
 
 
-def select_batch(
-    input_BD: torch.Tensor,
-    encoder_FD: torch.Tensor,
-    bias_F: torch.Tensor,
-    out_BF: torch.Tensor,
-    count: int,
-    floor: float,
-    threshold: Threshold,
-) -> torch.Tensor:
-    """Score a batch into `out_BF` and select its `count` largest scores that are greater than `floor`.
+def select_batch(scores_BF: torch.Tensor, count: int, floor: float, threshold: Threshold) -> Selected:
+    """The `count` largest scores of a batch that are greater than `floor`; fewer only when fewer are.
 
-    Fewer are selected only when fewer are greater than `floor`. Updates `threshold`.
+    Updates `threshold`, on which only the speed depends.
     """
-    carried = threshold.carried
-    bound = floor if carried is None else max(floor, carried - (1 - MARGIN) * abs(carried))
-    candidate_N = score_rows(input_BD, encoder_FD, bias_F, out_BF, math.inf if carried is None else bound)
-    chosen_N = largest(out_BF, candidate_N, count)
-    if chosen_N is None:
-        chosen_N = _select_without_carry(out_BF, count, floor)
-    if len(chosen_N):
-        threshold.carried = float(out_BF.flatten()[chosen_N].min())
-    return chosen_N
+    chosen = None
+    if threshold.carried is not None:
+        bound = max(floor, threshold.carried - (1 - MARGIN) * abs(threshold.carried))
+        chosen = largest(scores_BF, above(scores_BF, bound), count)
+    if chosen is None:
+        chosen = _select_without_carry(scores_BF, count, floor)
+    if len(chosen.score_N):
+        threshold.carried = float(chosen.score_N.min())
+    return chosen
 
 
-def _select_without_carry(scores_BF: torch.Tensor, count: int, floor: float) -> torch.Tensor:
-    sample = scores_BF.flatten()[::ESTIMATE_STRIDE]
+def _select_without_carry(scores_BF: torch.Tensor, count: int, floor: float) -> Selected:
+    sample = scores_BF.view(-1)[::ESTIMATE_STRIDE]
     wanted = min(len(sample), 8 + math.ceil(1.2 * count / ESTIMATE_STRIDE))
-    for bound in (max(floor, _kth_largest(sample.contiguous(), wanted)), floor):
-        candidate_N = above(scores_BF, bound)
-        chosen_N = largest(scores_BF, candidate_N, count)
-        if chosen_N is not None:
-            return chosen_N
-    return candidate_N
+    estimate = max(floor, _kth_largest(sample.contiguous(), wanted))
+    chosen = largest(scores_BF, above(scores_BF, estimate), count)
+    if chosen is None:
+        positive_N = above(scores_BF, floor)
+        chosen = largest(scores_BF, positive_N, min(count, len(positive_N)))
+    assert chosen is not None
+    return chosen
 
 
-def select_rows(scores_BF: torch.Tensor, k: int, floor: float) -> torch.Tensor:
+def select_rows(scores_BF: torch.Tensor, k: int, floor: float) -> Selected:
     """TopK: the `k` largest scores of every token that are greater than `floor`."""
     best = torch.topk(scores_BF, k, dim=1, sorted=False)
     first_B = torch.arange(len(scores_BF), device=scores_BF.device)[:, None] * scores_BF.shape[1]
-    return (best.indices + first_B)[best.values > floor].sort().values
+    flat_N = (best.indices + first_B)[best.values > floor].sort().values
+    return Selected(flat_N, scores_BF.flatten().index_select(0, flat_N))

@@ -1,12 +1,11 @@
 """The selection against sorting everything."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.sae.selection import ROWS_AT_ONCE, Threshold, largest, select_batch, select_rows
+from assets.sae.selection import Threshold, largest, select_batch, select_rows
 
 
 def brute_force(scores: torch.Tensor, count: int, floor: float) -> list[int]:
@@ -27,29 +26,20 @@ def test_selection_equals_sorting_whatever_threshold_was_carried(
     values: list[int], count: int, carried: int | None, floor: float
 ) -> None:
     rows = len(values) // 4
-    # the identity as encoder: the scores are the input
     scores = torch.tensor(values[: rows * 4], dtype=torch.float32).view(rows, 4)
     threshold = Threshold(None if carried is None else float(carried))
-    out = torch.empty_like(scores)
-    chosen = select_batch(scores, torch.eye(4), torch.zeros(4), out, count, floor, threshold)
+    chosen = select_batch(scores, count, floor, threshold)
     expected = brute_force(scores, count, floor)
-    assert chosen.tolist() == expected
+    assert chosen.flat_N.tolist() == expected
+    assert chosen.score_N.tolist() == [scores.flatten()[i].item() for i in expected]
     if expected:
         assert threshold.carried == min(scores.flatten()[i].item() for i in expected)
 
 
-@pytest.mark.parametrize("rows", [ROWS_AT_ONCE - 1, 2 * ROWS_AT_ONCE, 2 * ROWS_AT_ONCE + 3])
-def test_blocks_of_rows_join_without_gap(rows: int) -> None:
-    scores = torch.rand(rows, 7, generator=torch.Generator().manual_seed(rows))
-    out = torch.empty_like(scores)
-    chosen = select_batch(scores, torch.eye(7), torch.zeros(7), out, 2 * rows, 0.0, Threshold(0.7))
-    assert chosen.tolist() == brute_force(scores, 2 * rows, 0.0)
-
-
 def test_topk_takes_k_of_every_token_above_the_floor() -> None:
     scores = torch.tensor([[5.0, 1.0, 3.0], [-1.0, -2.0, 4.0]])
-    assert select_rows(scores, 2, 0.0).tolist() == [0, 2, 5]
-    assert select_rows(scores, 2, -torch.inf).tolist() == [0, 2, 3, 5]
+    assert select_rows(scores, 2, 0.0).flat_N.tolist() == [0, 2, 5]
+    assert select_rows(scores, 2, -torch.inf).flat_N.tolist() == [0, 2, 3, 5]
 
 
 def test_too_few_candidates_are_no_answer() -> None:
