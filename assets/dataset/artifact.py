@@ -139,7 +139,7 @@ class S1kDataset:
 
     def _column(self, name: str) -> np.ndarray:
         # a copy, because torch.from_numpy warns about read-only memory
-        return np.array(pq.read_table(self.folder / TOKENS, columns=[name])[name])
+        return pq.read_table(self.folder / TOKENS, columns=[name])[name].to_numpy().copy()
 
     @cached_property
     def _token_id(self) -> np.ndarray:

@@ -1,0 +1,156 @@
+"""The loop against a plain second implementation and against transformers' Trainer with PEFT, in float32."""
+
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import SequentialSampler
+from transformers import Qwen2ForCausalLM, Trainer, TrainingArguments
+
+from assets.adapter.config import FullFinetuneConfig, LoraConfig
+from assets.adapter.lora_model import wear_adapter
+from assets.dataset.artifact import S1kDataset
+from resources.adapters import WEIGHTS, Adapter
+from resources.components import PROJECTIONS, components
+from resources.models import load_base
+from tests.assets.adapter.conftest import World
+from tests.assets.adapter.reference import batches, train_plainly
+
+FIFTY = LoraConfig(epochs=17, batch_size=4)
+"""51 steps of 4 rollouts; the paper's recipe otherwise."""
+
+
+def initial(world: World, lora: LoraConfig) -> dict[str, torch.Tensor]:
+    """A by PEFT's own initialisation from the config's seed, B zero."""
+    torch.manual_seed(lora.seed)
+    config = peft.LoraConfig(r=lora.rank, lora_alpha=16, use_rslora=True, target_modules=list(PROJECTIONS))
+    model = peft.get_peft_model(Qwen2ForCausalLM.from_pretrained(world.model.name), config)
+    state = model.state_dict()
+    key = "base_model.model.{}.lora_{}.default.weight"
+    return {f"{c.id}.{s}": state[key.format(c.module, s)].clone() for c in components(2) for s in "AB"}
+
+
+def assert_same_adapter(folder: Path, expected: dict[str, torch.Tensor], tolerance: float) -> None:
+    found = Adapter.open(folder)
+    for c in found.components:
+        torch.testing.assert_close(found.A[c], expected[f"{c.id}.A"], atol=tolerance, rtol=0)
+        torch.testing.assert_close(found.B[c], expected[f"{c.id}.B"], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_one_lora_step_is_that_of_the_plain_reference(world: World, rank: int) -> None:
+    lora = LoraConfig(epochs=1, batch_size=12, rank=rank, warmup_ratio=0)
+    out, metrics = world.lora("ours", lora)
+    base = Qwen2ForCausalLM.from_pretrained(world.model.name)
+    start = initial(world, lora)
+    expected = train_plainly(base, S1kDataset.open(world.dataset), lora, start)
+    assert metrics.steps == 1
+    assert metrics.first_loss == pytest.approx(expected.losses[0], abs=1e-5)
+    assert any(not torch.equal(start[name], w) for name, w in expected.weights.items())
+    assert_same_adapter(out, expected.weights, 1e-5)
+
+
+def test_fifty_lora_steps_follow_the_plain_reference(world: World) -> None:
+    out, metrics = world.lora("ours", FIFTY)
+    base = Qwen2ForCausalLM.from_pretrained(world.model.name)
+    expected = train_plainly(base, S1kDataset.open(world.dataset), FIFTY, initial(world, FIFTY))
+    found = [row["loss"] for row in metrics.loss_curve]
+    assert len(found) == 51
+    assert found[0] - found[-1] > 0.5
+    np.testing.assert_allclose(found, expected.losses, atol=1e-5, rtol=0)
+    assert_same_adapter(out, expected.weights, 1e-4)
+
+
+def test_ten_full_finetune_steps_follow_the_plain_reference(world: World) -> None:
+    config = FullFinetuneConfig(epochs=3, batch_size=4, learning_rate=1e-3)
+    out, metrics = world.full("ours", config)
+    base = Qwen2ForCausalLM.from_pretrained(world.model.name)
+    start = dict(base.named_parameters())
+    expected = train_plainly(base, S1kDataset.open(world.dataset), config, start)
+    np.testing.assert_allclose([row["loss"] for row in metrics.loss_curve], expected.losses, atol=1e-5, rtol=0)
+    found = load_file(out / "model.safetensors")
+    assert found.keys() == expected.weights.keys()
+    for name, weight in expected.weights.items():
+        assert not torch.equal(weight, start[name])
+        torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=0)
+
+
+class InOrder(Trainer):
+    """transformers' Trainer, fed in the order it is given."""
+
+    def _get_train_sampler(self, train_dataset: object = None) -> SequentialSampler:  # noqa: ARG002
+        return SequentialSampler(self.train_dataset)
+
+
+def test_ten_lora_steps_are_those_of_transformers_trainer_with_peft(world: World) -> None:
+    lora = LoraConfig(epochs=1, batch_size=4)
+    out, metrics = world.lora("ours", lora)
+    dataset = S1kDataset.open(world.dataset)
+    order = [r for batch in batches(dataset, lora) for r in batch]
+    torch.manual_seed(lora.seed)
+    config = peft.LoraConfig(
+        r=1, lora_alpha=16, use_rslora=True, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM"
+    )
+    model = peft.get_peft_model(Qwen2ForCausalLM.from_pretrained(world.model.name), config)
+    arguments = TrainingArguments(
+        output_dir=str(world.folder / "trainer"),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=lora.batch_size,
+        learning_rate=lora.learning_rate,
+        adam_beta1=lora.beta1,
+        adam_beta2=lora.beta2,
+        weight_decay=lora.weight_decay,
+        warmup_steps=lora.warmup_ratio,
+        lr_scheduler_type="cosine",
+        num_train_epochs=lora.epochs,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    rows = []
+    for r in order:
+        ids = torch.from_numpy(dataset.token_ids(r)).long()
+        rows.append({"input_ids": ids, "labels": ids.masked_fill(~torch.from_numpy(dataset.loss_mask(r)), -100)})
+    trainer = InOrder(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=lambda batch: {name: torch.stack([row[name] for row in batch]) for name in batch[0]},
+    )
+    trainer.train()
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    np.testing.assert_allclose([row["loss"] for row in metrics.loss_curve], logged, atol=1e-4)
+    theirs = peft.get_peft_model_state_dict(model)
+    ours = load_file(out / WEIGHTS)
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], atol=1e-5, rtol=0)
+
+
+def test_the_fused_matrix_gives_pefts_own_output_and_gradients(world: World) -> None:
+    lora = LoraConfig(rank=2)
+    ids = torch.arange(30)[None]
+    model = wear_adapter(load_base(world.model, "cpu"), lora, "tiny")
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+
+    def outcome() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        logits = model(ids).logits
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        return logits.detach(), list(torch.autograd.grad(logits.square().mean(), trainable))
+
+    ours, our_grads = outcome()
+    for module in model.modules():
+        module.__dict__.pop("forward", None)
+    theirs, their_grads = outcome()
+    assert len(our_grads) == 2 * 7 * 2
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for one, other in zip(our_grads, their_grads, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
