@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import dagster as dg
@@ -108,7 +108,9 @@ class MessageReader(dg.PipesMessageReader):
         for line in self._lines.read():
             self._handle(line)
         if self._lines.offset != before:
-            self._bookmark.write_text(str(self._lines.offset))
+            # On a full disk a later attempt reads some lines twice; this one must go on.
+            with suppress(OSError):
+                self._bookmark.write_text(str(self._lines.offset))
 
     def _read_so_far(self) -> int:
         try:

@@ -1,4 +1,7 @@
-"""Where jobs go on this installation: `compute.yaml`, chosen per deployment and never by an asset."""
+"""Where jobs go on this installation: `compute.yaml`, chosen per deployment and never by an asset.
+
+For example: {backend: slurm, prefix: [ssh, login-node], options: [--partition=gpu, --account=me], gpus: 8, cpus: 96}
+"""
 
 import os
 import sys

@@ -97,7 +97,7 @@ SlurmUser=root
 SlurmctldPort={controller}
 SlurmdPort={node}
 AuthType=auth/munge
-AuthInfo=socket={socket_path}
+AuthInfo=socket={socket_path},cred_expire=5
 StateSaveLocation={folder}/ctld
 SlurmdSpoolDir={folder}/d
 SlurmctldPidFile={folder}/slurmctld.pid

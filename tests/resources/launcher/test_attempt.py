@@ -1,7 +1,11 @@
 """A job from submission to result, on both back ends."""
 
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,8 @@ import pytest
 from resources.errors import BadInput
 from resources.launcher.attempt import JobError, JobLost, Relay
 from resources.launcher.deployment import Deployment
-from resources.launcher.protocol import Order
+from resources.launcher.processes import marker
+from resources.launcher.protocol import MARKER, Order
 from resources.launcher.rundir import RunDir
 from tests.resources.launcher.conftest import build_attempt, build_job, family
 
@@ -112,6 +117,25 @@ def test_an_interrupt_ends_every_process_within_ten_seconds(
     assert not family(tmp_path)
 
 
+def test_an_interrupt_while_the_job_is_queued_leaves_nothing_behind(tmp_path: Path, deployment: Deployment) -> None:
+    """All GPUs are taken: `local` waits for a lease, Slurm has the job in its queue."""
+    launcher = deployment.launcher()
+    (tmp_path / "first").mkdir()
+    first = launcher.submit(Order(("/bin/sleep", "60"), {}, tmp_path / "first", "first", gpus=8, minutes=5))
+    attempt = build_attempt(build_job(tmp_path, "succeed", gpus=8), tmp_path, deployment)
+
+    def say(line: str) -> None:
+        if "held by first" in line or "pending (" in line:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        replace(attempt, launcher=launcher, ears=replace(attempt.ears, say=say, leave=lambda: False)).result({})
+    handle = attempt.run.handle()
+    assert handle is None or not launcher.alive(handle)
+    launcher.cancel(first)
+    assert not (tmp_path / "out" / "note.txt").exists()
+
+
 def test_an_interrupt_while_the_job_finishes_loses_nothing(tmp_path: Path, deployment: Deployment) -> None:
     """The result is there, the job is not yet gone: a later attempt takes the result and computes nothing."""
     run = RunDir(tmp_path / "run")
@@ -147,6 +171,22 @@ def test_a_job_whose_keeper_is_killed_is_lost_and_leaves_nothing(tmp_path: Path,
     with pytest.raises(JobLost, match="vanished without a result"):
         build_attempt(build_job(tmp_path, "vanish"), tmp_path, local).result({})
     assert not family(tmp_path)
+
+
+def test_what_a_killed_keeper_left_is_swept_at_the_next_start_and_living_jobs_are_not(
+    tmp_path: Path, local: Deployment
+) -> None:
+    for name in ("alive", "next"):
+        (tmp_path / name).mkdir()
+    launcher = local.launcher()
+    alive = launcher.submit(Order(("/bin/sleep", "60"), {}, tmp_path / "alive", "alive"))
+    environment = {**os.environ, MARKER: marker("local:", tmp_path / "gone")}
+    orphan = subprocess.Popen(["/bin/sleep", "60"], env=environment, start_new_session=True)
+    following = launcher.submit(Order(("/bin/true",), {}, tmp_path / "next", "next"))
+    assert orphan.wait(5) == -signal.SIGKILL
+    assert launcher.alive(alive)
+    launcher.release(following)
+    launcher.cancel(alive)
 
 
 def test_fifty_small_jobs_leave_no_process_descriptor_or_file(tmp_path: Path, local: Deployment) -> None:

@@ -84,6 +84,29 @@ def test_a_job_that_somebody_cancels_in_slurm_is_not_submitted_again(tmp_path: P
         build_attempt(build_job(tmp_path, "hang"), tmp_path, Deployment(backend="slurm", gpus=8), hear).result({})
 
 
+def test_a_job_whose_node_fails_is_queued_again_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Slurm itself starts the job anew, under the same number, once the node is back."""
+    run = RunDir(tmp_path / "run")
+    node = subprocess.run(["sinfo", "-h", "-o", "%N"], capture_output=True, text=True, check=True).stdout.strip()
+    failed: list[float] = []
+
+    def hear() -> None:
+        if not failed and run.stderr.exists() and "step 5\n" in run.stderr.read_text():
+            failed.append(time.monotonic())
+            subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"], check=True)
+        elif len(failed) == 1 and time.monotonic() - failed[0] > 2:
+            failed.append(time.monotonic())
+            subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"])
+
+    job = build_job(tmp_path, "save_and_stop", play={"number": 20})
+    deployment = Deployment(backend="slurm", gpus=8)
+    assert build_attempt(job, tmp_path, deployment, hear).result({}).metrics["number"] == 20
+    assert len(failed) == 2
+    steps = [line for line in run.stderr.read_text().splitlines() if line.startswith("step ")]
+    # The step at work when the node died may have been counted without being said, or said without being counted.
+    assert len(steps) in (19, 20, 21) and steps[-1] == "step 20"
+
+
 def test_a_job_whose_handle_was_never_written_is_found_and_not_submitted_twice(
     tmp_path: Path, launcher: SlurmLauncher
 ) -> None:

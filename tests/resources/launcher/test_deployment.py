@@ -1,0 +1,61 @@
+"""compute.yaml, and what a stage gets on the node it describes."""
+
+from pathlib import Path
+
+import pytest
+
+from resources.compute import ComputeConfig
+from resources.errors import BadInput
+from resources.launcher.command import command
+from resources.launcher.deployment import Deployment, load_deployment
+from resources.launcher.shape import Shape, shape
+from resources.launcher.slurm import SlurmLauncher
+from resources.stage import Needs
+from tests.resources.launcher.conftest import build_job
+
+NODE = Deployment(gpus=8, cpus=96)
+
+
+def test_the_file_named_by_the_environment_chooses_the_back_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "compute.yaml"
+    path.write_text("backend: slurm\nprefix: [ssh, login]\noptions: [--partition=gpu]\ngpus: 8\n")
+    monkeypatch.setenv("LORASCOPE_COMPUTE", str(path))
+    launcher = load_deployment().launcher()
+    assert isinstance(launcher, SlurmLauncher)
+    assert launcher.prefix == ("ssh", "login") and launcher.options == ("--partition=gpu",)
+
+
+@pytest.mark.parametrize("text", ["backend: lsf\n", "backends: local\n", "backend: [\n", None])
+def test_a_bad_or_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+    path = tmp_path / "compute.yaml"
+    if text is not None:
+        path.write_text(text)
+    monkeypatch.setenv("LORASCOPE_COMPUTE", str(path))
+    with pytest.raises(BadInput, match=r"compute\.yaml does not describe a deployment"):
+        load_deployment()
+
+
+def test_on_the_cpu_a_parallel_stage_has_one_thread_per_worker_and_any_other_all_cores() -> None:
+    cpu = ComputeConfig(profile="cpu", processes=3)
+    assert shape(Needs(gpus=8, parallel=True), cpu, NODE) == Shape(0, 3, 1)
+    assert shape(Needs(gpus=1), cpu, NODE) == Shape(0, 1, 96)
+
+
+def test_on_the_node_there_is_one_process_per_gpu_and_cores_are_divided_by_gpus() -> None:
+    gpu = ComputeConfig(profile="8xH200")
+    assert shape(Needs(gpus=8, parallel=True), gpu, NODE) == Shape(8, 8, 12)
+    assert shape(Needs(gpus=1), gpu, NODE) == Shape(1, 1, 12)
+    assert shape(Needs(gpus=4), gpu, NODE) == Shape(4, 1, 48)
+    assert shape(Needs(), gpu, NODE) == Shape(0, 1, 96)
+
+
+def test_one_process_runs_plainly_several_under_torchrun_and_nodes_meet_by_rendezvous(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert command(build_job(tmp_path, "succeed"), run, "py") == ("py", "-m", "resources.worker", str(run))
+    single = command(build_job(tmp_path, "succeed", processes=8), run, "py")
+    assert "--standalone" in single and single[single.index("--nproc-per-node") + 1] == "8"
+    double = command(build_job(tmp_path, "succeed", processes=16, nodes=2), run, "py")
+    assert double[double.index("--nnodes") + 1] == "2" and double[double.index("--nproc-per-node") + 1] == "8"
+    assert "--standalone" not in double

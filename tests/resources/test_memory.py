@@ -1,0 +1,92 @@
+"""The memory account, against numbers worked out by hand and models that really exist."""
+
+from pathlib import Path
+
+import pytest
+
+from resources.compute import ComputeConfig
+from resources.errors import BadInput
+from resources.memory import (
+    GIB,
+    KNOWN,
+    MemoryEstimate,
+    Part,
+    architecture,
+    forward,
+    kv_cache,
+    trained_activations,
+    weights,
+)
+from resources.models import ModelConfig
+
+QWEN_32B = KNOWN["Qwen/Qwen2.5-32B-Instruct"]
+
+
+def test_the_papers_model_has_its_published_size() -> None:
+    """Model card: 32.5 B parameters, 31.0 B without embeddings; one replica in bf16 is 65.5 GB."""
+    assert round(QWEN_32B.parameters / 1e9, 2) == 32.76
+    assert round(QWEN_32B.num_hidden_layers * QWEN_32B.layer_parameters / 1e9, 1) == 31.2
+    assert round(weights(QWEN_32B, "bfloat16").bytes / 1e9, 1) == 65.5
+
+
+def test_a_rank_1_adapter_has_one_row_and_column_per_matrix() -> None:
+    # q, o: 5120 + 5120; k, v: 5120 + 1024; gate, up, down: 5120 + 27648; times 64 layers.
+    assert QWEN_32B.adapter_parameters(1) == 64 * (2 * 10240 + 2 * 6144 + 3 * 32768)
+    assert QWEN_32B.adapter_parameters(4) == 4 * QWEN_32B.adapter_parameters(1)
+
+
+def test_parameters_and_adapter_agree_with_transformers_and_peft(tiny_model: Path, tiny_adapter: Path) -> None:
+    from safetensors import safe_open
+    from transformers import Qwen2ForCausalLM
+
+    sizes = architecture(ModelConfig(name=str(tiny_model), dtype="float32"))
+    assert sizes is not None
+    model = Qwen2ForCausalLM.from_pretrained(tiny_model)
+    assert sizes.parameters == sum(parameter.numel() for parameter in model.parameters())
+    with safe_open(tiny_adapter / "adapter_model.safetensors", "numpy") as file:
+        assert sizes.adapter_parameters(1) == sum(file.get_tensor(name).size for name in file.keys())  # noqa: SIM118
+
+
+def test_the_kv_cache_of_one_token_is_256_kib() -> None:
+    # 2 x 64 layers x 8 heads x 128 x 2 bytes.
+    assert kv_cache(QWEN_32B, 1).bytes == 2 * 64 * 8 * 128 * 2 == 256 * 1024
+    assert kv_cache(QWEN_32B, 1, shared_by=8).bytes == 32 * 1024
+
+
+def test_computing_blocks_again_leaves_only_their_inputs() -> None:
+    block = trained_activations(QWEN_32B, 1000, 64).bytes - 64 * 1000 * 5120 * 2
+    assert trained_activations(QWEN_32B, 1000, None).bytes == trained_activations(QWEN_32B, 1000, 64).bytes
+    assert trained_activations(QWEN_32B, 1000, 0).bytes == 65 * block
+    assert trained_activations(QWEN_32B, 1000, 63).bytes == 63 * 1000 * 5120 * 2 + 2 * block
+
+
+def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:
+    estimate = MemoryEstimate((Part("small", GIB, "one"), Part("large", 130 * GIB, "64 x 2")))
+    estimate.check("lora_checkpoint", 139)
+    with pytest.raises(BadInput) as caught:
+        estimate.check("lora_checkpoint", 137)
+    assert "lora_checkpoint does not fit on a GPU of 137 GiB, of which 95% can be filled: " in str(caught.value)
+    assert "large 130.0 GiB (64 x 2) + small 1.0 GiB (one) = 131.0 GiB" in str(caught.value)
+
+
+def test_a_model_nobody_here_knows_is_not_guessed() -> None:
+    sections = {"model": ModelConfig(name="nobody/knows", revision="0" * 40).model_dump(mode="json")}
+    assert forward(sections, ComputeConfig(), 8) is None
+
+
+def test_the_paper_fits_on_eight_h200_and_its_full_finetune_not_on_one() -> None:
+    from assets.adapter.config import FullFinetuneConfig, LoraConfig
+    from assets.adapter.memory import full, lora
+
+    model = ModelConfig().model_dump(mode="json")
+    compute = ComputeConfig()
+    trained = lora({"model": model, "lora": LoraConfig().model_dump(mode="json")}, compute, 8)
+    tuned = {"model": model, "full_finetune": FullFinetuneConfig().model_dump(mode="json")}
+    shared, alone = full(tuned, compute, 8), full(tuned, compute, 1)
+    assert trained is not None and shared is not None and alone is not None
+    trained.check("lora_checkpoint", 139)
+    shared.check("full_finetune_checkpoint", 139)
+    # 16 bytes a parameter (weight, gradient, two moments) are 524 GB.
+    assert alone.bytes - shared.bytes == pytest.approx(7 / 8 * 16 * QWEN_32B.parameters)
+    with pytest.raises(BadInput, match="does not fit"):
+        alone.check("full_finetune_checkpoint", 139)

@@ -1,0 +1,48 @@
+"""How a worker turns a job into a call."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resources.progress import Progress
+from resources.worker import arguments_of, columns_of, load
+from tests.resources.launcher import verbs
+from tests.resources.launcher.conftest import build_job
+
+SILENT = Progress([].append)
+
+
+def test_sections_become_their_config_class_and_inputs_their_folders(tmp_path: Path) -> None:
+    job = build_job(tmp_path, "join_input", play={"text": "x"}).model_copy(update={"inputs": {"notes": tmp_path / "n"}})
+    assert arguments_of(job, verbs.join_input, SILENT) == {
+        "play": verbs.PlayConfig(text="x"),
+        "notes": tmp_path / "n",
+        "out": tmp_path / "out",
+    }
+
+
+def test_a_parameter_the_job_lacks_and_an_input_the_call_ignores_are_both_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"takes \['notes'\]"):
+        arguments_of(build_job(tmp_path, "join_input"), verbs.join_input, SILENT)
+    surplus = build_job(tmp_path, "succeed").model_copy(update={"inputs": {"notes": tmp_path}})
+    with pytest.raises(TypeError, match=r"not \['notes'\]"):
+        arguments_of(surplus, verbs.succeed, SILENT)
+
+
+def test_columns_come_from_the_artifacts_own_table(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "note.txt").write_text("hello")
+    columns = columns_of(build_job(tmp_path, "succeed"))
+    assert [(column.name, column.type) for column in columns] == [("text", "string"), ("length", "int32")]
+
+
+def test_a_call_is_named_by_module_and_function() -> None:
+    assert load("tests.resources.launcher.verbs:succeed").__name__ == "succeed"
+
+
+def test_a_worker_imports_no_dagster_and_no_torch() -> None:
+    code = "import sys, resources.worker, dagster_pipes; print({'dagster', 'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
