@@ -99,7 +99,9 @@ def load_weights(source: str | Path, model: ModelConfig, device: "str | torch.de
     """A causal LM from `source` (hub id or folder, a full finetune say), precision and trust from `model`."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     with explained(str(source)):
         loaded = AutoModelForCausalLM.from_pretrained(
             place(str(source)),

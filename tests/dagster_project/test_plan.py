@@ -1,0 +1,147 @@
+"""The plan and the run never disagree, and a change reaches exactly what depends on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dagster_project.compute_asset import obtain
+from dagster_project.experiment import Experiment, Experiments
+from dagster_project.plan import keys, plan
+from dagster_project.rooms import STAGES
+from resources.errors import BadInput
+from resources.home import Home
+from resources.job import Job, JobResult
+from resources.store import Store
+
+EDITS = {
+    "dataset": ("block_size", (64, 128)),
+    "lora": ("learning_rate", ("1e-3", "2e-3")),
+    "full_finetune": ("epochs", (1, 2)),
+    "neurons": ("per_layer", (6, 60)),
+    "sae": ("k", (4, 8)),
+    "contexts": ("k", (16, 32)),
+    "ablation": ("num_rollouts", (2, 4)),
+    "benchmarks": ("seed", (0, 1)),
+}
+CHOICES = st.fixed_dictionaries({name: st.integers(0, 1) for name in EDITS})
+
+
+def right_of(asset: str) -> set[str]:
+    """The asset and everything that reads it, directly or not."""
+    found = {asset}
+    for stage in STAGES:
+        if found & set(stage.inputs):
+            found.add(stage.asset)
+    return found
+
+
+def load(folder: Path, choice: dict[str, int], name: str = "e") -> Experiment:
+    lines = [f"{section}:\n  {EDITS[section][0]}: {EDITS[section][1][which]}\n" for section, which in choice.items()]
+    (folder / f"{name}.yaml").write_text("".join(lines))
+    return Experiments(folder).load(name)
+
+
+def fake_run(launched: list[str]) -> Callable[[Job, Path], JobResult]:
+    """A worker that writes one small file; what it would compute does not matter to the cache."""
+
+    def run(job: Job, folder: Path) -> JobResult:
+        launched.append(job.asset)
+        folder.mkdir(parents=True)
+        (job.out / "data").write_text(job.key)
+        return JobResult(
+            metrics={}, columns=[], seconds=1.0, device="cpu", peak_memory_bytes=0, packages={}, cost_usd=0.25
+        )
+
+    return run
+
+
+def run_all(experiment: Experiment, home: Home) -> dict[str, str]:
+    launched: list[str] = []
+    store = Store(home.store)
+    caches = {
+        stage.asset: obtain(stage, experiment, store, home, launched.append, fake_run(launched)).cache
+        for stage in STAGES
+    }
+    assert launched == [asset for asset, cache in caches.items() if cache == "computed"]
+    return caches
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(CHOICES, min_size=1, max_size=4))
+def test_the_run_does_what_the_plan_said_under_any_sequence_of_edits(
+    tmp_path_factory: pytest.TempPathFactory, choices: list[dict[str, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("plan")
+    home = Home(folder / "home", folder)
+    for choice in choices:
+        experiment = load(folder, choice)
+        said = {line.asset: (line.cache, line.key) for line in plan(experiment, Store(home.store))}
+        done = run_all(experiment, home)
+        assert {asset: cache for asset, (cache, _) in said.items()} == {
+            asset: "hit" if cache == "hit" else "miss" for asset, cache in done.items()
+        }
+        assert {asset: key for asset, (_, key) in said.items()} == keys(experiment)
+    assert set(run_all(load(folder, choices[0]), home).values()) == {"hit"}
+
+
+@pytest.mark.parametrize(
+    ("section", "first"),
+    [("sae", "batchtopk_sae"), ("contexts", "max_activating_contexts"), ("benchmarks", "benchmark_scores")],
+)
+def test_a_variant_shares_everything_left_of_its_change(tmp_path: Path, section: str, first: str) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    base = dict.fromkeys(EDITS, 0)
+    run_all(load(tmp_path, base, "base"), home)
+    caches = run_all(load(tmp_path, {**base, section: 1}, "variant"), home)
+    assert {asset for asset, cache in caches.items() if cache == "computed"} == right_of(first)
+
+
+def test_the_plan_says_why_in_the_users_words_and_what_it_took_before(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    base = dict.fromkeys(EDITS, 0)
+    run_all(load(tmp_path, base), home)
+    lines = {line.asset: line for line in plan(load(tmp_path, {**base, "sae": 1}), Store(home.store))}
+    assert lines["lora_checkpoint"].reason == "computed for e"
+    assert lines["batchtopk_sae"].reason == "sae.k 4 → 8"
+    assert lines["max_activating_contexts"].reason == "input batchtopk_sae changed"
+    assert (lines["batchtopk_sae"].seconds, lines["batchtopk_sae"].cost_usd) == (1.0, 0.25)
+
+
+def test_a_child_is_told_what_differs_from_its_parent(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    run_all(load(tmp_path, dict.fromkeys(EDITS, 0), "parent"), home)
+    (tmp_path / "child.yaml").write_text("extends: parent\nsae:\n  k: 12\n")
+    lines = {line.asset: line for line in plan(Experiments(tmp_path).load("child"), Store(home.store))}
+    assert lines["batchtopk_sae"].reason == "sae.k 4 → 12"
+
+
+def test_an_asset_whose_input_is_missing_says_what_to_do_and_launches_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    experiment = load(tmp_path, dict.fromkeys(EDITS, 0))
+    sae = next(stage for stage in STAGES if stage.asset == "batchtopk_sae")
+    launched: list[str] = []
+    with pytest.raises(BadInput, match=r"activation_shards.* of 'e' is not in the store: materialise it first"):
+        obtain(sae, experiment, Store(home.store), home, launched.append, fake_run(launched))
+    assert launched == []
+
+
+def test_a_damaged_artifact_is_computed_again_and_what_is_right_of_it_stays(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    experiment = load(tmp_path, dict.fromkeys(EDITS, 0))
+    run_all(experiment, home)
+    data = Store(home.store).folder("batchtopk_sae", keys(experiment)["batchtopk_sae"]) / "data"
+    data.chmod(0o644)
+    data.write_text("x" * len(data.read_text()))
+    caches = run_all(experiment, home)
+    assert [asset for asset, cache in caches.items() if cache == "computed"] == ["batchtopk_sae"]
+
+
+def test_a_thousand_random_configs_have_a_thousand_keys(tmp_path: Path) -> None:
+    found = set()
+    for number in range(1000):
+        (tmp_path / "e.yaml").write_text(f"sae:\n  seed: {number // 10}\n  k: {number % 10 + 1}\n")
+        found.add(keys(Experiments(tmp_path).load("e"))["batchtopk_sae"])
+    assert len(found) == 1000
