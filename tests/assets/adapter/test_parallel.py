@@ -1,0 +1,92 @@
+"""The same training divided over passes, processes and shards gives the same curve and weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from assets.adapter.config import FullFinetuneConfig, LoraConfig, TrainingConfig
+from assets.dataset.artifact import S1kDataset
+from resources.adapters import WEIGHTS
+from resources.compute import ComputeConfig
+from tests.assets.adapter.conftest import COMPUTE, World
+
+LORA = LoraConfig(epochs=3, batch_size=5)
+"""Nine steps: 5, 5 and 2 rollouts in each epoch, so that two processes never get the same share."""
+FULL = FullFinetuneConfig(epochs=3, batch_size=5, learning_rate=1e-3)
+
+
+def losses(metrics: object) -> list[float]:
+    return [row["loss"] for row in metrics.loss_curve]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:
+    ours, theirs = load_file(one), load_file(other)
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        torch.testing.assert_close(weight, theirs[name], atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("tokens", [160, 300, 4096])
+def test_accumulation_and_packing_leave_curve_and_adapter_as_they_are(world: World, tokens: int) -> None:
+    """160 tokens hold one rollout, 300 hold two or three, 4096 the whole batch."""
+    alone, expected = world.lora("alone", LORA, COMPUTE.model_copy(update={"tokens_per_batch": 1}))
+    found, metrics = world.lora("packed", LORA, COMPUTE.model_copy(update={"tokens_per_batch": tokens}))
+    np.testing.assert_allclose(losses(metrics), losses(expected), atol=1e-5)
+    assert_same_weights(found / WEIGHTS, alone / WEIGHTS, 1e-5)
+
+
+def test_recomputed_activations_leave_the_adapter_as_it_is(world: World) -> None:
+    kept, _ = world.lora("kept", LORA)
+    one, _ = world.lora("one", LORA, COMPUTE.model_copy(update={"recomputed_layers": 1}))
+    every, _ = world.lora("every", LORA, COMPUTE.model_copy(update={"recomputed_layers": None}))
+    assert_same_weights(kept / WEIGHTS, one / WEIGHTS, 1e-6)
+    assert_same_weights(kept / WEIGHTS, every / WEIGHTS, 1e-6)
+
+
+def two_processes(world: World, jobs: dict[str, tuple[str, TrainingConfig]]) -> dict[str, tuple[Path, list[float]]]:
+    compute = ComputeConfig(profile="cpu", processes=2, recomputed_layers=0, tokens_per_batch=300)
+    plan, outs = [], {}
+    for name, (kind, config) in jobs.items():
+        outs[name], scratch = world.folders(name)
+        folders = {"s1k_dataset": str(world.dataset), "out": str(outs[name]), "scratch": str(scratch)}
+        settings = {"model": world.model.model_dump(), "config": config.model_dump(), "compute": compute.model_dump()}
+        plan.append({"kind": kind, **folders, **settings})
+    path = world.folder / "plan.json"
+    path.write_text(json.dumps(plan))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "tests.assets.adapter.ranked", str(path)],
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return {name: (out, json.loads((out / "losses.json").read_text())) for name, out in outs.items()}
+
+
+@pytest.mark.slow
+def test_two_gloo_processes_give_the_single_process_result(world: World) -> None:
+    """Replicas for the adapter and the full finetune, FSDP2 shards for the full finetune."""
+    lora, lora_metrics = world.lora("lora", LORA)
+    full, full_metrics = world.full("full", FULL)
+    found = two_processes(world, {"lora-2": ("lora", LORA), "full-2": ("full", FULL), "sharded-2": ("sharded", FULL)})
+    for name, folder, weights, metrics, tolerance in (
+        ("lora-2", lora, WEIGHTS, lora_metrics, 1e-5),
+        ("full-2", full, "model.safetensors", full_metrics, 1e-5),
+        ("sharded-2", full, "model.safetensors", full_metrics, 1e-4),
+    ):
+        out, curve = found[name]
+        np.testing.assert_allclose(curve, losses(metrics), atol=tolerance)
+        assert_same_weights(out / weights, folder / weights, tolerance)
+    assert losses(full_metrics)[0] - losses(full_metrics)[-1] > 0.3
+    assert S1kDataset.open(world.dataset).num_rollouts == 12
