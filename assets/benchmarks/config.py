@@ -70,10 +70,12 @@ class BenchmarksConfig(Section):
     """
     server_requests: int = Field(default=64, ge=1, le=4096)
     """Requests that are under way at the server at one time."""
-    judge: str | None = None
-    """Model that judges answers which math-verify rejects or cannot parse (s1: gpt-4o-mini); none: off."""
-    judge_budget_usd: float = Field(default=1.0, ge=0.0)
-    """Most US dollars that judging may cost."""
+    judge: str = ""
+    """Model that judges answers which math-verify rejects or cannot parse (s1: gpt-4o-mini); empty: off."""
+    judge_provider: Literal["openai", "anthropic", "openai-compatible"] = "openai"
+    """Who serves the judge (s1: OpenAI). What it may cost is compute.llm_run_dollars."""
+    judge_url: str = ""
+    """Address of an `openai-compatible` judge; empty: the vendor's own."""
     bootstrap: int = Field(default=10000, ge=100, le=1000000)
     """Resamples of the questions behind each recovery interval."""
 
@@ -112,6 +114,8 @@ class BenchmarksConfig(Section):
             raise ValueError("samples > 1 with temperature 0 gives the same answer again: set a temperature")
         if self.backend == "server" and not self.server_url:
             raise ValueError("backend 'server' needs server_url, such as http://127.0.0.1:8000/v1")
+        if self.judge and self.judge_provider == "openai-compatible" and not self.judge_url:
+            raise ValueError("judge_provider 'openai-compatible' needs judge_url, such as http://127.0.0.1:8000/v1")
         return self
 
     @property

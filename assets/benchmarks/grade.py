@@ -18,6 +18,7 @@ _TAIL = 2000
 _DROPPED = re.compile(r"\\(?:left|right|displaystyle|,|!|;|:| )|\\?[$]|~")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text)?\{?(?:st|nd|rd|th)\}?\}?$")
+_NUMBER_IN_BASE = re.compile(r"\w+_\d+")
 _LETTER = re.compile(r"\(?\s*([A-Da-d])\s*(?:[).:,;\n].*)?$", re.DOTALL)
 
 
@@ -45,6 +46,9 @@ def grade_math(found: Extracted, gold: str) -> Grade:
         return Grade(same, same, "integer")
     if normalised(answer) == normalised(truth):
         return Grade(True, True, "text")
+    if _NUMBER_IN_BASE.fullmatch(normalised(answer)) and _NUMBER_IN_BASE.fullmatch(normalised(truth)):
+        # math-verify takes 4210_5 and 4210_7 for one number.
+        return Grade(False, False, "text")
     same = equal_mathematics(answer[-_TAIL:], truth)
     return Grade(same, same, "math_verify")
 
@@ -76,6 +80,7 @@ def normalised(text: str) -> str:
     text = _DROPPED.sub("", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.replace("\\%", "%").replace("{,}", ","))
     text = _ORDINAL.sub(r"\1", text.strip())
+    text = re.sub(r"([_^])\{(\w+)\}", r"\1\2", text)
     return re.sub(r"\s+", "", text).rstrip(".").casefold()
 
 

@@ -51,7 +51,8 @@ class BenchmarkMetrics(BaseModel):
     ungraded: list[str]
     """Answers a judge was due for and could not be asked: `arm/benchmark/question/sample`, at most 50."""
     num_ungraded: int
-    judge_cost_usd: float
+    cost_usd: float
+    """What the judge cost in this run."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def score(
     generated = fill(engine, all_shards, cache, budget, progress)
     if rank != 0:
         return None
-    return _report(work, benchmarks, codec.render, cache, generated, out, progress)
+    return _report(work, benchmarks, codec.render, cache, generated, out, progress, compute)
 
 
 def make_engine(model: ModelConfig, config: BenchmarksConfig, compute: ComputeConfig) -> Engine:
@@ -187,21 +188,27 @@ def _report(
     generated: int,
     out: Path,
     progress: Progress,
+    compute: ComputeConfig,
 ) -> BenchmarkMetrics:
     """Grade what lies in the cache and write the artifact."""
     answered = [_answered(work, arm.name, one, cache, config.samples) for arm in work.arms for one in work.benchmarks]
     records = [row for part in answered for row in make_records(part, work.prompt_tokens[part.benchmark.name])]
     harness = _harness_results(answered, config, render)
     _agree(harness, score_rows(records, config.samples))
-    cost = apply_judge(records, config, progress)
+    cost, troubles = 0.0, list(work.missing.values())
+    try:
+        cost = apply_judge(records, config, compute, progress)
+    except BadInput as error:
+        troubles.append(f"the judge could not be asked, so scores are given as bounds in the log only: {error}")
     scores = score_rows(records, config.samples)
-    for row in table_1(scores, recoveries := recovery_rows(records, config.bootstrap, config.seed)):
-        progress.say("  ".join(f"{name} {value}" for name, value in row.items() if value is not None))
-    if work.missing:
+    recoveries = recovery_rows(records, config.bootstrap, config.seed)
+    _say(table_1(scores, recoveries) + table_2(scores), progress)
+    if troubles:
+        # Not stored: a stored artifact would be taken for the whole answer ever after.
         raise BadInput(
-            "; ".join(work.missing.values())
-            + f". The others ({', '.join(one.name for one in work.benchmarks) or 'none'}) are generated and kept: "
-            "leave the missing ones out of benchmarks.tasks to see them graded at once"
+            "; ".join(troubles)
+            + f". What could be asked ({', '.join(one.name for one in work.benchmarks) or 'nothing'}) is generated and "
+            "kept, its scores are in the log: run again when this is mended, or leave it out of the config"
         )
     pairs = pair_rows(records, config.samples, config.bootstrap, config.seed)
     artifact.write(out / "records.parquet", records, artifact.RECORDS)
@@ -221,8 +228,13 @@ def _report(
         truncated=sum(row["truncated"] for row in records),
         ungraded=[f"{row['arm']}/{row['benchmark']}/{row['question_id']}/{row['sample']}" for row in ungraded[:50]],
         num_ungraded=len(ungraded),
-        judge_cost_usd=cost,
+        cost_usd=cost,
     )
+
+
+def _say(rows: Sequence[Row], progress: Progress) -> None:
+    for row in rows:
+        progress.say("  ".join(f"{name} {value}" for name, value in row.items() if value is not None))
 
 
 def _answered(work: _Work, arm: str, benchmark: "Benchmark", cache: GenerationCache, samples: int) -> Answered:
