@@ -1,0 +1,67 @@
+"""The front door: ask many questions of one endpoint, pay for each once, and say what could not be answered."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from resources.home import find_home
+from resources.llm.answers import Answer, Desk
+from resources.llm.cache import FILE_NAME, ResponseCache
+from resources.llm.endpoint import Endpoint, api_key
+from resources.llm.limits import Limits
+from resources.llm.prices import price_of
+from resources.llm.question import Question
+from resources.progress import Progress
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run came to."""
+
+    answers: dict[tuple[str, int], Answer]
+    """By question id and sample."""
+    requests: int
+    """Answers paid for in this run, usable or not."""
+    cached: int
+    """Questions answered from the cache."""
+    cost_usd: float
+    """Known spending of this run."""
+    unknown_usd: float
+    """Most that requests without an answer may have cost besides."""
+
+
+def ask(
+    questions: Iterable[Question], total: int, endpoint: Endpoint, limits: Limits, progress: Progress, what: str
+) -> Asked:
+    """Answer the questions from the cache, live or in batches.
+
+    Raises:
+        BadInput: without a key, with a wrong one, for an unknown model, an endpoint that is down, or at a cap.
+    """
+    api_key(endpoint)
+    cache = ResponseCache(find_home().root / FILE_NAME)
+    try:
+        desk = Desk(endpoint, limits, cache, progress, what, total)
+        asyncio.run(_run(desk, iter(questions)))
+    finally:
+        cache.close()
+    cached = sum(answer.cached for answer in desk.answers.values())
+    return Asked(desk.answers, desk.requests, cached, desk.ledger.spent, desk.ledger.unknown)
+
+
+async def _run(desk: Desk, questions: Iterator[Question]) -> None:
+    if desk.limits.mode == "batch":
+        from resources.llm.batch import BatchRun
+
+        await BatchRun(desk).run(questions)
+    else:
+        from resources.llm.live import LiveRun
+
+        await LiveRun(desk).run(questions)
+
+
+def estimate(questions: Iterable[Question], endpoint: Endpoint, mode: str, output_tokens: int) -> tuple[int, float]:
+    """Likely input tokens and dollars of asking, with `output_tokens` per answer."""
+    price = price_of(endpoint, mode)
+    tokens = [question.likely_input_tokens for question in questions]
+    return sum(tokens), sum(price.dollars(each, output_tokens) for each in tokens)

@@ -1,0 +1,210 @@
+"""The same questions through the vendors' Batch APIs: half the price, up to a day, and a restart finds what was sent.
+
+Round by round: what the cache lacks is sent, its handle is stored, results are collected into the cache; errors and
+unusable answers go into the next round.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter
+
+from resources.errors import BadInput
+from resources.llm import exchange
+from resources.llm.answers import Answer, Desk
+from resources.llm.cache import SentBatch
+from resources.llm.endpoint import build_model, settings
+from resources.llm.failures import Failure, classify
+from resources.llm.ledger import OverBudget, Reservation
+from resources.llm.question import Question, fitted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pydantic_ai.models import Model
+    from pydantic_ai.models.batch import Batch, BatchRequest, BatchResult
+
+MOST_REQUESTS = 10_000
+"""Requests of one batch; the vendors allow 50,000 and 100,000, this keeps one upload near 100 MB."""
+
+Result = TypeVar("Result")
+Pending = dict[str, tuple[Question, int]]
+"""Cache key -> question and attempt."""
+
+
+class Refused(BadInput):
+    """The vendor did not take the batch, so nothing was charged."""
+
+
+class BatchRun:
+    """One run over an endpoint's Batch API."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._tries: dict[str, int] = {}
+        self._reasons: dict[str, str] = {}
+
+    async def run(self, questions: Iterator[Question]) -> None:
+        """Answer every question into the desk.
+
+        Raises:
+            BadInput: when the vendor refuses the batch, or at a cap.
+        """
+        if self._desk.endpoint.provider == "openai-compatible":
+            raise BadInput("compute.llm_mode: batch needs provider openai or anthropic; use live")
+        import httpx2
+
+        async with httpx2.AsyncClient(timeout=self._desk.limits.timeout_s) as http:
+            self._model: Model = build_model(self._desk.endpoint, http)
+            asked = {(q.id, q.sample): fitted(q, self._desk.endpoint) for q in questions}
+            for sent in self._desk.cache.batches(self._desk.endpoint.name):
+                reservation = Reservation(sent.reservation, sent.dollars)
+                self._desk.ledger.adopt(reservation)
+                expected = self._expected(asked, sent.keys)
+                spent = await self._collect(_handles().validate_json(sent.handle), expected)
+                self._desk.ledger.settle(reservation, spent)
+            while pending := self._pending(asked):
+                await self._send(pending)
+
+    def _pending(self, asked: dict[tuple[str, int], Question]) -> Pending:
+        """What must still be sent; what is settled goes to the desk."""
+        pending: Pending = {}
+        for item in [item for item in asked if item not in self._desk.answers]:
+            question = asked[item]
+            attempt, answer = self._look_up(question)
+            if answer is not None:
+                self._desk.take(answer)
+            else:
+                pending[question.key(self._desk.endpoint, attempt)] = (question, attempt)
+        return pending
+
+    def _look_up(self, question: Question) -> tuple[int, Answer | None]:
+        wrong = ""
+        for attempt in range(self._desk.limits.unusable):
+            key = question.key(self._desk.endpoint, attempt)
+            found = self._desk.stored(question, attempt)
+            if found is None and self._tries.get(key, 0) >= self._desk.limits.attempts:
+                return attempt, Answer.to(question, None, self._reasons[key])
+            if found is None:
+                return attempt, None
+            value, wrong = exchange.read(question, found)
+            if value is not None:
+                return attempt, Answer.to(question, value, cached=key not in self._tries)
+        return 0, Answer.to(question, None, f"{wrong} ({self._desk.limits.unusable} answers)")
+
+    def _expected(self, asked: dict[tuple[str, int], Question], keys: list[str]) -> Pending:
+        """Which of today's questions a batch of an earlier run holds."""
+        known: Pending = {}
+        for question in asked.values():
+            for attempt in range(self._desk.limits.unusable):
+                known[question.key(self._desk.endpoint, attempt)] = (question, attempt)
+        return {key: known[key] for key in keys if key in known}
+
+    async def _send(self, pending: Pending) -> None:
+        chunk = dict(list(pending.items())[:MOST_REQUESTS])
+        most = sum(self._desk.most(question) for question, _ in chunk.values())
+        try:
+            reservation = self._desk.ledger.reserve(most)
+        except OverBudget as cap:
+            chunk = self._affordable(chunk)
+            if not chunk:
+                raise BadInput(self._desk.so_far(f"stopped at {cap}")) from cap
+            reservation = self._desk.ledger.reserve(sum(self._desk.most(question) for question, _ in chunk.values()))
+        requests = [await self._model.batch_encode(_request(self._desk, key, chunk[key][0])) for key in chunk]
+        for key in chunk:
+            self._tries[key] = self._tries.get(key, 0) + 1
+        try:
+            batch = await self._patiently(lambda: self._model.batch_create(requests))
+        except Refused:
+            self._desk.ledger.settle(reservation, 0.0)
+            raise
+        except BaseException:
+            self._desk.ledger.lose(reservation)
+            raise
+        handle = _handles().dump_json(batch).decode()
+        sent = SentBatch(handle, list(chunk), reservation.id, reservation.dollars)
+        self._desk.cache.add_batch(sent, batch.id, self._desk.endpoint.name)
+        spent = await self._collect(batch, chunk)
+        self._desk.ledger.settle(reservation, spent)
+
+    def _affordable(self, chunk: Pending) -> Pending:
+        """The first questions that fit under the cap together, found by halving."""
+        while chunk:
+            chunk = dict(list(chunk.items())[: len(chunk) // 2])
+            with suppress(OverBudget):
+                if chunk:
+                    held = self._desk.ledger.reserve(sum(self._desk.most(question) for question, _ in chunk.values()))
+                    self._desk.ledger.settle(held, 0.0)
+                    return chunk
+        return chunk
+
+    async def _collect(self, batch: "Batch", expected: Pending) -> float:
+        """Wait for a batch and store its results; returns their cost."""
+        while batch.status != "ended":
+            await asyncio.sleep(self._desk.limits.poll_s)
+            now = batch
+            batch = await self._patiently(lambda now=now: self._model.batch_status(now))
+        ended = batch
+        results = await self._patiently(lambda: self._model.batch_results(ended))
+        spent = sum(
+            self._keep(result, *expected[result.custom_id]) for result in results if result.custom_id in expected
+        )
+        self._desk.cache.forget_batch(batch.id)
+        return spent
+
+    def _keep(self, result: "BatchResult", question: Question, attempt: int) -> float:
+        try:
+            response = self._model.batch_decode(result, _request(self._desk, result.custom_id, question))
+        except Exception as error:
+            failure = classify(error)
+            if failure is None:
+                raise
+            self._note(result.custom_id, failure)
+            return 0.0
+        kept = exchange.stored(question, self._desk.endpoint, attempt, response, self._desk.price)
+        self._desk.keep(kept)
+        return kept.dollars
+
+    def _note(self, key: str, failure: Failure) -> None:
+        self._reasons[key] = failure.reason
+        if failure.kind == "fatal":
+            raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name} refuses: {failure.reason}"))
+        if failure.kind != "retry":
+            self._tries[key] = self._desk.limits.attempts
+
+    async def _patiently(self, call: "Callable[[], Awaitable[Result]]") -> Result:
+        """Make a call about a batch, again after faults that may pass."""
+        last = Failure("retry", "no", "", reached=False)
+        for turn in range(self._desk.limits.attempts):
+            try:
+                return await call()
+            except Exception as error:
+                failure = classify(error)
+                if failure is None:
+                    raise
+                if failure.kind != "retry":
+                    raise Refused(
+                        self._desk.so_far(f"{self._desk.endpoint.name} refuses the batch: {failure.reason}")
+                    ) from error
+                last = failure
+                await asyncio.sleep(max(failure.wait_s, self._desk.limits.backoff_s * 2**turn))
+        raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name} cannot be reached: {last.reason}"))
+
+
+def _request(desk: Desk, key: str, question: Question) -> "BatchRequest":
+    from pydantic_ai.models.batch import BatchRequest
+
+    return BatchRequest(
+        custom_id=key,
+        messages=exchange.messages(question),
+        model_settings=settings(desk.endpoint),
+        model_request_parameters=exchange.parameters(question),
+    )
+
+
+def _handles() -> "TypeAdapter[Any]":
+    from pydantic_ai.models.batch import Batch
+
+    return TypeAdapter(Batch)

@@ -1,0 +1,192 @@
+"""Every answer that was ever paid for, by the hash of what was asked: one SQLite file per installation.
+
+A row is written before its answer is parsed, in its own transaction, so that a kill at any moment costs at most the
+requests under way. Values are JSON; keys and headers are never stored.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resources.errors import BadInput
+
+FILE_NAME = "llm_cache.sqlite"
+BUSY_S = 60.0
+"""Seconds to wait for another process's write."""
+_SCHEMA = """
+create table if not exists responses (
+    key text primary key, provider text not null, model text not null, base_url text not null,
+    prompt_version text not null, request text not null, response text not null,
+    input_tokens integer not null, output_tokens integer not null, dollars real not null, created real not null
+);
+create table if not exists batches (
+    id text primary key, endpoint text not null, handle text not null, keys text not null,
+    reservation integer not null, dollars real not null, created real not null
+);
+create table if not exists purses (name text primary key, dollars real not null);
+create table if not exists reserved (id integer primary key, purse text not null, dollars real not null);
+"""
+_COLUMNS = (
+    "key", "provider", "model", "base_url", "prompt_version", "request", "response",
+    "input_tokens", "output_tokens", "dollars", "created",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One answered request."""
+
+    key: str
+    provider: str
+    model: str
+    base_url: str
+    prompt_version: str
+    request: str
+    """JSON: system, user, schema, settings, sample, attempt."""
+    response: str
+    """JSON of pydantic-ai's ModelResponse, with the vendor's usage."""
+    input_tokens: int
+    output_tokens: int
+    dollars: float
+    created: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class SentBatch:
+    """A batch whose results have not been collected."""
+
+    handle: str
+    """JSON of pydantic-ai's Batch."""
+    keys: list[str]
+    """Cache keys of its requests."""
+    reservation: int
+    """The ledger's row that holds its money."""
+    dollars: float
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open or make the file; several processes may use it at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+    connection.execute("pragma journal_mode=wal")
+    # Survives a killed process; only a power cut could lose the last rows.
+    connection.execute("pragma synchronous=normal")
+    connection.executescript(_SCHEMA)
+    return connection
+
+
+class ResponseCache:
+    """Answers by key."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connection = connect(path)
+
+    def get(self, key: str) -> str | None:
+        """The stored response, if the request was ever answered."""
+        row = self.connection.execute("select response from responses where key = ?", (key,)).fetchone()
+        return row[0] if row else None
+
+    def put(self, stored: Stored) -> None:
+        """Keep an answer; the first one wins."""
+        values = tuple(getattr(stored, column) for column in _COLUMNS)
+        marks = ",".join("?" * len(_COLUMNS))
+        self.connection.execute(f"insert or ignore into responses values ({marks})", values)  # noqa: S608
+
+    def rows(self) -> Iterator[Stored]:
+        """Every answer, oldest first."""
+        for row in self.connection.execute("select * from responses order by created, key"):
+            yield Stored(*row)
+
+    def add_batch(self, batch: "SentBatch", batch_id: str, endpoint: str) -> None:
+        """Remember a batch under way, so that a restart finds it."""
+        keys = json.dumps(batch.keys)
+        row = (batch_id, endpoint, batch.handle, keys, batch.reservation, batch.dollars, time.time())
+        self.connection.execute("insert or replace into batches values (?, ?, ?, ?, ?, ?, ?)", row)
+
+    def batches(self, endpoint: str) -> "list[SentBatch]":
+        """The batches under way at an endpoint."""
+        query = "select handle, keys, reservation, dollars from batches where endpoint = ? order by created"
+        rows = self.connection.execute(query, (endpoint,))
+        return [SentBatch(handle, json.loads(keys), held, dollars) for handle, keys, held, dollars in rows]
+
+    def forget_batch(self, batch_id: str) -> None:
+        """The batch has been collected."""
+        self.connection.execute("delete from batches where id = ?", (batch_id,))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+
+def list_cache(path: Path) -> list[dict[str, Any]]:
+    """Answers, tokens and dollars per provider, model and prompt version; for `lorascope cache list`."""
+    if not path.is_file():
+        return []
+    query = (
+        "select provider, model, prompt_version, count(*) as answers, sum(input_tokens) as input_tokens, "
+        "sum(output_tokens) as output_tokens, sum(dollars) as dollars from responses group by 1, 2, 3 order by 1, 2, 3"
+    )
+    connection = connect(path)
+    try:
+        cursor = connection.execute(query)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor]
+    finally:
+        connection.close()
+
+
+def export_cache(path: Path, out: Path) -> int:
+    """Write every answer as one JSON line; returns how many.
+
+    Raises:
+        BadInput: when there is no cache.
+    """
+    if not path.is_file():
+        raise BadInput(f"there is no response cache at {path}: nothing has been asked yet")
+    cache = ResponseCache(path)
+    count = 0
+    with out.open("w", encoding="utf-8") as file:
+        for stored in cache.rows():
+            file.write(json.dumps({column: getattr(stored, column) for column in _COLUMNS}, ensure_ascii=False) + "\n")
+            count += 1
+    cache.close()
+    return count
+
+
+def import_cache(path: Path, source: Path) -> int:
+    """Add the answers of an exported file; returns how many were new.
+
+    Raises:
+        BadInput: when a line is not an answer; nothing is imported then.
+    """
+    cache = ResponseCache(path)
+    before = cache.connection.execute("select count(*) from responses").fetchone()[0]
+    cache.connection.execute("begin")
+    try:
+        with source.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                cache.put(_imported(line, f"{source}:{number}"))
+        cache.connection.execute("commit")
+    except BaseException:
+        cache.connection.execute("rollback")
+        raise
+    after = cache.connection.execute("select count(*) from responses").fetchone()[0]
+    cache.close()
+    return after - before
+
+
+def _imported(line: str, place: str) -> Stored:
+    try:
+        values = json.loads(line)
+        stored = Stored(**values)
+        for text in (stored.request, stored.response):
+            json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{place}: not a line of an exported response cache ({error})") from error
+    return stored

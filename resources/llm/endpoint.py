@@ -1,0 +1,103 @@
+"""Which model answers, where, and with whose key; keys come from the environment and stay inside the client."""
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from resources.errors import BadInput
+
+if TYPE_CHECKING:
+    import httpx2
+    from pydantic_ai.models import Model
+    from pydantic_ai.settings import ModelSettings
+
+Provider = Literal["openai", "anthropic", "openai-compatible"]
+KEY_VARIABLES = {
+    "openai": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "openai-compatible": "OPENAI_COMPATIBLE_API_KEY",
+}
+URL_VARIABLES = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL", "openai-compatible": ""}
+"""A proxy's address, where the config names none (the vendors' own SDK variables)."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One model of one provider, with every setting that can change an answer."""
+
+    provider: Provider
+    model: str
+    base_url: str = ""
+    effort: str = ""
+    max_output_tokens: int = 16000
+    context_tokens: int = 128000
+
+    @property
+    def name(self) -> str:
+        """`openai/gpt-5-mini`, as tables show it."""
+        return f"{self.provider}/{self.model}"
+
+    @property
+    def address(self) -> str:
+        """The configured address, else the provider's environment variable, else empty for the vendor's own."""
+        return self.base_url or os.environ.get(URL_VARIABLES[self.provider], "")
+
+    def identity(self) -> dict[str, str | int]:
+        """What enters the cache key of every request: all but the key and the context limit."""
+        return {
+            "provider": self.provider,
+            "base_url": self.address,
+            "model": self.model,
+            "effort": self.effort,
+            "max_output_tokens": self.max_output_tokens,
+        }
+
+
+def api_key(endpoint: Endpoint) -> str:
+    """The key from the environment; local servers may need none.
+
+    Raises:
+        BadInput: when a vendor's key is missing.
+    """
+    variable = KEY_VARIABLES[endpoint.provider]
+    key = os.environ.get(variable, "")
+    if not key and endpoint.provider != "openai-compatible":
+        raise BadInput(f"{endpoint.name} needs an API key: set {variable}, or use provider: statistical")
+    return key or "none"
+
+
+def settings(endpoint: Endpoint) -> "ModelSettings":
+    """Request settings; sampling is left to the vendor, since Anthropic refuses a temperature."""
+    chosen: ModelSettings = {"max_tokens": endpoint.max_output_tokens}
+    if endpoint.effort:
+        chosen["thinking"] = endpoint.effort  # pyright: ignore[reportGeneralTypeIssues]
+    return chosen
+
+
+def build_model(endpoint: Endpoint, http: "httpx2.AsyncClient") -> "Model":
+    """The client of an endpoint over `http`, without retries of its own.
+
+    Raises:
+        BadInput: without a key, or without an address where one is needed.
+    """
+    key = api_key(endpoint)
+    if endpoint.provider == "anthropic":
+        return _anthropic(endpoint, key, http)
+    if endpoint.provider == "openai-compatible" and not endpoint.address:
+        raise BadInput("provider openai-compatible needs base_url, such as http://127.0.0.1:8000/v1")
+    from openai import AsyncOpenAI
+    from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    client = AsyncOpenAI(api_key=key, base_url=endpoint.address or None, http_client=http, max_retries=0)
+    kind = OpenAIResponsesModel if endpoint.provider == "openai" else OpenAIChatModel
+    return kind(endpoint.model, provider=OpenAIProvider(openai_client=client))
+
+
+def _anthropic(endpoint: Endpoint, key: str, http: "httpx2.AsyncClient") -> "Model":
+    from anthropic import AsyncAnthropic
+    from pydantic_ai.models.anthropic import AnthropicModel
+    from pydantic_ai.providers.anthropic import AnthropicProvider
+
+    client = AsyncAnthropic(api_key=key, base_url=endpoint.address or None, http_client=http, max_retries=0)
+    return AnthropicModel(endpoint.model, provider=AnthropicProvider(anthropic_client=client))

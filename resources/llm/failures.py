@@ -1,0 +1,69 @@
+"""What went wrong with a request: whether to try again, whether it was charged, and words that leak no key."""
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from resources.llm.endpoint import KEY_VARIABLES
+
+_SECRET = re.compile(
+    r"\b(?:sk|pk|rk|key|token)-[\w-]{8,}|(?<=Bearer )[\w.~+/-]+=*|(?<=api key )\S+|(?<=api_key=)\S+", re.IGNORECASE
+)
+LONGEST = 300
+"""Characters of an error message that are kept."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failed try."""
+
+    kind: Literal["fatal", "too long", "rejected", "retry"]
+    """`fatal` stops the run; `rejected` ends this question; `retry` may go better next time."""
+    charged: Literal["no", "unknown"]
+    reason: str
+    reached: bool
+    """Whether the server answered at all."""
+    wait_s: float = 0.0
+    """What the server asked for."""
+
+
+def redacted(text: str) -> str:
+    """The text on one line without anything that is or looks like a key."""
+    for variable in KEY_VARIABLES.values():
+        secret = os.environ.get(variable, "")
+        if len(secret) >= 4:
+            text = text.replace(secret, "[key]")
+    return _SECRET.sub("[key]", " ".join(text.split()))[:LONGEST]
+
+
+def classify(error: Exception) -> Failure | None:
+    """What a try's exception means; None for a bug, which is raised as it is."""
+    from pydantic_ai import exceptions as known
+
+    reason = redacted(str(error) or type(error).__name__)
+    if isinstance(error, TimeoutError | known.ModelTimeoutError):
+        return Failure("retry", "unknown", "no answer in time", reached=False)
+    if isinstance(error, known.ModelAuthenticationError | known.ModelNotFoundError | known.ModelQuotaExceededError):
+        return Failure("fatal", "no", reason, reached=True)
+    if isinstance(error, known.ModelContextWindowExceededError):
+        return Failure("too long", "no", reason, reached=True)
+    if isinstance(error, known.ModelConnectionError):
+        lost = "no" if error.phase in ("connect", "pool") else "unknown"
+        return Failure("retry", lost, reason, reached=False)
+    if isinstance(error, known.ModelRateLimitError | known.ModelUnavailableError | known.ModelServerError):
+        return Failure("retry", "no", reason, reached=True, wait_s=error.retry_after or 0.0)
+    if isinstance(error, known.ModelHTTPError):
+        return _by_status(error.status_code, reason)
+    if isinstance(error, known.ModelAPIError | known.UnexpectedModelBehavior):
+        return Failure("retry", "unknown", reason, reached=True)
+    return None
+
+
+def _by_status(status: int, reason: str) -> Failure:
+    """Errors that the library puts into no category; 400 to 499 except 408 and 409 will not change by asking again."""
+    if status in (408, 409) or status >= 500:
+        return Failure("retry", "no", reason, reached=True)
+    if status in (401, 403, 404):
+        return Failure("fatal", "no", reason, reached=True)
+    return Failure("rejected", "no", reason, reached=True)

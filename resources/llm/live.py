@@ -1,0 +1,187 @@
+"""Ask over HTTP with bounded concurrency: one first request alone, then many, all within the budget.
+
+A worker holds one question until it is answered or given up. A failed try never holds money: it is settled at nothing
+when the server surely did not charge it, and at its most when nobody can know.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from resources.errors import BadInput
+from resources.llm import exchange
+from resources.llm.answers import Answer, Desk
+from resources.llm.endpoint import build_model, settings
+from resources.llm.failures import Failure, classify
+from resources.llm.ledger import OverBudget, Reservation
+from resources.llm.pace import Pace, wait_asked
+from resources.llm.question import Question, fitted
+
+if TYPE_CHECKING:
+    import httpx2
+    from pydantic_ai.messages import ModelResponse
+    from pydantic_ai.models import Model
+
+DEAD_AFTER = 3
+"""Failed tries in a row, in multiples of the concurrency and at least 30, after which the endpoint counts as down."""
+
+
+class Stop(Exception):
+    """No further request is sent; those under way are finished and kept."""
+
+
+class LiveRun:
+    """One run over an endpoint; `run` is called once."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._limits = desk.limits
+        self._pace = Pace()
+        self._settled = asyncio.Event()
+        self._door = asyncio.Lock()
+        self._open = False
+        self._failures_in_row = 0
+        self._stop: Stop | None = None
+        self._random = random.Random(0)
+
+    async def run(self, questions: Iterator[Question]) -> None:
+        """Answer every question into the desk.
+
+        Raises:
+            BadInput: when the endpoint refuses everything or cannot be reached, or at a cap.
+        """
+        async with self._client() as http:
+            self._model = build_model(self._desk.endpoint, http)
+            workers = [asyncio.create_task(self._work(questions)) for _ in range(self._limits.concurrency)]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+        if self._stop is not None:
+            raise BadInput(str(self._stop)) from self._stop
+
+    @asynccontextmanager
+    async def _client(self) -> "AsyncIterator[httpx2.AsyncClient]":
+        import httpx2
+
+        async def listen(response: "httpx2.Response") -> None:
+            self._pace.hold(wait_asked(response.headers))
+
+        bounds = httpx2.Limits(max_connections=None, max_keepalive_connections=self._limits.concurrency)
+        async with httpx2.AsyncClient(
+            timeout=self._limits.timeout_s, limits=bounds, event_hooks={"response": [listen]}, follow_redirects=True
+        ) as http:
+            yield http
+
+    async def _work(self, questions: Iterator[Question]) -> None:
+        for question in questions:
+            if self._stop is not None:
+                return
+            try:
+                answer = await self._answer(fitted(question, self._desk.endpoint))
+            except Stop as stop:
+                self._stop = self._stop or stop
+                self._settled.set()
+                return
+            self._desk.take(answer)
+
+    async def _answer(self, question: Question) -> Answer:
+        wrong = ""
+        for attempt in range(self._limits.unusable):
+            found = self._desk.stored(question, attempt)
+            cached = found is not None
+            if found is None:
+                sent = await self._send(question, attempt)
+                if isinstance(sent, Question):
+                    return await self._answer(sent)
+                if isinstance(sent, Failure):
+                    return Answer.to(question, None, sent.reason)
+                found = sent
+            value, wrong = exchange.read(question, found)
+            if value is not None:
+                return Answer.to(question, value, cached=cached)
+        return Answer.to(question, None, f"{wrong} ({self._limits.unusable} answers)")
+
+    async def _send(self, question: Question, attempt: int) -> str | Question | Failure:
+        """The stored response; a shorter question where this one is too long; or why there is none."""
+        failure = Failure("rejected", "no", "never sent", reached=False)
+        for turn in range(self._limits.attempts):
+            if self._open:
+                sent = await self._try(question, attempt)
+            else:
+                async with self._door:
+                    sent = await self._try(question, attempt)
+            if isinstance(sent, str):
+                return sent
+            failure = sent
+            if failure.kind == "too long":
+                return question.shorter() or failure
+            if failure.kind == "rejected":
+                return failure
+            await self._back_off(turn, failure)
+        if not self._open:
+            raise Stop(f"{self._desk.endpoint.name} cannot be reached: {failure.reason}; is the endpoint up?")
+        return failure
+
+    async def _back_off(self, turn: int, failure: Failure) -> None:
+        self._failures_in_row += 1
+        if self._failures_in_row > max(30, DEAD_AFTER * self._limits.concurrency):
+            raise Stop(self._desk.so_far(f"{self._desk.endpoint.name} went down: {failure.reason}"))
+        if failure.wait_s:
+            self._pace.hold(failure.wait_s)
+        delay = self._limits.backoff_s * min(2**turn, 16) * self._random.uniform(0.5, 1.5)
+        await asyncio.sleep(max(delay, failure.wait_s))
+
+    async def _try(self, question: Question, attempt: int) -> str | Failure:
+        await self._pace.wait()
+        reservation = await self._reserve(question)
+        try:
+            async with asyncio.timeout(self._limits.timeout_s):
+                response = await self._request(self._model, question)
+        except asyncio.CancelledError:
+            self._desk.ledger.lose(reservation)
+            raise
+        except Exception as error:
+            failure = classify(error)
+            self._close(reservation, failure)
+            if failure is None:
+                raise
+            self._open = self._open or (failure.reached and failure.kind != "fatal")
+            if failure.kind == "fatal":
+                raise Stop(self._desk.so_far(f"{self._desk.endpoint.name} refuses: {failure.reason}")) from error
+            return failure
+        self._open = True
+        self._failures_in_row = 0
+        kept = exchange.stored(question, self._desk.endpoint, attempt, response, self._desk.price)
+        self._desk.keep(kept)
+        self._desk.ledger.settle(reservation, kept.dollars)
+        self._settled.set()
+        return kept.response
+
+    async def _request(self, model: "Model", question: Question) -> "ModelResponse":
+        chosen = settings(self._desk.endpoint)
+        return await model.request(exchange.messages(question), chosen, exchange.parameters(question))
+
+    def _close(self, reservation: Reservation, failure: Failure | None) -> None:
+        if failure is None or failure.charged == "unknown":
+            self._desk.ledger.lose(reservation)
+        else:
+            self._desk.ledger.settle(reservation, 0.0)
+        self._settled.set()
+
+    async def _reserve(self, question: Question) -> Reservation:
+        """Set the most this request can cost aside, waiting while others may give money back."""
+        most = self._desk.most(question)
+        while True:
+            if self._stop is not None:
+                raise self._stop
+            try:
+                return self._desk.ledger.reserve(most)
+            except OverBudget as cap:
+                if not self._desk.ledger.under_way:
+                    raise Stop(self._desk.so_far(f"stopped at {cap}")) from cap
+            self._settled.clear()
+            await self._settled.wait()

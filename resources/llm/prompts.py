@@ -1,0 +1,55 @@
+"""Prompts are data files; their content is part of every cache key, so that a changed word is a new question."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from resources.errors import BadInput
+from resources.keys import digest
+
+_SLOT = re.compile(r"\{\{(\w+)\}\}")
+_KEPT = "\n\t"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A system and a user message with `{{slots}}`."""
+
+    name: str
+    system: str
+    user: str
+
+    @property
+    def version(self) -> str:
+        """`b1-1f3a90c2d4`: the name and a hash of the content."""
+        return f"{self.name}-{digest('prompt', [self.system, self.user])[:10]}"
+
+    def fill(self, slots: dict[str, str]) -> tuple[str, str]:
+        """System and user message; slots are filled once, so that data which looks like a slot stays as it is."""
+        return _filled(self.system, slots), _filled(self.user, slots)
+
+
+def load_prompt(folder: Path, name: str) -> Prompt:
+    """The prompt `<name>.md`, which has a `# system` and a `# user` part.
+
+    Raises:
+        BadInput: when there is no such file or it has other parts.
+    """
+    path = folder / f"{name}.md"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.md")))
+        raise BadInput(f"there is no prompt '{name}' in {folder}: known are {known}")
+    parts = re.fullmatch(r"# system\n(.*)\n# user\n(.*)", path.read_text(encoding="utf-8"), re.S)
+    if parts is None:
+        raise BadInput(f"{path} needs a '# system' and then a '# user' part")
+    return Prompt(name, parts[1].strip(), parts[2].strip())
+
+
+def escaped(text: str) -> str:
+    """Data as it may stand between tags: markup and control characters lose their power, nothing is lost."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(c if c.isprintable() or c in _KEPT else c.encode("unicode_escape").decode() for c in text)
+
+
+def _filled(text: str, slots: dict[str, str]) -> str:
+    return _SLOT.sub(lambda slot: slots[slot[1]], text)

@@ -1,0 +1,106 @@
+"""Batches of both vendors: the same answers, resumed by what was sent, never sent twice."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from resources.errors import BadInput
+from resources.llm.ask import ask
+from resources.llm.cache import FILE_NAME, ResponseCache
+from resources.llm.endpoint import Provider
+from tests.resources.llm.fault_server import Settings
+from tests.resources.llm.servers import KEY, PROJECT, QUICK, SILENT, Label, questions, serving, wait_until
+
+BATCH = replace(QUICK, mode="batch")
+VENDORS: tuple[Provider, ...] = ("openai", "anthropic")
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+def test_a_batch_answers_what_the_cache_lacks(provider: Provider) -> None:
+    with serving(Settings(key=KEY)) as server:
+        endpoint = server.endpoint(provider)
+        live = ask(questions(5), 5, endpoint, QUICK, SILENT, "label")
+        asked = ask(questions(20), 20, endpoint, BATCH, SILENT, "label")
+        counts = server.counts()
+    assert (len(asked.answers), asked.cached, asked.requests) == (20, 5, 15)
+    assert all(isinstance(answer.value, Label) for answer in asked.answers.values())
+    assert (counts["batches"], counts["requests"]) == (1, 20)
+    assert asked.answers["latent:1", 0].value == live.answers["latent:1", 0].value
+    # Both vendors charge half in a batch; the server counts list prices.
+    assert live.cost_usd + 2 * asked.cost_usd == pytest.approx(counts["dollars"], rel=1e-6)
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+def test_faults_in_a_batch_go_into_the_next_one(provider: Provider) -> None:
+    with serving(Settings(key=KEY, fault_share=0.25, seed=5)) as server:
+        asked = ask(questions(80), 80, server.endpoint(provider), BATCH, SILENT, "label")
+        counts = server.counts()
+    assert len(asked.answers) == 80
+    assert sum(answer.value is None for answer in asked.answers.values()) <= 1
+    paid_faults = sum(counts["failed"].get(kind, 0) for kind in ("refusal", "truncated", "malformed", "wrong"))
+    assert counts["answered"] <= 1.15 * 80 + paid_faults
+    assert counts["repeated"] == 0
+    assert counts["batches"] > 1
+
+
+RUN = """
+import sys
+from resources.llm.ask import ask
+from resources.llm.endpoint import Endpoint
+from tests.resources.llm.servers import SILENT, questions
+from tests.resources.llm.test_batch import BATCH
+endpoint = Endpoint(sys.argv[1], sys.argv[2], sys.argv[3], max_output_tokens=1000)
+print(len(ask(questions(40), 40, endpoint, BATCH, SILENT, "label").answers))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", VENDORS)
+def test_a_killed_run_finds_its_batch_again(provider: Provider, home: Path) -> None:
+    with serving(Settings(key=KEY, batch_polls=60)) as server:
+        endpoint = server.endpoint(provider)
+        command = [sys.executable, "-c", RUN, provider, endpoint.model, endpoint.base_url]
+        process = subprocess.Popen(command, cwd=PROJECT, env=os.environ, stdout=subprocess.DEVNULL)
+        wait_until(lambda: (home / FILE_NAME).exists() and _batches(home, endpoint.name))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        done = subprocess.run(command, cwd=PROJECT, env=os.environ, capture_output=True, text=True, check=True)
+        counts = server.counts()
+    assert int(done.stdout) == 40
+    assert (counts["batches"], counts["requests"], counts["repeated"]) == (1, 40, 0)
+    assert not _batches(home, endpoint.name)
+
+
+def _batches(home: Path, endpoint: str) -> bool:
+    cache = ResponseCache(home / FILE_NAME)
+    try:
+        return bool(cache.batches(endpoint))
+    finally:
+        cache.close()
+
+
+def test_a_batch_never_passes_the_cap() -> None:
+    with serving(Settings(key=KEY)) as server:
+        with pytest.raises(BadInput, match="stopped at this run's cap"):
+            ask(questions(200), 200, server.endpoint(), replace(BATCH, run_dollars=0.012), SILENT, "label")
+        counts = server.counts()
+        assert 0 < counts["answered"] < 200
+        assert counts["dollars"] / 2 <= 0.012
+
+
+def test_a_wrong_key_sends_no_batch() -> None:
+    with serving(Settings(key="another")) as server:
+        for provider in VENDORS:
+            with pytest.raises(BadInput, match="refuses the batch"):
+                ask(questions(5), 5, server.endpoint(provider), BATCH, SILENT, "label")
+        assert server.counts()["unauthorized"] == 2
+
+
+def test_a_local_endpoint_has_no_batches() -> None:
+    with serving(Settings(key=KEY)) as server, pytest.raises(BadInput, match="use live"):
+        ask(questions(5), 5, server.endpoint("openai-compatible"), BATCH, SILENT, "label")

@@ -1,0 +1,172 @@
+"""The parts of asking on their own: keys, cache files, waiting, redaction, prices."""
+
+import sqlite3
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resources.compute import ComputeConfig
+from resources.errors import BadInput
+from resources.llm.ask import ask, estimate
+from resources.llm.cache import FILE_NAME, export_cache, import_cache, list_cache
+from resources.llm.endpoint import Endpoint
+from resources.llm.failures import redacted
+from resources.llm.ledger import Ledger, OverBudget
+from resources.llm.limits import Limits
+from resources.llm.pace import seconds_of, wait_asked
+from resources.llm.prices import price_of
+from resources.llm.question import Question
+from tests.resources.llm.fault_server import Settings
+from tests.resources.llm.servers import KEY, QUICK, SILENT, Label, questions, serving
+
+ENDPOINT = Endpoint("openai", "gpt-5-mini")
+QUESTION = Question("latent:1", "system", "user", Label, "v1")
+
+
+class Other(Label):
+    """The same answer with one more field."""
+
+    extra: str
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(QUESTION, system="x"), replace(QUESTION, user="x"), replace(QUESTION, answer=Other),
+        replace(QUESTION, prompt_version="v2"), replace(QUESTION, sample=1),
+    ],
+)  # fmt: skip
+def test_whatever_changes_an_answer_changes_the_key(changed: Question) -> None:
+    assert changed.key(ENDPOINT, 0) != QUESTION.key(ENDPOINT, 0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(ENDPOINT, provider="anthropic"), replace(ENDPOINT, model="gpt-5"), replace(ENDPOINT, base_url="http://a"),
+        replace(ENDPOINT, effort="high"), replace(ENDPOINT, max_output_tokens=99),
+    ],
+)  # fmt: skip
+def test_whatever_changes_the_endpoint_changes_the_key(other: Endpoint) -> None:
+    assert QUESTION.key(other, 0) != QUESTION.key(ENDPOINT, 0)
+
+
+def test_what_does_not_change_an_answer_does_not_change_the_key() -> None:
+    assert replace(QUESTION, id="latent:2", note="x").key(ENDPOINT, 0) == QUESTION.key(ENDPOINT, 0)
+    assert QUESTION.key(replace(ENDPOINT, context_tokens=5), 0) == QUESTION.key(ENDPOINT, 0)
+    assert QUESTION.key(ENDPOINT, 1) != QUESTION.key(ENDPOINT, 0)
+
+
+@given(st.text(max_size=400))
+def test_no_prompt_has_more_tokens_than_the_bound(text: str) -> None:
+    assert replace(QUESTION, user=text).most_input_tokens >= len(text.encode())
+
+
+def test_an_exported_cache_answers_elsewhere(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "answers.jsonl"
+    with serving(Settings(key=KEY)) as server:
+        ask(questions(7), 7, server.endpoint(), QUICK, SILENT, "label")
+        assert export_cache(home / FILE_NAME, out) == 7
+        monkeypatch.setenv("LORASCOPE_HOME", str(tmp_path / "elsewhere"))
+        assert import_cache(tmp_path / "elsewhere" / FILE_NAME, out) == 7
+        assert import_cache(tmp_path / "elsewhere" / FILE_NAME, out) == 0
+        asked = ask(questions(7), 7, server.endpoint(), QUICK, SILENT, "label")
+        assert (asked.cached, server.counts()["requests"]) == (7, 7)
+    (row,) = list_cache(tmp_path / "elsewhere" / FILE_NAME)
+    assert (row["provider"], row["model"], row["answers"]) == ("openai", "gpt-5-mini", 7)
+    assert KEY not in out.read_text()
+
+
+def test_a_damaged_export_imports_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"key": "a"}\n')
+    with pytest.raises(BadInput, match=r"bad.jsonl:1"):
+        import_cache(tmp_path / FILE_NAME, tmp_path / "bad.jsonl")
+    assert list_cache(tmp_path / FILE_NAME) == []
+    assert list_cache(tmp_path / "none.sqlite") == []
+    with pytest.raises(BadInput, match="nothing has been asked"):
+        export_cache(tmp_path / "none.sqlite", tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1s", 1), ("6m0s", 360), ("20ms", 0.02), ("1h2m3s", 3723), ("1.5", 1.5), ("soon", 0), ("", 0)],
+)
+def test_waits_are_read_as_the_vendors_write_them(text: str, seconds: float) -> None:
+    assert seconds_of(text) == pytest.approx(seconds)
+
+
+def test_a_moment_is_read_as_seconds_from_now() -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=30)).isoformat().replace("+00:00", "Z")
+    assert seconds_of(soon) == pytest.approx(30, abs=1)
+
+
+def test_only_a_used_up_limit_asks_to_wait() -> None:
+    assert wait_asked({"x-ratelimit-remaining-tokens": "12", "x-ratelimit-reset-tokens": "9s"}) == 0
+    assert wait_asked({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "9s"}) == 9
+    assert wait_asked({}) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"bad key {KEY} given", "wrong key: sk-proj-abcdefgh1234", "Authorization: Bearer abc.def"],
+)
+def test_messages_lose_their_keys(text: str) -> None:
+    told = redacted(text)
+    assert "[key]" in told
+    assert not any(secret in told for secret in (KEY, "abcdefgh1234", "abc.def"))
+
+
+def _ledger(path: Path, run: float = 1.0, purse: float = 10.0) -> Ledger:
+    from resources.llm.cache import connect
+
+    return Ledger(connect(path), "p", run, purse)
+
+
+def test_money_set_aside_counts_until_it_is_settled(tmp_path: Path) -> None:
+    ledger = _ledger(tmp_path / "a.sqlite")
+    first, second = ledger.reserve(0.6), ledger.reserve(0.4)
+    with pytest.raises(OverBudget):
+        ledger.reserve(0.01)
+    ledger.settle(first, 0.1)
+    ledger.lose(second)
+    assert (ledger.spent, ledger.unknown, ledger.under_way) == (0.1, 0.4, False)
+    ledger.reserve(0.5)
+    with pytest.raises(OverBudget):
+        ledger.reserve(0.01)
+
+
+def test_a_killed_runs_money_stays_counted_in_its_purse(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    _ledger(path, purse=1.0).reserve(0.7)  # never settled: the process is gone
+    after = _ledger(path, purse=1.0)
+    with pytest.raises(OverBudget, match="purse 'p'"):
+        after.reserve(0.4)
+    after.settle(after.reserve(0.3), 0.2)
+    assert sqlite3.connect(path).execute("select dollars from purses").fetchone() == (0.2,)
+
+
+def test_batches_cost_half() -> None:
+    live, batch = price_of(ENDPOINT, "live"), price_of(ENDPOINT, "batch")
+    assert (live.input, live.output) == pytest.approx((0.25, 2.0))
+    assert (batch.input, batch.output) == pytest.approx((0.125, 1.0))
+    assert price_of(Endpoint("openai-compatible", "x", "http://a"), "live").output == 0
+
+
+def test_a_model_without_a_price_is_refused() -> None:
+    with pytest.raises(BadInput, match="no price is known of openai/nothing-9"):
+        price_of(Endpoint("openai", "nothing-9"), "live")
+
+
+def test_the_estimate_grows_with_the_prompt() -> None:
+    tokens, dollars = estimate(questions(10, size=3200), ENDPOINT, "live", 800)
+    assert tokens == pytest.approx(10 * 1100, rel=0.2)
+    assert dollars == pytest.approx(tokens * 0.25e-6 + 10 * 800 * 2e-6)
+
+
+def test_limits_come_from_the_compute_section() -> None:
+    limits = Limits.of(ComputeConfig(llm_concurrency=3, llm_mode="batch", llm_run_dollars=1.5, llm_purse="a"))
+    assert (limits.concurrency, limits.mode, limits.run_dollars, limits.purse) == (3, "batch", 1.5, "a")
