@@ -163,10 +163,11 @@ def ui_command(port: int) -> None:
     """Open Dagster's UI on 127.0.0.1 with this installation's store and instance."""
     from dagster_project.run import prepare_instance
 
-    os.environ["DAGSTER_HOME"] = str(prepare_instance(find_home()))
-    dagster = Path(sys.executable).with_name("dagster")
-    os.chdir(PROJECT)
-    os.execv(dagster, [str(dagster), "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)])  # noqa: S606
+    home = prepare_instance(find_home())
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.chdir(home)  # Dagster warns of a dagster.yaml in the working folder that is not its own
+    dagster, workspace = Path(sys.executable).with_name("dagster"), PROJECT / "workspace.yaml"
+    os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)])  # noqa: S606
 
 
 @main.command("gc")

@@ -16,8 +16,8 @@ LARGEST_CURVE = 50
 
 
 def metadata(manifest: Manifest, folder: Path, cache: Literal["hit", "computed"]) -> dict[str, dg.MetadataValue]:
-    """Numbers, tables and plots first, then where the artifact comes from."""
-    return {**_measured(manifest.metrics), **_charts(folder), **_provenance(manifest, folder, cache)}
+    """Plots first, then numbers and tables, then where the artifact comes from."""
+    return {**_charts(folder), **_measured(manifest.metrics), **_provenance(manifest, folder, cache)}
 
 
 def _measured(metrics: Mapping[str, JsonValue]) -> dict[str, dg.MetadataValue]:
@@ -28,7 +28,7 @@ def _measured(metrics: Mapping[str, JsonValue]) -> dict[str, dg.MetadataValue]:
         elif isinstance(value, int):
             shown[name] = dg.MetadataValue.int(value)
         elif isinstance(value, float):
-            shown[name] = dg.MetadataValue.float(value)
+            shown[name] = dg.MetadataValue.float(float(f"{value:.5g}"))
         elif isinstance(value, list) and 0 < len(value) <= LARGEST_CURVE:
             rows = [row for row in value if isinstance(row, dict)]
             shown[name] = table_metadata(rows) if rows else dg.MetadataValue.text(", ".join(map(str, value)))
