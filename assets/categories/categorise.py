@@ -16,6 +16,7 @@ from assets.categories.artifact import (
 from assets.categories.config import CategoriesConfig
 from assets.categories.statistical import TAXONOMY, string_id
 from assets.interpretations.artifact import Interpretations, Predicate
+from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.progress import Progress
 
@@ -48,6 +49,7 @@ def categorise(
     interpretations: Path,
     out: Path,
     progress: Progress,
+    compute: ComputeConfig,
 ) -> CategoriseMetrics:
     """Write `categories.parquet` and `taxonomy.json`.
 
@@ -65,7 +67,7 @@ def categorise(
     else:
         from assets.categories.llm import categorise_units
 
-        done = categorise_units(categories, s1k_dataset, max_activating_contexts, interpretations, explained, progress)
+        done = categorise_units(categories, compute, s1k_dataset, max_activating_contexts, explained, progress)
         taxonomy, found = done.taxonomy, done.rows
         requests, cached, cost = done.requests, done.cached, done.cost_usd
     pq.write_table(pa.Table.from_pylist(found, schema=CATEGORIES_SCHEMA), out / CATEGORIES_FILE)

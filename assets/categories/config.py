@@ -23,26 +23,12 @@ class CategoriesConfig(Section):
     """Model that makes the taxonomy. The paper's claude-opus-4.1 has left the vendor's list; this is its successor."""
     taxonomy_base_url: str = ""
     """Address of the taxonomy's endpoint; empty: the vendor's own."""
-    mode: Literal["live", "batch"] = "live"
-    """`batch` sends the assignments through the vendor's Batch API."""
     effort: Literal["", "minimal", "low", "medium", "high"] = ""
     """Reasoning effort of the assignment; empty: the model's default (authors' code: high, with gpt-5)."""
     max_output_tokens: int = Field(default=16000, ge=64, le=128000)
     """Most tokens of one answer, reasoning included."""
     model_context: int = Field(default=128000, ge=512)
     """Tokens the assigning model can read; a longer prompt loses its weakest contexts."""
-    concurrency: int = Field(default=20, ge=1, le=1024)
-    """Most requests under way at once (authors' code: 20)."""
-    attempts: int = Field(default=5, ge=1, le=20)
-    """Tries of one request before its unit is counted as uncategorized."""
-    timeout_s: float = Field(default=120.0, gt=0)
-    """Seconds until one try of a request is given up."""
-    max_dollars: float = Field(default=20.0, ge=0)
-    """Cap on what one run may spend, US dollars."""
-    experiment_max_dollars: float = Field(default=200.0, ge=0)
-    """Cap on what all requests of the spending group have cost so far, US dollars."""
-    spending_group: str = "default"
-    """Name under which spending is added up for `experiment_max_dollars`."""
     taxonomy_units: int = Field(default=200, ge=2, le=5000)
     """Explanations the taxonomy is made from, half adapter directions and half neurons (paper: an equal number)."""
     contexts_shown: int = Field(default=5, ge=0, le=64)

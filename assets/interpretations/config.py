@@ -17,26 +17,12 @@ class InterpretationsConfig(Section):
     """The provider's name of the model (paper: gpt-5-mini for labels). Unused by `statistical`."""
     base_url: str = ""
     """Address of the endpoint, needed for `openai-compatible` (vLLM, `transformers serve`); empty: the vendor's own."""
-    mode: Literal["live", "batch"] = "live"
-    """`batch` sends everything through the vendor's Batch API: half the price, up to a day (vendors' documentation)."""
     effort: Literal["", "minimal", "low", "medium", "high"] = ""
     """Reasoning effort asked of the model; empty: the model's default (paper: silent)."""
     max_output_tokens: int = Field(default=16000, ge=64, le=128000)
     """Most tokens of one answer, reasoning included (authors' code: 16000)."""
     model_context: int = Field(default=128000, ge=512)
     """Tokens the model can read; a longer prompt loses its weakest contexts, and the row's detail says so."""
-    concurrency: int = Field(default=20, ge=1, le=1024)
-    """Most requests under way at once (authors' code: 20)."""
-    attempts: int = Field(default=5, ge=1, le=20)
-    """Tries of one request before its unit is listed as failed (authors' code: 5)."""
-    timeout_s: float = Field(default=120.0, gt=0)
-    """Seconds until one try of a request is given up (authors' code: 30, too short for reasoning models)."""
-    max_dollars: float = Field(default=50.0, ge=0)
-    """Cap on what one run of one asset may spend, US dollars, reserved before each request is sent."""
-    experiment_max_dollars: float = Field(default=200.0, ge=0)
-    """Cap on what all requests under this cap's name have cost so far, US dollars, as the response cache remembers."""
-    spending_group: str = "default"
-    """Name under which spending is added up for `experiment_max_dollars`; experiments may share one."""
     prompt: str = "b1"
     """File in `prompts/` (without .md) that holds the prompt (paper: B.1). Its content is part of every cache key."""
     samples: int = Field(default=1, ge=1, le=9)
@@ -84,8 +70,6 @@ class ScoresConfig(Section):
     """Independent draws of examples; their spread is reported."""
     tokens_around: int = Field(default=16, ge=1, le=256)
     """Tokens of an excerpt on either side of its centre (delphi: 32 in all)."""
-    max_dollars: float = Field(default=50.0, ge=0)
-    """Cap on what one run may spend, US dollars."""
 
 
 INTERPRETATIONS = Stage(

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from assets.contexts.artifact import CONTEXTS_FILE, UNITS_FILE
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import Corpus
 
@@ -46,6 +47,7 @@ class Window:
     start: int
     values: np.ndarray
     sample: str
+    held_out: bool
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Evidence:
 
 def unit_kinds(contexts: Path) -> dict[str, str]:
     """Unit id -> kind, in the order of the units file."""
-    table = pq.read_table(contexts / "units.parquet", columns=["unit", "kind"])
+    table = pq.read_table(contexts / UNITS_FILE, columns=["unit", "kind"])
     return dict(zip(table["unit"].to_pylist(), table["kind"].to_pylist(), strict=True))
 
 
@@ -81,7 +83,7 @@ def read_evidence(contexts: Path, corpus: Corpus, split: Split, knobs: Interpret
     A unit's contexts stand together in the file.
     """
     kinds = unit_kinds(contexts)
-    for unit, table in _tables(contexts / "contexts.parquet"):
+    for unit, table in _tables(contexts / CONTEXTS_FILE):
         if kinds.get(unit) in knobs.kinds:
             yield _evidence(unit, kinds[unit], table, corpus, split, knobs.contexts_per_rollout)
 
@@ -122,7 +124,7 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, split: Spli
     windows = tuple(
         Window(
             int(rollout[row]), int(position[row]), float(value[row]), int(start[row]),
-            flat_values[edges[row] : edges[row + 1]], str(sample[row]),
+            flat_values[edges[row] : edges[row + 1]], str(sample[row]), bool(split.part_R[rollout[row]] == HELD_OUT),
         )
         for row in [*peaks, *silent]
     )  # fmt: skip

@@ -14,6 +14,7 @@ from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Evidence, Split, read_evidence, unit_kinds
 from assets.interpretations.intervals import kappa
 from assets.interpretations.statistical import NAME, StatisticalExplainer, Verdict
+from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.progress import Progress
 
@@ -53,8 +54,8 @@ def explain(
     s1k_dataset: Path,
     max_activating_contexts: Path,
     out: Path,
-    scratch: Path,
     progress: Progress,
+    compute: ComputeConfig,
 ) -> ExplainMetrics:
     """Write `interpretations.parquet`.
 
@@ -73,7 +74,7 @@ def explain(
         from assets.interpretations.label import label_units
 
         evidence = read_evidence(max_activating_contexts, corpus, split, interpretations)
-        labelled = label_units(interpretations, corpus, s1k_dataset, evidence, scratch, progress)
+        labelled = label_units(interpretations, compute, s1k_dataset, evidence, len(rows), progress)
         rows = [row | labelled.rows[row["unit"]] for row in rows]
         requests, cached, cost = labelled.requests, labelled.cached, labelled.cost_usd
     missing = [unit for unit, kind in kinds.items() if kind in interpretations.kinds]

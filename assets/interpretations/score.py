@@ -15,6 +15,7 @@ from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Split, read_evidence
 from assets.interpretations.statistical import NAME
 from assets.interpretations.token_detection import score_predicate, unscored
+from resources.compute import ComputeConfig
 from resources.progress import Progress
 
 
@@ -41,6 +42,7 @@ def score(
     interpretations: Path,
     out: Path,
     progress: Progress,
+    compute: ComputeConfig,
 ) -> ScoreMetrics:
     """Write `scores.parquet`: for each unit the LLM's rows (if any), then the row of its predicate."""
     explained = Interpretations.open(interpretations)
@@ -63,7 +65,7 @@ def score(
         from assets.interpretations.judge import judge_units
 
         evidence = read_evidence(max_activating_contexts, corpus, split, knobs)
-        judged = judge_units(scores, knobs, s1k_dataset, corpus, evidence, rows_by_unit, progress)
+        judged = judge_units(scores, knobs, compute, s1k_dataset, corpus, evidence, rows_by_unit, progress)
         requests, cached, cost = judged.requests, judged.cached, judged.cost_usd
         rows = judged.rows + rows
     pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), out / SCORES_FILE)

@@ -16,7 +16,7 @@ from assets.categories.statistical import TAXONOMY, string_id
 from assets.interpretations.artifact import Predicate
 from resources.errors import BadInput
 from resources.shards import StateBatch, write_shard
-from tests.assets.interpretations.conftest import SILENT, Explained, explained  # noqa: F401
+from tests.assets.interpretations.conftest import COMPUTE, SILENT, Explained, explained  # noqa: F401
 
 STATISTICAL = CategoriesConfig(provider="statistical", bootstrap=2000)
 
@@ -31,6 +31,7 @@ def categories(explained: Explained, tmp_path_factory: pytest.TempPathFactory) -
         interpretations=explained.interpretations,
         out=out,
         progress=SILENT,
+        compute=COMPUTE,
     )
     return out
 
@@ -89,6 +90,7 @@ def test_nothing_explained_is_refused(tmp_path: Path, explained: Explained) -> N
             interpretations=tmp_path,
             out=tmp_path,
             progress=SILENT,
+            compute=COMPUTE,
         )
 
 

@@ -8,6 +8,7 @@ import pytest
 from assets.interpretations.artifact import Interpretations
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.explain import ExplainMetrics, explain
+from resources.compute import ComputeConfig
 from resources.progress import Progress
 from tests.assets.interpretations.world import (
     Rule,
@@ -21,6 +22,7 @@ from tests.assets.interpretations.world import (
     write_dataset,
 )
 
+COMPUTE = ComputeConfig(profile="cpu")
 SILENT = Progress(lambda _: None)
 STATISTICAL = InterpretationsConfig(provider="statistical", min_contexts=12)
 
@@ -69,7 +71,7 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> Explained:
         s1k_dataset=root / "dataset",
         max_activating_contexts=root / "contexts",
         out=out,
-        scratch=root,
         progress=SILENT,
+        compute=COMPUTE,
     )
     return Explained(world, root / "dataset", root / "contexts", out, metrics)

@@ -9,7 +9,7 @@ from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import HELD_OUT, Evidence, Split, read_evidence
 from assets.interpretations.score import ScoreMetrics, score
 from assets.interpretations.token_detection import precision, score_predicate
-from tests.assets.interpretations.conftest import SILENT, STATISTICAL, Explained
+from tests.assets.interpretations.conftest import COMPUTE, SILENT, STATISTICAL, Explained
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,7 @@ def scored(explained: Explained, tmp_path_factory: pytest.TempPathFactory) -> tu
         interpretations=explained.interpretations,
         out=out,
         progress=SILENT,
+        compute=COMPUTE,
     )
     table = pq.read_table(out / "scores.parquet")
     assert table.schema.equals(SCORES_SCHEMA)

@@ -10,7 +10,7 @@ from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import CLASS_NAMES, Corpus, quoted, token_class
 from assets.interpretations.explain import explain
 from assets.interpretations.statistical import StatisticalExplainer
-from tests.assets.interpretations.conftest import SILENT, STATISTICAL, Explained
+from tests.assets.interpretations.conftest import COMPUTE, SILENT, STATISTICAL, Explained
 from tests.assets.interpretations.world import build_world, token_rule, write_contexts, write_dataset
 
 
@@ -83,8 +83,8 @@ def _labels(folder: Path, vocabulary_change: dict[str, str]) -> list[tuple]:
         s1k_dataset=folder / "dataset",
         max_activating_contexts=folder / "contexts",
         out=out,
-        scratch=folder,
         progress=SILENT,
+        compute=COMPUTE,
     )
     return [(row["label"], row["coverage"], row["p_null"]) for row in Interpretations.open(out).rows()]
 
@@ -102,8 +102,8 @@ def test_the_same_config_gives_the_same_bytes(explained: Explained, tmp_path: Pa
         s1k_dataset=explained.dataset,
         max_activating_contexts=explained.contexts,
         out=tmp_path,
-        scratch=tmp_path,
         progress=SILENT,
+        compute=COMPUTE,
     )
     for name in ("interpretations.parquet", "settings.json"):
         assert (tmp_path / name).read_bytes() == (explained.interpretations / name).read_bytes()

@@ -1,0 +1,201 @@
+"""The paper's taxonomy: one model makes it from explanations, another puts every unit into one of its entries."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from assets.categories.artifact import Taxonomy
+from assets.categories.categorise import category_row
+from assets.categories.config import CategoriesConfig
+from assets.categories.contexts import strongest
+from resources.compute import ComputeConfig
+from resources.errors import BadInput
+from resources.llm.ask import Asked, ask
+from resources.llm.endpoint import Endpoint
+from resources.llm.limits import Limits
+from resources.llm.prompts import Prompt, escaped, load_prompt
+from resources.llm.question import Question
+from resources.progress import Progress
+
+PROMPTS = Path(__file__).parent / "prompts"
+TAXONOMY_SECONDS = 600.0
+"""Time-out of the one request that makes the taxonomy: a long answer of a large model."""
+
+
+class SubcategoryAnswer(BaseModel):
+    """One entry, as a model writes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    string_id: str
+    name: str
+    description: str
+
+
+class CategoryAnswer(BaseModel):
+    """One category, as a model writes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    description: str
+    subcategories: list[SubcategoryAnswer]
+
+
+class TaxonomyAnswer(BaseModel):
+    """The answer of B.2."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    categories: list[CategoryAnswer]
+
+
+class Assignment(BaseModel):
+    """The answer for one unit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    string_id: str
+
+
+@dataclass(frozen=True)
+class Categorised:
+    """The taxonomy, every unit's row, and what they cost."""
+
+    taxonomy: Taxonomy
+    rows: list[dict[str, Any]]
+    requests: int
+    cached: int
+    cost_usd: float
+
+
+def categorise_units(
+    knobs: CategoriesConfig,
+    compute: ComputeConfig,
+    dataset: Path,
+    contexts: Path,
+    explained: list[dict[str, Any]],
+    progress: Progress,
+) -> Categorised:
+    """Make the taxonomy, then assign every explained unit.
+
+    Raises:
+        BadInput: when no usable taxonomy comes, or as `ask` does.
+    """
+    taxonomy, made = make_taxonomy(knobs, compute, explained, progress)
+    endpoint = _endpoint(knobs)
+    prompt = load_prompt(PROMPTS, knobs.assign_prompt)
+    wanted = {row["unit"] for row in explained}
+    shown = strongest(contexts, dataset, wanted, knobs.contexts_shown, knobs.tokens_around)
+    questions = (_assignment(row, shown.get(row["unit"], ""), taxonomy, prompt) for row in explained)
+    limits = Limits.of(compute)
+    asked = ask(questions, len(explained), endpoint, limits, progress, "categorise")
+    rows = [_row(row, asked, taxonomy, endpoint) for row in explained]
+    return Categorised(
+        taxonomy, rows, made.requests + asked.requests, made.cached + asked.cached, made.cost_usd + asked.cost_usd
+    )
+
+
+def _endpoint(knobs: CategoriesConfig) -> Endpoint:
+    assert knobs.provider != "statistical"  # the caller branches on it
+    return Endpoint(
+        knobs.provider, knobs.model, knobs.base_url, knobs.effort, knobs.max_output_tokens, knobs.model_context
+    )
+
+
+def make_taxonomy(
+    knobs: CategoriesConfig, compute: ComputeConfig, explained: list[dict[str, Any]], progress: Progress
+) -> tuple[Taxonomy, Asked]:
+    """Ask for a taxonomy of an equal number of adapter directions and neurons (paper B.2), shuffled.
+
+    Raises:
+        BadInput: when neither kind is explained, or no usable taxonomy comes.
+    """
+    rng = np.random.default_rng([knobs.seed, 6])
+    pools = {kind: [row for row in explained if row["kind"] == kind] for kind in ("adapter", "neuron")}
+    each = min(knobs.taxonomy_units // 2, *(len(pool) for pool in pools.values()))
+    if not each:
+        raise BadInput("the taxonomy needs explained adapter directions and neurons; one of the two kinds has none")
+    chosen = [pool[place] for pool in pools.values() for place in rng.choice(len(pool), each, replace=False)]
+    lines = [escaped(chosen[place]["explanation"]) for place in rng.permutation(len(chosen))]
+    prompt = load_prompt(PROMPTS, knobs.taxonomy_prompt)
+    slots = {"adapters": str(each), "neurons": str(each), "explanations": "\n".join(f"- {line}" for line in lines)}
+    system, user = prompt.fill(slots)
+    endpoint = Endpoint(
+        knobs.taxonomy_provider, knobs.taxonomy_model, knobs.taxonomy_base_url, "", knobs.max_output_tokens
+    )
+    question = Question("taxonomy", system, user, TaxonomyAnswer, prompt.version, check=_taxonomy_fault)
+    limits = Limits.of(compute.model_copy(update={"llm_mode": "live", "llm_timeout_s": TAXONOMY_SECONDS}))
+    asked = ask([question], 1, endpoint, limits, progress, "taxonomy")
+    answer = asked.answers["taxonomy", 0]
+    if not isinstance(answer.value, TaxonomyAnswer):
+        raise BadInput(f"{endpoint.name} gave no usable taxonomy: {answer.failure}")
+    return taxonomy_of(answer.value), asked
+
+
+def _taxonomy_fault(answer: TaxonomyAnswer) -> str:
+    if len(answer.categories) < 2 or any(not category.subcategories for category in answer.categories):
+        return "the taxonomy needs two categories or more, each with a subcategory"
+    return ""
+
+
+def taxonomy_of(answer: TaxonomyAnswer) -> Taxonomy:
+    """The taxonomy with ids counted anew, so that each is there once whatever the model wrote."""
+    return Taxonomy.model_validate(
+        {
+            "categories": [
+                {
+                    "id": str(number),
+                    "name": category.name,
+                    "description": category.description,
+                    "subcategories": [
+                        {"string_id": f"{number}.{place}", "name": entry.name, "description": entry.description}
+                        for place, entry in enumerate(category.subcategories, 1)
+                    ],
+                }
+                for number, category in enumerate(answer.categories, 1)
+            ]
+        }
+    )
+
+
+def taxonomy_text(taxonomy: Taxonomy) -> str:
+    """The taxonomy as an indented list for a prompt; the same for every unit, so that vendors cache it."""
+    lines: list[str] = []
+    for category in taxonomy.categories:
+        lines.append(f"{category.id} {escaped(category.name)}: {escaped(category.description)}")
+        lines += [f"  {e.string_id} {escaped(e.name)}: {escaped(e.description)}" for e in category.subcategories]
+    return "\n".join(lines)
+
+
+def _assignment(row: dict[str, Any], contexts: str, taxonomy: Taxonomy, prompt: Prompt) -> Question:
+    slots = {"taxonomy": taxonomy_text(taxonomy), "explanation": escaped(row["explanation"]), "contexts": contexts}
+    system, user = prompt.fill(slots)
+
+    def check(answer: Assignment) -> str:
+        return "" if taxonomy.find(answer.string_id) else f"'{answer.string_id[:40]}' is no id of the taxonomy"
+
+    def shorter() -> Question | None:
+        return _assignment(row, "", taxonomy, prompt) if contexts else None
+
+    return Question(row["unit"], system, user, Assignment, prompt.version, check=check, shorter=shorter)
+
+
+def _row(row: dict[str, Any], asked: Asked, taxonomy: Taxonomy, endpoint: Endpoint) -> dict[str, Any]:
+    answer = asked.answers[row["unit"], 0]
+    if isinstance(answer.value, Assignment):
+        return category_row(row, taxonomy, answer.value.string_id, endpoint.name, "")
+    return category_row(row, taxonomy, "", endpoint.name, answer.failure)
+
+
+def estimate_questions(count: int, taxonomy: Taxonomy, knobs: CategoriesConfig) -> Iterator[Question]:
+    """Questions of typical length, for an estimate before there are explanations."""
+    prompt = load_prompt(PROMPTS, knobs.assign_prompt)
+    contexts = "x" * (knobs.contexts_shown * (2 * knobs.tokens_around + 1) * 4)
+    row = {"unit": "", "explanation": "ten words " * 5}
+    for _ in range(count):
+        yield _assignment(row, contexts, taxonomy, prompt)

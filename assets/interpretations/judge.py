@@ -1,0 +1,239 @@
+"""Score an LLM's explanations by another reading: detection, fuzzing and intruder questions over held-out excerpts."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from assets.interpretations.config import InterpretationsConfig, ScoresConfig
+from assets.interpretations.corpus import Corpus
+from assets.interpretations.evidence import Evidence
+from assets.interpretations.examples import Example, draw_examples, draw_intruder, draw_marked
+from assets.interpretations.excerpts import Excerpts
+from assets.interpretations.intervals import balanced, wilson
+from assets.interpretations.label import PROMPTS, endpoint_of
+from assets.interpretations.token_detection import unit_rng, unscored
+from resources.compute import ComputeConfig
+from resources.llm.ask import Asked, ask
+from resources.llm.endpoint import Endpoint
+from resources.llm.limits import Limits
+from resources.llm.prompts import Prompt, escaped, load_prompt
+from resources.llm.question import Question
+from resources.progress import Progress
+
+
+class Activity(BaseModel):
+    """The answer of detection and fuzzing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    active: list[bool]
+
+
+class Intruder(BaseModel):
+    """The answer of an intruder question."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    intruder: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rows of the scores table and what they cost."""
+
+    rows: list[dict[str, Any]]
+    requests: int
+    cached: int
+    cost_usd: float
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One request's examples: which unit and method they belong to, and what is true of them."""
+
+    unit: str
+    kind: str
+    method: str
+    draw: int
+    examples: tuple[Example, ...]
+
+
+def judge_units(
+    scores: ScoresConfig,
+    knobs: InterpretationsConfig,
+    compute: ComputeConfig,
+    dataset: Path,
+    corpus: Corpus,
+    evidence: Iterable[Evidence],
+    explained: dict[str, dict[str, Any]],
+    progress: Progress,
+) -> Judged:
+    """Ask about held-out examples of every unit the LLM explained (at most `units_per_kind`, evenly spread)."""
+    endpoint = endpoint_of(knobs)
+    if scores.judge_model:
+        endpoint = Endpoint(
+            endpoint.provider, scores.judge_model, endpoint.base_url, endpoint.effort, endpoint.max_output_tokens,
+            endpoint.context_tokens,
+        )  # fmt: skip
+    prompts = {method: load_prompt(PROMPTS, method) for method in scores.methods}
+    excerpts, chosen = Excerpts(dataset), _chosen(explained, scores.units_per_kind)
+    sheets: dict[tuple[str, int], Sheet] = {}
+    lacking: list[tuple[str, str, str]] = []
+
+    def questions() -> Iterator[Question]:
+        for each in evidence:
+            for method in scores.methods if each.unit in chosen else ():
+                found = list(_sheets(each, method, scores, corpus, knobs.seed))
+                if not found:
+                    lacking.append((each.unit, each.kind, method))
+                for number, sheet in enumerate(found):
+                    name = f"{each.unit} {method} {number}"
+                    sheets[name, sheet.draw] = sheet
+                    yield _question(name, sheet, explained[each.unit]["explanation"], prompts[method], scores, excerpts)
+
+    total = len(chosen) * len(scores.methods) * scores.draws * -(-scores.examples // scores.examples_per_request)
+    asked = ask(questions(), total, endpoint, Limits.of(compute), progress, "judge")
+    rows = _rows(sheets, asked, explained, endpoint, scores)
+    rows += [
+        unscored(unit, kind, "too few held-out contexts, firing or quiet")
+        | {"explainer": explained[unit]["explainer"], "method": method, "judge": endpoint.name, "target": "window"}
+        for unit, kind, method in lacking
+    ]
+    return Judged(rows, asked.requests, asked.cached, asked.cost_usd)
+
+
+def _chosen(explained: dict[str, dict[str, Any]], per_kind: int | None) -> set[str]:
+    chosen: set[str] = set()
+    for kind in sorted({row["kind"] for row in explained.values()}):
+        units = [unit for unit, row in explained.items() if row["kind"] == kind and row["status"] == "ok"]
+        if per_kind is not None and len(units) > per_kind:
+            units = [units[place] for place in np.linspace(0, len(units) - 1, per_kind).astype(int)]
+        chosen.update(units)
+    return chosen
+
+
+def _sheets(evidence: Evidence, method: str, scores: ScoresConfig, corpus: Corpus, seed: int) -> Iterator[Sheet]:
+    rng = unit_rng(f"{evidence.unit} {method}", seed)
+    for draw in range(scores.draws):
+        if method == "intruder":
+            drawn = [draw_intruder(evidence, scores, corpus, rng) for _ in range(scores.examples // 10 or 1)]
+            groups = [group for group in drawn if group]
+        else:
+            make = draw_examples if method == "detection" else draw_marked
+            examples = make(evidence, scores, corpus, rng)
+            size = scores.examples_per_request
+            groups = [examples[start : start + size] for start in range(0, len(examples), size)]
+        for group in groups:
+            yield Sheet(evidence.unit, evidence.kind, method, draw, tuple(group))
+
+
+def _question(
+    name: str,
+    sheet: Sheet,
+    explanation: str,
+    prompt: Prompt,
+    scores: ScoresConfig,
+    excerpts: Excerpts,
+) -> Question:
+    shown = [
+        excerpts.example(number, example.window, example.centre, scores.tokens_around, example.marked)
+        for number, example in enumerate(sheet.examples, 1)
+    ]
+    slots = {"explanation": escaped(explanation), "examples": "\n".join(shown), "count": str(len(shown))}
+    system, user = prompt.fill(slots)
+    count = len(shown)
+    if sheet.method == "intruder":
+        return Question(name, system, user, Intruder, prompt.version, sheet.draw, check=_in_range(count))
+    return Question(name, system, user, Activity, prompt.version, sheet.draw, check=_has_length(count))
+
+
+def _has_length(count: int) -> Callable[[Any], str]:
+    return lambda answer: "" if len(answer.active) == count else f"{len(answer.active)} judgements on {count} excerpts"
+
+
+def _in_range(count: int) -> Callable[[Any], str]:
+    return lambda answer: "" if 1 <= answer.intruder <= count else f"there is no excerpt {answer.intruder}"
+
+
+def _rows(
+    sheets: dict[tuple[str, int], Sheet],
+    asked: Asked,
+    explained: dict[str, dict[str, Any]],
+    endpoint: Endpoint,
+    scores: ScoresConfig,
+) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[tuple[Sheet, Any]]] = {}
+    for key, sheet in sheets.items():
+        answer = asked.answers.get(key)
+        groups.setdefault((sheet.unit, sheet.method), []).append((sheet, answer.value if answer else None))
+    rows = []
+    for (unit, method), judged in groups.items():
+        base = unscored(unit, judged[0][0].kind, "") | {
+            "explainer": explained[unit]["explainer"], "method": method, "judge": endpoint.name,
+            "target": "tokens" if method == "fuzzing" else "window", "draws": scores.draws,
+            "n_failed": sum(len(sheet.examples) for sheet, value in judged if value is None),
+        }  # fmt: skip
+        answered = [(sheet, value) for sheet, value in judged if value is not None]
+        if not answered:
+            rows.append(base | {"status": "failed", "detail": "no request of this unit was answered"})
+        elif method == "intruder":
+            rows.append(base | _intruder_score(answered))
+        else:
+            rows.append(base | _activity_score(answered))
+    return rows
+
+
+def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
+    told = [
+        (sheet.draw, example, said)
+        for sheet, value in judged
+        for example, said in zip(sheet.examples, value.active, strict=True)
+    ]
+    fires = [said for _, example, said in told if example.fires]
+    easy = [said for _, example, said in told if not example.fires and not example.hard]
+    hard = [said for _, example, said in told if not example.fires and example.hard]
+    quiet = easy + hard
+    middle, low, high = balanced(sum(fires), len(fires), len(quiet) - sum(quiet), len(quiet))
+    per_draw = [_accuracy([each for each in told if each[0] == draw]) for draw in sorted({each[0] for each in told})]
+    sensitivity = sum(fires) / len(fires) if fires else None
+    return {
+        "balanced_accuracy": middle,
+        "ci_low": low,
+        "ci_high": high,
+        "sensitivity": sensitivity,
+        "specificity": 1 - sum(quiet) / len(quiet) if quiet else None,
+        "precision_random": _precision(sensitivity, easy),
+        "precision_hard": _precision(sensitivity, hard),
+        "n_examples": len(told),
+        "draw_spread": float(np.std(per_draw, ddof=1)) if len(per_draw) > 1 else None,
+        "status": "ok",
+    }
+
+
+def _accuracy(told: list[tuple[int, Example, bool]]) -> float:
+    fires = [said for _, example, said in told if example.fires]
+    quiet = [not said for _, example, said in told if not example.fires]
+    return ((sum(fires) / len(fires) if fires else 0.5) + (sum(quiet) / len(quiet) if quiet else 0.5)) / 2
+
+
+def _precision(sensitivity: float | None, false: list[bool]) -> float | None:
+    if sensitivity is None or not false or sensitivity + sum(false) == 0:
+        return None
+    return sensitivity / (sensitivity + sum(false) / len(false))
+
+
+def _intruder_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
+    """Share of right picks; chance is one over the number of excerpts, five."""
+    right = [not sheet.examples[value.intruder - 1].fires for sheet, value in judged]
+    low, high = wilson(sum(right), len(right))
+    return {
+        "balanced_accuracy": sum(right) / len(right),
+        "ci_low": low,
+        "ci_high": high,
+        "n_examples": len(right),
+        "status": "ok",
+    }

@@ -1,0 +1,175 @@
+"""Ask an LLM what every unit stands for (paper B.1): its strongest contexts of its own polarity, nothing else."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from assets.interpretations.config import InterpretationsConfig
+from assets.interpretations.evidence import Evidence, Window
+from assets.interpretations.excerpts import Excerpts
+from assets.interpretations.token_detection import unit_rng
+from resources.compute import ComputeConfig
+from resources.llm.answers import Answer
+from resources.llm.ask import Asked, ask
+from resources.llm.endpoint import Endpoint
+from resources.llm.limits import Limits
+from resources.llm.prompts import Prompt, load_prompt
+from resources.llm.question import Question
+from resources.progress import Progress
+
+PROMPTS = Path(__file__).parent / "prompts"
+LEAST_CONTEXTS = 2
+"""A unit with fewer contexts is not worth a request."""
+MOST_WORDS = 10
+"""Words of an explanation (paper B.1)."""
+KIND_WORDS = {
+    "adapter": "a direction of a rank-1 adapter, in one polarity",
+    "neuron": "an MLP neuron, in one polarity",
+    "latent": "a latent of a sparse autoencoder over the adapter's activations",
+}
+
+
+class Label(BaseModel):
+    """The answer: reasoning first, so that the class follows from it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reasoning: str
+    explanation: str
+    classification: Literal[0, 1, 2]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What an LLM said of the units."""
+
+    rows: dict[str, dict[str, Any]]
+    """Unit -> the columns of its row that the LLM decides."""
+    requests: int
+    cached: int
+    cost_usd: float
+
+
+def endpoint_of(knobs: InterpretationsConfig) -> Endpoint:
+    """The endpoint that the section names."""
+    assert knobs.provider != "statistical"  # the caller branches on it
+    return Endpoint(
+        knobs.provider, knobs.model, knobs.base_url, knobs.effort, knobs.max_output_tokens, knobs.model_context
+    )
+
+
+def label_units(
+    knobs: InterpretationsConfig,
+    compute: ComputeConfig,
+    dataset: Path,
+    evidence: Iterable[Evidence],
+    units: int,
+    progress: Progress,
+) -> Labelled:
+    """Ask about every unit, `knobs.samples` times each.
+
+    Raises:
+        BadInput: without a key, at a cap, or when the endpoint refuses or is down.
+    """
+    endpoint = endpoint_of(knobs)
+    prompt = load_prompt(PROMPTS, knobs.prompt)
+    excerpts = Excerpts(dataset)
+    too_few: list[str] = []
+
+    def questions() -> Iterator[Question]:
+        for each in evidence:
+            if len(each.shown(knobs.contexts_shown)) < LEAST_CONTEXTS:
+                too_few.append(each.unit)
+                continue
+            for sample in range(knobs.samples):
+                yield unit_question(each, sample, prompt, knobs, excerpts)
+
+    asked = ask(questions(), units * knobs.samples, endpoint, Limits.of(compute), progress, "label")
+    rows = {
+        unit: _row(endpoint, unit, asked, knobs.samples) for unit in dict.fromkeys(unit for unit, _ in asked.answers)
+    }
+    rows |= {unit: _insufficient(endpoint) for unit in too_few}
+    return Labelled(rows, asked.requests, asked.cached, asked.cost_usd)
+
+
+def unit_question(
+    evidence: Evidence, sample: int, prompt: Prompt, knobs: InterpretationsConfig, excerpts: Excerpts
+) -> Question:
+    """The question about a unit; samples beyond the first see the contexts in another order."""
+    shown = [evidence.windows[place] for place in evidence.shown(knobs.contexts_shown).tolist()]
+    return _question(evidence, shown, sample, prompt, knobs, excerpts, len(shown))
+
+
+def _question(
+    evidence: Evidence,
+    windows: list[Window],
+    sample: int,
+    prompt: Prompt,
+    knobs: InterpretationsConfig,
+    excerpts: Excerpts,
+    wanted: int,
+) -> Question:
+    most = max(window.value for window in windows)
+    order = np.arange(len(windows))
+    if sample:
+        order = unit_rng(evidence.unit, knobs.seed + sample).permutation(len(windows))
+    contexts = [
+        excerpts.context(number, windows[place], most, knobs.tokens_around, knobs.shown_activation, knobs.tokens_listed)
+        for number, place in enumerate(order.tolist(), 1)
+    ]
+    slots = {"kind": KIND_WORDS[evidence.kind], "count": str(len(windows)), "contexts": "\n".join(contexts)}
+    system, user = prompt.fill(slots)
+
+    def shorter() -> Question | None:
+        fewer = windows[: len(windows) // 2]
+        if len(fewer) < LEAST_CONTEXTS:
+            return None
+        return _question(evidence, fewer, sample, prompt, knobs, excerpts, wanted)
+
+    note = "" if len(windows) == wanted else f"shown {len(windows)} of {wanted} contexts: the prompt was too long"
+    return Question(evidence.unit, system, user, Label, prompt.version, sample, shorter=shorter, note=note)
+
+
+def _row(endpoint: Endpoint, unit: str, asked: Asked, samples: int) -> dict[str, Any]:
+    answers = [asked.answers.get((unit, sample)) for sample in range(samples)]
+    usable = [answer for answer in answers if answer is not None and answer.value is not None]
+    if not usable:
+        first = next(answer for answer in answers if answer is not None)
+        return _columns(endpoint, None, "failed", first.failure, None)
+    labels = [_label(answer).classification for answer in usable]
+    others = labels[1:]
+    stability = sum(label == labels[0] for label in others) / len(others) if others else None
+    return _columns(endpoint, _label(usable[0]), "ok", _detail(usable[0]), stability)
+
+
+def _label(answer: Answer) -> Label:
+    assert isinstance(answer.value, Label)  # the question asked for one
+    return answer.value
+
+
+def _detail(answer: Answer) -> str:
+    words = len(_label(answer).explanation.split())
+    long = f"the explanation has {words} words" if words > MOST_WORDS else ""
+    return "; ".join(each for each in (answer.note, long) if each)
+
+
+def _columns(
+    endpoint: Endpoint, label: Label | None, status: str, detail: str, stability: float | None
+) -> dict[str, Any]:
+    return {
+        "explainer": endpoint.name,
+        "explanation": label.explanation if label else "",
+        "label": label.classification if label else None,
+        "reasoning": label.reasoning if label else "",
+        "status": status,
+        "detail": detail,
+        "stability": stability,
+    }
+
+
+def _insufficient(endpoint: Endpoint) -> dict[str, Any]:
+    return _columns(endpoint, None, "insufficient", f"fewer than {LEAST_CONTEXTS} contexts to show", None)
