@@ -101,10 +101,30 @@ def entering_columns(config: SaeConfig, columns: tuple[str, ...]) -> np.ndarray:
     return np.array(kept)
 
 
-def rows_of(shards: Shards, ids_G: list[np.ndarray], rollouts: np.ndarray, columns: np.ndarray) -> Rows:
-    """The tokens of `rollouts`; `ids_G` are the rollout ids of every row group."""
-    counts = np.array([np.isin(ids, rollouts).sum() for ids in ids_G], dtype=np.int64)
-    return Rows(shards, rollouts, columns, counts)
+@dataclass(frozen=True)
+class Census:
+    """Which rollouts each row group holds, and how many rows of each: small, however many tokens there are."""
+
+    shards: Shards
+    rollouts_G: list[np.ndarray]
+    counts_G: list[np.ndarray]
+
+    @classmethod
+    def take(cls, shards: Shards) -> "Census":
+        """Read the rollout ids of every row group once."""
+        found = [np.unique(shards.rollout_ids(i), return_counts=True) for i in range(len(shards.row_groups()))]
+        return cls(shards, [ids for ids, _ in found], [counts for _, counts in found])
+
+    @property
+    def rollouts(self) -> np.ndarray:
+        """Every rollout of the shards, ascending."""
+        return np.unique(np.concatenate(self.rollouts_G))
+
+    def rows(self, rollouts: np.ndarray, columns: np.ndarray) -> Rows:
+        """The tokens of some rollouts; `columns` are indices into the shards' columns."""
+        per_group = zip(self.rollouts_G, self.counts_G, strict=True)
+        counts = np.array([counts[np.isin(ids, rollouts)].sum() for ids, counts in per_group], dtype=np.int64)
+        return Rows(self.shards, rollouts, columns, counts)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from assets.sae.effect import Effect, Replayed, measure_effect
 from assets.sae.evaluate import Evaluation, Held, by_projection, evaluate, write_tables
 from assets.sae.export import to_sae, write_dictionary_learning
 from assets.sae.fit import Fit, Fitted
-from assets.sae.shuffle import Order, Rows, Split, entering_columns, rows_of, split_rollouts
+from assets.sae.shuffle import Census, Order, Rows, Split, entering_columns, split_rollouts
 from assets.sae.threshold import quantile_threshold
 from resources.compute import ComputeConfig
 from resources.models import ModelConfig
@@ -66,12 +66,12 @@ class SaeMetrics(BaseModel):
 @dataclass(frozen=True)
 class _Data:
     shards: Shards
+    census: Census
     split: Split
     entering: np.ndarray
-    ids_G: list[np.ndarray]
 
     def rows(self, rollouts: np.ndarray, columns: np.ndarray) -> Rows:
-        return rows_of(self.shards, self.ids_G, rollouts, columns)
+        return self.census.rows(rollouts, columns)
 
 
 def train(
@@ -127,9 +127,9 @@ def train(
 
 def _open(sae: SaeConfig, folder: Path) -> _Data:
     shards = Shards.open(folder)
-    ids_G = [shards.rollout_ids(i) for i in range(len(shards.row_groups()))]
-    split = split_rollouts(np.concatenate([np.unique(ids) for ids in ids_G]), sae.held_out_fraction, sae.seed)
-    return _Data(shards, split, entering_columns(sae, shards.columns), ids_G)
+    census = Census.take(shards)
+    split = split_rollouts(census.rollouts, sae.held_out_fraction, sae.seed)
+    return _Data(shards, census, split, entering_columns(sae, shards.columns))
 
 
 def _states(rows: Rows, most: int, device: str) -> Iterator[torch.Tensor]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from assets.sae.shuffle import Order, rows_of, split_rollouts
+from assets.sae.shuffle import Census, Order, split_rollouts
 from resources.errors import BadInput
 from resources.shards import Shards
 from tests.shard_builders import build_shards
@@ -20,9 +20,8 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 
 def build_order(shards: Shards, window: int, batch: int = 8, seed: int = 0) -> Order:
-    ids = [shards.rollout_ids(i) for i in range(len(shards.row_groups()))]
     training = np.array([r for r in range(ROLLOUTS) if r not in (2, 5)])
-    return Order(rows_of(shards, ids, training, np.arange(2)), batch, window, seed)
+    return Order(Census.take(shards).rows(training, np.arange(2)), batch, window, seed)
 
 
 def expected_tokens() -> list[tuple[float, float]]:

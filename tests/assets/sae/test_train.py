@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from assets.sae.artifact import WEIGHTS_FILE, Sae
 from assets.sae.config import SaeConfig
+from assets.sae.shuffle import Census, split_rollouts
 from assets.sae.train import SaeMetrics
 from resources.errors import BadInput
 from resources.progress import Progress
@@ -137,11 +138,7 @@ def test_nan_is_named_with_its_place(tmp_path: Path) -> None:
 
 
 def seed_training_on(rollout: int, shards: Path) -> int:
-    from assets.sae.shuffle import split_rollouts
-
-    ids = np.unique(
-        [r for group in Shards.open(shards).row_groups() for r in (group.first_rollout, group.last_rollout)]
-    )
+    ids = Census.take(Shards.open(shards)).rollouts
     return next(seed for seed in range(50) if rollout in split_rollouts(ids, 0.2, seed).training)
 
 

@@ -1,0 +1,350 @@
+"""Speed and quality of the SAE training against its peers, in one run on the same data, device and threads.
+
+    python bench/sae.py                        # 448 components, 3584 latents, k = 16, batches of 512 and 4096
+    python bench/sae.py --batches 512 --tokens 65536 --threads 1
+
+Peers (SAELens, dictionary_learning) are installed from the registry into an environment of their own below the cache
+folder; it sees this project's torch, and nothing of the project's is changed. Ours reads and shuffles Parquet shards;
+the peers get the tokens as one shuffled tensor. All use one learning-rate schedule. Quality: FVU on held-out tokens by
+exact BatchTopK. On a busy machine compare tokens per CPU second, with one thread.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import types
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+D, F, K = 448, 3584, 16
+WARMUP, DECAY = 0.05, 0.2
+"""Shares of the steps over which the learning rate rises and falls."""
+HELD_OUT = 16_384
+METHODS = ("floor", "ours", "ours-authors", "dictionary_learning", "sae_lens", "authors")
+PEERS = ("sae-lens==6.54.12", "dictionary-learning==0.1.0")
+Step = Callable[[torch.Tensor, float], None]
+
+
+def make_states(tokens: int, seed: int) -> torch.Tensor:
+    """Sums of about 14 of 3000 fixed directions with Zipf frequencies, columns of uneven size, noise: [tokens, D]."""
+    world, rng = np.random.default_rng(0), np.random.default_rng([1, seed])
+    directions = world.standard_normal((3000, D)).astype(np.float32)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    frequency = 1 / (np.arange(3000) + 10.0)
+    frequency = np.minimum(frequency / frequency.sum() * 14, 0.9)
+    size = np.exp(0.7 * world.standard_normal(D)).astype(np.float32)
+    parts = []
+    for start in range(0, tokens, 8192):
+        rows = min(8192, tokens - start)
+        active = rng.random((rows, 3000), dtype=np.float32) < frequency
+        strength = active * (1 + 1.5 * np.abs(rng.standard_normal((rows, 3000), dtype=np.float32)))
+        parts.append((strength @ directions + 0.05 * rng.standard_normal((rows, D), dtype=np.float32)) * size)
+    return torch.from_numpy(np.concatenate(parts).astype(np.float16).astype(np.float32))
+
+
+def write_data(folder: Path, tokens: int) -> None:
+    """Training states as a tensor and as shards of 256-token rollouts, held-out states as a tensor."""
+    from resources.components import components
+    from resources.shards import SHARD, StateBatch, write_shard
+
+    train, held = make_states(tokens, 0), make_states(HELD_OUT, 1)
+    scale = train.std(dim=0).square().mean().sqrt()
+    save_file({"train": train / scale, "held": held / scale}, folder / "data.safetensors")
+    columns = tuple(component.id for component in components(D // 7))
+    shards = folder / "shards"
+    shards.mkdir()
+    for number, start in enumerate(range(0, tokens, 32_768)):
+        rows = train[start : start + 32_768].numpy().astype(np.float16)
+        ids = (np.arange(start, start + len(rows)) // 256).astype(np.int32)
+        position = np.arange(len(rows), dtype=np.int32) % 256
+        batch = StateBatch(ids, position, position, rows)
+        write_shard(shards / SHARD.format(number), batch, columns, "bench", 16_384)
+
+
+def learning_rates(steps: int, peak: float) -> Iterator[float]:
+    """The schedule of every method but those that bring the same one."""
+    for step in range(steps):
+        yield peak * min(1, (step + 1) / (WARMUP * steps + 1), (steps - step) / (DECAY * steps))
+
+
+def run_ours(folder: Path, batch: int, rate: float, tokens: int, preset: str) -> tuple[float, float, dict]:
+    """This project's training from shards: wall seconds, CPU seconds, weights and the share of time spent reading."""
+    from assets.sae.config import SaeConfig
+    from assets.sae.fit import Fit
+    from assets.sae.shuffle import Census, Order
+    from resources.progress import Progress
+    from resources.shards import Shards
+
+    steps = round(tokens / batch)
+    config = SaeConfig(
+        preset=preset,  # pyright: ignore[reportArgumentType]
+        k=K,
+        batch_tokens=batch,
+        learning_rate=rate,
+        warmup_steps=round(WARMUP * steps),
+        decay_fraction=DECAY,
+        input_scale="scalar",
+    )
+    census = Census.take(Shards.open(folder / "shards"))
+    order = Order(census.rows(census.rollouts, np.arange(D)), batch, config.shuffle_tokens, config.seed)
+    fit = Fit(config, order, F, "cpu")
+    wall, cpu = time.perf_counter(), time.process_time()
+    fitted = fit.run(Progress(lambda _: None), "step")
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    reading = time.process_time()
+    for _ in order.batches(0, fit.steps):
+        pass
+    reading = time.process_time() - reading
+    weights = fitted.weights
+    scale = float(fitted.scale.scale_D[0])
+    ratio = scale / scale_of(folder)
+    result = {
+        "W_enc": weights.W_enc_FD.T / ratio,
+        "b_enc": weights.b_enc_F,
+        "W_dec": weights.W_dec_FD * ratio,
+        "b_dec": weights.b_dec_D * ratio,
+        "center": torch.tensor(config.center),
+    }
+    return wall, cpu, {"weights": result, "reading": reading / cpu}
+
+
+def scale_of(folder: Path) -> float:
+    """What `write_data` divided the states by: shards hold them undivided."""
+    from resources.shards import Shards
+
+    raw = Shards.open(folder / "shards").read_row_group(0).state_BC.astype(np.float32)
+    scaled = load_file(folder / "data.safetensors")["train"][: len(raw)].numpy()
+    return float(np.linalg.norm(raw) / np.linalg.norm(scaled))
+
+
+def run_dictionary_learning(train: torch.Tensor, batch: int, rate: float) -> tuple[Step, Callable[[], dict]]:
+    """dictionary_learning's BatchTopKTrainer, inputs of unit mean square norm as its `trainSAE` makes them."""
+    # nnsight is needed to run language models only; the package imports it whatever one does
+    stand_in = types.ModuleType("nnsight")
+    stand_in.LanguageModel = object  # pyright: ignore[reportAttributeAccessIssue]
+    sys.modules["nnsight"] = stand_in
+    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer  # pyright: ignore[reportMissingImports]
+
+    steps = round(len(train) / batch)
+    norm = float(train.square().sum(dim=1).mean().sqrt())
+    trainer = BatchTopKTrainer(
+        steps=steps, activation_dim=D, dict_size=F, k=K, layer=0, lm_name="none", lr=rate, device="cpu", seed=0,
+        warmup_steps=round(WARMUP * steps), decay_start=round((1 - DECAY) * steps),
+    )  # fmt: skip
+    done = [0]
+
+    def step(x: torch.Tensor, _rate: float) -> None:
+        trainer.update(done[0], x / norm)
+        done[0] += 1
+
+    def weights() -> dict:
+        ae = trainer.ae
+        return {
+            "W_enc": ae.encoder.weight.T / norm,
+            "b_enc": ae.encoder.bias,
+            "W_dec": ae.decoder.weight.T * norm,
+            "b_dec": ae.b_dec * norm,
+            "center": torch.tensor(True),
+        }
+
+    return step, weights
+
+
+def run_sae_lens(_train: torch.Tensor, _batch: int, rate: float) -> tuple[Step, Callable[[], dict]]:
+    """SAELens's BatchTopKTrainingSAE with its trainer's step (Adam, gradient norm clipped to 1)."""
+    from sae_lens.saes.batchtopk_sae import (  # pyright: ignore[reportMissingImports]
+        BatchTopKTrainingSAE,
+        BatchTopKTrainingSAEConfig,
+    )
+    from sae_lens.saes.sae import TrainStepInput  # pyright: ignore[reportMissingImports]
+
+    torch.manual_seed(0)
+    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=D, d_sae=F, k=K))
+    adam = torch.optim.Adam(sae.parameters(), lr=rate)
+    nothing_dead = torch.zeros(F, dtype=torch.bool)
+
+    def step(x: torch.Tensor, now: float) -> None:
+        adam.param_groups[0]["lr"] = now
+        out = sae.training_forward_pass(TrainStepInput(x, {}, nothing_dead, 0, False))
+        adam.zero_grad()
+        out.loss.backward()
+        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
+        adam.step()
+
+    def weights() -> dict:
+        return {
+            "W_enc": sae.W_enc,
+            "b_enc": sae.b_enc,
+            "W_dec": sae.W_dec,
+            "b_dec": sae.b_dec,
+            "center": torch.tensor(True),
+        }
+
+    return step, weights
+
+
+def run_authors(_train: torch.Tensor, _batch: int, rate: float) -> tuple[Step, Callable[[], dict]]:
+    """The paper's recipe in dense autograd: no ReLU, no centring, scores x decoder norm."""
+    torch.manual_seed(0)
+    W_enc = torch.randn(F, D) / D**0.5
+    W_dec = W_enc.clone()
+    parameters = [W_enc, torch.zeros(F), W_dec, torch.zeros(D)]
+    adam = torch.optim.Adam([p.requires_grad_() for p in parameters], lr=rate)
+
+    def step(x: torch.Tensor, now: float) -> None:
+        adam.param_groups[0]["lr"] = now
+        latents = torch.addmm(parameters[1], x, parameters[0].T)
+        scores = (latents.detach() * parameters[2].detach().norm(dim=1)).flatten()
+        kept = torch.topk(scores, K * len(x), sorted=False).indices
+        mask = torch.zeros_like(scores)
+        mask[kept] = 1
+        rebuilt = torch.addmm(parameters[3], latents * mask.view_as(latents), parameters[2])
+        adam.zero_grad()
+        torch.nn.functional.mse_loss(rebuilt, x).backward()
+        adam.step()
+
+    def weights() -> dict:
+        names = ("b_enc", "W_dec", "b_dec")
+        return {"W_enc": W_enc.T, **dict(zip(names, parameters[1:], strict=True)), "center": torch.tensor(False)}
+
+    return step, weights
+
+
+def run_floor(_train: torch.Tensor, batch: int, _rate: float) -> tuple[Step, Callable[[], dict]]:
+    """The encoder's product and nothing else."""
+    W_enc, out = torch.randn(F, D), torch.empty(batch, F)
+
+    def step(x: torch.Tensor, _now: float) -> None:
+        torch.mm(x, W_enc.T, out=out[: len(x)])
+
+    return step, dict
+
+
+def measure(method: str, folder: Path, batch: int, rate: float, tokens: int) -> dict:
+    """Train with one method in this process: tokens per second of wall and of CPU time, held-out FVU."""
+    if method.startswith("ours"):
+        wall, cpu, found = run_ours(folder, batch, rate, tokens, "authors" if method.endswith("authors") else "default")
+    else:
+        train = load_file(folder / "data.safetensors")["train"]
+        train = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
+        make = {
+            "dictionary_learning": run_dictionary_learning,
+            "sae_lens": run_sae_lens,
+            "authors": run_authors,
+            "floor": run_floor,
+        }[method]
+        step, weights = make(train, batch, rate)
+        rates = learning_rates(round(tokens / batch), rate)
+        wall, cpu = time.perf_counter(), time.process_time()
+        for x, now in zip(train.split(batch), rates, strict=False):
+            step(x, now)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        found = {"weights": weights()}
+    row = {"method": method, "batch": batch, "tokens_per_s": tokens / wall, "tokens_per_cpu_s": tokens / cpu}
+    if found["weights"]:
+        row["fvu"] = held_out_fvu(found["weights"], load_file(folder / "data.safetensors")["held"])
+    if "reading" in found:
+        row["reading_share"] = found["reading"]
+    return row | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+@torch.no_grad()
+def held_out_fvu(weights: dict, held: torch.Tensor) -> float:
+    """Fraction of variance unexplained when exactly K x tokens scores of each 4096 tokens fire."""
+    error = 0.0
+    for x in held.split(4096):
+        encoded = x - weights["b_dec"] if bool(weights["center"]) else x
+        latents = (encoded @ weights["W_enc"] + weights["b_enc"]).relu()
+        scores = (latents * weights["W_dec"].norm(dim=1)).flatten()
+        mask = torch.zeros_like(scores)
+        mask[torch.topk(scores, K * len(x), sorted=False).indices] = 1
+        error += float((x - (latents * mask.view_as(latents)) @ weights["W_dec"] - weights["b_dec"]).square().sum())
+    return error / float((held - held.mean(dim=0)).square().sum())
+
+
+def peer_python() -> Path:
+    """The interpreter of the peers' environment, made on first use."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lorascope" / "peers"
+    python = folder / "bin" / "python"
+    if not (folder / "ready").is_file():
+        venv.create(folder, with_pip=True, clear=True)
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        site = folder / "lib" / version / "site-packages"
+        # a path file lets the peers use this project's torch, so that pip fetches no other
+        (site / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        constraint = folder / "constraints.txt"
+        constraint.write_text(f"torch=={torch.__version__.split('+')[0]}\n")
+        pip = [str(python), "-m", "pip", "install", "-q"]
+        subprocess.run([*pip, "-c", str(constraint), PEERS[0]], check=True)
+        subprocess.run([*pip, "--no-deps", PEERS[1]], check=True)
+        (folder / "ready").touch()
+    return python
+
+
+def show(rows: list[dict]) -> None:
+    """A table per batch size, with ratios to the fastest peer and to the floor (by CPU time)."""
+    for batch in sorted({row["batch"] for row in rows}):
+        mine = [row for row in rows if row["batch"] == batch]
+        speed = {row["method"]: row["tokens_per_cpu_s"] for row in mine}
+        peers = [speed[name] for name in ("dictionary_learning", "sae_lens", "authors") if name in speed]
+        print(f"\nbatch {batch}\n")
+        print("| method | tokens/s | tokens/CPU-s | x fastest peer | of floor | held-out FVU | peak MB |")
+        print("|---|---|---|---|---|---|---|")
+        for row in mine:
+            own = row["tokens_per_cpu_s"]
+            against = f"{own / max(peers):.1f}" if peers else "-"
+            of_floor = f"{own / speed['floor']:.0%}" if "floor" in speed else "-"
+            fvu = f"{row['fvu']:.4f}" if "fvu" in row else "-"
+            name = row["method"] + (f" (reading {row['reading_share']:.1%})" if "reading_share" in row else "")
+            print(
+                f"| {name} | {row['tokens_per_s']:,.0f} | {own:,.0f} | {against} | {of_floor} | {fvu} | "
+                f"{row['peak_mb']:,.0f} |"
+            )
+
+
+def main() -> None:
+    """Run every method in a process of its own, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, nargs="+", default=[512, 4096])
+    parser.add_argument("--tokens", type=int, default=131_072)
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate of all methods")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--in-process", nargs=2, metavar=("METHOD", "FOLDER"), help="used by the bench itself")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.in_process:
+        method, folder = options.in_process
+        print(json.dumps(measure(method, Path(folder), options.batches[0], options.rate, options.tokens)))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        write_data(Path(folder), options.tokens)
+        for batch in options.batches:
+            for method in options.methods:
+                python = peer_python() if method in ("dictionary_learning", "sae_lens") else Path(sys.executable)
+                command = [str(python), "-W", "ignore", __file__, "--in-process", method, folder]
+                settings = ["--batches", batch, "--tokens", options.tokens, "--rate", options.rate]
+                settings += ["--threads", options.threads]
+                environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+                done = subprocess.run(
+                    [*command, *map(str, settings)], env=environment, check=True, capture_output=True, text=True
+                )
+                rows.append(json.loads(done.stdout.splitlines()[-1]))
+                print(rows[-1], file=sys.stderr)
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()
