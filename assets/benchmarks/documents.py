@@ -47,6 +47,11 @@ def _dataset(rows: list[dict[str, Any]]) -> "Dataset":
     schema = pa.schema(
         [(name, pa.string()) for name in ("question_id", "problem", "answer")] + [("choices", pa.list_(pa.string()))]
     )
+    seen: dict[str, int] = {}
+    for row in rows:
+        seen[row["question_id"]] = count = seen.get(row["question_id"], 0) + 1
+        if count > 1:
+            row["question_id"] += f"-{count}"
     return Dataset(pa.Table.from_pylist(rows, schema=schema))
 
 

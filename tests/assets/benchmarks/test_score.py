@@ -154,7 +154,9 @@ def test_without_max_gen_toks_an_answer_may_fill_the_context(world: World) -> No
 
 def test_missing_questions_are_told_at_the_end_and_the_others_are_kept(world: World) -> None:
     (world.root / "project/resources/mini_world/data/medium/test.parquet").unlink()
-    with pytest.raises(BadInput, match=r"mini_medium: its questions cannot be loaded.*mini_hard, mini_choice.*generated"):
+    with pytest.raises(
+        BadInput, match=r"mini_medium: its questions cannot be loaded.*mini_hard, mini_choice.*generated"
+    ):
         world.score("first")
     assert any("Mini hard" in line for line in world.said)
     assert world.score("second", tasks=("mini_hard", "mini_choice")).generated == 0
