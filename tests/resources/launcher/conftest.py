@@ -47,9 +47,9 @@ def local(tmp_path: Path) -> Deployment:
     return Deployment(gpus=8, lease_folder=tmp_path / "leases")
 
 
-def family(root: Path) -> list[int]:
-    """Every living process of any job whose run directory lies below `root`."""
-    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+def family(root: Path, *names: str) -> list[int]:
+    """Every living process of any job whose run directory lies below `root`, or did under one of the names."""
+    folders = [root, *(root / name for name in names), *(path for path in root.rglob("*") if path.is_dir())]
     markers = {marker(prefix, folder) for folder in folders for prefix in ("local:", "slurm:")}
     return [pid for pid, found in marked() if found in markers]
 

@@ -182,6 +182,8 @@ def test_what_a_killed_keeper_left_is_swept_at_the_next_start_and_living_jobs_ar
     alive = launcher.submit(Order(("/bin/sleep", "60"), {}, tmp_path / "alive", "alive"))
     environment = {**os.environ, MARKER: marker("local:", tmp_path / "gone")}
     orphan = subprocess.Popen(["/bin/sleep", "60"], env=environment, start_new_session=True)
+    # The kernel shows a process without its environment for a moment while it starts.
+    _await(lambda: orphan.pid in family(tmp_path, "gone"), 5)
     following = launcher.submit(Order(("/bin/true",), {}, tmp_path / "next", "next"))
     assert orphan.wait(5) == -signal.SIGKILL
     assert launcher.alive(alive)

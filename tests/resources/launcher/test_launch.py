@@ -221,6 +221,7 @@ def test_a_restarted_daemon_leaves_the_slurm_job_to_the_retry(tmp_path: Path, sl
     launcher.cancel(handle)
 
 
+@pytest.mark.slow
 def test_killing_the_process_above_the_step_does_not_touch_the_job(tmp_path: Path, local: Deployment) -> None:
     """The daemon or code server dies; the step that it started goes on and finishes."""
     job = build_job(tmp_path, "succeed", play={"number": 4, "seconds": 2.0})
