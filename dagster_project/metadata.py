@@ -11,8 +11,10 @@ from pydantic import JsonValue
 from resources.charts import FOLDER
 from resources.manifest import Manifest
 
-LARGEST_CURVE = 50
-"""Rows of a table shown inline; longer ones are curves, and those have a chart."""
+LARGEST_TABLE = 64
+"""Rows of a table shown inline; `lorascope show` prints longer ones."""
+CURVE = "_curve"
+"""Ending of metrics that a chart shows better than a table."""
 
 
 def metadata(manifest: Manifest, folder: Path, cache: Literal["hit", "computed"]) -> dict[str, dg.MetadataValue]:
@@ -23,13 +25,15 @@ def metadata(manifest: Manifest, folder: Path, cache: Literal["hit", "computed"]
 def _measured(metrics: Mapping[str, JsonValue]) -> dict[str, dg.MetadataValue]:
     shown: dict[str, dg.MetadataValue] = {}
     for name, value in _flat(metrics):
+        if name.endswith(CURVE):
+            continue
         if isinstance(value, bool | str):
             shown[name] = dg.MetadataValue.text(str(value))
         elif isinstance(value, int):
             shown[name] = dg.MetadataValue.int(value)
         elif isinstance(value, float):
             shown[name] = dg.MetadataValue.float(float(f"{value:.5g}"))
-        elif isinstance(value, list) and 0 < len(value) <= LARGEST_CURVE:
+        elif isinstance(value, list) and 0 < len(value) <= LARGEST_TABLE:
             rows = [row for row in value if isinstance(row, dict)]
             shown[name] = table_metadata(rows) if rows else dg.MetadataValue.text(", ".join(map(str, value)))
     return shown
@@ -50,10 +54,13 @@ def table_metadata(rows: Iterable[Mapping[str, JsonValue]]) -> dg.TableMetadataV
 
 
 def _cells(row: Mapping[str, JsonValue]) -> dict[str, str | int | float | bool | None]:
-    return {
-        name: value if isinstance(value, str | int | float | bool | None) else ", ".join(map(str, _items(value)))
-        for name, value in row.items()
-    }
+    return {name: _cell(value) for name, value in row.items()}
+
+
+def _cell(value: JsonValue) -> str | int | float | bool | None:
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    return value if isinstance(value, str | int | bool | None) else ", ".join(map(str, _items(value)))
 
 
 def _items(value: JsonValue) -> Sequence[object]:
