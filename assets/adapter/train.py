@@ -192,9 +192,10 @@ def _write_model(
     else:
         state = base.state_dict()
     if processes.first:
-        base.config.dtype = precision
         rounded = {name: tensor.to(precision) for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
         base.save_pretrained(out, state_dict=rounded)
+        base.config.dtype = precision  # save_pretrained writes that of the masters
+        base.config.save_pretrained(out)
         load_tokenizer(model).save_pretrained(out)
     processes.wait()
 

@@ -1,0 +1,64 @@
+"""The chunked cross-entropy against the full one, and the FLOP count against a count by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import Qwen2Config
+
+from assets.adapter import loss as loss_module
+from assets.adapter.flops import peak_flops, training_work
+from assets.adapter.loss import summed_cross_entropy
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_chunks_give_the_full_loss_and_both_gradients(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", 11 * rows)
+    torch.manual_seed(0)
+    hidden, head = torch.randn(7, 5, requires_grad=True), torch.randn(11, 5, requires_grad=True)
+    target = torch.randint(0, 11, (7,))
+    expected = F.cross_entropy(hidden @ head.T, target, reduction="sum")
+    found = summed_cross_entropy(hidden, head, target)
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        torch.autograd.grad(found * 0.25, (hidden, head)),
+        torch.autograd.grad(expected * 0.25, (hidden, head)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_frozen_head_gets_no_gradient_and_no_tokens_give_no_loss() -> None:
+    hidden, head = torch.randn(4, 5, requires_grad=True), torch.randn(11, 5)
+    summed_cross_entropy(hidden, head, torch.tensor([1, 2, 3, 4])).backward()
+    assert hidden.grad is not None
+    assert head.grad is None
+    nothing = summed_cross_entropy(hidden[:0], head, torch.zeros(0, dtype=torch.long))
+    assert nothing.item() == 0
+    nothing.backward()
+
+
+def test_the_work_of_the_32b_model_is_four_flop_per_weight_and_token_plus_attention() -> None:
+    """Weights in layers: 64 x (2 x 5120 x 5120 + 2 x 5120 x 1024 + 3 x 5120 x 27648) = 31.2 B."""
+    architecture = Qwen2Config(
+        hidden_size=5120,
+        intermediate_size=27648,
+        num_hidden_layers=64,
+        num_attention_heads=40,
+        num_key_value_heads=8,
+        vocab_size=152064,
+    )
+    weights = 64 * (2 * 5120 * 5120 + 2 * 5120 * 1024 + 3 * 5120 * 27648)
+    lora = training_work(architecture, trains_weights=False)
+    assert lora.per_token == 4 * weights
+    assert lora.per_predicted == 4 * 5120 * 152064
+    # 10,000 tokens: 6 x 64 x 5120 x 1e8 = 1.97e14 beside 1.25e15, attention's share is 13.6 %
+    attention = lora.of([10_000], 0) - 10_000 * lora.per_token
+    assert attention == pytest.approx(1.966e14, rel=1e-3)
+    full = training_work(architecture, trains_weights=True)
+    assert full.per_token == 6 * weights
+    assert full.of([10_000], 0) - 10_000 * full.per_token == pytest.approx(attention)
+    assert lora.of([3, 4], 5) == 7 * lora.per_token + 5 * lora.per_predicted + 25 * lora.per_squared_length
+
+
+def test_an_unknown_device_is_measured() -> None:
+    assert 1e8 < peak_flops(torch.device("cpu"), torch.float32) < 1e14

@@ -1,0 +1,129 @@
+"""A training that is stopped goes on from its last checkpoint and ends with the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from assets.adapter.artifact import CURVE, LoraCheckpoint, read_curve
+from assets.adapter.config import FullFinetuneConfig, LoraConfig
+from assets.adapter.train import train_lora
+from resources.adapters import WEIGHTS
+from resources.errors import BadInput
+from resources.progress import Progress
+from tests.assets.adapter.conftest import COMPUTE, World
+
+LORA = LoraConfig(epochs=3, batch_size=4)
+"""Nine steps."""
+OFTEN = COMPUTE.model_copy(update={"checkpoint_steps": 3})
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_after(world: World, name: str, config: LoraConfig, step: int) -> None:
+    """Run `config` into the scratch folder of `name` until `step` has been reported, then die."""
+
+    def emit(line: str) -> None:
+        if line.startswith(f"train {step}/"):
+            raise Stopped
+
+    out, scratch = world.folders(name)
+    out.rmdir()
+    (world.folder / "dead").mkdir()
+    with pytest.raises(Stopped):
+        train_lora(
+            model=world.model,
+            lora=config,
+            s1k_dataset=world.dataset,
+            out=world.folder / "dead",
+            scratch=scratch,
+            progress=Progress(emit, 0),
+            compute=OFTEN,
+        )
+
+
+def test_a_stopped_training_ends_with_the_same_bytes(world: World) -> None:
+    whole, _ = world.lora("whole", LORA)
+    stop_after(world, "resumed", LORA, step=8)
+    world.lines.clear()
+    resumed, metrics = world.lora("resumed", LORA, OFTEN)
+    assert world.lines[0] == "going on after step 6 of 9"
+    assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert (resumed / CURVE).read_bytes() == (whole / CURVE).read_bytes()
+    assert metrics.steps == 9
+
+
+def test_only_the_newest_checkpoint_is_kept_and_a_half_written_one_is_never_used(world: World) -> None:
+    stop_after(world, "resumed", LORA, step=8)
+    checkpoints = world.folder / "resumed-scratch" / "checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-00000006"]
+    (checkpoints / "step-00000009.part").mkdir()
+    world.lora("resumed", LORA, OFTEN)
+    assert "going on after step 6 of 9" in world.lines
+
+
+def test_a_full_finetune_resumes_with_the_same_bytes(world: World) -> None:
+    config = FullFinetuneConfig(epochs=2, batch_size=4, learning_rate=1e-3)
+    whole, _ = world.full("whole", config)
+    world.full("first", config.model_copy(update={"epochs": 2}), OFTEN)
+    (world.folder / "first-scratch").rename(world.folder / "again-scratch")
+    world.lines.clear()
+    again, _ = world.full("again", config, OFTEN)
+    assert world.lines[0] == "going on after step 3 of 6"
+    assert (again / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_what_the_next_one_goes_on_from(world: World) -> None:
+    config = LORA.model_copy(update={"epochs": 20})
+    jobs = {}
+    for name in ("killed", "whole"):
+        out, scratch = world.folders(name)
+        folders = {"s1k_dataset": str(world.dataset), "out": str(out), "scratch": str(scratch)}
+        settings = {"model": world.model.model_dump(), "config": config.model_dump(), "compute": OFTEN.model_dump()}
+        jobs[name] = {"kind": "lora", **folders, **settings}
+    plan = world.folder / "plan.json"
+    command = [sys.executable, "-m", "tests.assets.adapter.ranked", str(plan)]
+    place = {"cwd": Path(__file__).parents[3], "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    plan.write_text(json.dumps([jobs["killed"]]))
+    process = subprocess.Popen(command, **place)
+    checkpoints = world.folder / "killed-scratch" / "checkpoints"
+    while process.poll() is None and not list(checkpoints.glob("step-000000[1-9]*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (world.folder / "killed" / WEIGHTS).exists()
+    plan.write_text(json.dumps(list(jobs.values())))
+    subprocess.run(command, check=True, **place)
+    killed, whole = world.folder / "killed", world.folder / "whole"
+    assert (killed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    curve = read_curve(killed)
+    assert curve is not None
+    assert curve.num_rows == 60
+
+
+def test_a_loss_that_is_no_number_stops_with_step_and_rollouts_and_keeps_the_checkpoint(world: World) -> None:
+    config = LORA.model_copy(update={"learning_rate": 1.0, "max_grad_norm": 0.0, "alpha": 1e15})
+    with pytest.raises(BadInput, match=r"step \d+: loss .*; rollouts \[\d+, \d+, \d+, \d+\]"):
+        world.lora("diverges", config, COMPUTE.model_copy(update={"checkpoint_steps": 1}))
+    assert not (world.folder / "diverges" / WEIGHTS).exists()
+    kept = list((world.folder / "diverges-scratch" / "checkpoints").glob("step-*"))
+    assert len(kept) == 1
+
+
+def test_the_artifact_tells_each_components_norms(world: World) -> None:
+    out, metrics = world.lora("ours", LORA)
+    found = LoraCheckpoint.open(out)
+    rows = found.table().to_pylist()
+    assert [row["component"] for row in rows][:3] == ["L0.q_proj", "L0.k_proj", "L0.v_proj"]
+    assert rows == metrics.component_norms
+    component = found.adapter.components[0]
+    a, b = found.adapter.A[component], found.adapter.B[component]
+    assert rows[0]["norm_update"] == pytest.approx(float((16 * b @ a).norm()), rel=1e-5)
