@@ -11,7 +11,7 @@ import numpy as np
 from assets.contexts.config import ContextsConfig
 from assets.contexts.ranking import ROLLOUT_SHIFT, Entries, Ranking
 
-OVERSAMPLING = 4
+OVERSAMPLING = 2
 """Firing tokens sampled per quantile context; the quantiles of the sample stand for those of all firing tokens."""
 _PRIORITY_BITS = 24
 """A float32 holds every integer of so many bits; ties between tokens are broken by the token."""
