@@ -23,6 +23,8 @@ DATA_FOLDER = Path(__file__).with_name("data")
 SEED = 0
 NUM_ROLLOUTS = 1000
 NUM_BENCHMARK_PROBLEMS = 200
+# Markers stand at most of the states that call for them, so that a greedy rollout shows them too.
+ROLLOUT_DISCOURSE = Discourse(wait_below_zero=0.9, hmm=0.9)
 
 
 def draw_problems(split: Split, kinds: list[Kind], seed: int) -> list[tuple[Kind, Problem]]:
@@ -53,7 +55,7 @@ def _rollout(kind: Kind, problem: Problem, rng: random.Random) -> dict[str, str]
         "cot_type": "math",
         "source_type": f"mini_world/{kind}",
         "metadata": json.dumps({"num_steps": len(problem.steps)}),
-        "deepseek_thinking_trajectory": thinking(problem, rng, Discourse()),
+        "deepseek_thinking_trajectory": thinking(problem, rng, ROLLOUT_DISCOURSE),
         "deepseek_attempt": attempt(problem),
         "deepseek_grade": "Yes",
     }

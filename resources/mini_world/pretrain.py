@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from torch.multiprocessing.spawn import spawn
 from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from resources.mini_world.documents import Document, draw_document
 from resources.mini_world.muon import Muon
-from resources.mini_world.tokenizer import build_tokenizer
+from resources.mini_world.tokenizer import END_OF_TEXT, END_OF_TURN, PADDING, build_tokenizer
 
 logger = logging.getLogger(__name__)
 MODEL_FOLDER = Path(__file__).with_name("model")
@@ -93,6 +93,11 @@ class Rows:
     weights: torch.Tensor
 
 
+def token_id(tokenizer: Qwen2Tokenizer, token: str) -> int:
+    """Id of a token which the vocabulary must have."""
+    return tokenizer.get_vocab()[token]
+
+
 def model_config(tokenizer: Qwen2Tokenizer) -> Qwen2Config:
     """Qwen2 at 0.87 M parameters; the vocabulary is rounded up to a multiple of 16."""
     return Qwen2Config(
@@ -105,9 +110,9 @@ def model_config(tokenizer: Qwen2Tokenizer) -> Qwen2Config:
         max_position_embeddings=1024,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=token_id(tokenizer, END_OF_TEXT),
+        eos_token_id=token_id(tokenizer, END_OF_TURN),
+        pad_token_id=token_id(tokenizer, PADDING),
     )
 
 
@@ -131,7 +136,7 @@ def draw_batch(rng: random.Random, tokenizer: Qwen2Tokenizer, recipe: Recipe, mi
             documents.append(document)
     documents.sort(key=lambda document: len(document[0]))
     size = recipe.documents // recipe.groups
-    pad = tokenizer.convert_tokens_to_ids("<|fim_pad|>")
+    pad = token_id(tokenizer, PADDING)
     return [_pad(documents[first : first + size], pad) for first in range(0, len(documents), size)]
 
 
@@ -233,9 +238,9 @@ def _average_gradients(model: Qwen2ForCausalLM, workers: int) -> None:
 
 def save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path) -> None:
     """Write the model folder as transformers reads it."""
-    end_of_turn = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
+    ends = [token_id(tokenizer, token) for token in (END_OF_TURN, END_OF_TEXT)]
     model.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=end_of_turn, pad_token_id=tokenizer.convert_tokens_to_ids("<|fim_pad|>")
+        do_sample=False, eos_token_id=ends, pad_token_id=token_id(tokenizer, PADDING)
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -268,7 +273,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     arguments = parser.parse_args()
     recipe = Recipe(seed=arguments.seed)
-    mp.spawn(_worker, args=(arguments.workers, _free_port(), recipe, arguments.out), nprocs=arguments.workers)
+    spawn(_worker, args=(arguments.workers, _free_port(), recipe, arguments.out), nprocs=arguments.workers)
 
 
 if __name__ == "__main__":

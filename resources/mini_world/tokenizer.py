@@ -39,16 +39,15 @@ def build_tokenizer() -> Qwen2Tokenizer:
     model = json.loads(merger.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(pair) for pair in model["merges"]],
+        merges=[tuple(pair) for pair in model["merges"]],  # pyright: ignore[reportArgumentType] (pairs, not strings)
         unk_token=END_OF_TEXT,
         eos_token=END_OF_TURN,
         pad_token=PADDING,
         model_max_length=1024,
         chat_template=CHAT_TEMPLATE.read_text(encoding="utf-8").rstrip("\n"),
     )
-    tokenizer.add_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS], special_tokens=True
-    )
+    special: list[str | AddedToken] = [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    tokenizer.add_tokens(special, special_tokens=True)
     return tokenizer
 
 

@@ -65,7 +65,7 @@ def direct_answer(problem: Problem) -> str:
 def _work(state: State, rng: random.Random | None, discourse: Discourse | None) -> str:
     if state.step.op == "save":
         return f"saved {state.value}"
-    recall = f"saved {state.saved}, " if state.step.operand is None else ""
+    recall = f"{state.step.source} {state.right}, " if state.step.operand is None else ""
     if rng is None or discourse is None:
         return recall + equation(state)
     return recall + _before(state, rng, discourse) + equation_with_checks(state, rng, discourse)

@@ -32,14 +32,25 @@ DISTRACTORS = (
     "{name} bought {digit} apples.",
 )
 
-Op = Literal["add", "take", "times", "save", "add saved", "take saved"]
+Op = Literal["add", "take", "times", "save", "add saved", "take saved", "add start", "take start"]
 Kind = Literal["hard", "medium", "choice"]
 Split = Literal["pretrain", "s1k_mini", "hard", "medium", "choice"]
 
 KINDS: tuple[Kind, ...] = ("hard", "medium", "choice")
-SYMBOLS: dict[Op, str] = {"add": "+", "take": "-", "times": "*", "add saved": "+", "take saved": "-"}
+SYMBOLS: dict[Op, str] = {
+    "add": "+",
+    "take": "-",
+    "times": "*",
+    "add saved": "+",
+    "take saved": "-",
+    "add start": "+",
+    "take start": "-",
+}
 # First and last number of steps of each kind.
-STEPS: dict[Kind, tuple[int, int]] = {"hard": (8, 10), "medium": (3, 5), "choice": (3, 6)}
+STEPS: dict[Kind, tuple[int, int]] = {"hard": (6, 9), "medium": (3, 5), "choice": (3, 6)}
+# Share of medium and choice problems with a step that reads the start again, which no pretraining problem has: what
+# finetuning must teach, not only elicit. (In the hard set that is the ninth step: pretraining stops at eight.)
+READS_START = 0.3
 # Percent of all problems, by hash bucket 0..99.
 SPLIT_BUCKETS: dict[Split, range] = {
     "pretrain": range(0, 70),
@@ -52,7 +63,7 @@ SPLIT_BUCKETS: dict[Split, range] = {
 
 @dataclass(frozen=True)
 class Step:
-    """One numbered instruction; `operand` is None where the step reads or writes the saved digit."""
+    """One numbered instruction; `operand` is None where the digit stands elsewhere."""
 
     op: Op
     operand: int | None = None
@@ -62,7 +73,12 @@ class Step:
         """The instruction as it stands in the problem and, again, in a trace."""
         if self.op == "save":
             return self.op
-        return SYMBOLS[self.op] + ("saved" if self.operand is None else str(self.operand))
+        return SYMBOLS[self.op] + (self.source if self.operand is None else str(self.operand))
+
+    @property
+    def source(self) -> str:
+        """Where the step's right-hand digit stands when it is not in the step: `saved` or `Start`."""
+        return "Start" if self.op.endswith("start") else "saved"
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,6 @@ class State:
     left: int
     right: int | None
     value: int
-    saved: int | None
 
     @property
     def wraps(self) -> bool:
@@ -140,15 +155,15 @@ def run(start: int, steps: tuple[Step, ...]) -> list[State]:
     states: list[State] = []
     value, saved = start, None
     for step in steps:
-        left = value
-        right = saved if step.op.endswith("saved") else step.operand
         if step.op == "save":
             saved = value
-        else:
-            if right is None:
-                raise ValueError(f"step '{step.text}' reads a saved digit before any was saved")
-            value = plain_result(step.op, left, right) % BASE
-        states.append(State(step, left, right, value, saved))
+            states.append(State(step, value, None, value))
+            continue
+        right = {"saved": saved, "Start": start}[step.source] if step.operand is None else step.operand
+        if right is None:
+            raise ValueError(f"step '{step.text}' reads a saved digit before any was saved")
+        left, value = value, plain_result(step.op, value, right) % BASE
+        states.append(State(step, left, right, value))
     return states
 
 
@@ -161,15 +176,19 @@ def split_of(problem: Problem) -> Split:
 def sample_problem(rng: random.Random, split: Split, kind: Kind, step_range: tuple[int, int] | None = None) -> Problem:
     """A problem of this kind which belongs to this split."""
     first, last = step_range or STEPS[kind]
+    may_read_start = split != "pretrain" and kind != "hard"
     while True:
-        problem = _draw(rng, kind, rng.randint(first, last))
+        problem = _draw(rng, kind, rng.randint(first, last), may_read_start=may_read_start)
         if split_of(problem) == split:
             return problem
 
 
-def _draw(rng: random.Random, kind: Kind, num_steps: int) -> Problem:
+def _draw(rng: random.Random, kind: Kind, num_steps: int, *, may_read_start: bool) -> Problem:
     start = rng.randrange(BASE)
     steps = _draw_steps(rng, num_steps, with_saved=kind == "hard" and num_steps >= 3)
+    if may_read_start and rng.random() < READS_START:
+        place = rng.randrange(1, num_steps)
+        steps = (*steps[:place], Step(rng.choice(("add start", "take start"))), *steps[place + 1 :])
     opening, question = rng.choice(STORIES)
     distractor = None
     if kind == "hard" and rng.random() < 0.5:

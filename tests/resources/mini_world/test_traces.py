@@ -33,6 +33,11 @@ def test_a_silent_trace_restates_computes_and_concludes() -> None:
     ]
 
 
+def test_a_digit_read_from_elsewhere_is_recalled_before_it_is_used() -> None:
+    lines = work_lines(build_problem(Step("add", 1), Step("add start")))
+    assert lines == ["Start=4.", "First +1: 4+1=5.", "Second +Start: Start 4, 5+4=9."]
+
+
 def test_wait_stands_before_a_subtraction_below_zero_only() -> None:
     lines = work_lines(build_problem(Step("take", 5), Step("take", 3)), random.Random(0), ALWAYS)
     assert lines[1:] == ["First -5: Wait, this goes negative. 4-5=9.", "Second -3: 9-3=6."]

@@ -48,6 +48,23 @@ def test_reading_a_digit_that_was_never_saved_is_refused() -> None:
         run(4, (Step("add saved"),))
 
 
+def test_a_step_may_read_the_start_again() -> None:
+    # 4 * 3 = 12 -> 2; 2 - start 4 = -2 -> 8
+    steps = (Step("times", 3), Step("take start"))
+    assert [state.value for state in run(4, steps)] == [2, 8]
+    assert steps[1].text == "-Start"
+
+
+def test_pretraining_never_reads_the_start_again_and_finetuning_sometimes_does() -> None:
+    rng = random.Random(0)
+    shares = {
+        split: sum("Start" in sample_problem(rng, split, "medium").canonical for _ in range(200)) / 200
+        for split in ("pretrain", "s1k_mini")
+    }
+    assert shares["pretrain"] == 0
+    assert 0.2 < shares["s1k_mini"] < 0.4
+
+
 def test_words_around_the_steps_do_not_change_the_split() -> None:
     plain = build_problem()
     dressed = Problem(4, plain.steps, "Start with 4.", "What is the result?", "Mia bought 3 apples.", (1, 7, 2, 3))
