@@ -1,0 +1,89 @@
+"""The ablation on a GPU at the shapes of Qwen2.5-7B and 32B, against the authors' way, with peak memory.
+
+python -m bench.gpu_ablation [--shape 7b|32b|tiny] [--rows 16] [--stride 16]
+
+Random bfloat16 weights, one rollout of 2048 tokens, every `stride`-th component and layer. Ours and the authors' way
+(see bench/ablation.py) take turns in one run. `tiny` is a rehearsal that runs on a CPU.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from transformers import Qwen2Config
+
+from assets.ablation.memory import Shape, plan_memory
+from bench.ablation import Workload, flops, workload
+
+TOKENS, TURNS = 2048, 3
+SHAPES = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
+    "32b": {"hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40},
+}
+KV_HEADS = {"tiny": 2, "7b": 4, "32b": 8}
+VOCABULARY = {"tiny": 1000, "7b": 152064, "32b": 152064}
+
+
+def timed(run: Callable[[], list[float]], device: str) -> tuple[float, list[float]]:
+    """Wall seconds, the device idle before and after."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    found = run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, found
+
+
+def report_memory(work: Workload) -> None:
+    """Measured peak against the memory model's prediction."""
+    shape = Shape.of(work.adapted, TOKENS, TOKENS)
+    edits = {c.layer * 2 + (c.projection[0] in "gud") for part in work.parts for c in part.components}
+    plan = plan_memory(shape, len(edits), work.tokens_per_batch)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    work.ours()
+    peak = torch.cuda.max_memory_allocated() - before + shape.weights
+    print(f"peak {peak / 2**30:.2f} GiB is {peak / plan.peak_bytes:.2f} of the predicted; {plan}")
+
+
+def main() -> None:
+    """Warm up, take turns, print ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--stride", type=int, default=16)
+    arguments = parser.parse_args()
+    device = "cpu" if arguments.shape == "tiny" else "cuda"
+    config = Qwen2Config(
+        vocab_size=VOCABULARY[arguments.shape],
+        num_key_value_heads=KV_HEADS[arguments.shape],
+        max_position_embeddings=32768,
+        tie_word_embeddings=False,
+        **SHAPES[arguments.shape],
+    )
+    work = workload(
+        config, tokens=TOKENS, rows=arguments.rows, stride=arguments.stride, device=device, dtype=torch.bfloat16
+    )
+    work.ours(), work.authors()
+    ratios = []
+    for turn in range(TURNS):
+        ours, mine = timed(work.ours, device)
+        authors, theirs = timed(work.authors, device)
+        ratios.append(authors / ours)
+        print(f"turn {turn}: ours {ours:.2f} s, authors {authors:.2f} s, ratio {ratios[-1]:.2f}")
+    rate = len(work.parts) * TOKENS / ours
+    apart = float(np.max(np.abs(np.subtract(mine, theirs)) / np.maximum(np.abs(theirs), 1e-3 * TOKENS)))
+    print(f"{len(work.parts)} units: {rate:.0f} unit-tokens/s, {min(ratios):.2f}-{max(ratios):.2f} x the authors' way")
+    print(
+        f"FLOPs {flops(work.ours) / flops(work.authors):.3f} of the authors'; largest relative difference {apart:.1e}"
+    )
+    if device == "cuda":
+        report_memory(work)
+
+
+if __name__ == "__main__":
+    main()
