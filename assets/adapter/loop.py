@@ -18,7 +18,7 @@ from assets.adapter.parallel import Processes, Strategy
 from assets.adapter.plan import Step, divide, learning_rate
 from assets.adapter.telemetry import Telemetry
 from resources.compute import ComputeConfig
-from resources.errors import BadInput
+from resources.errors import BadInput, Interrupted
 
 CurveRow = dict[str, float]
 """One optimiser step, with the columns of `artifact.CURVE_SCHEMA`."""
@@ -45,6 +45,7 @@ def train(run: Run, steps: Sequence[Step]) -> list[CurveRow]:
 
     Raises:
         BadInput: when a loss or gradient is not finite; the last checkpoint stays.
+        Interrupted: when the walltime is nearly over; the state is saved.
     """
     optimiser = adamw(run.parameters, run.training)
     curve = run.checkpoints.resume(run.parameters, optimiser)
@@ -66,8 +67,12 @@ def train(run: Run, steps: Sequence[Step]) -> list[CurveRow]:
         curve.append(_row(run, step, curve, loss, rate, grad_norm))
         lengths, predicted = run.examples.sizes(step.rollout_ids)
         run.telemetry.step(curve[-1], len(steps), lengths, predicted)
-        if step.number % run.compute.checkpoint_steps == 0 and step.number < len(steps):
+        # All processes must stop at one step: whoever has seen the scheduler's warning tells the others.
+        stopping = run.processes.summed(run.telemetry.stopping) > 0
+        if step.number < len(steps) and (stopping or step.number % run.compute.checkpoint_steps == 0):
             run.checkpoints.save(curve, run.parameters, optimiser)
+            if stopping:
+                raise Interrupted(f"saved after step {step.number} of {len(steps)}")
     return curve
 
 

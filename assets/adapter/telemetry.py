@@ -31,6 +31,11 @@ class Telemetry:
         self._tokens = 0
         self._flops = 0.0
 
+    @property
+    def stopping(self) -> bool:
+        """Whether this process has been told to save and stop."""
+        return self._progress.stopping
+
     def say(self, text: str) -> None:
         """One line."""
         if self._speaks:

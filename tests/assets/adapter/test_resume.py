@@ -14,7 +14,7 @@ from assets.adapter.artifact import CURVE, LoraCheckpoint, read_curve
 from assets.adapter.config import FullFinetuneConfig, LoraConfig
 from assets.adapter.train import train_lora
 from resources.adapters import WEIGHTS
-from resources.errors import BadInput
+from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
 from tests.assets.adapter.conftest import COMPUTE, World
 
@@ -58,6 +58,28 @@ def test_a_stopped_training_ends_with_the_same_bytes(world: World) -> None:
     assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert (resumed / CURVE).read_bytes() == (whole / CURVE).read_bytes()
     assert metrics.steps == 9
+
+
+def test_a_warning_of_the_walltimes_end_saves_the_step_it_finds_and_repeats_none(world: World) -> None:
+    whole, _ = world.lora("whole", LORA)
+    out, scratch = world.folders("resumed")
+    lines: list[str] = []
+    warned = Progress(lines.append, 0, stop=lambda: any(line.startswith("train 5/") for line in lines))
+    with pytest.raises(Interrupted, match="saved after step 5 of 9"):
+        train_lora(
+            model=world.model,
+            lora=LORA,
+            s1k_dataset=world.dataset,
+            out=out,
+            scratch=scratch,
+            progress=warned,
+            compute=COMPUTE,
+        )
+    out.rmdir()
+    world.lines.clear()
+    resumed, _ = world.lora("resumed", LORA)
+    assert world.lines[0] == "going on after step 5 of 9"
+    assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
 def test_only_the_newest_checkpoint_is_kept_and_a_half_written_one_is_never_used(world: World) -> None:
