@@ -1,0 +1,216 @@
+"""Speed and memory of the adapter's training on one GPU, for randomly initialised Qwen2.5 shapes, against the recipe.
+
+    python -m bench.gpu_training --shape 32b                       # one H200: 2 rollouts of 10,000 tokens a step
+    python -m bench.gpu_training --shape 7b --recomputed-layers 8  # fewer layers recomputed: faster, more memory
+    python -m bench.gpu_training --shape toy --device cpu --tokens 64 --steps 2
+
+Needs torch, transformers, peft and this repository; no weights, no data. `recipe` is the paper's training script on one
+GPU: PEFT's forward under bf16 autocast, SDPA, batch 1 with accumulation, checkpointing, full logits. MFU counts what
+the mathematics needs (4 FLOP per frozen weight and token, causal attention); HFU also what is recomputed. One step of
+each way warms up and is not timed. A way that does not fit says so.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from assets.adapter import loop
+from assets.adapter.config import LoraConfig
+from assets.adapter.examples import Pass
+from assets.adapter.flops import Work, peak_flops, training_work
+from assets.adapter.lora_model import wear_adapter
+from assets.adapter.objective import RolloutLoss
+from assets.adapter.parallel import Processes, Replicas
+from assets.adapter.plan import Step
+from resources.compute import ComputeConfig
+from resources.packing import pack
+
+SHAPES: dict[str, dict[str, int]] = {
+    "toy": {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "vocab_size": 512},
+    "0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+             "num_key_value_heads": 2, "vocab_size": 151936},
+    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+           "num_key_value_heads": 4, "vocab_size": 152064},
+    "32b": {"hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40,
+            "num_key_value_heads": 8, "vocab_size": 152064},
+}  # fmt: skip
+"""From the models' config.json on the hub."""
+PROMPT = 0.02
+"""Share of a rollout that is prompt and has no loss (s1K-1.1: about 200 of 10,000 tokens)."""
+
+
+@dataclass(frozen=True)
+class RandomRollouts:
+    """Stands in for `assets.adapter.examples.Examples` without a dataset."""
+
+    lengths: dict[int, int]
+    predicted: dict[int, int]
+    ids: dict[int, np.ndarray]
+
+    def sizes(self, rollout_ids: Sequence[int]) -> tuple[list[int], int]:
+        """Lengths, and the number of predicted tokens."""
+        return [self.lengths[r] for r in rollout_ids], sum(self.predicted[r] for r in rollout_ids)
+
+    def passes(self, rollout_ids: Sequence[int]) -> Pass:
+        """The rollouts packed; all but the prompt is predicted."""
+        packed = pack([self.ids[r] for r in rollout_ids])
+        ends = packed.cu_seqlens[1:]
+        target_at = np.concatenate(
+            [np.arange(end - self.predicted[r], end) for r, end in zip(rollout_ids, ends, strict=True)]
+        )
+        return Pass(packed, target_at - 1, packed.input_ids_1T[0, target_at])
+
+
+def random_rollouts(count: int, tokens: int, vocabulary: int) -> RandomRollouts:
+    """`count` rollouts whose lengths spread by a fifth around `tokens`."""
+    rng = np.random.default_rng(0)
+    lengths = {r: max(4, int(tokens * rng.uniform(0.8, 1.2))) for r in range(count)}
+    predicted = {r: length - max(1, int(length * PROMPT)) for r, length in lengths.items()}
+    return RandomRollouts(lengths, predicted, {r: rng.integers(0, vocabulary, n) for r, n in lengths.items()})
+
+
+def random_model(shape: str, device: torch.device) -> torch.nn.Module:
+    """A frozen bf16 Qwen2 made on the device."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(**SHAPES[shape], max_position_embeddings=32768, tie_word_embeddings=shape == "0.5b")
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with device:
+        model = Qwen2ForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    return model.requires_grad_(False)
+
+
+def ours(options: argparse.Namespace, rollouts: RandomRollouts, device: torch.device) -> Callable[[], float]:
+    """One optimiser step of this project's loop; returns the loss."""
+    lora = LoraConfig()
+    compute = ComputeConfig(tokens_per_batch=options.tokens_per_batch, recomputed_layers=options.recomputed_layers)
+    adapted = wear_adapter(random_model(options.shape, device), lora, options.shape)  # pyright: ignore[reportArgumentType]
+    objective = RolloutLoss(adapted, device, options.recomputed_layers, autocast=None)
+    processes = Processes(0, 1, device)
+    parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+    run = loop.Run(
+        objective, parameters, rollouts, lora, compute, processes, Replicas(processes), None, None,  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+    optimiser = loop.adamw(parameters, lora)
+
+    def step() -> float:
+        loss = loop.accumulate(run, Step(1, 1, tuple(rollouts.lengths)))
+        loop.clip(run)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return loss
+
+    return step
+
+
+def recipe(options: argparse.Namespace, rollouts: RandomRollouts, device: torch.device) -> Callable[[], float]:
+    """One optimiser step of the paper's training script, on one GPU; returns the loss."""
+    import peft
+
+    from resources.components import PROJECTIONS
+
+    base = random_model(options.shape, device)
+    torch.manual_seed(LoraConfig().seed)
+    config = peft.LoraConfig(r=1, lora_alpha=16, use_rslora=True, target_modules=list(PROJECTIONS))
+    model = peft.get_peft_model(base, config)  # pyright: ignore[reportArgumentType]
+    model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=1e-4, fused=True)
+    _, predicted = rollouts.sizes(list(rollouts.lengths))
+
+    def step() -> float:
+        total = 0.0
+        for r, ids in rollouts.ids.items():
+            ids_1T = torch.from_numpy(ids).to(device)[None]
+            labels_1T = ids_1T.clone()
+            labels_1T[0, : len(ids) - rollouts.predicted[r]] = -100
+            with torch.autocast(device.type, torch.bfloat16):
+                loss = model(input_ids=ids_1T, labels=labels_1T, use_cache=False, num_items_in_batch=predicted).loss
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return total
+
+    return step
+
+
+def measure(
+    make: Callable[[], Callable[[], float]], steps: int, device: torch.device
+) -> tuple[float, float, list[float]]:
+    """Seconds per step, peak memory in GB (0 on CPU) and the losses, the warming step first."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    step = make()
+    losses = [step()]
+    _synchronise(device)
+    began = time.perf_counter()
+    losses += [step() for _ in range(steps)]
+    _synchronise(device)
+    seconds = (time.perf_counter() - began) / steps
+    return seconds, torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0, losses
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def recomputed(work: Work, lengths: list[int], layers: int, all_layers: int) -> float:
+    """FLOP of a second forward pass through `layers` layers: half of 4 per weight, a third of attention's 6."""
+    squares = sum(length * length for length in lengths)
+    return (work.per_token / 2 * sum(lengths) + work.per_squared_length / 3 * squares) * layers / all_layers
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure both ways and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="32b")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tokens", type=int, default=10_000, help="mean tokens of a rollout")
+    parser.add_argument("--rollouts", type=int, default=2, help="rollouts of a step (the paper: 16 over 8 GPUs)")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of each way")
+    parser.add_argument("--tokens-per-batch", type=int, default=24_000)
+    parser.add_argument("--recomputed-layers", type=int, help="default: all")
+    parser.add_argument("--ways", default="ours,recipe")
+    options = parser.parse_args(arguments)
+    from transformers import Qwen2Config
+
+    device = torch.device(options.device)
+    architecture = Qwen2Config(**SHAPES[options.shape])
+    rollouts = random_rollouts(options.rollouts, options.tokens, architecture.vocab_size)
+    lengths, predicted = rollouts.sizes(list(rollouts.lengths))
+    work, peak = training_work(architecture, trains_weights=False), peak_flops(device, torch.bfloat16)
+    layers = architecture.num_hidden_layers
+    again = {"ours": layers if options.recomputed_layers is None else options.recomputed_layers, "recipe": layers}
+    print(f"{options.shape}, {sum(lengths)} tokens a step in {len(lengths)} rollouts, peak {peak / 1e12:.3g} TFLOP/s")
+    print("| way | tokens/s | MFU | HFU | peak memory, GB | first and last loss |")
+    print("|---|---|---|---|---|---|")
+    for way in options.ways.split(","):
+        make = partial({"ours": ours, "recipe": recipe}[way], options, rollouts, device)
+        try:
+            seconds, memory, losses = measure(make, options.steps, device)
+        except torch.OutOfMemoryError:
+            print(f"| {way} | does not fit | | | | |")
+            continue
+        needed = work.of(lengths, predicted)
+        hardware = needed + recomputed(work, lengths, again[way], layers)
+        print(
+            f"| {way} | {sum(lengths) / seconds:.0f} | {needed / seconds / peak:.1%} | {hardware / seconds / peak:.1%} "
+            f"| {memory:.1f} | {losses[0]:.4f}, {losses[-1]:.4f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
