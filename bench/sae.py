@@ -285,7 +285,7 @@ def peer_python() -> Path:
         (site / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
         constraint = folder / "constraints.txt"
         constraint.write_text(f"torch=={torch.__version__.split('+')[0]}\n")
-        pip = [str(python), "-m", "pip", "install", "-q"]
+        pip = [str(python), "-m", "pip", "install", "-qq"]
         subprocess.run([*pip, "-c", str(constraint), PEERS[0]], check=True)
         subprocess.run([*pip, "--no-deps", PEERS[1]], check=True)
         (folder / "ready").touch()
