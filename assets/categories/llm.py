@@ -1,6 +1,5 @@
 """The paper's taxonomy: one model makes it from explanations, another puts every unit into one of its entries."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +86,7 @@ def categorise_units(
         BadInput: when no usable taxonomy comes, or as `ask` does.
     """
     taxonomy, made = make_taxonomy(knobs, compute, explained, progress)
-    endpoint = _endpoint(knobs)
+    endpoint = endpoint_of(knobs)
     prompt = load_prompt(PROMPTS, knobs.assign_prompt)
     wanted = {row["unit"] for row in explained}
     shown = strongest(contexts, dataset, wanted, knobs.contexts_shown, knobs.tokens_around)
@@ -100,11 +99,17 @@ def categorise_units(
     )
 
 
-def _endpoint(knobs: CategoriesConfig) -> Endpoint:
+def endpoint_of(knobs: CategoriesConfig) -> Endpoint:
+    """The endpoint that assigns units."""
     assert knobs.provider != "statistical"  # the caller branches on it
     return Endpoint(
         knobs.provider, knobs.model, knobs.base_url, knobs.effort, knobs.max_output_tokens, knobs.model_context
     )
+
+
+def taxonomy_endpoint(knobs: CategoriesConfig) -> Endpoint:
+    """The endpoint that makes the taxonomy."""
+    return Endpoint(knobs.taxonomy_provider, knobs.taxonomy_model, knobs.taxonomy_base_url, "", knobs.max_output_tokens)
 
 
 def make_taxonomy(
@@ -125,9 +130,7 @@ def make_taxonomy(
     prompt = load_prompt(PROMPTS, knobs.taxonomy_prompt)
     slots = {"adapters": str(each), "neurons": str(each), "explanations": "\n".join(f"- {line}" for line in lines)}
     system, user = prompt.fill(slots)
-    endpoint = Endpoint(
-        knobs.taxonomy_provider, knobs.taxonomy_model, knobs.taxonomy_base_url, "", knobs.max_output_tokens
-    )
+    endpoint = taxonomy_endpoint(knobs)
     question = Question("taxonomy", system, user, TaxonomyAnswer, prompt.version, check=_taxonomy_fault)
     limits = Limits.of(compute.model_copy(update={"llm_mode": "live", "llm_timeout_s": TAXONOMY_SECONDS}))
     asked = ask([question], 1, endpoint, limits, progress, "taxonomy")
@@ -190,12 +193,3 @@ def _row(row: dict[str, Any], asked: Asked, taxonomy: Taxonomy, endpoint: Endpoi
     if isinstance(answer.value, Assignment):
         return category_row(row, taxonomy, answer.value.string_id, endpoint.name, "")
     return category_row(row, taxonomy, "", endpoint.name, answer.failure)
-
-
-def estimate_questions(count: int, taxonomy: Taxonomy, knobs: CategoriesConfig) -> Iterator[Question]:
-    """Questions of typical length, for an estimate before there are explanations."""
-    prompt = load_prompt(PROMPTS, knobs.assign_prompt)
-    contexts = "x" * (knobs.contexts_shown * (2 * knobs.tokens_around + 1) * 4)
-    row = {"unit": "", "explanation": "ten words " * 5}
-    for _ in range(count):
-        yield _assignment(row, contexts, taxonomy, prompt)

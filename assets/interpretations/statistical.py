@@ -23,6 +23,9 @@ BROAD = (0.60, 0.75)
 """The same for class 1."""
 SIGNIFICANT = 0.05
 """Largest share of null sets that may do as well."""
+NULL_SPREAD = 0.25
+"""How far a null token's frequency rank may lie from the peak's, as a share of the corpus. Much less and every
+occurrence of a common token would be replaced by itself."""
 SPECIFIC = frozenset({"token", "word", "previous", "next", "two before"})
 """Families that name a word; a class, a place or a block alone is broad."""
 
@@ -85,7 +88,7 @@ class StatisticalExplainer:
         by_frequency = np.argsort(frequency_V[self.corpus.token_N], kind="stable")
         place_N = np.empty(len(self.corpus), dtype=np.int64)
         place_N[by_frequency] = np.arange(len(self.corpus))
-        spread = max(len(self.corpus) // 20, 1)
+        spread = max(int(len(self.corpus) * NULL_SPREAD), 1)
         trials = []
         for turn in range(self.knobs.null_units if token_counts else 0):
             peaks = token_counts[turn % len(token_counts)]

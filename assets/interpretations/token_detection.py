@@ -101,10 +101,12 @@ def precision(sensitivity: float, false: np.ndarray) -> float | None:
 
 def _spearman(positive: np.ndarray, value: np.ndarray, quiet: np.ndarray) -> float | None:
     """Rank correlation of the prediction with the activation, quiet tokens counting as 0; None when either is flat."""
-    from scipy.stats import rankdata
-
     predicted = np.concatenate([positive, quiet]).astype(np.float64)
     if predicted.min() == predicted.max():
         return None
-    actual = rankdata(np.concatenate([value, np.zeros(len(quiet))]))
+    _, inverse, counts = np.unique(
+        np.concatenate([value, np.zeros(len(quiet))]), return_inverse=True, return_counts=True
+    )
+    # Tied values share the mean of their ranks.
+    actual = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
     return float(np.corrcoef(predicted, actual)[0, 1])

@@ -105,3 +105,16 @@ def test_the_split_does_not_depend_on_the_number_of_rollouts() -> None:
     few, many = Split.draw(10, 0.25, 42), Split.draw(1000, 0.25, 42)
     assert (few.part_R == many.part_R[:10]).all()
     assert 0.2 < (many.part_R == HELD_OUT).mean() < 0.3
+
+
+def test_spearman_equals_scipys_with_ties() -> None:
+    import numpy as np
+    from scipy.stats import spearmanr
+
+    from assets.interpretations.token_detection import _spearman
+
+    positive, quiet = np.array([True, True, False, True]), np.array([False, True, False, False, False])
+    value = np.array([3.0, 2.0, 2.0, 1.0])
+    expected = spearmanr(np.concatenate([positive, quiet]), np.concatenate([value, np.zeros(5)])).statistic
+    assert _spearman(positive, value, quiet) == pytest.approx(expected)
+    assert _spearman(np.array([True]), np.array([1.0]), np.array([True])) is None

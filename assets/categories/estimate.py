@@ -1,0 +1,40 @@
+"""What the taxonomy and the assignments will cost, before there is any data: for `lorascope plan`."""
+
+from collections.abc import Mapping
+
+from assets.categories.config import CategoriesConfig
+from assets.categories.llm import PROMPTS, endpoint_of, taxonomy_endpoint, taxonomy_text
+from assets.categories.statistical import TAXONOMY
+from resources.compute import ComputeConfig
+from resources.llm.prices import price_of
+from resources.llm.prompts import load_prompt
+from resources.llm.question import TYPICAL_BYTES_PER_TOKEN
+from resources.section import Section
+
+EXPLANATION_TOKENS = 16
+"""Ten words."""
+TAXONOMY_TOKENS = 3000
+"""Answer of the taxonomy request."""
+ASSIGNMENT_TOKENS = 300
+"""Answer of one assignment, reasoning included."""
+TOKENS_PER_TOKEN = 1.25
+"""Prompt tokens per token of the dataset."""
+
+
+def categorise_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
+    """Likely US dollars of `feature_categories` for so many units, nothing being in the cache yet."""
+    knobs = sections["categories"]
+    assert isinstance(knobs, CategoriesConfig)  # the experiment's own section
+    if knobs.provider == "statistical":
+        return 0.0
+    # A taxonomy is not there yet; the offline one has the length of a typical one.
+    shared = _tokens(knobs.assign_prompt) + len(taxonomy_text(TAXONOMY)) / TYPICAL_BYTES_PER_TOKEN
+    own = knobs.contexts_shown * (2 * knobs.tokens_around + 1) * TOKENS_PER_TOKEN + EXPLANATION_TOKENS
+    assigning = price_of(endpoint_of(knobs), compute.llm_mode).dollars(int(shared + own), ASSIGNMENT_TOKENS)
+    asked = int(_tokens(knobs.taxonomy_prompt) + knobs.taxonomy_units * EXPLANATION_TOKENS)
+    return units * assigning + price_of(taxonomy_endpoint(knobs), "live").dollars(asked, TAXONOMY_TOKENS)
+
+
+def _tokens(name: str) -> float:
+    prompt = load_prompt(PROMPTS, name)
+    return len((prompt.system + prompt.user).encode()) / TYPICAL_BYTES_PER_TOKEN

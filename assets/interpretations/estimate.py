@@ -1,0 +1,55 @@
+"""What explaining and scoring will cost, before there is any data: for `lorascope plan`."""
+
+from collections.abc import Mapping
+
+from assets.interpretations.config import InterpretationsConfig, ScoresConfig
+from assets.interpretations.label import PROMPTS, endpoint_of
+from resources.compute import ComputeConfig
+from resources.llm.prices import price_of
+from resources.llm.prompts import load_prompt
+from resources.llm.question import TYPICAL_BYTES_PER_TOKEN
+from resources.section import Section
+
+TOKENS_PER_TOKEN = 1.25
+"""Prompt tokens per token of the dataset: escapes, tags and another vocabulary."""
+TOKENS_PER_LISTED = 6
+"""A quoted token, its activation and the line break."""
+LISTED_SHARE = 0.4
+"""Share of `tokens_listed` that a context fills on average."""
+LABEL_TOKENS = 800
+"""Answer of one label, reasoning included (interpretation note, section 4: about 0.8k)."""
+JUDGE_TOKENS = 150
+"""Answer of one judgement of five excerpts."""
+
+
+def explain_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
+    """Likely US dollars of `interpretations` for so many units, nothing being in the cache yet."""
+    knobs = sections["interpretations"]
+    assert isinstance(knobs, InterpretationsConfig)  # the experiment's own section
+    if knobs.provider == "statistical":
+        return 0.0
+    shown = (2 * knobs.tokens_around + 1) * TOKENS_PER_TOKEN
+    listed = knobs.tokens_listed * LISTED_SHARE * TOKENS_PER_LISTED
+    tokens = _prompt_tokens(knobs.prompt) + knobs.contexts_shown * (1 - knobs.held_out_share) * (shown + listed)
+    price = price_of(endpoint_of(knobs), compute.llm_mode)
+    return units * knobs.samples * price.dollars(int(tokens), LABEL_TOKENS)
+
+
+def score_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
+    """Likely US dollars of `interpretation_scores` for so many units."""
+    knobs, scores = sections["interpretations"], sections["scores"]
+    assert isinstance(knobs, InterpretationsConfig)  # the experiment's own sections
+    assert isinstance(scores, ScoresConfig)
+    if knobs.provider == "statistical":
+        return 0.0
+    endpoint = endpoint_of(knobs.model_copy(update={"model": scores.judge_model or knobs.model}))
+    each = (2 * scores.tokens_around + 1) * TOKENS_PER_TOKEN
+    requests = scores.draws * -(-scores.examples // scores.examples_per_request) * units
+    price = price_of(endpoint, compute.llm_mode)
+    prompts = [_prompt_tokens(method) + scores.examples_per_request * each for method in scores.methods]
+    return sum(requests * price.dollars(int(tokens), JUDGE_TOKENS) for tokens in prompts)
+
+
+def _prompt_tokens(name: str) -> float:
+    prompt = load_prompt(PROMPTS, name)
+    return len((prompt.system + prompt.user).encode()) / TYPICAL_BYTES_PER_TOKEN

@@ -1,0 +1,55 @@
+"""Estimates before a run are near what the same work is charged."""
+
+import pytest
+
+from assets.categories.config import CategoriesConfig
+from assets.categories.estimate import categorise_dollars
+from assets.interpretations.config import InterpretationsConfig, ScoresConfig
+from assets.interpretations.corpus import Corpus
+from assets.interpretations.estimate import LABEL_TOKENS, explain_dollars, score_dollars
+from assets.interpretations.evidence import Split, read_evidence
+from assets.interpretations.excerpts import Excerpts
+from assets.interpretations.label import PROMPTS, endpoint_of, unit_question
+from resources.compute import ComputeConfig
+from resources.llm.ask import estimate
+from resources.llm.prompts import load_prompt
+from tests.assets.interpretations.conftest import Explained, explained  # noqa: F401
+
+LIVE, BATCH = ComputeConfig(), ComputeConfig(llm_mode="batch")
+SECTIONS = {"interpretations": InterpretationsConfig(), "scores": ScoresConfig(), "categories": CategoriesConfig()}
+
+
+def test_the_papers_labels_cost_what_the_note_works_out() -> None:
+    # 3584 latents at 64 contexts of 33 tokens: about 9 dollars live, half in a batch.
+    dollars = explain_dollars(SECTIONS, 3584, LIVE)
+    assert 6 < dollars < 12
+    assert explain_dollars(SECTIONS, 3584, BATCH) == pytest.approx(dollars / 2)
+
+
+def test_statistical_costs_nothing() -> None:
+    free = {
+        "interpretations": InterpretationsConfig(provider="statistical"),
+        "scores": ScoresConfig(),
+        "categories": CategoriesConfig(provider="statistical"),
+    }
+    assert explain_dollars(free, 10**6, LIVE) == score_dollars(free, 10**6, LIVE) == 0
+    assert categorise_dollars(free, 10**6, LIVE) == 0
+
+
+def test_every_unit_adds_the_same() -> None:
+    assert score_dollars(SECTIONS, 200, LIVE) == pytest.approx(2 * score_dollars(SECTIONS, 100, LIVE))
+    first, second, third = (categorise_dollars(SECTIONS, units, LIVE) for units in (0, 100, 200))
+    assert 0 < first < second
+    assert third - second == pytest.approx(second - first)
+
+
+def test_the_estimate_is_near_the_real_prompts(explained: Explained) -> None:  # noqa: F811
+    knobs = InterpretationsConfig(tokens_around=8)
+    corpus = Corpus.open(explained.dataset)
+    split = Split.draw(max(corpus.first) + 1, knobs.held_out_share, knobs.seed)
+    prompt, excerpts = load_prompt(PROMPTS, "b1"), Excerpts(explained.dataset)
+    full = [each for each in read_evidence(explained.contexts, corpus, split, knobs) if len(each.shown(64)) > 40]
+    questions = [unit_question(each, 0, prompt, knobs, excerpts) for each in full]
+    _, real = estimate(questions, endpoint_of(knobs), "live", LABEL_TOKENS)
+    guessed = explain_dollars({"interpretations": knobs}, len(questions), LIVE)
+    assert 0.6 < guessed / real < 1.6
