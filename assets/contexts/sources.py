@@ -37,8 +37,11 @@ class View(Protocol):
         """(rows, where units fire in them) for consecutive blocks; event rows count from the block's first."""
         ...
 
-    def windows(self, unit_n: np.ndarray, row_nW: np.ndarray) -> np.ndarray:
-        """float32[n, W]: the units' activations at rows of the shard, 0 where they do not fire."""
+    def windows(self, unit_n: np.ndarray, first_n: np.ndarray, last_n: np.ndarray, width: int) -> np.ndarray:
+        """float32[n, width]: the units' activations at rows [first, last) of the shard, then zeros.
+
+        0 where they do not fire.
+        """
         ...
 
 
@@ -108,11 +111,13 @@ class ColumnsView:
             value_N = (bits_N & _MAGNITUDE).view(np.float16).astype(np.float32)
             yield rows, Events(row_N, 2 * column_N + (bits_N < 0), value_N)
 
-    def windows(self, unit_n: np.ndarray, row_nW: np.ndarray) -> np.ndarray:
+    def windows(self, unit_n: np.ndarray, first_n: np.ndarray, last_n: np.ndarray, width: int) -> np.ndarray:
         """Gathered from the states."""
-        value_nW = self.state_RC[row_nW, (unit_n // 2)[:, None]].astype(np.float32)
+        row_nW = first_n[:, None] + np.arange(width)
+        inside_nW = row_nW < last_n[:, None]
+        value_nW = self.state_RC[np.where(inside_nW, row_nW, 0), (unit_n // 2)[:, None]].astype(np.float32)
         value_nW *= (1 - 2 * (unit_n % 2)).astype(np.float32)[:, None]
-        value_nW[value_nW <= self.source.threshold_U[unit_n][:, None]] = 0
+        value_nW[~inside_nW | (value_nW <= self.source.threshold_U[unit_n][:, None])] = 0
         return value_nW
 
 
@@ -178,27 +183,36 @@ class LatentsView:
 
     def events(self) -> Iterator[tuple[slice, Events]]:
         """Blocks of rows."""
-        num_rows = len(self.first_R) - 1
-        for start in range(0, num_rows, ENCODED_ROWS):
-            rows = slice(start, min(start + ENCODED_ROWS, num_rows))
+        for start in range(0, self._num_rows, ENCODED_ROWS):
+            rows = slice(start, min(start + ENCODED_ROWS, self._num_rows))
             first, last = self.first_R[rows.start], self.first_R[rows.stop]
             counts_B = np.diff(self.first_R[rows.start : rows.stop + 1])
             row_N = np.repeat(np.arange(len(counts_B)), counts_B)
             yield rows, Events(row_N, self.latent_N[first:last].astype(np.int64), self.value_N[first:last])
 
     @cached_property
-    def _key_N(self) -> np.ndarray:
-        """row x latents + latent, ascending: the place of an active latent is found by bisection."""
-        row_N = np.repeat(np.arange(len(self.first_R) - 1), np.diff(self.first_R))
-        return row_N * self.num_latents + self.latent_N
+    def _by_latent(self) -> tuple[np.ndarray, np.ndarray]:
+        """Keys latent x rows + row, ascending, and the place of each among the row after row order."""
+        row_N = np.repeat(np.arange(self._num_rows), np.diff(self.first_R))
+        key_N = self.latent_N.astype(np.int64) * self._num_rows + row_N
+        order = np.argsort(key_N)
+        return key_N[order], order
 
-    def windows(self, unit_n: np.ndarray, row_nW: np.ndarray) -> np.ndarray:
-        """Looked up among the active ones."""
-        if not len(self.latent_N):
-            return np.zeros(row_nW.shape, np.float32)
-        wanted_nW = row_nW * self.num_latents + unit_n[:, None]
-        place_nW = np.minimum(np.searchsorted(self._key_N, wanted_nW), len(self._key_N) - 1)
-        return np.where(self._key_N[place_nW] == wanted_nW, self.value_N[place_nW], np.float32(0))
+    @property
+    def _num_rows(self) -> int:
+        return len(self.first_R) - 1
+
+    def windows(self, unit_n: np.ndarray, first_n: np.ndarray, last_n: np.ndarray, width: int) -> np.ndarray:
+        """Where a latent's active tokens within a window begin and end is found by bisection."""
+        key_N, order = self._by_latent
+        base_n = unit_n * self._num_rows
+        begin_n, end_n = np.searchsorted(key_N, base_n + first_n), np.searchsorted(key_N, base_n + last_n)
+        count_n = end_n - begin_n
+        index = np.repeat(begin_n - np.cumsum(count_n) + count_n, count_n) + np.arange(count_n.sum())
+        context = np.repeat(np.arange(len(unit_n)), count_n)
+        value_nW = np.zeros((len(unit_n), width), np.float32)
+        value_nW[context, key_N[index] - (base_n + first_n)[context]] = self.value_N[order[index]]
+        return value_nW
 
 
 def _both_polarities(column: str) -> tuple[Unit, Unit]:

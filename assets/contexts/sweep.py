@@ -132,13 +132,13 @@ def _windows(
     rollout_n = shard.rollout_id_B[row_n]
     first_n = np.maximum(row_n - window, np.searchsorted(shard.rollout_id_B, rollout_n, "left"))
     last_n = np.minimum(row_n + window + 1, np.searchsorted(shard.rollout_id_B, rollout_n, "right"))
-    row_nW = first_n[:, None] + np.arange(2 * window + 1)
+    width = 2 * window + 1
+    row_nW = first_n[:, None] + np.arange(width)
     inside_nW = row_nW < last_n[:, None]
-    row_nW = np.where(inside_nW, row_nW, first_n[:, None])
     return {
         "index": index_n,
         "start": shard.position_B[first_n],
         "length": last_n - first_n,
-        "token_ids": np.where(inside_nW, shard.token_id_B[row_nW], 0).astype(np.int32),
-        "values": np.where(inside_nW, view.windows(unit_n, row_nW), 0).astype(np.float32),
+        "token_ids": np.where(inside_nW, shard.token_id_B[np.where(inside_nW, row_nW, 0)], np.int32(0)),
+        "values": view.windows(unit_n, first_n, last_n, width),
     }
