@@ -9,8 +9,8 @@ import json
 import random
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
-from transformers import Qwen2Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AddedToken, Qwen2Tokenizer
 
 from resources.mini_world.documents import MAKERS, RUN_WORDS
 
