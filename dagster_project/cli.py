@@ -185,6 +185,43 @@ def gc_command(dry_run: bool) -> None:
     click.echo(f"{len(removed)} folders, {verb} {sum(item.size for item in removed) / 1e6:.1f} MB")
 
 
+@main.group("cache")
+def cache_group() -> None:
+    """The answers of paid models: list them, or carry them to another installation."""
+
+
+@cache_group.command("list")
+@as_json
+@explained
+def cache_list_command(as_json: bool) -> None:
+    """Print answers, tokens and dollars per provider, model and prompt version."""
+    from dagster_project.tables import text_table
+    from resources.llm.cache import FILE_NAME, list_cache
+
+    rows = list_cache(find_home().root / FILE_NAME)
+    click.echo(json.dumps(rows) if as_json else text_table(rows) if rows else "no answers yet")
+
+
+@cache_group.command("export")
+@click.argument("file", type=click.Path(path_type=Path))
+@explained
+def cache_export_command(file: Path) -> None:
+    """Write every answer as one JSON line of FILE."""
+    from resources.llm.cache import FILE_NAME, export_cache
+
+    click.echo(f"{export_cache(find_home().root / FILE_NAME, file)} answers written to {file}")
+
+
+@cache_group.command("import")
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@explained
+def cache_import_command(file: Path) -> None:
+    """Add the answers of an exported FILE."""
+    from resources.llm.cache import FILE_NAME, import_cache
+
+    click.echo(f"{import_cache(find_home().root / FILE_NAME, file)} new answers")
+
+
 @main.command("verify")
 @explained
 def verify_command() -> None:

@@ -1,8 +1,12 @@
 """`lorascope compare a b`: gather what the store has of several experiments and lay it side by side."""
 
 from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import JsonValue
 
 from assets.paper.comparison import Comparison, Side, compare
+from assets.paper.config import PAPER_REPORT
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys
 from resources.errors import BadInput
@@ -44,3 +48,22 @@ def _side(experiment: Experiment, store: Store) -> Side:
     if not manifests:
         raise BadInput(f"nothing of '{experiment.name}' is computed yet: run `lorascope run {experiment.name}` first")
     return Side(experiment.name, {name: experiment.values(name) for name in experiment.sections}, manifests)
+
+
+def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Path:
+    """Write the page that shows a comparison, with each experiment's claims; returns its path."""
+    from assets.paper.page import render_comparison
+
+    folder, store = Experiments(home.experiments), Store(home.store)
+    claims: dict[str, list[dict[str, JsonValue]]] = {}
+    reports: dict[str, str] = {}
+    for name in names:
+        manifest = store.peek(PAPER_REPORT.asset, keys(folder.load(name))[PAPER_REPORT.asset])
+        if manifest is not None:
+            rows = manifest.metrics["claims"]
+            claims[name] = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+            reports[name] = f"../store/{manifest.asset}/{manifest.key}/index.html"
+    page = home.comparison / "index.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render_comparison(names, found, claims, reports))
+    return page

@@ -39,6 +39,10 @@ def file_digest(path: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Hash of every file below a folder, by relative name and content."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Hash of every file below a folder, by relative name and content; model cards and hidden files do not count."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_aside(path.relative_to(folder)))
     return digest("folder", {path.relative_to(folder).as_posix(): file_digest(path) for path in files})
+
+
+def _is_aside(path: Path) -> bool:
+    return path.suffix == ".md" or any(part.startswith(".") for part in path.parts)

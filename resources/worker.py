@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -74,6 +75,8 @@ def main(arguments: Sequence[str]) -> int:
         return BAD_INPUT
     ranks = Ranks(run)
     signal.signal(signal.SIGTERM, _interrupt)
+    # peft 0.21 reads an attribute that transformers 5.23 renamed; users can do nothing about it.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     with _voice(ranks) as say:
         try:
             _run(job, run, ranks, say)

@@ -9,6 +9,7 @@ from resources.job import Job
 from resources.sources import PROJECT
 
 WORKER = "resources.worker"
+RANKS = "resources.launcher.ranks"
 
 
 def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
@@ -17,7 +18,7 @@ def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
     if job.processes == 1:
         return (python, "-m", WORKER, str(run_dir))
     meeting = ("--nnodes", str(job.nodes), "--rdzv-backend", "c10d") if job.nodes > 1 else ("--standalone",)
-    torchrun = ("-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0")
+    torchrun = ("-m", RANKS, *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0")
     return (python, *torchrun, "-m", WORKER, str(run_dir))
 
 

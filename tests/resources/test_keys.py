@@ -69,5 +69,14 @@ def test_a_folder_digest_sees_names_and_bytes_and_nothing_else(tmp_path: Path) -
     assert len({folder_digest(one), renamed, folder_digest(other)}) == 3
 
 
+def test_a_model_card_or_a_hidden_file_does_not_change_what_a_folder_is(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    before = folder_digest(tmp_path)
+    (tmp_path / "README.md").write_text("edited")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "lock").write_text("")
+    assert folder_digest(tmp_path) == before
+
+
 def test_a_section_version_sees_the_content_of_the_files_it_names() -> None:
     assert section_version("m", {"name": "x"}, {"x": "1"}) != section_version("m", {"name": "x"}, {"x": "2"})

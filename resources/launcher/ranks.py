@@ -1,0 +1,26 @@
+"""torchrun that leaves the last word to the failing rank: python -m resources.launcher.ranks TORCHRUN_ARGUMENTS
+
+torchrun ends a failure with a stack trace of its own; the rank has told its error already (failure.json and log).
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the ranks; the exit code of the first one that failed, or 0."""
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    try:
+        torchrun(list(arguments))
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
