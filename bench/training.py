@@ -108,6 +108,8 @@ def run_ours(way: str, num_steps: int) -> dict[str, object]:
     clock, processes = Clock(), Processes(0, 1, torch.device("cpu"))
 
     class Timed:
+        stopping = False
+
         def step(self, row: dict[str, float], *_: object) -> None:
             clock.stepped()
             clock.losses.append(row["loss"])
