@@ -3,16 +3,22 @@
 Keys depend on configs, code versions and input keys only, so the plan and the run cannot disagree.
 """
 
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from assets.activations.config import NeuronsConfig
+from assets.sae.config import SaeConfig
 from dagster_project.experiment import Experiment
 from dagster_project.rooms import STAGES
+from resources.components import PROJECTIONS
 from resources.keys import artifact_key
 from resources.manifest import Manifest
+from resources.memory import architecture
+from resources.models import ModelConfig
 from resources.stage import Stage
 from resources.store import Store
 
@@ -29,7 +35,7 @@ class PlannedAsset:
     seconds: float | None
     """Wall time of the last comparable run; 0 for a hit, None when there was none."""
     cost_usd: float | None
-    """Paid requests of the last comparable run, US dollars; 0 for a hit."""
+    """Paid requests, US dollars: of the room's cost model, else of the last comparable run; 0 for a hit."""
 
     def row(self) -> dict[str, object]:
         """As JSON."""
@@ -82,11 +88,36 @@ def _planned(
     present = store.find(stage.asset, key)
     if present is not None:
         return PlannedAsset(stage.asset, stage.room, "hit", key, f"computed for {present.experiment}", 0.0, 0.0)
+    dollars = _dollars(stage, experiment)
     before = _earlier(stage, experiment, store, history)
     if before is None:
-        return PlannedAsset(stage.asset, stage.room, "miss", key, "never computed", None, None)
+        return PlannedAsset(stage.asset, stage.room, "miss", key, "never computed", None, dollars)
     reason = "; ".join(_changes(stage, experiment, found, before)) or "removed or damaged"
-    return PlannedAsset(stage.asset, stage.room, "miss", key, reason, before.seconds, before.cost_usd)
+    cost = before.cost_usd if dollars is None else dollars
+    return PlannedAsset(stage.asset, stage.room, "miss", key, reason, before.seconds, cost)
+
+
+def _dollars(stage: Stage, experiment: Experiment) -> float | None:
+    """What the room's cost model says; 0 for stages that ask nobody, None when the model's size is not known."""
+    if not stage.needs.cost_model:
+        return 0.0
+    units = num_units(experiment)
+    module, name = stage.needs.cost_model.split(":")
+    estimate = getattr(importlib.import_module(module), name)
+    return None if units is None else estimate(experiment.sections, units, experiment.compute)
+
+
+def num_units(experiment: Experiment) -> int | None:
+    """Directions and neurons in both polarities, and latents (paper: 896 + 7680 + 3584)."""
+    model, neurons, sae = (experiment.sections[name] for name in ("model", "neurons", "sae"))
+    assert isinstance(model, ModelConfig)
+    assert isinstance(neurons, NeuronsConfig)
+    assert isinstance(sae, SaeConfig)
+    sizes = architecture(model)
+    if sizes is None:
+        return None
+    directions = len(PROJECTIONS) * sizes.num_hidden_layers
+    return 2 * directions + 2 * neurons.per_layer * sizes.num_hidden_layers + sae.expansion * directions
 
 
 def _earlier(stage: Stage, experiment: Experiment, store: Store, history: History) -> Manifest | None:

@@ -14,6 +14,8 @@ class Needs:
     """Walltime to ask a scheduler for at the paper's scale."""
     memory_model: str = ""
     """`module:function(sections, compute, gpus) -> MemoryEstimate | None`; empty: not modelled."""
+    cost_model: str = ""
+    """`module:function(sections, units, compute) -> float`, US dollars of paid requests; empty: the stage asks nobody."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ FEATURE_CATEGORIES = Stage(
     artifact="assets.categories.artifact:Categories",
     sections=("categories",),
     inputs=("s1k_dataset", "max_activating_contexts", "interpretations"),
-    needs=Needs(minutes=120),
+    needs=Needs(minutes=120, cost_model="assets.categories.estimate:categorise_dollars"),
 )
 CATEGORY_DENSITIES = Stage(
     asset="category_densities",

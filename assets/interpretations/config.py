@@ -80,7 +80,7 @@ INTERPRETATIONS = Stage(
     artifact="assets.interpretations.artifact:Interpretations",
     sections=("interpretations",),
     inputs=("s1k_dataset", "max_activating_contexts"),
-    needs=Needs(minutes=240),
+    needs=Needs(minutes=240, cost_model="assets.interpretations.estimate:explain_dollars"),
 )
 INTERPRETATION_SCORES = Stage(
     asset="interpretation_scores",
@@ -90,5 +90,5 @@ INTERPRETATION_SCORES = Stage(
     artifact="assets.interpretations.artifact:Scores",
     sections=("scores",),
     inputs=("s1k_dataset", "max_activating_contexts", "interpretations"),
-    needs=Needs(minutes=240),
+    needs=Needs(minutes=240, cost_model="assets.interpretations.estimate:score_dollars"),
 )

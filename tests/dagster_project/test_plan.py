@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dagster_project.compute_asset import obtain
 from dagster_project.experiment import Experiment, Experiments
-from dagster_project.plan import keys, plan
+from dagster_project.plan import keys, num_units, plan
 from dagster_project.rooms import STAGES
 from resources.errors import BadInput
 from resources.home import Home
@@ -107,7 +107,19 @@ def test_the_plan_says_why_in_the_users_words_and_what_it_took_before(tmp_path: 
     assert lines["lora_checkpoint"].reason == "computed for e"
     assert lines["batchtopk_sae"].reason == "sae.k 4 → 8"
     assert lines["max_activating_contexts"].reason == "input batchtopk_sae changed"
-    assert (lines["batchtopk_sae"].seconds, lines["batchtopk_sae"].cost_usd) == (1.0, 0.25)
+    assert (lines["batchtopk_sae"].seconds, lines["batchtopk_sae"].cost_usd) == (1.0, 0.0)
+
+
+def test_the_papers_units_are_896_directions_7680_neurons_and_3584_latents(tmp_path: Path) -> None:
+    (tmp_path / "paper.yaml").write_text("description: defaults\n")
+    assert num_units(Experiments(tmp_path).load("paper")) == 896 + 7680 + 3584
+
+
+def test_paid_stages_are_priced_before_anything_was_run(tmp_path: Path) -> None:
+    (tmp_path / "paper.yaml").write_text("description: defaults\n")
+    lines = {line.asset: line for line in plan(Experiments(tmp_path).load("paper"), Store(tmp_path / "store"))}
+    assert (lines["interpretations"].cost_usd or 0) > 1
+    assert lines["batchtopk_sae"].cost_usd == 0.0
 
 
 def test_a_child_is_told_what_differs_from_its_parent(tmp_path: Path) -> None:
