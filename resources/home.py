@@ -30,6 +30,11 @@ class Home:
         return self.root / "runs"
 
     @property
+    def comparison(self) -> Path:
+        """The page that lays experiments side by side; written anew each time."""
+        return self.root / "comparison"
+
+    @property
     def generations(self) -> Path:
         """Generated benchmark answers by a hash of what made them; shared by experiments, safe to delete."""
         return self.root / "generations"

@@ -1,12 +1,17 @@
-"""The paper room's assets in Dagster: one report per experiment, one comparison over all of them."""
+"""The paper room's assets in Dagster: a report per experiment, a comparison of all, and one check per claim."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 
+from assets.paper.claims import CLAIMS
 from assets.paper.config import PAPER_REPORT
-from dagster_project.compare import MOST, compare_experiments, computed_experiments
+from dagster_project.compare import MOST, compare_experiments, computed_experiments, write_comparison
 from dagster_project.materialize import OWNERS, experiment_asset
 from dagster_project.metadata import table_metadata
 from resources.home import Home
+from resources.manifest import read_manifest
 
 paper_report = experiment_asset(
     PAPER_REPORT,
@@ -18,12 +23,12 @@ paper_report = experiment_asset(
 @dg.asset(
     group_name="paper",
     description=f"What differs between all computed experiments (at most {MOST}), and what came of it.",
-    kinds={"table"},
+    kinds={"html", "table"},
     owners=OWNERS,
     deps=[dg.AssetDep(PAPER_REPORT.asset, partition_mapping=dg.AllPartitionMapping())],
 )
 def experiment_comparison(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
-    """The same tables as `lorascope compare`."""
+    """The same tables as `lorascope compare`, and a page with the claims side by side."""
     names = computed_experiments(home)[:MOST]
     if len(names) < 2:
         return dg.MaterializeResult(metadata={"experiments": f"{len(names)} computed; a comparison needs two"})
@@ -33,9 +38,34 @@ def experiment_comparison(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
             "experiments": ", ".join(names),
             "parameters": table_metadata(found.parameters),
             "numbers": table_metadata(found.numbers),
+            "page": dg.MetadataValue.url(write_comparison(home, names, found).as_uri()),
         }
     )
 
 
+@dg.multi_asset_check(
+    specs=[dg.AssetCheckSpec(claim.id, asset=PAPER_REPORT.asset, description=claim.statement) for claim in CLAIMS]
+)
+def claims_of_the_paper(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+    """Each claim against the report made last; one that cannot be compared or was not measured does not fail."""
+    # Checks have no partitions of their own (a preview in Dagster 1.13); they run right after the asset's.
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(PAPER_REPORT.asset))
+    assert event is not None
+    assert event.asset_materialization is not None
+    rows = read_manifest(Path(str(event.asset_materialization.metadata["folder"].value))).metrics["claims"]
+    assert isinstance(rows, list)
+    by_id = {row["id"]: row for row in rows if isinstance(row, dict)}
+    for claim in CLAIMS:
+        row = by_id[claim.id]
+        shown = ("verdict", "expected", "measured", "low", "high", "where")
+        yield dg.AssetCheckResult(
+            check_name=claim.id,
+            passed=row["verdict"] not in ("differs", "pattern differs"),
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"{row['verdict']}: the paper has {row['expected']}, measured {row['measured']}",
+            metadata={name: str(row[name]) for name in shown if row[name] is not None},
+        )
+
+
 ASSETS = [paper_report, experiment_comparison]
-CHECKS = []
+CHECKS = [claims_of_the_paper]

@@ -82,10 +82,15 @@ def _numbers(sides: Sequence[Side]) -> list[Row]:
         row: Row = {"number": label, **{side.name: value for side, value in zip(sides, values, strict=True)}}
         if len(sides) == 2:
             first, second = values
-            known = isinstance(first, int | float) and isinstance(second, int | float)
-            row["delta"] = second - first if known else None
+            row["delta"] = _delta(first, second)
         rows.append(row)
     return rows
+
+
+def _delta(first: JsonValue, second: JsonValue) -> float | None:
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return second - first
+    return None
 
 
 def headlines(manifests: Mapping[str, Manifest]) -> Iterable[tuple[str, JsonValue]]:

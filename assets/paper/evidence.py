@@ -1,13 +1,13 @@
 """Our measurement for each claim of the paper, read from the artifacts' own tables; None where there is none."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from assets.ablation.artifact import AblationKl
 from assets.benchmarks.artifact import BenchmarkScores
 from assets.categories.artifact import Densities
+from assets.paper.claims import Measurement
 from resources.manifest import read_manifest
 
 COUNTERPARTS = {
@@ -16,16 +16,6 @@ COUNTERPARTS = {
     "choice": ("gpqa_diamond_openai", "mini_choice"),
 }
 """The paper's three benchmarks, and the mini world's that stand in for them."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A number of ours, its 95 % interval where there is one, and the asset it comes from."""
-
-    value: float
-    low: float | None
-    high: float | None
-    asset: str
 
 
 def measure(artifacts: Mapping[str, Path]) -> dict[str, Measurement | None]:

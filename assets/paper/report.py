@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from assets.paper.artifact import FIGURES, PAGE, REPORT, TABLES
-from assets.paper.claims import CLAIMS, Claim, verdict
-from assets.paper.evidence import Measurement, measure
+from assets.paper.claims import CLAIMS, Claim, Measurement, verdict
+from assets.paper.evidence import measure
 from assets.paper.examples import examples
 from assets.paper.page import Figure, render
 from resources.charts import FOLDER
@@ -24,7 +24,7 @@ PAPER_MODEL = ModelConfig().name
 
 
 class ReportMetrics(BaseModel):
-    """The claims, as the UI shows them."""
+    """The claims, as the UI, the checks and the comparison show them."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -90,6 +90,7 @@ def _claim_row(claim: Claim, measured: Measurement | None, comparable: bool) -> 
         "where": claim.where,
         "statement": claim.statement,
         "published": claim.published,
+        "expected": claim.expected,
         "measured": measured.value if measured else None,
         "low": measured.low if measured else None,
         "high": measured.high if measured else None,
@@ -102,7 +103,7 @@ def _claim_row(claim: Claim, measured: Measurement | None, comparable: bool) -> 
 def _metrics(claims: Sequence[Mapping[str, Any]]) -> ReportMetrics:
     verdicts = [row["verdict"] for row in claims]
     return ReportMetrics(
-        claims=[{name: value for name, value in row.items() if name != "percent"} for row in claims],
+        claims=[dict(row) for row in claims],
         reproduced=sum(v in ("reproduced", "same pattern") for v in verdicts),
         differing=sum(v in ("differs", "pattern differs") for v in verdicts),
         open=sum(v in ("not comparable", "not measured") for v in verdicts),
