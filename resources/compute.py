@@ -23,7 +23,7 @@ class ComputeConfig(Section):
     """Layers whose activations the backward pass computes again: less memory, more time. Null: all; 0: none."""
 
     llm_mode: Literal["live", "batch"] = "live"
-    """`batch` sends LLM requests through the vendor's Batch API: half the price, up to a day (vendors' documentation)."""
+    """`batch`: through the vendor's Batch API, half the price and up to a day (vendors' documentation)."""
     llm_concurrency: int = Field(default=20, ge=1, le=1024)
     """Most LLM requests under way at once (authors' code: 20)."""
     llm_attempts: int = Field(default=5, ge=1, le=20)

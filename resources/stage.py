@@ -15,7 +15,7 @@ class Needs:
     memory_model: str = ""
     """`module:function(sections, compute, gpus) -> MemoryEstimate | None`; empty: not modelled."""
     cost_model: str = ""
-    """`module:function(sections, units, compute) -> float`, US dollars of paid requests; empty: the stage asks nobody."""
+    """`module:function(sections, units, compute) -> float`, US dollars of paid requests; empty: free."""
 
 
 @dataclass(frozen=True)
