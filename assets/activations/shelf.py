@@ -79,17 +79,17 @@ class Shelf:
         with ThreadPoolExecutor(1, "shard-writer") as pool:
 
             def put(index: int, rows: Callable[[], StateBatch]) -> None:
-                self._wait(_PENDING - 1)
+                began = time.perf_counter()
+                self._drain(_PENDING - 1)
+                self.waited_s += time.perf_counter() - began
                 self._queue.append(pool.submit(self._write, index, rows))
 
             yield put
-            self._wait(0)
+            self._drain(0)
 
-    def _wait(self, left: int) -> None:
-        began = time.perf_counter()
+    def _drain(self, left: int) -> None:
         while len(self._queue) > left:
             self._queue.pop(0).result()
-        self.waited_s += time.perf_counter() - began
 
     def _write(self, index: int, rows: Callable[[], StateBatch]) -> None:
         batch = rows()

@@ -1,0 +1,167 @@
+"""Tokens per second of capture, beside the bare forward pass of the same batches and the authors' way, in one run.
+
+OMP_NUM_THREADS=1 nice -n 10 python -m bench.capture [--turns 5]
+
+A random float32 Qwen2 in Qwen2.5-32B's proportions (MLP 5.4 x hidden), 16 layers, 112 components, rollouts of 100 to
+1000 tokens. Seconds are CPU seconds of the thread that runs the model, since the machine is shared; what the writer's
+thread takes, and what the forward pass waits for it (wall time), is printed beside.
+
+bare      the backbone's forward pass over the same packed batches, no hooks
+ours      hooks, scalars kept until the shard is full, shards written behind
+authors   batch 1, the whole model with its head, x @ A again in float32 and one copy to the CPU for each component,
+          gzip-1 of a float16 [tokens, layers, 7] per rollout (their HDF5, without the HDF5)
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from assets.activations.capture import forward_shard, to_rows
+from assets.activations.config import ActivationsConfig
+from assets.activations.plan import Reading, ShardPlan
+from assets.activations.probe import Probe, adapter_probe
+from assets.activations.shelf import Shelf
+from resources.attention import use_varlen_attention
+from resources.components import PROJECTIONS, components
+from resources.packing import batches_by_length, forward_kwargs, pack
+
+
+def build(config: Qwen2Config, device: str, dtype: torch.dtype) -> PeftModel:
+    """Random weights made on the device, with a random rank-1 adapter on all seven projections."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = Qwen2ForCausalLM(config).to(dtype)
+    model.to_empty(device=device)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.02)
+    rotary = model.model.rotary_emb
+    half = rotary.inv_freq.numel()  # to_empty left the frequencies unset
+    rotary.inv_freq = 1e6 ** (-torch.arange(half, device=device) / half)
+    lora = LoraConfig(r=1, lora_alpha=16, use_rslora=True, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, lora)
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.01)
+    return adapted.eval().requires_grad_(False)
+
+
+def plans(tokens: int, shortest: int, longest: int, vocabulary: int, shard_rows: int) -> list[ShardPlan]:
+    """Rollouts of random lengths and tokens, in shards."""
+    rng = np.random.default_rng(0)
+    shards: list[list[Reading]] = [[]]
+    held = 0
+    while sum(len(shard) for shard in shards) == 0 or tokens > 0:
+        length = int(rng.integers(shortest, longest + 1))
+        if held + length > shard_rows:
+            shards.append([])
+            held = 0
+        ids = rng.integers(0, vocabulary, length).astype(np.int32)
+        shards[-1].append(Reading(len(shards) * 10_000 + len(shards[-1]), ids, np.arange(length)))
+        held, tokens = held + length, tokens - length
+    return [ShardPlan(index, tuple(shard)) for index, shard in enumerate(shards)]
+
+
+def bare(probe: Probe, shards: list[ShardPlan], device: str, tokens_per_batch: int) -> None:
+    """The same batches through the same modules, nothing kept."""
+    for shard in shards:
+        for batch in batches_by_length([len(reading.token_ids) for reading in shard.readings], tokens_per_batch):
+            probe.backbone(**forward_kwargs(pack([shard.readings[i].token_ids for i in batch]), device))
+
+
+def ours(probe: Probe, shards: list[ShardPlan], device: str, tokens_per_batch: int, folder: Path) -> Shelf:
+    """Capture into files."""
+    shelf = Shelf(folder, probe.columns, "bench", ActivationsConfig())
+    with probe.attached(), shelf.writing() as put:
+        for shard in shards:
+            states_RC = forward_shard(probe, shard, device, tokens_per_batch)
+            put(shard.index, lambda shard=shard, states_RC=states_RC: to_rows(shard, states_RC, probe.columns))
+    return shelf
+
+
+def authors(model: PeftModel, shards: list[ShardPlan], device: str) -> int:
+    """Bytes written the authors' way, from its description."""
+    base: Any = model.get_base_model()
+    modules = dict(base.named_modules())
+    base.set_attn_implementation("sdpa")
+    caught: list[torch.Tensor] = []
+    handles = []
+    for component in components(base.config.num_hidden_layers):
+        module: Any = modules[component.module]
+        a_I = module.lora_A["default"].weight[0].float()
+        handles.append(
+            module.register_forward_pre_hook(
+                lambda _module, inputs, a_I=a_I: caught.append((inputs[0][0].float() @ a_I).half().cpu())
+            )
+        )
+    size = 0
+    for reading in (reading for shard in shards for reading in shard.readings):
+        model(input_ids=torch.from_numpy(reading.token_ids.astype(np.int64))[None].to(device), use_cache=False)
+        size += len(zlib.compress(torch.stack(caught, dim=1).numpy().tobytes(), 1))
+        caught.clear()
+    for handle in handles:
+        handle.remove()
+    use_varlen_attention(model)
+    return size
+
+
+def seconds(clock: Callable[[], float], work: Callable[[], object]) -> float:
+    """Of one call, by a clock."""
+    began = clock()
+    work()
+    return clock() - began
+
+
+def main() -> None:
+    """Take turns and print ratios of medians."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=8192)
+    options = parser.parse_args()
+    config = Qwen2Config(
+        vocab_size=2000, hidden_size=256, intermediate_size=1384, num_hidden_layers=16, num_attention_heads=8,
+        num_key_value_heads=2, max_position_embeddings=2048,
+    )  # fmt: skip
+    torch.set_num_threads(1)
+    model = build(config, "cpu", torch.float32)
+    shards = plans(options.tokens, 100, 1000, 2000, 4096)
+    tokens = sum(shard.num_rows for shard in shards)
+    probe = adapter_probe(model)
+    use_varlen_attention(model)
+    took: dict[str, list[float]] = {"bare": [], "ours": [], "authors": []}
+    waits, all_threads = [], []
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as name:
+        for _ in range(options.turns):
+            took["bare"].append(seconds(time.thread_time, lambda: bare(probe, shards, "cpu", 2048)))
+            wall, process, thread = time.perf_counter(), time.process_time(), time.thread_time()
+            shelf = ours(probe, shards, "cpu", 2048, Path(name))
+            took["ours"].append(time.thread_time() - thread)
+            all_threads.append((time.process_time() - process) / took["ours"][-1] - 1)
+            waits.append(shelf.waited_s / (time.perf_counter() - wall))
+            took["authors"].append(seconds(time.thread_time, lambda: authors(model, shards, "cpu")))
+        size = sum(path.stat().st_size for path in Path(name).glob("*.parquet"))
+        gzip = authors(model, shards, "cpu")
+    medians = {way: statistics.median(values) for way, values in took.items()}
+    paired = statistics.median(b / o for b, o in zip(took["bare"], took["ours"], strict=True))
+    slower = statistics.median(a / o for a, o in zip(took["authors"], took["ours"], strict=True))
+    print(f"{tokens} tokens, {len(probe.columns)} components, {len(shards)} shards, medians of {options.turns} turns")
+    for way, value in medians.items():
+        print(f"{way:8} {tokens / value:8.0f} tokens/s of CPU")
+    print(f"ours is {paired:.3f} of the bare pass of the same turn, and {slower:.2f} x the authors' way")
+    print(
+        f"the writer's thread takes {statistics.median(all_threads):.3f} of that, waited for {max(waits):.3f} at most"
+    )
+    print(f"bytes a token: {size / tokens:.0f} in shards, {gzip / tokens:.0f} gzip-1, {2 * len(probe.columns)} raw")
+
+
+if __name__ == "__main__":
+    main()

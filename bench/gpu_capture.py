@@ -1,0 +1,89 @@
+"""Capture beside the bare forward pass on a GPU, for the shapes of Qwen2.5 with random weights.
+
+python -m bench.gpu_capture --shape 7b|32b [--tokens 262144] [--tokens-per-batch 32768] [--turns 3]
+
+Needs torch, transformers, peft and pyarrow, no network and no model files. `--shape tiny --device cpu` tries the script
+itself. Goal: capture at 0.95 of the bare pass or more, and a writer that is never waited for longer than 5 %.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import Qwen2Config
+
+from assets.activations.probe import adapter_probe, neuron_probe
+from bench.capture import bare, build, ours, plans
+from resources.attention import use_varlen_attention
+
+SHAPES = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "vocab_size": 1000},
+    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+           "num_key_value_heads": 4, "vocab_size": 152064},
+    "32b": {"hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40,
+            "num_key_value_heads": 8, "vocab_size": 152064},
+}  # fmt: skip
+"""Config of Qwen2.5-7B and Qwen2.5-32B (config.json on the hub)."""
+
+
+def wall(device: str, work: Callable[[], object]) -> float:
+    """Wall seconds, with the device idle before and after."""
+    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    synchronize()
+    began = time.perf_counter()
+    work()
+    synchronize()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Take turns and print ratios."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shape", choices=SHAPES, default="7b")
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--tokens", type=int, default=262_144)
+    parser.add_argument("--tokens-per-batch", type=int, default=32_768)
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    device, dtype = options.device, torch.bfloat16 if options.device.startswith("cuda") else torch.float32
+    config = Qwen2Config(max_position_embeddings=32_768, **SHAPES[options.shape])
+    model = build(config, device, dtype)
+    use_varlen_attention(model)
+    longest = min(20_000, options.tokens_per_batch)
+    shards = plans(options.tokens, longest // 10, longest, config.vocab_size, 65_536)
+    tokens = sum(shard.num_rows for shard in shards)
+    base = model.get_base_model()
+    print(f"Qwen2.5 {options.shape}, {dtype}, {tokens} tokens, {device}, torch {torch.__version__}")
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as name:
+        for what, probe in (("adapter", adapter_probe(model)), ("neurons", neuron_probe(base, 60, "post"))):
+            bare(probe, shards[:1], device, options.tokens_per_batch)
+            ratios, waits, rates = [], [], []
+            for turn in range(options.turns):
+                plain = wall(device, lambda probe=probe: bare(probe, shards, device, options.tokens_per_batch))
+                shelves = []
+                folder = Path(name, f"{what}{turn}")
+                folder.mkdir()
+                capture = wall(
+                    device,
+                    lambda probe=probe, folder=folder, shelves=shelves: shelves.append(
+                        ours(probe, shards, device, options.tokens_per_batch, folder)
+                    ),
+                )
+                ratios.append(plain / capture)
+                waits.append(shelves[0].waited_s / capture)
+                rates.append(tokens / capture)
+            print(
+                f"{what}: {len(probe.columns)} columns, {statistics.median(rates):.0f} tokens/s, "
+                f"{statistics.median(ratios):.3f} of bare, writer waited for {max(waits):.3f} at most"
+            )
+    if device.startswith("cuda"):
+        print(f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+
+
+if __name__ == "__main__":
+    main()
