@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from assets.benchmarks.codec import Codec
 from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.engine import Arm, Completion, Request
+from resources.adapters import read_settings
 from resources.errors import BadInput
 from resources.models import ModelConfig, place
 
 if TYPE_CHECKING:
     from vllm import LLM  # pyright: ignore[reportMissingImports]
 
-# vLLM takes these and no others (MaxLoRARanks of 0.30.0).
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as its largest rank, and nothing between (MaxLoRARanks of 0.30.0)."""
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -27,10 +28,12 @@ class VllmEngine:
 
     interleaves = True
 
-    def __init__(self, model: ModelConfig, config: BenchmarksConfig) -> None:
+    def __init__(self, model: ModelConfig, config: BenchmarksConfig, arms: Sequence[Arm]) -> None:
+        """`arms`: all that will be asked; the largest rank of their adapters is reserved."""
         self._model = model
         self._config = config
         self._codec = Codec(model)
+        self._rank = max((read_settings(arm.adapter)["r"] for arm in arms if arm.adapter), default=0)
         self._engine: tuple[str, LLM] | None = None
         self._lora_ids: dict[str, int] = {}
 
@@ -58,6 +61,8 @@ class VllmEngine:
             max_tokens=request.max_tokens,
             seed=request.seed if request.temperature else None,
             stop_token_ids=self._codec.ids(request.stop),
+            # Only our own stops end an answer, as in the other back ends.
+            ignore_eos=True,
             skip_special_tokens=False,
             detokenize=False,
         )
@@ -87,6 +92,7 @@ class VllmEngine:
         _take_gpus(self._config.tensor_parallel_size)
         try:
             from vllm import LLM  # pyright: ignore[reportMissingImports]
+            from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise BadInput(
                 "benchmarks.backend is vllm, which is not installed: pip install 'lorascope[gpu]', or use hf"
@@ -103,13 +109,16 @@ class VllmEngine:
             max_model_len=self._config.context,
             generation_config="vllm",
             seed=self._config.seed,
-            enable_lora=is_base,
-            **({"max_lora_rank": self._rank(), "max_loras": 1} if is_base else {}),
-            enforce_eager=os.environ.get("VLLM_TARGET_DEVICE") == "cpu",
+            # The CPU build has no graphs to capture.
+            enforce_eager=current_platform.is_cpu(),
+            **self._lora_room(is_base),
         )
 
-    def _rank(self) -> int:
-        return _LORA_RANKS[0]
+    def _lora_room(self, is_base: bool) -> dict[str, Any]:
+        if not is_base or not self._rank:
+            return {}
+        largest = next(rank for rank in _LORA_RANKS if rank >= self._rank)
+        return {"enable_lora": True, "max_lora_rank": largest, "max_loras": 1}
 
     def _down(self) -> None:
         """Give the GPUs' memory back before the next engine."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from assets.benchmarks import artifact
 from assets.benchmarks.arms import build_arms
+from assets.benchmarks.chart import save_scores_chart
 from assets.benchmarks.codec import Codec
 from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.engine import END_OF_TURN, Arm, Engine, Request, request_seed
@@ -87,10 +88,10 @@ def score(
     rank = int(os.environ.get("RANK", "0"))
     if benchmarks.backend != "hf" and not _hosts_engine(benchmarks, rank):
         return None
-    engine = make_engine(model, benchmarks, compute)
     codec = Codec(model)
     folder = scratch / f"arms-{rank}"
     arms = build_arms(model, benchmarks, lora_checkpoint, full_finetune_checkpoint, folder)
+    engine = make_engine(model, benchmarks, compute, arms)
     work = _plan(model, benchmarks, codec, arms)
     cache = GenerationCache(find_home().generations)
     budget = Budget(benchmarks.max_thinking_tokens, benchmarks.wait_times) if benchmarks.forces_budget else None
@@ -101,7 +102,7 @@ def score(
     return _report(work, benchmarks, codec.render, cache, generated, out, progress, compute)
 
 
-def make_engine(model: ModelConfig, config: BenchmarksConfig, compute: ComputeConfig) -> Engine:
+def make_engine(model: ModelConfig, config: BenchmarksConfig, compute: ComputeConfig, arms: Sequence[Arm]) -> Engine:
     """The back end of the config; it loads no weights before it is asked something."""
     if config.backend == "hf":
         from assets.benchmarks.generate_hf import HfEngine
@@ -111,7 +112,7 @@ def make_engine(model: ModelConfig, config: BenchmarksConfig, compute: ComputeCo
     if config.backend == "vllm":
         from assets.benchmarks.generate_vllm import VllmEngine
 
-        return VllmEngine(model, config)
+        return VllmEngine(model, config, arms)
     from assets.benchmarks.generate_server import ServerEngine
 
     return ServerEngine(config)
@@ -215,6 +216,7 @@ def _report(
     artifact.write(out / "scores.parquet", scores, artifact.SCORES)
     artifact.write(out / "pairs.parquet", pairs, artifact.PAIRS)
     artifact.write(out / "recovery.parquet", recoveries, artifact.RECOVERY)
+    save_scores_chart(scores, out)
     (out / "lm_eval.json").write_text(json.dumps(harness, indent=1))
     ungraded = [row for row in records if row["correct"] is None]
     return BenchmarkMetrics(

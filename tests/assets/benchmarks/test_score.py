@@ -46,6 +46,7 @@ def test_every_arm_answers_every_question_and_the_tables_agree(world: World) -> 
         assert row["truncated"] == sum(one["tokens"] == 12 for one in mine)
     assert len(scores.pairs()) == 3 * 10
     assert scores.table().schema.names[:5] == ["arm", "benchmark", "correct", "total", "score"]
+    assert (world.out() / "charts/scores.png").read_bytes().startswith(b"\x89PNG")
     assert {row["arm"] for row in scores.recovery()} == {"lora", "attention_ablated", "mlp_ablated"}
 
 

@@ -1,0 +1,49 @@
+"""One picture of Tables 1 and 2: every arm's score with its interval, the paper's beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets.benchmarks.published import TITLES, published
+from resources.charts import ACCENT, CATEGORIES, save_chart
+
+if TYPE_CHECKING:
+    import altair
+
+_PAPER = CATEGORIES[1]
+
+
+def save_scores_chart(scores: Sequence[dict[str, Any]], out: Path) -> None:
+    """`charts/scores.png` and its companions; arms whose score is withheld are left out."""
+    rows = [_point(row) for row in scores if row["score"] is not None]
+    if rows:
+        save_chart(_chart(rows), out, "scores")
+
+
+def _point(row: dict[str, Any]) -> dict[str, Any]:
+    theirs = published(row["benchmark"], row["arm"])
+    return {
+        "benchmark": TITLES.get(row["benchmark"], row["benchmark"]),
+        "arm": row["arm"].replace("_", " "),
+        "score": row["score"],
+        "low": row["ci_low"],
+        "high": row["ci_high"],
+        "paper": None if theirs is None else theirs.score,
+    }
+
+
+def _chart(rows: list[dict[str, Any]]) -> "altair.TopLevelMixin":
+    import altair
+
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    base = altair.Chart().encode(altair.Y("arm:N", sort=arms, title=None))
+    score = altair.X("score:Q", scale=altair.Scale(domain=[0, 1]), title="score (95 % interval; diamond: paper)")
+    layers = altair.layer(
+        base.mark_rule(color=ACCENT).encode(altair.X("low:Q"), altair.X2("high:Q")),
+        base.mark_point(color=ACCENT, filled=True, size=50).encode(score),
+        base.mark_point(color=_PAPER, shape="diamond", size=60).encode(altair.X("paper:Q")),
+        data=altair.Data(values=rows),
+    )
+    return layers.properties(width=360).facet(
+        row=altair.Row("benchmark:N", title=None, sort=list(dict.fromkeys(row["benchmark"] for row in rows)))
+    )
