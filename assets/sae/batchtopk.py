@@ -58,7 +58,7 @@ def measure_scale(sample_BD: torch.Tensor, mode: str) -> InputScale:
 
 
 def start_weights(config: SaeConfig, sample_BD: torch.Tensor, latents: int) -> Weights:
-    """Random unit decoder rows, the encoder their copy, and the decoder bias (authors' and Gao et al.'s start).
+    """Random unit decoder rows, the encoder a copy of norm `encoder_start`, and the decoder bias.
 
     `sample_BD` is scaled input; the numbers depend on `config.seed`, not on the device. A column that never moves
     starts at zero in every row: nothing would ever correct its random weights.
@@ -71,7 +71,7 @@ def start_weights(config: SaeConfig, sample_BD: torch.Tensor, latents: int) -> W
     W_dec_FD /= W_dec_FD.norm(dim=1, keepdim=True)
     b_dec_D = geometric_median(sample_BD) if config.bias_start == "median" else torch.zeros_like(sample_BD[0])
     return Weights(
-        W_enc_FD=W_dec_FD.clone().to(sample_BD.device),
+        W_enc_FD=(config.encoder_start * W_dec_FD).to(sample_BD.device),
         b_enc_F=torch.zeros(latents, device=sample_BD.device),
         W_dec_FD=W_dec_FD.to(sample_BD.device),
         b_dec_D=b_dec_D,

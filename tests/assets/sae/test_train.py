@@ -51,7 +51,7 @@ def test_baselines_have_the_same_budget_and_training_pays(trained: tuple[SaeMetr
 def test_the_loss_curve_falls_and_ends_at_the_last_step(trained: tuple[SaeMetrics, Path]) -> None:
     curve = trained[0].loss_curve
     assert curve[-1]["step"] == trained[0].steps
-    assert curve[-1]["fvu"] < 0.3 * curve[0]["fvu"]
+    assert curve[-1]["fvu"] < 0.5 * curve[0]["fvu"]
 
 
 def test_the_authors_recipe_trains_too(sparse_shards: Path, tmp_path: Path) -> None:
