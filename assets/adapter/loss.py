@@ -18,7 +18,7 @@ def summed_cross_entropy(hidden_TD: torch.Tensor, head_VD: torch.Tensor, target_
 
     The gradients of `hidden` and (where it needs one) `head` are those of the full computation.
     """
-    if hidden_TD.is_cuda and importlib.util.find_spec("liger_kernel"):
+    if hidden_TD.is_cuda and len(target_T) and importlib.util.find_spec("liger_kernel"):
         from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # pyright: ignore[reportMissingImports]
 
         return LigerFusedLinearCrossEntropyLoss(reduction="sum")(head_VD, hidden_TD, target_T)

@@ -18,16 +18,18 @@ def main(plan: Path) -> None:
     """Run every training of the plan, one after the other, in one process group."""
     with joined("cpu", needs_group=True) as processes:
         for job in json.loads(plan.read_text()):
-            metrics = _train(job, processes)
+            lines: list[str] = []
+            metrics = _train(job, processes, lines)
             if processes.first:
                 curve = [row["loss"] for row in metrics.loss_curve]
                 (Path(job["out"]) / "losses.json").write_text(json.dumps(curve))
+                (Path(job["out"]) / "lines.txt").write_text("\n".join(lines))
 
 
-def _train(job: dict, processes: Processes) -> TrainingMetrics:
+def _train(job: dict, processes: Processes, lines: list[str]) -> TrainingMetrics:
     folders = {name: Path(job[name]) for name in ("s1k_dataset", "out", "scratch")}
     model, compute = ModelConfig(**job["model"]), ComputeConfig(**job["compute"])
-    shared = {"model": model, "compute": compute, "progress": Progress(lambda _: None), **folders}
+    shared = {"model": model, "compute": compute, "progress": Progress(lines.append), **folders}
     if job["kind"] == "lora":
         return train_lora(lora=LoraConfig(**job["config"]), **shared)
     config = FullFinetuneConfig(**job["config"])

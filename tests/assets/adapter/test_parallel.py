@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import torch
 from safetensors.torch import load_file
 
 from assets.adapter.config import FullFinetuneConfig, LoraConfig, TrainingConfig
-from assets.dataset.artifact import S1kDataset
 from resources.adapters import WEIGHTS
 from resources.compute import ComputeConfig
 from tests.assets.adapter.conftest import COMPUTE, World
@@ -50,14 +50,27 @@ def test_recomputed_activations_leave_the_adapter_as_it_is(world: World) -> None
     assert_same_weights(kept / WEIGHTS, every / WEIGHTS, 1e-6)
 
 
-def two_processes(world: World, jobs: dict[str, tuple[str, TrainingConfig]]) -> dict[str, tuple[Path, list[float]]]:
-    compute = ComputeConfig(profile="cpu", processes=2, recomputed_layers=0, tokens_per_batch=300)
+@dataclass(frozen=True)
+class Job:
+    """One training of the two processes."""
+
+    kind: str
+    config: TrainingConfig
+    dtype: str = "float32"
+    goes_on_from: str = ""
+    """Another job, whose scratch folder is used again."""
+
+
+def two_processes(world: World, jobs: dict[str, Job]) -> dict[str, tuple[Path, list[float]]]:
+    compute = ComputeConfig(profile="cpu", processes=2, recomputed_layers=0, tokens_per_batch=300, checkpoint_steps=4)
     plan, outs = [], {}
-    for name, (kind, config) in jobs.items():
+    for name, job in jobs.items():
         outs[name], scratch = world.folders(name)
+        scratch = world.folder / f"{job.goes_on_from or name}-scratch"
         folders = {"s1k_dataset": str(world.dataset), "out": str(outs[name]), "scratch": str(scratch)}
-        settings = {"model": world.model.model_dump(), "config": config.model_dump(), "compute": compute.model_dump()}
-        plan.append({"kind": kind, **folders, **settings})
+        model = world.model.model_dump() | {"dtype": job.dtype}
+        settings = {"model": model, "config": job.config.model_dump(), "compute": compute.model_dump()}
+        plan.append({"kind": job.kind, **folders, **settings})
     path = world.folder / "plan.json"
     path.write_text(json.dumps(plan))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -76,10 +89,19 @@ def two_processes(world: World, jobs: dict[str, tuple[str, TrainingConfig]]) -> 
 
 @pytest.mark.slow
 def test_two_gloo_processes_give_the_single_process_result(world: World) -> None:
-    """Replicas for the adapter and the full finetune, FSDP2 shards for the full finetune."""
+    """Replicas for the adapter and the full finetune, FSDP2 shards for the full finetune, these also in bfloat16."""
     lora, lora_metrics = world.lora("lora", LORA)
     full, full_metrics = world.full("full", FULL)
-    found = two_processes(world, {"lora-2": ("lora", LORA), "full-2": ("full", FULL), "sharded-2": ("sharded", FULL)})
+    found = two_processes(
+        world,
+        {
+            "lora-2": Job("lora", LORA),
+            "full-2": Job("full", FULL),
+            "sharded-2": Job("sharded", FULL),
+            "sharded-again": Job("sharded", FULL, goes_on_from="sharded-2"),
+            "sharded-half": Job("sharded", FULL, dtype="bfloat16"),
+        },
+    )
     for name, folder, weights, metrics, tolerance in (
         ("lora-2", lora, WEIGHTS, lora_metrics, 1e-5),
         ("full-2", full, "model.safetensors", full_metrics, 1e-5),
@@ -89,4 +111,10 @@ def test_two_gloo_processes_give_the_single_process_result(world: World) -> None
         np.testing.assert_allclose(curve, losses(metrics), atol=tolerance)
         assert_same_weights(out / weights, folder / weights, tolerance)
     assert losses(full_metrics)[0] - losses(full_metrics)[-1] > 0.3
-    assert S1kDataset.open(world.dataset).num_rollouts == 12
+    sharded, again = (found[name][0] / "model.safetensors" for name in ("sharded-2", "sharded-again"))
+    assert again.read_bytes() == sharded.read_bytes()
+    assert "going on after step 8 of 9" in (again.parent / "lines.txt").read_text()
+    assert "going on" not in (sharded.parent / "lines.txt").read_text()
+    half, curve = found["sharded-half"]
+    np.testing.assert_allclose(curve, losses(full_metrics), rtol=0.02)
+    assert {tensor.dtype for tensor in load_file(half / "model.safetensors").values()} == {torch.bfloat16}

@@ -102,6 +102,16 @@ def test_a_full_finetune_resumes_with_the_same_bytes(world: World) -> None:
     assert (again / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+def test_a_training_that_is_told_to_stop_saves_its_last_step_first(world: World) -> None:
+    out, scratch = world.folders("told")
+    arguments = {"model": world.model, "lora": LORA, "s1k_dataset": world.dataset, "compute": COMPUTE}
+    seen: list[str] = []
+    telling = Progress(seen.append, 0, stop=lambda: len(seen) >= 5)
+    with pytest.raises(Interrupted, match="step 5 of 9"):
+        train_lora(out=out, scratch=scratch, progress=telling, **arguments)
+    assert [path.name for path in (scratch / "checkpoints").iterdir()] == ["step-00000005"]
+
+
 @pytest.mark.slow
 def test_a_killed_process_leaves_what_the_next_one_goes_on_from(world: World) -> None:
     config = LORA.model_copy(update={"epochs": 20})
