@@ -34,7 +34,7 @@ from assets.ablation.passages import Passage, cut
 from resources.adapters import Adapter
 from resources.components import PROJECTIONS
 
-LAYERS, TOKENS, VOCABULARY = 16, 256, 2048
+LAYERS, TOKENS = 16, 256
 STRIDE = 4
 """Units are the components and layers 2, 6, 10, ...: spread evenly over layers and projections."""
 ROWS = 8
@@ -137,7 +137,7 @@ def main() -> None:
     arguments = parser.parse_args()
     hidden = arguments.hidden
     config = Qwen2Config(
-        vocab_size=VOCABULARY,
+        vocab_size=8 * hidden,
         hidden_size=hidden,
         intermediate_size=hidden * 11 // 2,
         num_hidden_layers=LAYERS,

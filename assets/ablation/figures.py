@@ -88,8 +88,7 @@ def interaction_bars(rows: Sequence[dict]) -> "altair.Chart":
     """KL of a group minus the sum over its parts ablated alone: above 0 the parts stand in for each other."""
     import altair
 
-    values = [{"unit": f"{row['unit_kind']} {row['unit']}", **row} for row in rows if row["unit_kind"] != "layer"]
-    values = [{**value, "unit": value["unit"] if value["unit"] != "all" else "all"} for value in values]
+    values = [dict(row) for row in rows if row["unit_kind"] != "layer"]
     return (
         altair.Chart(altair.Data(values=values), title="Together against the sum of the parts", width=460)
         .mark_bar()
