@@ -4,6 +4,8 @@ The shards of a sweep are read in fixed spans, each with its own file in the scr
 Shapes: n contexts, W tokens of a window, R rows of a shard, U units.
 """
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -53,13 +55,24 @@ class Sweep:
         """Where a span's result lies."""
         return self.scratch / f"{what}-{self.tag}-{source}-{span:02d}.npz"
 
+    def _ahead(self, span: int) -> Iterator[tuple[int, StateBatch]]:
+        """(number, shard) of a span; the next one is decompressed meanwhile."""
+        with ThreadPoolExecutor(1, "shard-reader") as pool:
+            coming = pool.submit(self.shards.read_shard, self.spans[span][0])
+            for number in self.spans[span]:
+                shard = coming.result()
+                if number + 1 in self.spans[span]:
+                    coming = pool.submit(self.shards.read_shard, number + 1)
+                yield number, shard
+
     def tally(self, span: int) -> None:
         """First reading of one span: everything that `choose` needs."""
         names = [name for name in self.sources if not self.file("loudness", name, span).exists()]
+        if not names:
+            return
         tallies = {name: Tally(len(self.sources[name].units), self.config) for name in names}
         loud = {name: Loudness.empty(self.pool, len(self.sources[name].units)) for name in names}
-        for index in self.spans[span] if names else ():
-            shard = self.shards.read_shard(index)
+        for index, shard in self._ahead(span):
             token_R = tokens_of(shard.rollout_id_B, shard.position_B)
             priority_R = priorities(token_R, self.config.seed, _SAMPLE_STREAM)
             for name in names:
@@ -84,10 +97,11 @@ class Sweep:
     def read(self, span: int, requests: dict[str, Requests], max_U: dict[str, np.ndarray]) -> None:
         """Second reading of one span: the windows of the chosen tokens in it, and the histograms."""
         names = [name for name in self.sources if not self.file("windows", name, span).exists()]
+        if not names:
+            return
         parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in names}
         counts = {name: np.zeros(len(self.sources[name].units) * NUM_BINS, np.int64) for name in names}
-        for index in self.spans[span] if names else ():
-            shard = self.shards.read_shard(index)
+        for index, shard in self._ahead(span):
             for name in names:
                 view = self.sources[name].view(shard, index)
                 parts[name] += read_windows(shard, view, requests[name], self.config.window)
