@@ -1,8 +1,10 @@
 """Write the feature dashboard: the page, the list of units, and lazily loaded chunks of details and rollouts."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
@@ -12,7 +14,8 @@ from assets.dashboard.chunks import write_chunk, write_index
 from assets.dashboard.config import DashboardConfig
 from assets.dashboard.directions import LogitEffects, decoder_grid
 from assets.dashboard.full_rollouts import Full, choose_rollouts, full_values
-from assets.dashboard.units import Sources, Texts, UnitTable, contexts_of, read_units, top_tokens
+from assets.dashboard.pieces import Pieces
+from assets.dashboard.units import Limits, Sources, UnitTable, read_units
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
 from resources.models import ModelConfig
@@ -20,6 +23,8 @@ from resources.progress import Progress
 from resources.shards import Shards
 
 SITE = Path(__file__).parent / "site"
+TOP_TOKENS, SEARCHED_TOKENS = 8, 3
+"""Peak tokens listed per unit, and how many of them the search finds."""
 
 
 class DashboardMetrics(BaseModel):
@@ -31,6 +36,18 @@ class DashboardMetrics(BaseModel):
     rollouts: int
     contexts: int
     site_bytes: int
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything that the chunks are cut from."""
+
+    table: UnitTable
+    pieces: Pieces
+    full: Full
+    effects: LogitEffects
+    sae: Sae
+    columns: tuple[str, ...]
 
 
 def build(
@@ -52,52 +69,49 @@ def build(
     """Write the site into `out`; `index.html` opens from the file or any web server."""
     dataset, sae = S1kDataset.open(s1k_dataset), Sae.open(batchtopk_sae)
     states, neurons = Shards.open(activation_shards), Shards.open(neuron_shards)
-    table = read_units(Sources(max_activating_contexts, interpretations, interpretation_scores, feature_categories))
-    progress.say(f"{len(table)} units, {table.contexts.num_rows} contexts")
-    chosen = choose_rollouts(table, dashboard.full_rollouts)
-    maxima = dict(zip(table.columns["unit"], table.columns["max"], strict=True))
-    full = full_values(chosen, maxima, states, neurons, sae)
-    progress.say(f"full activations of {len(chosen)} rollouts")
+    limits = Limits(dashboard.top_contexts, dashboard.other_contexts, dashboard.neuron_contexts)
+    sources = Sources(max_activating_contexts, interpretations, interpretation_scores, feature_categories)
+    table = read_units(sources, limits)
+    progress.say(f"{len(table)} units, {len(table.contexts)} contexts")
+    rollouts = np.unique(table.contexts.rollout_C).tolist()
+    pieces = Pieces.of(dataset, rollouts)
+    progress.say(f"{len(pieces.vocabulary)} distinct pieces in {len(pieces.piece_T)} tokens")
+    of_kind = {"neuron": dashboard.full_rollouts_neuron, "adapter": dashboard.full_rollouts}
+    wanted = choose_rollouts(table, {**of_kind, "latent": dashboard.full_rollouts})
+    full = full_values(wanted, states, neurons, sae)
+    progress.say(f"every activation of {len(wanted)} rollouts")
     effects = LogitEffects(model, lora_checkpoint, sae, states.columns, dashboard.logit_tokens)
-    texts = Texts(dataset)
     shutil.copytree(SITE, out, dirs_exist_ok=True)
-    size = _write_units(out / "data", table, full, effects, sae, states.columns, texts, dashboard, progress)
-    rollouts = sorted(set(table.contexts["rollout_id"].to_pylist()))
-    size += _write_rollouts(out / "data", rollouts, dataset, texts, dashboard)
+    content, data = Content(table, pieces, full, effects, sae, states.columns), out / "data"
+    size = write_chunk(data, "pieces", 0, {"pieces": pieces.vocabulary}, {})
+    size += _write_units(data, content, dashboard.units_per_chunk, progress)
+    size += _write_rollouts(data, rollouts, dataset, pieces, dashboard.rollouts_per_chunk)
     _write_list(out, model, table, rollouts, dashboard)
-    return DashboardMetrics(units=len(table), rollouts=len(rollouts), contexts=table.contexts.num_rows, site_bytes=size)
+    return DashboardMetrics(units=len(table), rollouts=len(rollouts), contexts=len(table.contexts), site_bytes=size)
 
 
-def _write_units(
-    folder: Path,
-    table: UnitTable,
-    full: Full,
-    effects: LogitEffects,
-    sae: Sae,
-    columns: tuple[str, ...],
-    texts: Texts,
-    config: DashboardConfig,
-    progress: Progress,
-) -> int:
+def _write_units(folder: Path, content: Content, per_chunk: int, progress: Progress) -> int:
+    table = content.table
     table.columns["tokens"] = []
     size = 0
-    for number, first in enumerate(range(0, len(table), config.units_per_chunk)):
-        details = []
-        for row in range(first, min(first + config.units_per_chunk, len(table))):
-            unit, index = table.columns["unit"][row], table.columns["index"][row]
-            detail = _detail(table, row, texts) | {"full": full.get(unit, {}), "logits": effects.of(unit)}
-            is_latent = table.columns["kind"][row] == "latent"
-            detail["decoder"] = decoder_grid(sae, columns, index) if is_latent else None
-            table.columns["tokens"].append([token for token, _ in detail["top_tokens"][:3]])
-            details.append(detail)
-        size += write_chunk(folder, "units", number, details)
-        progress.step("units", first + len(details), len(table))
+    for number, first in enumerate(range(0, len(table), per_chunk)):
+        rows = range(first, min(first + per_chunk, len(table)))
+        effects = content.effects.of(table.columns["unit"][first : rows.stop])
+        details = [{**_detail(content, row), "logits": found} for row, found in zip(rows, effects, strict=True)]
+        for detail in details:
+            table.columns["tokens"].append([token for token, _ in detail["top_tokens"][:SEARCHED_TOKENS]])
+        names = [detail["unit"] for detail in details]
+        size += write_chunk(folder, "units", number, {"units": details}, _context_arrays(content, names))
+        size += _write_full(folder, number, {name: content.full.get(name, {}) for name in names})
+        progress.step("units", rows.stop, len(table))
     return size
 
 
-def _detail(table: UnitTable, row: int, texts: Texts) -> dict:
-    unit = table.columns["unit"][row]
-    contexts = contexts_of(table, unit, texts)
+def _detail(content: Content, row: int) -> dict:
+    table = content.table
+    unit, index = table.columns["unit"][row], table.columns["index"][row]
+    first, end = table.contexts.bounds.get(unit, (0, 0))
+    is_latent = table.columns["kind"][row] == "latent"
     return {
         "unit": unit,
         "polarity": table.columns["polarity"][row],
@@ -105,20 +119,66 @@ def _detail(table: UnitTable, row: int, texts: Texts) -> dict:
         "sum": table.details["sum"][row].as_py(),
         "histogram": table.details["histogram"][row].as_py(),
         "reasoning": table.columns["reasoning"][row],
-        "top_tokens": top_tokens(contexts),
-        "contexts": contexts,
+        "top_tokens": _top_tokens(content, first, end),
+        "contexts": end - first,
+        "decoder": decoder_grid(content.sae, content.columns, index) if is_latent else None,
     }
 
 
-def _write_rollouts(
-    folder: Path, rollouts: list[int], dataset: S1kDataset, texts: Texts, config: DashboardConfig
-) -> int:
+def _top_tokens(content: Content, first: int, end: int) -> list[tuple[str, int]]:
+    """Texts of the peak tokens of the strongest contexts, most frequent first."""
+    contexts, pieces = content.table.contexts, content.pieces
+    top = first + np.flatnonzero(contexts.sample_C[first:end] == 0)
+    peaks = pieces.windows(contexts.rollout_C[top], contexts.position_C[top], np.ones(len(top), np.int64))
+    found, counts = np.unique(peaks, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:TOP_TOKENS]
+    return [(pieces.vocabulary[found[i]], int(counts[i])) for i in order]
+
+
+def _context_arrays(content: Content, names: list[str]) -> dict[str, np.ndarray]:
+    """Contexts of a chunk's units, one unit after the other, and their windows."""
+    contexts = content.table.contexts
+    bounds = [contexts.bounds.get(name, (0, 0)) for name in names]
+    rows = np.concatenate([np.arange(first, end) for first, end in bounds])
+    length_C = np.diff(contexts.offset_C)[rows]
+    rollout_C, start_C = contexts.rollout_C[rows], contexts.start_C[rows]
+    spans = [slice(contexts.offset_C[first], contexts.offset_C[end]) for first, end in bounds]
+    return {
+        "rollout": rollout_C.astype(np.uint32),
+        "position": contexts.position_C[rows].astype(np.uint32),
+        "start": start_C.astype(np.uint32),
+        "value": contexts.value_C[rows].astype(np.float32),
+        "length": length_C.astype(np.uint32),
+        "sample": contexts.sample_C[rows],
+        "pieces": content.pieces.windows(rollout_C, start_C, length_C),
+        "values": np.concatenate([contexts.values_W[span] for span in spans]),
+    }
+
+
+def _write_full(folder: Path, number: int, full: Full) -> int:
+    """Units in full rollouts, in a file of their own: only the rollout's view needs it."""
+    places: dict[str, dict[int, tuple[int, int, float]]] = {}
+    levels = [np.zeros(0, np.int8)]
+    offset = 0
+    for unit, rollouts in full.items():
+        places[unit] = {}
+        for rollout, level in rollouts.items():
+            places[unit][rollout] = (offset, len(level.level_T), level.scale)
+            levels.append(level.level_T)
+            offset += len(level.level_T)
+    return write_chunk(folder, "full", number, {"places": places}, {"levels": np.concatenate(levels)})
+
+
+def _write_rollouts(folder: Path, rollouts: list[int], dataset: S1kDataset, pieces: Pieces, per_chunk: int) -> int:
     size = 0
-    for number, first in enumerate(range(0, len(rollouts), config.rollouts_per_chunk)):
-        chunk = rollouts[first : first + config.rollouts_per_chunk]
-        size += write_chunk(
-            folder, "rollouts", number, [{"pieces": texts.of(r), "roles": dataset.roles(r).tolist()} for r in chunk]
-        )
+    for number, first in enumerate(range(0, len(rollouts), per_chunk)):
+        chunk = rollouts[first : first + per_chunk]
+        parts = [pieces.rollout(r) for r in chunk]
+        arrays = {
+            "pieces": np.concatenate(parts),
+            "roles": np.concatenate([dataset.roles(r) for r in chunk]).astype(np.uint8),
+        }
+        size += write_chunk(folder, "rollouts", number, {"lengths": [len(part) for part in parts]}, arrays)
     return size
 
 

@@ -1,13 +1,23 @@
-"""Data files that a page on file:// can read: gzip in base64 inside a script that hands itself over."""
+"""Data files that a page on file:// can read: a JSON header and flat arrays, gzip in base64, as a script's argument.
+
+Layout inside the gzip: uint32 length of the header, the header, then the arrays; all little-endian, each array at a
+multiple of 4 bytes. The header's `arrays` say type, offset (from the first array) and count.
+"""
 
 import base64
 import gzip
 import json
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 # A browser reads `</script>` and U+2028 even inside strings of a script file; JSON allows both escapes.
 _UNSAFE = {"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_ALIGNED = 4
+"""Bytes: typed arrays of a browser begin at multiples of their element's size."""
+_LEVEL = 6
 
 
 def write_index(path: Path, value: object) -> None:
@@ -16,15 +26,35 @@ def write_index(path: Path, value: object) -> None:
     path.write_text(f"lorascope.index({_script_json(value)});\n")
 
 
-def write_chunk(folder: Path, kind: str, number: int, values: Sequence[object]) -> int:
-    """`<kind>-<number>.js` with a list; returns its bytes."""
+def write_chunk(
+    folder: Path, kind: str, number: int, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]
+) -> int:
+    """`<kind>-<number>.js`; returns its bytes."""
     name = f"{kind}-{number:04d}"
-    packed = gzip.compress(json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode(), 6, mtime=0)
+    packed = gzip.compress(_pack(header, arrays), _LEVEL, mtime=0)
     text = f'lorascope.chunk("{name}","{base64.b64encode(packed).decode()}");\n'
     path = folder / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return len(text)
+
+
+def _pack(header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> bytes:
+    places: dict[str, tuple[str, int, int]] = {}
+    parts: list[bytes] = []
+    offset = 0
+    for name, array in arrays.items():
+        places[name] = (array.dtype.name, offset, array.size)
+        parts.append(_padded(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(), b"\0"))
+        offset += len(parts[-1])
+    # Lone surrogates cannot be UTF-8, and a NUL is no text to some readers: ASCII escapes carry both.
+    text = json.dumps({**header, "arrays": places}, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    head = _padded(text.encode(), b" ")
+    return b"".join([struct.pack("<I", len(head)), head, *parts])
+
+
+def _padded(content: bytes, fill: bytes) -> bytes:
+    return content + fill * (-len(content) % _ALIGNED)
 
 
 def _script_json(value: object) -> str:

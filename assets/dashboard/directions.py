@@ -1,24 +1,31 @@
 """What a direction writes: tokens it promotes and suppresses, and a latent's weights by layer and projection.
 
 Only `o_proj` and `down_proj` write into the residual stream, so only they, and latents through them, have effects.
-Shapes: D residual width, V vocabulary, M components that write, F latents, C components.
+Shapes: D residual width, V vocabulary, M components that write, F latents, U units, K tokens named per unit.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from assets.sae.artifact import Sae
 from resources.adapters import Adapter
 from resources.components import PROJECTIONS, parse_component
-from resources.models import ModelConfig, load_base, load_tokenizer
-from resources.units import parse_unit
+from resources.models import ModelConfig, explained, load_tokenizer, place
+from resources.units import Unit, parse_unit
 
 if TYPE_CHECKING:
     import torch
 
 WRITERS = ("o_proj", "down_proj")
-Effects = dict[str, list[tuple[str, float]]]
+
+
+class Effects(TypedDict):
+    """Tokens with their logits, strongest first."""
+
+    up: list[tuple[str, float]]
+    down: list[tuple[str, float]]
 
 
 class LogitEffects:
@@ -27,44 +34,92 @@ class LogitEffects:
     def __init__(self, model: ModelConfig, adapter: Path, sae: Sae, columns: Sequence[str], tokens: int) -> None:
         import torch
 
-        base = load_base(model, "cpu")
         wearing = Adapter.open(adapter)
         writers = [c for c in wearing.components if c.projection in WRITERS]
         written_DM = torch.stack([wearing.B[c][:, 0].float() for c in writers], dim=1) * wearing.scale
-        gain_D = base.get_submodule("model.norm").get_parameter("weight").float()
-        unembedding_VD = base.get_submodule("lm_head").get_parameter("weight").float()
+        gain_D, unembedding_VD = read_unembedding(model)
         self._effect_VM: torch.Tensor = unembedding_VD @ (gain_D[:, None] * written_DM)
         self._place = {c.id: i for i, c in enumerate(writers)}
-        self._column = [self._place.get(name, -1) for name in columns]
-        self._decoder_FC = sae.W_dec_FD
+        self._decoder_FM = sae.W_dec_FD[:, [columns.index(c.id) for c in writers]]
         self._tokenizer = load_tokenizer(model)
-        self._tokens = tokens
+        self._tokens = min(tokens, len(unembedding_VD))
+        self._names: dict[int, str] = {}
 
-    def of(self, unit_id: str) -> Effects | None:
-        """Most promoted and most suppressed tokens, or None where the unit does not write."""
-        unit = parse_unit(unit_id)
-        if unit.kind == "latent":
-            return self._top(self._latent_logits(unit.index))
-        place = self._place.get(f"L{unit.layer}.{unit.projection}") if unit.kind == "adapter" else None
-        return None if place is None else self._top(self._effect_VM[:, place] * unit.polarity)
-
-    def _latent_logits(self, latent: int) -> "torch.Tensor":
+    def of(self, unit_ids: Sequence[str]) -> list[Effects | None]:
+        """Most promoted and most suppressed tokens of each unit, or None where it does not write."""
         import torch
 
-        weights_M = torch.zeros(len(self._place))
-        for column, place in enumerate(self._column):
-            if place >= 0:
-                weights_M[place] = self._decoder_FC[latent, column]
-        return self._effect_VM @ weights_M
+        weights = [self._weights(parse_unit(unit)) for unit in unit_ids]
+        writing = [weight_M for weight_M in weights if weight_M is not None]
+        if not writing or not self._tokens:
+            return [None] * len(weights)
+        logits_UV = torch.stack(writing) @ self._effect_VM.T
+        up, down = logits_UV.topk(self._tokens), logits_UV.topk(self._tokens, largest=False)
+        ups, downs = self._named(up.indices, up.values), self._named(down.indices, down.values)
+        found = iter([Effects(up=u, down=d) for u, d in zip(ups, downs, strict=True)])
+        return [None if weight_M is None else next(found) for weight_M in weights]
 
-    def _top(self, logits_V: "torch.Tensor") -> Effects:
-        count = min(self._tokens, len(logits_V))
-        up, down = logits_V.topk(count), logits_V.topk(count, largest=False)
-        return {"up": self._named(up.indices, up.values), "down": self._named(down.indices, down.values)}
+    def _weights(self, unit: Unit) -> "torch.Tensor | None":
+        """How much of each writing direction [M] the unit is."""
+        import torch
 
-    def _named(self, ids: "torch.Tensor", values: "torch.Tensor") -> list[tuple[str, float]]:
-        pairs = zip(ids.tolist(), values.tolist(), strict=True)
-        return [(str(self._tokenizer.decode([i])), float(f"{value:.3g}")) for i, value in pairs]
+        if unit.kind == "latent":
+            return self._decoder_FM[unit.index]
+        place = self._place.get(f"L{unit.layer}.{unit.projection}") if unit.kind == "adapter" else None
+        return None if place is None else torch.eye(len(self._place))[place] * unit.polarity
+
+    def _named(self, ids_UK: "torch.Tensor", values_UK: "torch.Tensor") -> list[list[tuple[str, float]]]:
+        return [
+            [(self._name(i), float(f"{value:.3g}")) for i, value in zip(ids, values, strict=True)]
+            for ids, values in zip(ids_UK.tolist(), values_UK.tolist(), strict=True)
+        ]
+
+    def _name(self, token: int) -> str:
+        if token not in self._names:
+            self._names[token] = str(self._tokenizer.decode([token]))
+        return self._names[token]
+
+
+def read_unembedding(model: ModelConfig) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Gain of the final norm [D] and unembedding [V, D], float32: two tensors, not the whole model."""
+    names = _weight_files(model)
+    head = "lm_head.weight" if "lm_head.weight" in names else "model.embed_tokens.weight"
+    return _read(names, "model.norm.weight"), _read(names, head)
+
+
+def _weight_files(model: ModelConfig) -> dict[str, str]:
+    """Name of every weight -> the file it lies in."""
+    from safetensors import safe_open
+    from transformers.utils.hub import cached_file
+
+    def file(name: str) -> str | None:
+        found = cached_file(
+            place(model.name), name, revision=model.revision, _raise_exceptions_for_missing_entries=False
+        )
+        return None if found is None else str(found)
+
+    with explained(model.name):
+        index = file("model.safetensors.index.json")
+        if index is not None:
+            names: dict[str, str] = json.loads(Path(index).read_text())["weight_map"]
+            paths = {name: str(file(name)) for name in sorted(set(names.values())) if _needed(name, names)}
+            return {weight: paths[name] for weight, name in names.items() if name in paths}
+        single = file("model.safetensors")
+        if single is None:
+            raise OSError(f"{model.name} has no safetensors")
+        with safe_open(single, "pt") as weights:
+            return dict.fromkeys(weights.keys(), single)
+
+
+def _needed(file: str, names: Mapping[str, str]) -> bool:
+    return file in {names.get(name) for name in ("model.norm.weight", "lm_head.weight", "model.embed_tokens.weight")}
+
+
+def _read(names: Mapping[str, str], weight: str) -> "torch.Tensor":
+    from safetensors import safe_open
+
+    with safe_open(names[weight], "pt") as weights:
+        return weights.get_tensor(weight).float()
 
 
 def decoder_grid(sae: Sae, columns: Sequence[str], latent: int) -> dict:

@@ -1,10 +1,11 @@
 """Every activation of a unit in the few rollouts where it fires most, for the full-text view.
 
-Shapes: T tokens of a rollout, C columns of the shards, N sparse latent activations.
+Shapes: T tokens of a rollout, C columns of the shards, N latents wanted in a rollout.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,63 +14,91 @@ from assets.sae.artifact import Sae
 from resources.shards import Shards
 from resources.units import Unit, parse_unit
 
-FLOOR = 0.02
-"""Activations below this share of the unit's maximum are not coloured, so they are not stored."""
-Full = dict[str, dict[int, dict[str, list]]]
-"""Unit -> rollout -> positions and signed values."""
+LEVELS = 127
+"""Steps from 0 to the strongest activation of a rollout: colours need no more; contexts carry exact values."""
 
 
-def choose_rollouts(table: UnitTable, most: int) -> dict[int, list[str]]:
-    """Rollout -> the units that show it in full: each unit's best `most` rollouts, by rank of their contexts."""
+@dataclass(frozen=True)
+class Level:
+    """One unit in one rollout: activation = level / 127 * scale, with its sign."""
+
+    scale: float
+    level_T: np.ndarray
+    """int8."""
+
+
+Full = Mapping[str, Mapping[int, Level]]
+"""Unit -> rollout -> every token's activation."""
+Wanted = Mapping[int, Sequence[str]]
+"""Rollout -> units to show in it."""
+
+
+def choose_rollouts(table: UnitTable, most: Mapping[str, int]) -> dict[int, list[str]]:
+    """Each unit's best rollouts by the rank of its strongest contexts; `most`: how many, by kind of unit."""
     wanted: dict[int, list[str]] = defaultdict(list)
-    for unit, (first, end) in table.bounds.items():
-        rows = table.contexts.slice(first, end - first)
-        pairs = zip(rows["sample"].to_pylist(), rows["rollout_id"].to_pylist(), strict=True)
-        best = dict.fromkeys(rollout for sample, rollout in pairs if sample == "top")
-        for rollout in list(best)[:most]:
+    contexts = table.contexts
+    for unit, kind in zip(table.columns["unit"], table.columns["kind"], strict=True):
+        first, end = contexts.bounds.get(unit, (0, 0))
+        top = contexts.rollout_C[first:end][contexts.sample_C[first:end] == 0]
+        for rollout in list(dict.fromkeys(top.tolist()))[: most[kind]]:
             wanted[rollout].append(unit)
     return dict(wanted)
 
 
-def full_values(
-    wanted: Mapping[int, Sequence[str]], maxima: Mapping[str, float], states: Shards, neurons: Shards, sae: Sae
-) -> Full:
-    """The activations of each wanted unit at every token of each wanted rollout."""
-    full: Full = defaultdict(dict)
-    state_column = {name: i for i, name in enumerate(states.columns)}
-    neuron_column = {name: i for i, name in enumerate(neurons.columns)}
-    for rollout, names in sorted(wanted.items()):
-        units = [parse_unit(name) for name in names]
-        kinds = {unit.kind for unit in units}
-        state_TC = states.rollout(rollout).state_BC.astype(np.float32)
-        neuron_TC = neurons.rollout(rollout).state_BC.astype(np.float32) if "neuron" in kinds else state_TC
-        latents = _latents(sae, state_TC) if "latent" in kinds else {}
-        for unit in units:
-            if unit.kind == "latent":
-                positions, values = latents.get(unit.index, (np.zeros(0, int), np.zeros(0)))
-            else:
-                value_T = _column(unit, state_TC, neuron_TC, state_column, neuron_column)
-                positions = np.flatnonzero(np.abs(value_T) >= FLOOR * maxima[unit.id])
-                values = value_T[positions]
-            full[unit.id][rollout] = {"positions": positions.tolist(), "values": [float(f"{v:.3g}") for v in values]}
+def full_values(wanted: Wanted, states: Shards, neurons: Shards, sae: Sae) -> Full:
+    """The activations of each wanted unit at every token of each wanted rollout; every shard is read once."""
+    full: dict[str, dict[int, Level]] = defaultdict(dict)
+    of_states = _only(wanted, ("adapter", "latent"))
+    for rollout, state_TC in _rollouts(states, of_states):
+        units = of_states[rollout]
+        values = {unit.id: state_TC[:, states.columns.index(_column(unit))] for unit in units if unit.kind == "adapter"}
+        values |= _latents(sae, state_TC, [unit for unit in units if unit.kind == "latent"])
+        for unit, value_T in values.items():
+            full[unit][rollout] = quantised(value_T)
+    of_neurons = _only(wanted, ("neuron",))
+    for rollout, value_TC in _rollouts(neurons, of_neurons):
+        for unit in of_neurons[rollout]:
+            full[unit.id][rollout] = quantised(value_TC[:, neurons.columns.index(_column(unit))])
     return full
 
 
-def _column(
-    unit: Unit, state_TC: np.ndarray, neuron_TC: np.ndarray, state_column: dict[str, int], neuron_column: dict[str, int]
-) -> np.ndarray:
-    if unit.kind == "adapter":
-        return state_TC[:, state_column[f"L{unit.layer}.{unit.projection}"]]
-    return neuron_TC[:, neuron_column[f"L{unit.layer}.{unit.index}"]]
+def quantised(value_T: np.ndarray) -> Level:
+    """Activations as int8 steps of a 127th of the strongest."""
+    value_T = value_T.astype(np.float32)
+    scale = float(np.abs(value_T).max(initial=0.0))
+    return Level(scale, np.rint(value_T * (LEVELS / scale if scale else 0)).astype(np.int8))
 
 
-def _latents(sae: Sae, state_TC: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Latent -> (positions, values) in one rollout."""
+def _only(wanted: Wanted, kinds: tuple[str, ...]) -> dict[int, list[Unit]]:
+    found = {rollout: [u for u in map(parse_unit, names) if u.kind in kinds] for rollout, names in wanted.items()}
+    return {rollout: units for rollout, units in found.items() if units}
+
+
+def _rollouts(shards: Shards, wanted: Mapping[int, object]) -> Iterator[tuple[int, np.ndarray]]:
+    """float16 states [T, C] of the wanted rollouts, in order; shards without one are not read."""
+    for index, path in enumerate(shards.paths):
+        groups = [group for group in shards.groups if group.path == path]
+        if not any(groups[0].first_rollout <= rollout <= groups[-1].last_rollout for rollout in wanted):
+            continue
+        batch = shards.read_shard(index)
+        cuts = np.flatnonzero(np.diff(batch.rollout_id_B)) + 1
+        for a, b in zip([0, *cuts.tolist()], [*cuts.tolist(), len(batch)], strict=True):
+            if (rollout := int(batch.rollout_id_B[a])) in wanted:
+                yield rollout, batch.state_BC[a:b]
+
+
+def _column(unit: Unit) -> str:
+    return f"L{unit.layer}.{unit.projection if unit.kind == 'adapter' else unit.index}"
+
+
+def _latents(sae: Sae, state_TC: np.ndarray, units: Sequence[Unit]) -> dict[str, np.ndarray]:
+    """Only the wanted latents: a few of thousands, so a few columns of the encoder."""
     import torch
 
-    found = sae.encode(torch.from_numpy(state_TC))
-    row_N, latent_N, value_N = (part.numpy() for part in (found.row_N, found.latent_N, found.value_N))
-    order = np.argsort(latent_N, kind="stable")
-    cuts = np.flatnonzero(np.diff(latent_N[order])) + 1
-    groups = np.split(order, cuts) if len(order) else []
-    return {int(latent_N[group[0]]): (row_N[group], value_N[group]) for group in groups}
+    if not units:
+        return {}
+    index_N = torch.tensor([unit.index for unit in units])
+    state_TC32 = torch.from_numpy(state_TC.astype(np.float32))
+    value_TN = torch.addmm(sae.b_enc_F[index_N], state_TC32, sae.W_enc_DF[:, index_N])
+    value_TN = torch.where(value_TN > sae.threshold_F[index_N], value_TN, 0.0)
+    return {unit.id: value_TN[:, i].numpy() for i, unit in enumerate(units)}

@@ -1,10 +1,9 @@
-"""What the dashboard says of each unit: one row of the list, and the detail behind it.
+"""What the dashboard says of each unit: one row of the list, and its contexts as flat columns.
 
-Shapes: U units, C contexts of one unit, W tokens of a window.
+Shapes: U units, C contexts, W tokens of all their windows.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,12 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets.dataset.artifact import S1kDataset
-
-TOP_TOKENS = 8
-"""Peak tokens listed per unit; the first three are searched."""
 SAMPLES = ("top", "quantile", "silent")
+"""Number of a sample in `ContextTable.sample_C` is its place here."""
 LIST_COLUMNS = ("unit", "kind", "layer", "projection", "index", "polarity", "density", "max", "n_fired")
+_CONTEXT_COLUMNS = ["unit", "sample", "rank", "rollout_id", "position", "value", "start", "values"]
 
 
 @dataclass(frozen=True)
@@ -31,37 +28,60 @@ class Sources:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Contexts shown of each unit."""
+
+    top: int
+    other: int
+    """Of the quantile sample and of the silent one, spread evenly over what is there."""
+    neuron: int
+    """Instead of both, for the baseline neurons."""
+
+
+@dataclass(frozen=True)
+class ContextTable:
+    """Contexts of all units, a unit's rows together, by sample and rank."""
+
+    sample_C: np.ndarray
+    rollout_C: np.ndarray
+    position_C: np.ndarray
+    value_C: np.ndarray
+    start_C: np.ndarray
+    offset_C: np.ndarray
+    """[C + 1]: where each window begins in `values_W`."""
+    values_W: np.ndarray
+    """float16, in the unit's own polarity: exact for directions and neurons, three digits for latents."""
+    bounds: Mapping[str, tuple[int, int]] = field(repr=False)
+    """Unit -> its rows."""
+
+    def __len__(self) -> int:
+        return len(self.sample_C)
+
+
+@dataclass(frozen=True)
 class UnitTable:
-    """One row per unit, in the order of `units.parquet`, and where its contexts lie in `contexts.parquet`."""
+    """One row per unit, in the order of `units.parquet`."""
 
     columns: dict[str, list]
     """What the list shows, by name."""
     details: pa.Table
     """histogram and sum, by unit."""
-    contexts: pa.Table
-    """Sorted by unit, sample, rank."""
-    bounds: Mapping[str, tuple[int, int]] = field(repr=False)
-    """Unit -> its rows of `contexts`."""
+    contexts: ContextTable
 
     def __len__(self) -> int:
         return len(self.columns["unit"])
 
 
-def read_units(sources: Sources) -> UnitTable:
+def read_units(sources: Sources, limits: Limits) -> UnitTable:
     """Join contexts, explanations, scores and categories by unit; what a unit lacks is null."""
     units = pq.read_table(sources.contexts / "units.parquet")
-    contexts = pq.read_table(sources.contexts / "contexts.parquet")
-    rank = {sample: i for i, sample in enumerate(SAMPLES)}
-    sample = pa.array([rank[name] for name in contexts["sample"].to_pylist()], pa.int8())
-    contexts = contexts.append_column("sample_rank", sample).sort_by(
-        [("unit", "ascending"), ("sample_rank", "ascending"), ("rank", "ascending")]
-    )
     columns = {name: units[name].to_pylist() for name in LIST_COLUMNS}
     names = columns["unit"]
     for column, rows in _joined(sources).items():
         columns[column] = [rows.get(name) for name in names]
     columns["explanation"] = [text or "" for text in columns["explanation"]]
-    return UnitTable(columns, units.select(["histogram", "sum"]), contexts, _bounds(contexts))
+    contexts = read_contexts(sources.contexts / "contexts.parquet", limits)
+    return UnitTable(columns, units.select(["histogram", "sum"]), contexts)
 
 
 def _joined(sources: Sources) -> dict[str, dict[str, object]]:
@@ -89,56 +109,56 @@ def _by_unit(path: Path, only: tuple[str, str] | None = None) -> dict[str, dict]
     return {row["unit"]: row for row in rows if only is None or row[only[0]] == only[1]}
 
 
-def _bounds(contexts: pa.Table) -> dict[str, tuple[int, int]]:
-    names = contexts["unit"].to_numpy(zero_copy_only=False)
-    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else np.zeros(0, int)
-    ends = np.r_[starts[1:], len(names)]
-    return {str(names[a]): (int(a), int(b)) for a, b in zip(starts, ends, strict=True)}
+def read_contexts(path: Path, limits: Limits) -> ContextTable:
+    """The shown contexts of every unit; a row group at a time, so memory is that of what is shown."""
+    file = pq.ParquetFile(path, read_dictionary=["unit", "sample"])
+    parts: list[pa.Table] = []
+    for group in range(file.num_row_groups):
+        rows = file.read_row_group(group, columns=_CONTEXT_COLUMNS)
+        parts.append(rows.filter(pa.array(_shown(rows, limits))))
+    rows = pa.concat_tables(parts).combine_chunks()
+    lists = rows["values"].combine_chunks()
+    length_C = lists.value_lengths().to_numpy(zero_copy_only=False)
+    return ContextTable(
+        sample_C=_samples(rows),
+        rollout_C=rows["rollout_id"].to_numpy(),
+        position_C=rows["position"].to_numpy(),
+        value_C=rows["value"].to_numpy(),
+        start_C=rows["start"].to_numpy(),
+        offset_C=np.concatenate([[0], np.cumsum(length_C, dtype=np.int64)]),
+        values_W=lists.flatten().to_numpy().astype(np.float16),
+        bounds=_bounds(rows),
+    )
 
 
-class Texts:
-    """Token texts of rollouts, cut once per rollout."""
-
-    def __init__(self, dataset: S1kDataset) -> None:
-        self._dataset = dataset
-        self._pieces: dict[int, list[str]] = {}
-
-    def of(self, rollout: int) -> list[str]:
-        """The rollout's tokens as text; joined they are the rollout."""
-        if rollout not in self._pieces:
-            text = self._dataset.text(rollout)
-            self._pieces[rollout] = [text[a:b] for a, b in self._dataset.spans(rollout).tolist()]
-        return self._pieces[rollout]
-
-
-def contexts_of(table: UnitTable, unit: str, texts: Texts) -> list[dict]:
-    """The unit's contexts in rank order, with the text of every token."""
-    first, end = table.bounds.get(unit, (0, 0))
-    return list(_contexts(table.contexts.slice(first, end - first), texts))
+def _shown(rows: pa.Table, limits: Limits) -> np.ndarray:
+    """bool [C]: the first of the strongest, and every n-th of the samples."""
+    rank_C, sample_C = rows["rank"].to_numpy(), _samples(rows)
+    names, unit_C = _encoded(rows, "unit")
+    neuron_C = np.array([name.startswith("neuron:") for name in names], bool)[unit_C]
+    shown_C = np.zeros(len(rank_C), bool)
+    for sample in range(len(SAMPLES)):
+        for kind_C, limit in ((neuron_C, limits.neuron), (~neuron_C, limits.top if sample == 0 else limits.other)):
+            mine_C = kind_C & (sample_C == sample)
+            if limit and mine_C.any():
+                stride = 1 if sample == 0 else -(-(int(rank_C[mine_C].max()) + 1) // limit)
+                shown_C |= mine_C & (rank_C % stride == 0) & (rank_C < stride * limit)
+    return shown_C
 
 
-def _contexts(rows: pa.Table, texts: Texts) -> Iterator[dict]:
-    names = ("sample", "rollout_id", "position", "value", "start", "values")
-    for sample, rollout, position, value, start, values in zip(
-        *(rows[name].to_pylist() for name in names), strict=True
-    ):
-        yield {
-            "sample": sample,
-            "rollout": rollout,
-            "position": position,
-            "value": _short(value),
-            "start": start,
-            "pieces": texts.of(rollout)[start : start + len(values)],
-            "values": [_short(v) for v in values],
-        }
+def _encoded(rows: pa.Table, name: str) -> tuple[list[str], np.ndarray]:
+    """The distinct values of a text column, and the place of each row's among them."""
+    column = rows[name].unify_dictionaries().combine_chunks()
+    return column.dictionary.to_pylist(), column.indices.to_numpy(zero_copy_only=False)
 
 
-def _short(value: float) -> float:
-    """Four significant digits are what a person reads; zeros stay one character."""
-    return float(f"{value:.4g}") if value else 0
+def _samples(rows: pa.Table) -> np.ndarray:
+    names, code_C = _encoded(rows, "sample")
+    return np.array([SAMPLES.index(name) for name in names], np.uint8)[code_C]
 
 
-def top_tokens(contexts: list[dict]) -> list[tuple[str, int]]:
-    """Texts of the peak tokens of the top contexts, most frequent first."""
-    peaks = Counter(one["pieces"][one["position"] - one["start"]] for one in contexts if one["sample"] == "top")
-    return sorted(peaks.items(), key=lambda item: (-item[1], item[0]))[:TOP_TOKENS]
+def _bounds(rows: pa.Table) -> dict[str, tuple[int, int]]:
+    names, unit_C = _encoded(rows, "unit")
+    first = np.flatnonzero(np.diff(unit_C, prepend=-1)).tolist()
+    ends = [*first[1:], len(unit_C)]
+    return {names[unit_C[a]]: (a, b) for a, b in zip(first, ends, strict=True)}
