@@ -1,0 +1,225 @@
+"""What lies in the site's files, read back without a browser."""
+
+import base64
+import gzip
+import itertools
+import json
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from assets.dashboard.artifact import FeatureDashboard
+from assets.dashboard.chunks import write_chunk, write_index
+from assets.dashboard.directions import LogitEffects, read_unembedding
+from assets.dashboard.pieces import Pieces
+from assets.dataset.artifact import S1kDataset
+from assets.sae.artifact import Sae
+from resources.models import ModelConfig
+from tests.assets.dashboard.conftest import Site
+from tests.dashboard_builders import HOSTILE, SILENT, TEXTS
+
+
+def read_chunk(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    packed = re.fullmatch(r'lorascope\.chunk\("[\w-]+","([\w+/=]*)"\);\n', path.read_text())
+    assert packed is not None
+    content = gzip.decompress(base64.b64decode(packed[1]))
+    (length,) = struct.unpack_from("<I", content)
+    header = json.loads(content[4 : 4 + length])
+    places = header.pop("arrays").items()
+    return header, {n: np.frombuffer(content, t, count, 4 + length + offset) for n, (t, offset, count) in places}
+
+
+def contexts_by_unit(site: Site) -> dict[str, list[dict]]:
+    words = read_chunk(site.folder / "data" / "pieces-0000.js")[0]["pieces"]
+    found: dict[str, list[dict]] = {}
+    for path in sorted((site.folder / "data").glob("units-*.js")):
+        header, arrays = read_chunk(path)
+        row, offset = 0, 0
+        for unit in header["units"]:
+            found[unit["unit"]] = []
+            for _ in range(unit["contexts"]):
+                end = offset + int(arrays["length"][row])
+                one = {name: arrays[name][row].item() for name in ("sample", "rollout", "position", "start", "value")}
+                text = "".join(words[i] for i in arrays["pieces"][offset:end])
+                found[unit["unit"]].append(one | {"text": text, "values": arrays["values"][offset:end].tolist()})
+                row, offset = row + 1, end
+    return found
+
+
+def test_pieces_joined_are_the_text_even_where_a_token_ends_inside_a_character(site: Site) -> None:
+    pieces = Pieces.of(S1kDataset.open(site.built.folders["s1k_dataset"]), list(TEXTS))
+    for rollout, text in TEXTS.items():
+        assert "".join(pieces.vocabulary[i] for i in pieces.rollout(rollout)) == text
+
+
+def test_every_context_reads_as_its_place_in_the_rollout_with_the_stored_values(site: Site) -> None:
+    dataset = S1kDataset.open(site.built.folders["s1k_dataset"])
+    wanted: dict[str, list[dict]] = {}
+    for row in site.built.contexts:
+        neuron, limit = row["unit"].startswith("neuron:"), site.config.top_contexts
+        limit = site.config.neuron_contexts if neuron else limit if row["sample"] == "top" else SILENT
+        if row["rank"] < limit:
+            wanted.setdefault(row["unit"], []).append(row)
+    found = contexts_by_unit(site)
+    assert {unit for unit, rows in found.items() if rows} == set(wanted)
+    for unit, rows in wanted.items():
+        for row, one in zip(rows, found[unit], strict=True):
+            spans = dataset.spans(row["rollout_id"])[row["start"] : row["start"] + len(row["values"])]
+            assert one["text"] == TEXTS[row["rollout_id"]][spans[0, 0] : spans[-1, 1]]
+            assert (one["rollout"], one["position"], one["start"]) == (row["rollout_id"], row["position"], row["start"])
+            assert one["values"] == np.array(row["values"], np.float16).tolist()
+            assert one["value"] == np.float32(row["value"])
+
+
+def test_quantile_samples_are_thinned_evenly_not_from_the_top(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from assets.contexts.artifact import CONTEXTS
+    from assets.dashboard.units import Limits, read_contexts
+
+    base = {"unit": "latent:0", "sample": "quantile", "rollout_id": 0, "start": 0, "token_ids": [], "values": [1.0]}
+    rows = [{**base, "rank": rank, "position": rank, "value": 32.0 - rank} for rank in range(32)]
+    pq.write_table(pa.Table.from_pylist(rows, schema=CONTEXTS), tmp_path / "c.parquet")
+    found = read_contexts(tmp_path / "c.parquet", Limits(top=64, other=8, neuron=8))
+    assert found.position_C.tolist() == [0, 4, 8, 12, 16, 20, 24, 28]
+
+
+def test_full_rollouts_hold_every_activation_to_a_254th_of_the_strongest(site: Site) -> None:
+    seen: set[str] = set()
+    for path in sorted((site.folder / "data").glob("full-*.js")):
+        header, arrays = read_chunk(path)
+        for unit, rollouts in header["places"].items():
+            for rollout, (offset, count, scale) in rollouts.items():
+                expected = site.built.values[unit][int(rollout)]
+                found = arrays["levels"][offset : offset + count] / 127 * scale
+                assert found == pytest.approx(expected, abs=scale / 254 + 1e-6)
+                seen.add(unit.split(":")[0])
+    assert seen == {"adapter", "neuron", "latent"}
+
+
+def test_each_unit_shows_its_own_strongest_rollout_in_full(site: Site) -> None:
+    first = {}
+    for row in site.built.contexts:
+        if row["sample"] == "top" and row["rank"] == 0:
+            first[row["unit"]] = row["rollout_id"]
+    places = {}
+    for path in (site.folder / "data").glob("full-*.js"):
+        places |= {unit: list(found) for unit, found in read_chunk(path)[0]["places"].items()}
+    assert {unit: [int(r) for r in found] for unit, found in places.items() if found} == {
+        u: [r] for u, r in first.items()
+    }
+
+
+def test_rollouts_of_the_site_are_the_dataset(site: Site) -> None:
+    words = read_chunk(site.folder / "data" / "pieces-0000.js")[0]["pieces"]
+    texts = []
+    for path in sorted((site.folder / "data").glob("rollouts-*.js")):
+        header, arrays = read_chunk(path)
+        cuts = np.cumsum([0, *header["lengths"]])
+        texts += ["".join(words[i] for i in arrays["pieces"][a:b]) for a, b in itertools.pairwise(cuts)]
+    assert texts == [TEXTS[r] for r in sorted(TEXTS)]
+
+
+def test_the_parquet_list_has_a_row_per_unit_with_its_facts(site: Site) -> None:
+    table = FeatureDashboard.open(site.folder).table()
+    rows = table.to_pylist()
+    assert [row["unit"] for row in rows] == [unit["unit"] for unit in site.built.units]
+    assert rows[0]["explanation"] == HOSTILE
+    assert rows[4]["label"] == 1
+    assert rows[4]["category"] == "category 0"
+    assert site.metrics.units == len(rows)
+
+
+def test_logit_effects_are_the_direction_through_norm_and_unembedding(
+    site: Site, tiny_model: Path, tiny_adapter: Path
+) -> None:
+    from peft import PeftModel
+    from transformers import Qwen2ForCausalLM
+
+    base = Qwen2ForCausalLM.from_pretrained(tiny_model)
+    adapted = PeftModel.from_pretrained(base, str(tiny_adapter))
+    weights = adapted.state_dict()
+    down = weights["base_model.model.model.layers.1.mlp.down_proj.lora_B.default.weight"][:, 0] * 16
+    expected = base.lm_head.weight @ (base.model.norm.weight * down)
+    sae = Sae.open(site.built.folders["batchtopk_sae"])
+    effects = LogitEffects(ModelConfig(name=str(tiny_model)), tiny_adapter, sae, sae.columns, 5)
+    plus, minus, inner, neuron = effects.of(
+        ["adapter:L1.down_proj:+", "adapter:L1.down_proj:-", "adapter:L1.q_proj:+", "neuron:L1.0:+"]
+    )
+    assert inner is None
+    assert neuron is None
+    assert plus is not None
+    assert minus is not None
+    assert [v for _, v in plus["up"]] == pytest.approx(expected.topk(5).values.tolist(), rel=6e-3)
+    assert [v for _, v in minus["down"]] == pytest.approx((-expected.topk(5).values).tolist(), rel=6e-3)
+    (latent,) = effects.of(["latent:3"])
+    by_name = dict(zip(sae.columns, sae.W_dec_FD[3].tolist(), strict=True))
+    written = torch.zeros(32)
+    for name, weight in by_name.items():
+        layer, projection = name[1:].split(".")
+        block = {"o_proj": "self_attn", "down_proj": "mlp"}.get(projection)
+        if block:
+            key = f"base_model.model.model.layers.{layer}.{block}.{projection}.lora_B.default.weight"
+            written += weight * weights[key][:, 0] * 16
+    expected = base.lm_head.weight @ (base.model.norm.weight * written)
+    assert latent is not None
+    assert [v for _, v in latent["up"]] == pytest.approx(expected.topk(5).values.tolist(), rel=6e-3)
+
+
+def test_a_tied_model_reads_its_embedding_as_the_unembedding(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    table = torch.arange(6.0).reshape(3, 2)
+    save_file({"model.norm.weight": torch.ones(2), "model.embed_tokens.weight": table}, tmp_path / "model.safetensors")
+    gain, unembedding = read_unembedding(ModelConfig(name=str(tmp_path)))
+    assert gain.tolist() == [1, 1]
+    assert unembedding.tolist() == table.tolist()
+
+
+def test_a_model_in_several_files_is_read_from_the_right_ones(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"model.norm.weight": torch.ones(2)}, tmp_path / "a.safetensors")
+    save_file({"lm_head.weight": torch.eye(2)}, tmp_path / "b.safetensors")
+    names = {"model.norm.weight": "a.safetensors", "lm_head.weight": "b.safetensors", "other": "c.safetensors"}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    assert read_unembedding(ModelConfig(name=str(tmp_path)))[1].tolist() == [[1, 0], [0, 1]]
+
+
+def test_scripts_never_hold_what_could_end_them(tmp_path: Path) -> None:
+    text = "</script><!--\u2028\u2029"
+    write_index(tmp_path / "index.js", {"text": text})
+    written = (tmp_path / "index.js").read_text()
+    assert not set("<\u2028\u2029") & set(written)
+    assert json.loads(written.removeprefix("lorascope.index(").removesuffix(");\n")) == {"text": text}
+
+
+def test_a_chunk_keeps_arrays_of_every_width_aligned(tmp_path: Path) -> None:
+    arrays = {
+        "bytes": np.array([1, 2, 3], np.uint8),
+        "words": np.array([4, 65535, 6], np.uint16),
+        "none": np.zeros(0, np.float32),
+        "halves": np.array([0.5, -2], np.float16),
+    }
+    write_chunk(tmp_path, "x", 3, {"a": "\u0000\ud800😀"}, arrays)
+    header, found = read_chunk(tmp_path / "x-0003.js")
+    assert header == {"a": "\u0000\ud800😀"}
+    assert {name: array.tolist() for name, array in found.items()} == {n: a.tolist() for n, a in arrays.items()}
+
+
+def test_building_twice_gives_the_same_bytes(site: Site, tiny_model: Path, tiny_adapter: Path, tmp_path: Path) -> None:
+    from assets.dashboard.build import build
+    from resources.progress import Progress
+
+    build(
+        model=ModelConfig(name=str(tiny_model), dtype="float32"), dashboard=site.config, lora_checkpoint=tiny_adapter,
+        out=tmp_path / "again", progress=Progress(lambda _text: None), **site.built.folders,
+    )  # fmt: skip
+    for path in sorted(site.folder.rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "again" / path.relative_to(site.folder)).read_bytes(), path.name
