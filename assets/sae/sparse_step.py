@@ -205,6 +205,11 @@ def _make_csr_quiet() -> None:
         torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False)
 
 
+def _sum_by_latent(latent_N: torch.Tensor, value_N: torch.Tensor, width: int) -> torch.Tensor:
+    """[F]; torch counts nothing in integers, whatever the weights are."""
+    return torch.bincount(latent_N, weights=value_N, minlength=width).to(value_N.dtype)
+
+
 def _gradients(parts: list[_Part], weights: Weights, config: SaeConfig) -> Gradients:
     width = len(weights.b_enc_F)
     sums: list[list[torch.Tensor]] = []
@@ -213,14 +218,14 @@ def _gradients(parts: list[_Part], weights: Weights, config: SaeConfig) -> Gradi
         slope_N = _dots(part.pairs, part.slope_BD, weights.W_dec_FD)
         order_N = _order_by_latent(latent_N)
         begin_F, row_sorted_N = _bags(latent_N, width), row_N.index_select(0, order_N)
-        b_enc_F = torch.bincount(latent_N, weights=slope_N, minlength=width)
+        b_enc_F = _sum_by_latent(latent_N, slope_N, width)
         b_dec_D = part.slope_BD.sum(dim=0) if part.main else torch.zeros_like(weights.b_dec_D)
         if config.center and (part.main or config.auxiliary == "residual"):
             b_dec_D -= b_enc_F @ weights.W_enc_FD
         W_dec_FD = _sum_rows(row_sorted_N, value_N.index_select(0, order_N), begin_F, part.slope_BD)
         if config.decoder == "unit":
             # a row's gradient along itself is the sum of value x slope over its pairs: no pass over the matrix
-            along_F = torch.bincount(latent_N, weights=value_N * slope_N, minlength=width)
+            along_F = _sum_by_latent(latent_N, value_N * slope_N, width)
             W_dec_FD.addcmul_(weights.W_dec_FD, along_F[:, None], value=-1)
         W_enc_FD = _sum_rows(row_sorted_N, slope_N.index_select(0, order_N), begin_F, part.source_BD)
         sums.append([W_enc_FD, b_enc_F, W_dec_FD, b_dec_D])

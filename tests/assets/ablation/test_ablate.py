@@ -117,7 +117,7 @@ def test_the_greedy_order_takes_the_worst_layer_first_and_ends_at_the_base_model
     assert [row["step"] for row in steps] == [1, 2]
     assert steps[0]["unit"] == worst
     assert steps[0]["kl_mean"] == pytest.approx(rows["layer", worst]["kl_mean"], rel=1e-5)
-    assert steps[1]["kl_mean"] == pytest.approx(rows["all", "all"]["kl_mean"], rel=1e-9)
+    assert steps[1]["kl_mean"] == pytest.approx(rows["all", "all"]["kl_mean"], rel=1e-6)
 
 
 def test_mean_ablation_puts_the_mean_over_captured_tokens(world: World, tmp_path: Path) -> None:

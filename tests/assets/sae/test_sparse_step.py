@@ -121,3 +121,16 @@ def test_fewer_positive_scores_than_k_activate_only_those() -> None:
     )
     assert result.active == TOKENS
     assert result.fired_F.nonzero().flatten().tolist() == [7]
+
+
+def test_dead_latents_that_no_token_can_revive_leave_the_other_gradients_alone() -> None:
+    config = SaeConfig(k=K, auxiliary_k=5)
+    weights = build_weights(6, unit=True)
+    weights.b_enc_F[:2] = -1000.0
+    dead = torch.zeros(LATENTS, dtype=torch.bool)
+    dead[:2] = True
+    x = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(6))
+    result = SparseStep(config, 7.0)(weights, x, dead)
+    _, gradients = reference(config, weights, x, dead, 7.0, per_token=False)
+    for ours, theirs in zip(result.gradients.tensors(), gradients, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
