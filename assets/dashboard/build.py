@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from assets.dashboard.artifact import FEATURES
-from assets.dashboard.chunks import write_chunk, write_index
+from assets.dashboard.chunks import ChunkWriter, write_index
 from assets.dashboard.config import DashboardConfig
-from assets.dashboard.directions import LogitEffects, decoder_grid
+from assets.dashboard.directions import DecoderGrid, LogitEffects
 from assets.dashboard.full_rollouts import Full, choose_rollouts, full_values
 from assets.dashboard.pieces import Pieces
 from assets.dashboard.units import Limits, Sources, UnitTable, read_units
@@ -46,8 +46,7 @@ class Content:
     pieces: Pieces
     full: Full
     effects: LogitEffects
-    sae: Sae
-    columns: tuple[str, ...]
+    grid: DecoderGrid
 
 
 def build(
@@ -82,18 +81,19 @@ def build(
     progress.say(f"every activation of {len(wanted)} rollouts")
     effects = LogitEffects(model, lora_checkpoint, sae, states.columns, dashboard.logit_tokens)
     shutil.copytree(SITE, out, dirs_exist_ok=True)
-    content, data = Content(table, pieces, full, effects, sae, states.columns), out / "data"
-    size = write_chunk(data, "pieces", 0, {"pieces": pieces.vocabulary}, {})
-    size += _write_units(data, content, dashboard.units_per_chunk, progress)
-    size += _write_rollouts(data, rollouts, dataset, pieces, dashboard.rollouts_per_chunk)
+    content = Content(table, pieces, full, effects, DecoderGrid(sae, states.columns))
+    writer = ChunkWriter(out / "data")
+    writer.write("pieces", 0, {"pieces": pieces.vocabulary}, {})
+    _write_units(writer, content, dashboard.units_per_chunk, progress)
+    _write_rollouts(writer, rollouts, dataset, pieces, dashboard.rollouts_per_chunk)
     _write_list(out, model, table, rollouts, dashboard)
+    size = writer.finish()
     return DashboardMetrics(units=len(table), rollouts=len(rollouts), contexts=len(table.contexts), site_bytes=size)
 
 
-def _write_units(folder: Path, content: Content, per_chunk: int, progress: Progress) -> int:
+def _write_units(writer: ChunkWriter, content: Content, per_chunk: int, progress: Progress) -> None:
     table = content.table
     table.columns["tokens"] = []
-    size = 0
     for number, first in enumerate(range(0, len(table), per_chunk)):
         rows = range(first, min(first + per_chunk, len(table)))
         effects = content.effects.of(table.columns["unit"][first : rows.stop])
@@ -101,10 +101,9 @@ def _write_units(folder: Path, content: Content, per_chunk: int, progress: Progr
         for detail in details:
             table.columns["tokens"].append([token for token, _ in detail["top_tokens"][:SEARCHED_TOKENS]])
         names = [detail["unit"] for detail in details]
-        size += write_chunk(folder, "units", number, {"units": details}, _context_arrays(content, names))
-        size += _write_full(folder, number, {name: content.full.get(name, {}) for name in names})
+        writer.write("units", number, {"units": details}, _context_arrays(content, names))
+        _write_full(writer, number, {name: content.full.get(name, {}) for name in names})
         progress.step("units", rows.stop, len(table))
-    return size
 
 
 def _detail(content: Content, row: int) -> dict:
@@ -121,7 +120,7 @@ def _detail(content: Content, row: int) -> dict:
         "reasoning": table.columns["reasoning"][row],
         "top_tokens": _top_tokens(content, first, end),
         "contexts": end - first,
-        "decoder": decoder_grid(content.sae, content.columns, index) if is_latent else None,
+        "decoder": content.grid.of(index) if is_latent else None,
     }
 
 
@@ -155,7 +154,7 @@ def _context_arrays(content: Content, names: list[str]) -> dict[str, np.ndarray]
     }
 
 
-def _write_full(folder: Path, number: int, full: Full) -> int:
+def _write_full(writer: ChunkWriter, number: int, full: Full) -> None:
     """Units in full rollouts, in a file of their own: only the rollout's view needs it."""
     places: dict[str, dict[int, tuple[int, int, float]]] = {}
     levels = [np.zeros(0, np.int8)]
@@ -166,20 +165,18 @@ def _write_full(folder: Path, number: int, full: Full) -> int:
             places[unit][rollout] = (offset, len(level.level_T), level.scale)
             levels.append(level.level_T)
             offset += len(level.level_T)
-    return write_chunk(folder, "full", number, {"places": places}, {"levels": np.concatenate(levels)})
+    writer.write("full", number, {"places": places}, {"levels": np.concatenate(levels)})
 
 
-def _write_rollouts(folder: Path, rollouts: list[int], dataset: S1kDataset, pieces: Pieces, per_chunk: int) -> int:
-    size = 0
+def _write_rollouts(
+    writer: ChunkWriter, rollouts: list[int], dataset: S1kDataset, pieces: Pieces, per_chunk: int
+) -> None:
     for number, first in enumerate(range(0, len(rollouts), per_chunk)):
         chunk = rollouts[first : first + per_chunk]
         parts = [pieces.rollout(r) for r in chunk]
-        arrays = {
-            "pieces": np.concatenate(parts),
-            "roles": np.concatenate([dataset.roles(r) for r in chunk]).astype(np.uint8),
-        }
-        size += write_chunk(folder, "rollouts", number, {"lengths": [len(part) for part in parts]}, arrays)
-    return size
+        roles = np.concatenate([dataset.roles(r) for r in chunk]).astype(np.uint8)
+        arrays = {"pieces": np.concatenate(parts), "roles": roles}
+        writer.write("rollouts", number, {"lengths": [len(part) for part in parts]}, arrays)
 
 
 def _write_list(out: Path, model: ModelConfig, table: UnitTable, rollouts: list[int], config: DashboardConfig) -> None:

@@ -9,6 +9,7 @@ import gzip
 import json
 import struct
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ _UNSAFE = {"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _ALIGNED = 4
 """Bytes: typed arrays of a browser begin at multiples of their element's size."""
 _LEVEL = 6
+WRITERS = 2
+"""Chunks compressed at once."""
 
 
 def write_index(path: Path, value: object) -> None:
@@ -37,6 +40,24 @@ def write_chunk(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return len(text)
+
+
+class ChunkWriter:
+    """Writes chunks beside the caller's work: compression leaves Python's lock free."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._pool = ThreadPoolExecutor(WRITERS)
+        self._sizes: list[Future[int]] = []
+
+    def write(self, kind: str, number: int, header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> None:
+        """As `write_chunk`, later."""
+        self._sizes.append(self._pool.submit(write_chunk, self._folder, kind, number, header, arrays))
+
+    def finish(self) -> int:
+        """Bytes of all chunks, once they are written; raises what any of them raised."""
+        self._pool.shutdown()
+        return sum(size.result() for size in self._sizes)
 
 
 def _pack(header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -122,10 +122,22 @@ def _read(names: Mapping[str, str], weight: str) -> "torch.Tensor":
         return weights.get_tensor(weight).float()
 
 
-def decoder_grid(sae: Sae, columns: Sequence[str], latent: int) -> dict:
-    """A latent's decoder weights as rows of layers and columns of projections (0 where not captured)."""
-    weights = dict(zip(map(parse_component, columns), sae.W_dec_FD[latent].tolist(), strict=True))
-    projections = [p for p in PROJECTIONS if any(c.projection == p for c in weights)]
-    layers = range(max(c.layer for c in weights) + 1)
-    by_place = {(c.layer, c.projection): float(f"{value:.3g}") for c, value in weights.items()}
-    return {"projections": projections, "rows": [[by_place.get((i, p), 0.0) for p in projections] for i in layers]}
+class DecoderGrid:
+    """Latents' decoder weights as rows of layers and columns of projections (0 where not captured)."""
+
+    def __init__(self, sae: Sae, columns: Sequence[str]) -> None:
+        components = [parse_component(name) for name in columns]
+        self._decoder_FC = sae.W_dec_FD
+        self._projections = [p for p in PROJECTIONS if any(c.projection == p for c in components)]
+        self._shape = (max(c.layer for c in components) + 1, len(self._projections))
+        self._place_C = [c.layer * self._shape[1] + self._projections.index(c.projection) for c in components]
+
+    def of(self, latent: int) -> dict:
+        """`projections`, and `rows` with three significant digits."""
+        import torch
+
+        flat = torch.zeros(self._shape[0] * self._shape[1])
+        flat[self._place_C] = self._decoder_FC[latent]
+        short = [float(f"{value:.3g}") for value in flat.tolist()]
+        width = self._shape[1]
+        return {"projections": self._projections, "rows": [short[i : i + width] for i in range(0, len(short), width)]}

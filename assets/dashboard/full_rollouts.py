@@ -3,19 +3,23 @@
 Shapes: T tokens of a rollout, C columns of the shards, N latents wanted in a rollout.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from assets.dashboard.units import UnitTable
 from assets.sae.artifact import Sae
-from resources.shards import Shards
+from resources.shards import Shards, StateBatch
 from resources.units import Unit, parse_unit
 
 LEVELS = 127
 """Steps from 0 to the strongest activation of a rollout: colours need no more; contexts carry exact values."""
+
+READERS = 2
+"""Shards read at once."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,28 @@ def _only(wanted: Wanted, kinds: tuple[str, ...]) -> dict[int, list[Unit]]:
 
 def _rollouts(shards: Shards, wanted: Mapping[int, object]) -> Iterator[tuple[int, np.ndarray]]:
     """float16 states [T, C] of the wanted rollouts, in order; shards without one are not read."""
-    for index, path in enumerate(shards.paths):
-        groups = [group for group in shards.groups if group.path == path]
-        if not any(groups[0].first_rollout <= rollout <= groups[-1].last_rollout for rollout in wanted):
-            continue
-        batch = shards.read_shard(index)
+    for batch in _read_ahead(shards, [i for i in range(len(shards.paths)) if _holds(shards, i, wanted)]):
         cuts = np.flatnonzero(np.diff(batch.rollout_id_B)) + 1
         for a, b in zip([0, *cuts.tolist()], [*cuts.tolist(), len(batch)], strict=True):
             if (rollout := int(batch.rollout_id_B[a])) in wanted:
                 yield rollout, batch.state_BC[a:b]
+
+
+def _holds(shards: Shards, index: int, wanted: Mapping[int, object]) -> bool:
+    groups = [group for group in shards.groups if group.path == shards.paths[index]]
+    return any(groups[0].first_rollout <= rollout <= groups[-1].last_rollout for rollout in wanted)
+
+
+def _read_ahead(shards: Shards, indices: Sequence[int]) -> Iterator[StateBatch]:
+    """Whole shards in order; decompressing one overlaps with work on the other, three are in memory at most."""
+    with ThreadPoolExecutor(READERS) as pool:
+        pending: deque[Future[StateBatch]] = deque()
+        for index in indices:
+            pending.append(pool.submit(shards.read_shard, index))
+            if len(pending) > READERS:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _column(unit: Unit) -> str:
@@ -98,7 +115,7 @@ def _latents(sae: Sae, state_TC: np.ndarray, units: Sequence[Unit]) -> dict[str,
     if not units:
         return {}
     index_N = torch.tensor([unit.index for unit in units])
-    state_TC32 = torch.from_numpy(state_TC.astype(np.float32))
+    state_TC32 = torch.from_numpy(state_TC).float()
     value_TN = torch.addmm(sae.b_enc_F[index_N], state_TC32, sae.W_enc_DF[:, index_N])
     value_TN = torch.where(value_TN > sae.threshold_F[index_N], value_TN, 0.0)
     return {unit.id: value_TN[:, i].numpy() for i, unit in enumerate(units)}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from assets.dataset.artifact import S1kDataset
 
@@ -25,22 +26,21 @@ class Pieces:
 
     @classmethod
     def of(cls, dataset: S1kDataset, rollouts: Sequence[int]) -> "Pieces":
-        """Cut each rollout's text once."""
-        found: dict[str, int] = {}
-        parts: list[np.ndarray] = []
-        bounds: dict[int, tuple[int, int]] = {}
-        end = 0
-        for rollout in rollouts:
-            text = dataset.text(rollout)
-            numbers = [found.setdefault(text[a:b], len(found)) for a, b in dataset.spans(rollout).tolist()]
-            parts.append(np.array(numbers, np.uint32))
-            bounds[rollout] = (end, end := end + len(numbers))
-        first_T = np.concatenate([np.zeros(0, np.uint32), *parts])
-        order = np.argsort(-np.bincount(first_T, minlength=len(found)), kind="stable")
-        place = np.empty(len(found), np.uint16 if len(found) <= 2**16 else np.uint32)
-        place[order] = np.arange(len(found))
-        words = list(found)
-        return cls([words[i] for i in order], place[first_T], bounds)
+        """Cut each rollout's text once, all of it in Arrow: ten million tokens take seconds."""
+        texts = [dataset.text(rollout).encode() for rollout in rollouts]
+        ends = [_byte_ends(text, dataset.spans(r)[:, 1]) for text, r in zip(texts, rollouts, strict=True)]
+        kept = [text[: int(end_T[-1]) if len(end_T) else 0] for text, end_T in zip(texts, ends, strict=True)]
+        before = np.cumsum([0, *map(len, kept)])
+        offset_T = np.concatenate([[0], *(start + end_T for start, end_T in zip(before, ends, strict=False))])
+        buffers = [None, pa.py_buffer(offset_T.astype(np.int64)), pa.py_buffer(b"".join(kept))]
+        encoded = pa.Array.from_buffers(pa.large_string(), len(offset_T) - 1, buffers).dictionary_encode()
+        first_T = encoded.indices.to_numpy()
+        order = np.argsort(-np.bincount(first_T, minlength=len(encoded.dictionary)), kind="stable")
+        place = np.empty(len(order), np.uint16 if len(order) <= 2**16 else np.uint32)
+        place[order] = np.arange(len(order))
+        cuts = np.cumsum([0, *map(len, ends)]).tolist()
+        bounds = {r: (a, b) for r, a, b in zip(rollouts, cuts, cuts[1:], strict=False)}
+        return cls(encoded.dictionary.take(pa.array(order)).to_pylist(), place[first_T], bounds)
 
     def rollout(self, rollout: int) -> np.ndarray:
         """The rollout's pieces."""
@@ -52,3 +52,9 @@ class Pieces:
         first_C = np.array([self.bounds[r][0] for r in rollout_C.tolist()], np.int64) + start_C
         before_C = np.cumsum(length_C) - length_C
         return self.piece_T[np.repeat(first_C - before_C, length_C) + np.arange(int(length_C.sum()))]
+
+
+def _byte_ends(text: bytes, end_T: np.ndarray) -> np.ndarray:
+    """Where tokens end in UTF-8, from where they end in characters."""
+    starts = np.flatnonzero((np.frombuffer(text, np.uint8) & 0xC0) != 0x80)
+    return np.append(starts, len(text))[end_T]

@@ -1,0 +1,245 @@
+"""The site as a person uses it, over file:// and http, in Debian's Chromium. Screenshots stay with pytest's files."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page
+
+from tests.assets.dashboard.conftest import Site
+from tests.dashboard_builders import TEXTS
+from tests.end_to_end.browser import open_browser
+
+ELSEWHERE = "http://127.0.0.1:9/x.png"
+"""What one test asks for and the policy must refuse; the browser says so on the console."""
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Says nothing of each request."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        del format, args
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=["file", "http"])
+def address(request: pytest.FixtureRequest, site: Site) -> Iterator[str]:
+    if request.param == "file":
+        yield (site.folder / "index.html").as_uri()
+        return
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site.folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/index.html"
+        server.shutdown()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page on which no script may complain."""
+    complaints: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and ELSEWHERE not in message.text:
+            complaints.append(message.text)
+
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    found = context.new_page()
+    found.on("console", heard)
+    found.on("pageerror", lambda error: complaints.append(str(error)))
+    found.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+    yield found
+    context.close()
+    assert complaints == []
+
+
+def show(page: Page, address: str, place: str = "") -> None:
+    page.goto(address + place)
+    page.wait_for_selector("#unit h2")
+    page.wait_for_selector("#rollout p:not(.empty)", state="attached")
+
+
+def texts_of(page: Page, selector: str) -> list[str]:
+    return page.eval_on_selector_all(selector, "found => found.map(one => one.textContent)")
+
+
+def escaped(text: str) -> str:
+    """What `visible` makes of a text."""
+    hidden = [*range(9), *range(11, 32), 127, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+    return text.translate({code: f"\\u{code:04x}" for code in hidden})
+
+
+def test_contexts_are_ranked_and_read_as_their_rollout(page: Page, address: str, site: Site) -> None:
+    show(page, address, "#unit=latent:3")
+    wanted = [r for r in site.built.contexts if r["unit"] == "latent:3" and r["sample"] == "top"][:12]
+    shown = page.eval_on_selector_all(
+        ".context[data-sample=top]",
+        "found => found.map(one => [Number(one.dataset.value), one.querySelector('.text').textContent])",
+    )
+    assert [value for value, _ in shown] == sorted((value for value, _ in shown), reverse=True)
+    assert len(shown) == len(wanted)
+    for row, (value, text) in zip(wanted, shown, strict=True):
+        content = TEXTS[row["rollout_id"]].encode()
+        # A window may begin or end inside a character, which belongs to the token with its last byte.
+        first, last = row["start"], row["start"] + len(row["values"])
+        begin = len(content[:first].decode(errors="ignore"))
+        end = len(content[:last].decode(errors="ignore"))
+        assert text == escaped(TEXTS[row["rollout_id"]][begin:end])
+        assert value == pytest.approx(row["value"], rel=1e-6)
+
+
+@pytest.mark.parametrize("rollout", sorted(TEXTS))
+def test_hostile_rollouts_show_as_text(page: Page, address: str, rollout: int) -> None:
+    show(page, address, f"#unit=adapter:L0.q_proj:%2B&rollout={rollout}")
+    page.wait_for_function(f"document.querySelector('#rollout h2')?.textContent === 'Rollout {rollout}'")
+    assert page.inner_text("#rollout h2") == f"Rollout {rollout}"
+    assert "".join(texts_of(page, "#rollout p.text")) == escaped(TEXTS[rollout])
+    assert page.locator("img, #unit script, #rollout script, #rows script").count() == 0
+    assert page.title() != "owned"
+
+
+def test_a_hostile_explanation_shows_as_text_in_list_and_heading(page: Page, address: str) -> None:
+    show(page, address, "#unit=adapter:L0.q_proj:%2B")
+    assert page.inner_text("#unit h2").startswith('<img src=x onerror="document.title')
+    assert "\\u202e\\u0000 数学" in page.inner_text("#unit h2")
+    assert page.locator("img").count() == 0
+    assert page.title() == page.evaluate("`Features of ${lorascope.data.model}`")
+
+
+def test_nothing_but_the_sites_own_files_may_load(page: Page, address: str) -> None:
+    show(page, address)
+    policy = page.get_attribute("meta[http-equiv=Content-Security-Policy]", "content") or ""
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    refused = page.evaluate(
+        "address => new Promise(done => {"
+        " document.addEventListener('securitypolicyviolation', event => done(event.blockedURI));"
+        " const image = document.createElement('img'); image.src = address; document.body.append(image); })",
+        ELSEWHERE,
+    )
+    assert refused == ELSEWHERE
+
+
+def test_a_deep_link_restores_unit_rollout_and_token(page: Page, address: str) -> None:
+    show(page, address, "#unit=latent:3&rollout=9&token=17")
+    page.wait_for_selector("#rollout .peak")
+    assert "latent:3" in page.inner_text("#unit p.soft")
+    assert page.inner_text("#rollout h2") == "Rollout 9"
+    assert page.get_attribute("#rollout .peak", "title", timeout=2000).startswith("token 17")
+    assert page.get_attribute("#rows .chosen", "data-unit") == "latent:3"
+    page.reload()
+    page.wait_for_selector("#rollout .peak")
+    assert page.get_attribute("#rollout .peak", "title").startswith("token 17")
+
+
+def test_an_unknown_unit_or_rollout_says_so(page: Page, address: str) -> None:
+    page.goto(address + "#unit=latent:999")
+    page.wait_for_function("document.getElementById('unit').textContent.includes('no unit latent:999')")
+    page.goto(address + "#unit=latent:3&rollout=12345")
+    page.wait_for_function("document.getElementById('rollout').textContent.includes('12345 is not in this dashboard')")
+
+
+@pytest.mark.parametrize(
+    ("search", "filters"),
+    [
+        ("number 3", {}),
+        ("", {"kind": "latent", "label": "1"}),
+        ("TOKEN B", {"category": "category 1"}),
+        ("latent:1", {"alive": ""}),
+        ("数学", {}),
+        ("nothing like this", {}),
+    ],
+)
+def test_search_and_filters_find_what_a_plain_query_finds(
+    page: Page, address: str, site: Site, search: str, filters: dict[str, str]
+) -> None:
+    from assets.dashboard.artifact import FeatureDashboard
+
+    show(page, address)
+    page.fill("#search", search)
+    for name, value in filters.items():
+        page.select_option(f"[name={name}]", value)
+    expected = set()
+    for row in FeatureDashboard.open(site.folder).table().to_pylist():
+        text = f"{row['unit']} {row['explanation']} {' '.join(row['tokens'])}".lower()
+        kept = all(word in text for word in search.lower().split())
+        kept &= filters.get("alive") == "" or row["n_fired"] > 0
+        if kept and all(str(row[name]) == value for name, value in filters.items() if name != "alive"):
+            expected.add(row["unit"])
+    assert set(page.evaluate("lorascope.list.shown()")) == expected
+    assert page.inner_text("#count").startswith(f"{len(expected)} of ")
+
+
+@pytest.mark.parametrize(("order", "column"), [("density", "density"), ("max", "max"), ("score", "score")])
+def test_the_list_is_ordered_by_what_one_chooses(page: Page, address: str, order: str, column: str) -> None:
+    show(page, address)
+    page.select_option("[name=order]", order)
+    values = page.evaluate(
+        f"lorascope.list.shown().map(id => lorascope.data.units.{column}[lorascope.data.units.unit.indexOf(id)])"
+    )
+    assert values == sorted(values, reverse=True)
+    assert len(values) > 50
+
+
+def test_keys_walk_the_list_and_the_activations(page: Page, address: str) -> None:
+    show(page, address, "#unit=latent:3")
+    shown = page.evaluate("lorascope.list.shown()")
+    page.keyboard.press("j")
+    page.wait_for_function("location.hash !== '#unit=latent:3'")
+    assert page.evaluate("location.hash") == f"#unit={shown[shown.index('latent:3') + 1]}".replace("+", "%2B")
+    page.keyboard.press("k")
+    page.wait_for_function("location.hash === '#unit=latent:3'")
+    page.wait_for_selector("#rollout .fires")
+    before = page.inner_text("#place")
+    page.keyboard.press("n")
+    page.wait_for_function(f"document.getElementById('place').textContent !== {before!r}")
+    assert " of " in page.inner_text("#place")
+
+
+def test_signs_have_their_own_colour_and_line(page: Page, address: str) -> None:
+    show(page, address, "#unit=adapter:L0.k_proj:-")
+    page.wait_for_selector("#rollout .fires.minus")
+    style = "one => getComputedStyle(one).borderBottomStyle"
+    assert page.eval_on_selector("#rollout .fires.minus", style) == "dotted"
+    assert page.eval_on_selector("#rollout .fires:not(.minus)", style) == "solid"
+
+
+def test_a_unit_downloads_as_json_with_its_contexts(page: Page, address: str, site: Site, tmp_path: Path) -> None:
+    import json
+
+    show(page, address, "#unit=latent:3")
+    with page.expect_download() as waiting:
+        page.click("text=download JSON")
+    waiting.value.save_as(tmp_path / "unit.json")
+    found = json.loads((tmp_path / "unit.json").read_text())
+    top = next(row for row in site.built.contexts if row["unit"] == "latent:3" and row["sample"] == "top")
+    assert found["contexts"][0]["position"] == top["position"]
+    assert found["contexts"][0]["values"] == pytest.approx(top["values"], rel=1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 400])
+def test_it_reads_at_any_width_in_both_themes(
+    browser: Browser, address: str, scheme: str, width: int, tmp_path: Path
+) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # pyright: ignore
+    page = context.new_page()
+    show(page, address, "#unit=latent:3")
+    page.screenshot(path=tmp_path / f"{scheme}-{width}.png")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 23, 26)"
+    assert dark == (scheme == "dark")
+    if width == 400:
+        page.click("#show-list")
+        assert page.is_visible("#search")
+        page.click("#rows .row >> nth=1")
+        assert page.is_visible("#unit h2")
+    context.close()
