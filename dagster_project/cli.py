@@ -13,6 +13,7 @@ import click
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys, plan, total
 from dagster_project.rooms import STAGES
+from dagster_project.serve import HOST, PORT
 from resources.errors import BadInput
 from resources.home import find_home
 from resources.manifest import Manifest
@@ -168,6 +169,17 @@ def ui_command(port: int) -> None:
     os.chdir(home)  # Dagster warns of a dagster.yaml in the working folder that is not its own
     dagster, workspace = Path(sys.executable).with_name("dagster"), PROJECT / "workspace.yaml"
     os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)])  # noqa: S606
+
+
+@main.command("serve")
+@click.option("--port", default=PORT, show_default=True, help=f"Port on {HOST}; the UI's links expect the default.")
+@explained
+def serve_command(port: int) -> None:
+    """Show the dashboards and reports of all experiments in a browser, on this machine only."""
+    from dagster_project.serve import serve
+
+    click.echo(f"http://{HOST}:{port}/ (Ctrl-C ends)")
+    serve(find_home(), port)
 
 
 @main.command("gc")

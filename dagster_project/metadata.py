@@ -8,6 +8,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import JsonValue
 
+from dagster_project.serve import page_address
 from resources.charts import FOLDER
 from resources.manifest import Manifest
 
@@ -95,5 +96,6 @@ def _provenance(manifest: Manifest, folder: Path, cache: str) -> dict[str, dg.Me
     if manifest.columns:
         shown["dagster/column_schema"] = dg.MetadataValue.table_schema(dg.TableSchema(columns))
     if (folder / "index.html").exists():
-        shown["page"] = dg.MetadataValue.url((folder / "index.html").as_uri())
+        # Browsers refuse links from http to file://, so this one works while `lorascope serve` runs.
+        shown["page"] = dg.MetadataValue.url(page_address(manifest.asset, manifest.key))
     return shown

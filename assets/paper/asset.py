@@ -10,6 +10,7 @@ from assets.paper.config import PAPER_REPORT
 from dagster_project.compare import MOST, compare_experiments, computed_experiments, write_comparison
 from dagster_project.materialize import OWNERS, experiment_asset
 from dagster_project.metadata import table_metadata
+from dagster_project.serve import COMPARISON
 from resources.home import Home
 from resources.manifest import read_manifest
 
@@ -38,7 +39,8 @@ def experiment_comparison(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
             "experiments": ", ".join(names),
             "parameters": table_metadata(found.parameters),
             "numbers": table_metadata(found.numbers),
-            "page": dg.MetadataValue.url(write_comparison(home, names, found).as_uri()),
+            "page": dg.MetadataValue.url(COMPARISON),
+            "file": dg.MetadataValue.path(write_comparison(home, names, found)),
         }
     )
 

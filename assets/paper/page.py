@@ -93,6 +93,11 @@ def render_comparison(
     return _page("comparison.html.jinja", {**values, "parameters": found.parameters, "numbers": found.numbers})
 
 
+def render_front(experiments: Sequence[object], comparison: str | None) -> str:
+    """The list of experiments (name, description, pages) that `lorascope serve` opens with."""
+    return _page("front.html.jinja", {"experiments": experiments, "comparison": comparison})
+
+
 def _page(template: str, values: Mapping[str, Any]) -> str:
     environment = Environment(loader=FileSystemLoader(SITE), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"number": _number, "slug": lambda text: text.replace(" ", "-"), "visible": _visible}
