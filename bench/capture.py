@@ -1,10 +1,11 @@
 """Tokens per second of capture, beside the bare forward pass of the same batches and the authors' way, in one run.
 
-OMP_NUM_THREADS=1 nice -n 10 python -m bench.capture [--turns 5]
+OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 python -m bench.capture [--turns 9]
 
 A random float32 Qwen2 in Qwen2.5-32B's proportions (MLP 5.4 x hidden), 16 layers, 112 components, rollouts of 100 to
 1000 tokens. Seconds are CPU seconds of the thread that runs the model, since the machine is shared; what the writer's
-thread takes, and what the forward pass waits for it (wall time), is printed beside.
+thread takes, and what the forward pass waits for it (wall time), is printed beside. The two variables keep freed memory
+in the process; without them page faults cost up to a third of a pass, in whichever way happens to meet them.
 
 bare      the backbone's forward pass over the same packed batches, no hooks
 ours      hooks, scalars kept until the shard is full, shards written behind
@@ -17,7 +18,6 @@ import statistics
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +114,6 @@ def authors(model: PeftModel, shards: list[ShardPlan], device: str) -> int:
     return size
 
 
-def seconds(clock: Callable[[], float], work: Callable[[], object]) -> float:
-    """Of one call, by a clock."""
-    began = clock()
-    work()
-    return clock() - began
-
-
 def main() -> None:
     """Take turns and print ratios of medians."""
     parser = argparse.ArgumentParser()
@@ -138,16 +131,25 @@ def main() -> None:
     probe = adapter_probe(model)
     use_varlen_attention(model)
     took: dict[str, list[float]] = {"bare": [], "ours": [], "authors": []}
-    waits, all_threads = [], []
+    waits, writers = [], []
+
+    def one_way(way: str, folder: Path) -> None:
+        began, process, thread = time.perf_counter(), time.process_time(), time.thread_time()
+        if way == "bare":
+            bare(probe, shards, "cpu", 2048)
+        elif way == "authors":
+            authors(model, shards, "cpu")
+        else:
+            shelf = ours(probe, shards, "cpu", 2048, folder)
+            waits.append(shelf.waited_s / (time.perf_counter() - began))
+            writers.append((time.process_time() - process) / (time.thread_time() - thread) - 1)
+        took[way].append(time.thread_time() - thread)
+
     with torch.inference_mode(), tempfile.TemporaryDirectory() as name:
-        for _ in range(options.turns):
-            took["bare"].append(seconds(time.thread_time, lambda: bare(probe, shards, "cpu", 2048)))
-            wall, process, thread = time.perf_counter(), time.process_time(), time.thread_time()
-            shelf = ours(probe, shards, "cpu", 2048, Path(name))
-            took["ours"].append(time.thread_time() - thread)
-            all_threads.append((time.process_time() - process) / took["ours"][-1] - 1)
-            waits.append(shelf.waited_s / (time.perf_counter() - wall))
-            took["authors"].append(seconds(time.thread_time, lambda: authors(model, shards, "cpu")))
+        bare(probe, shards, "cpu", 2048)
+        for turn in range(options.turns):
+            for place in range(3):  # in another order each turn
+                one_way(list(took)[(turn + place) % 3 if turn % 2 else (turn - place) % 3], Path(name))
         size = sum(path.stat().st_size for path in Path(name).glob("*.parquet"))
         gzip = authors(model, shards, "cpu")
     medians = {way: statistics.median(values) for way, values in took.items()}
@@ -157,9 +159,7 @@ def main() -> None:
     for way, value in medians.items():
         print(f"{way:8} {tokens / value:8.0f} tokens/s of CPU")
     print(f"ours is {paired:.3f} of the bare pass of the same turn, and {slower:.2f} x the authors' way")
-    print(
-        f"the writer's thread takes {statistics.median(all_threads):.3f} of that, waited for {max(waits):.3f} at most"
-    )
+    print(f"the writer's thread takes {statistics.median(writers):.3f} of that, waited for {max(waits):.3f} at most")
     print(f"bytes a token: {size / tokens:.0f} in shards, {gzip / tokens:.0f} gzip-1, {2 * len(probe.columns)} raw")
 
 
