@@ -49,7 +49,7 @@ class Outcome:
             "table_1": "Table 1: what the rank-1 LoRA recovers",
             "table_2": "Table 2: without attention, without MLP",
         }
-        return [text_table(rows, titles[name]) for name in titles if isinstance(rows := metrics.get(name), list)]  # pyright: ignore[reportArgumentType]
+        return [text_table(_narrow(metrics.get(name)), title) for name, title in titles.items() if name in metrics]
 
     def _metrics(self, asset: str) -> dict[str, JsonValue]:
         manifest = Store(self.home.store).peek(asset, keys(self.experiment)[asset])
@@ -64,6 +64,12 @@ class Outcome:
             if page.exists():
                 lines.append(f"{name:10}{page}")
         return [*lines, f"{'UI':10}make ui"]
+
+
+def _narrow(rows: JsonValue) -> list[dict[str, JsonValue]]:
+    """Rows of a table with column names that fit a terminal."""
+    found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return [{name.replace("_finetune", "").replace("_", " "): value for name, value in row.items()} for row in found]
 
 
 def prepare_instance(home: Home) -> Path:

@@ -207,3 +207,11 @@ def test_ungraded_answers_withhold_the_score_and_give_bounds() -> None:
 def test_the_paper_reports_nothing_about_the_mini_world() -> None:
     assert published("mini_hard", "base") is None
     assert published("openai_math", "early_checkpoint") is None
+
+
+def test_a_mini_benchmark_prints_the_paper_beside_it_and_is_never_compared_with_it() -> None:
+    scores = score_rows(records({"base": 25, "lora": 166, "full_finetune": 194}, "mini_hard", 200), 1)
+    (row,) = table_1(scores, [])
+    assert row["benchmark"] == "Mini hard (AIME'24 no figures)"
+    assert (row["base_paper"], row["lora_paper"], row["full_finetune_paper"]) == (0.2333, 0.5, 0.6)
+    assert consistency(scores) == []
