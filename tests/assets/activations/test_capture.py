@@ -267,11 +267,11 @@ def test_two_processes_write_the_same_bytes_as_one(
         ]
         assert [process.wait() for process in processes] == [0] * world
 
-    for world in (1, 2, 3):
+    for world in (1, 2):
         run(tmp_path / str(world), world)
     one = folder_bytes(tmp_path / "1/out")
     assert sorted(one) == [*(f"shard-{i:05d}.parquet" for i in range(4)), "statistics.parquet"]
-    assert one == folder_bytes(tmp_path / "2/out") == folder_bytes(tmp_path / "3/out")
+    assert one == folder_bytes(tmp_path / "2/out")
 
 
 def test_shards_open_in_duckdb_polars_and_datasets_with_the_same_numbers(states: Capture, tmp_path: Path) -> None:
