@@ -10,6 +10,7 @@ from typing import ParamSpec, TypeVar
 
 import click
 
+from assets.dashboard.config import DashboardConfig
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys, plan, total
 from dagster_project.rooms import STAGES
@@ -17,6 +18,7 @@ from dagster_project.serve import HOST, PORT
 from resources.errors import BadInput
 from resources.home import find_home
 from resources.manifest import Manifest
+from resources.models import ModelConfig
 from resources.sources import PROJECT
 from resources.store import Store
 
@@ -180,6 +182,26 @@ def serve_command(port: int) -> None:
 
     click.echo(f"http://{HOST}:{port}/ (Ctrl-C ends)")
     serve(find_home(), port)
+
+
+@main.command("export")
+@click.argument("experiment")
+@click.argument("folder", type=click.Path(path_type=Path))
+@explained
+def export_command(experiment: str, folder: Path) -> None:
+    """Write EXPERIMENT's units into FOLDER in Neuronpedia's format: features, explanations, activations."""
+    from dataclasses import fields
+
+    from assets.dashboard.neuronpedia import Artifacts, export
+
+    loaded = _load(experiment)
+    found = {
+        field.name: _store().folder(field.name, _manifest(experiment, field.name).key) for field in fields(Artifacts)
+    }
+    config = DashboardConfig.model_validate(loaded.values("dashboard"))
+    model = ModelConfig.model_validate(loaded.values("model"))
+    for written in export(model, config, Artifacts(**found), folder):
+        click.echo(str(written))
 
 
 @main.command("gc")
