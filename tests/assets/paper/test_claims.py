@@ -1,0 +1,85 @@
+"""What counts as reproduced, as a pattern, and as not comparable."""
+
+import pytest
+
+from assets.paper.claims import CLAIMS, Claim, Measurement, spoken, verdict
+from assets.paper.comparison import Side, compare
+from assets.paper.report import claim_rows
+
+NUMBER = Claim("n", "Table 1", "a number", 0.62, tolerance=0.05)
+PATTERN = Claim("p", "Figure 3", "a ratio", None, threshold=1.0)
+
+
+def measured(value: float, low: float | None = None, high: float | None = None) -> Measurement:
+    return Measurement(value, low, high, "ablation_kl")
+
+
+@pytest.mark.parametrize(
+    ("measurement", "comparable", "expected"),
+    [
+        (measured(0.60), True, "reproduced"),  # 0.60 ± 0.05 holds 0.62
+        (measured(0.56), True, "differs"),
+        (measured(0.50, 0.40, 0.63), True, "reproduced"),  # the interval holds 0.62
+        (measured(0.60, 0.58, 0.61), True, "differs"),  # an interval goes before the tolerance
+        (measured(0.62), False, "not comparable"),
+        (None, True, "not measured"),
+        (None, False, "not measured"),
+    ],
+)
+def test_a_number_is_judged_by_its_interval_else_by_the_tolerance(
+    measurement: Measurement | None, comparable: bool, expected: str
+) -> None:
+    assert verdict(NUMBER, measurement, comparable) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "comparable", "expected"),
+    [
+        (1.2, True, "reproduced"),
+        (0.9, True, "differs"),
+        (1.2, False, "same pattern"),
+        (0.9, False, "pattern differs"),
+        (1.0, False, "pattern differs"),  # equal is no order
+    ],
+)
+def test_a_pattern_holds_only_above_its_threshold(value: float, comparable: bool, expected: str) -> None:
+    assert verdict(PATTERN, measured(value), comparable) == expected
+
+
+def test_every_claim_has_its_own_id_and_a_place_in_the_paper() -> None:
+    assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
+    assert all(claim.where and claim.statement for claim in CLAIMS)
+
+
+def test_every_claim_is_answered_by_the_evidence() -> None:
+    import inspect
+
+    from assets.paper import evidence
+
+    source = inspect.getsource(evidence.measure)
+    for claim in CLAIMS:
+        assert f'"{claim.id}"' in source or claim.id.startswith("recovery_"), claim.id
+    assert {f"recovery_{name}" for name in evidence.COUNTERPARTS} <= {claim.id for claim in CLAIMS}
+
+
+def test_rows_carry_what_the_paper_says_as_a_person_reads_it() -> None:
+    rows = {row["id"]: row for row in claim_rows({claim.id: None for claim in CLAIMS}, comparable=True)}
+    assert rows["latents_monosemantic"]["expected"] == "62 %"
+    assert rows["sae_live"]["expected"] == "2,000"
+    assert rows["recovery_least"]["expected"] == "above 70 %"
+    assert spoken(0.123456) == "0.1235"
+
+
+def test_a_comparison_names_only_parameters_that_differ_and_gives_the_delta() -> None:
+    from resources.manifest import Manifest
+
+    def side(name: str, rate: float, kl: float) -> Side:
+        manifest = Manifest(
+            asset="ablation_kl", key="k", code_version=1, experiment=name, sections={}, section_versions={}, inputs={},
+            files={}, metrics={"kl_all": kl}, columns=[], seconds=1, device="cpu", packages={}, created="",
+        )  # fmt: skip
+        return Side(name, {"lora": {"learning_rate": rate, "epochs": 3}}, {"ablation_kl": manifest})
+
+    found = compare([side("a", 0.1, 2.0), side("b", 0.2, 2.5)])
+    assert found.parameters == [{"parameter": "lora.learning_rate", "a": 0.1, "b": 0.2}]
+    assert found.numbers == [{"number": "KL, all components", "a": 2.0, "b": 2.5, "delta": 0.5}]

@@ -1,0 +1,123 @@
+"""The report and the comparison as pages: charts draw from file://, text stays text, both widths and themes read."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from assets.paper.claims import CLAIMS, Measurement
+from assets.paper.comparison import Comparison
+from assets.paper.page import Figure, render, render_comparison, render_front
+from assets.paper.report import claim_rows
+from resources.manifest import Manifest
+from tests.end_to_end.browser import open_browser
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script>\u202e\u0000 数学 😀"
+CHART = {
+    "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+    "data": {"values": [{"x": "a", "y": 1}, {"x": "</script>", "y": 2}]},
+    "mark": "bar",
+    "encoding": {"x": {"field": "x", "type": "nominal"}, "y": {"field": "y", "type": "quantitative"}},
+}
+
+
+def manifest(asset: str) -> Manifest:
+    return Manifest(
+        asset=asset, key=f"key-of-{asset}", code_version=1, experiment="a", sections={}, section_versions={}, inputs={},
+        files={}, metrics={"live_latents": 7, "held_out": {"fvu": 0.25}}, columns=[], seconds=1, device="cpu",
+        packages={}, created="2026-11-22",
+    )  # fmt: skip
+
+
+def report(example: str = HOSTILE) -> str:
+    measured = {claim.id: Measurement(1.5, None, None, "ablation_kl") for claim in CLAIMS}
+    context = {"rollout": 0, "position": 1, "value": 2.0, "before": example, "token": example, "after": example}
+    unit = {
+        "unit": "latent:3", "explanation": example, "explainer": "statistical", "label": 0, "balanced_accuracy": 0.9,
+        "ci_low": 0.8, "ci_high": 1.0, "contexts": [context],
+    }  # fmt: skip
+    table = [{"benchmark": f"Mini {i}", "base": "0.1 [0.0, 0.2]", "base_paper": None, "count": 3} for i in range(3)]
+    figures = [Figure("ablation_kl", "figure_3a", json.dumps(CHART)), Figure("batchtopk_sae", "fvu", json.dumps(CHART))]
+    assets = ("lora_checkpoint", "batchtopk_sae", "ablation_kl", "feature_dashboard")
+    manifests = {asset: manifest(asset) for asset in assets}
+    rows = claim_rows(measured, comparable=False)
+    return render(HOSTILE, rows, {"table_1": table}, figures, [unit], manifests, False)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as found:
+        yield found
+
+
+def opened(browser: Browser, path: Path, width: int, scheme: str, complaints: list[str]) -> Page:
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # pyright: ignore
+    page = context.new_page()
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path.as_uri())
+    return page
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 400])
+def test_the_report_draws_its_charts_without_network_at_any_width(
+    browser: Browser, tmp_path: Path, scheme: str, width: int
+) -> None:
+    (tmp_path / "index.html").write_text(report())
+    complaints: list[str] = []
+    page = opened(browser, tmp_path / "index.html", width, scheme, complaints)
+    page.wait_for_function("document.querySelectorAll('figure svg').length === 2")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("img").count() == 0
+    assert page.title() != "owned"
+    assert "\\u202e\\u0000 数学 😀" in page.inner_text(".example h3")
+    page.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
+    assert complaints == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_the_comparison_reads_with_twenty_experiments(browser: Browser, tmp_path: Path) -> None:
+    names = [f"experiment-{i}" for i in range(20)]
+    rows = claim_rows({claim.id: Measurement(1.5, None, None, "x") for claim in CLAIMS}, comparable=False)
+    parameters = [{"parameter": "lora.learning_rate", **{name: i / 10 for i, name in enumerate(names)}}]
+    numbers = [{"number": "KL, all components", **dict.fromkeys(names, 1.25)}]
+    page_text = render_comparison(names, Comparison(parameters, numbers), {names[0]: rows}, {names[0]: "../r.html"})
+    (tmp_path / "index.html").write_text(page_text)
+    complaints: list[str] = []
+    page = opened(browser, tmp_path / "index.html", 400, "dark", complaints)
+    headings = page.eval_on_selector_all("h2", "found => found.map(one => one.id)")
+    assert headings == ["parameters", "claims", "numbers"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    assert page.locator(".verdict").count() == len(CLAIMS)
+    page.screenshot(path=tmp_path / "comparison.png", full_page=True)
+    assert complaints == []
+
+
+def test_columns_that_say_nothing_are_left_out() -> None:
+    page = report()
+    assert "<th>base</th>" in page
+    assert "base paper" not in page
+
+
+def test_each_claim_links_to_its_asset_and_each_asset_to_its_manifest() -> None:
+    page = report()
+    for claim in CLAIMS:
+        assert f'id="claim-{claim.id}"' in page
+    assert 'href="#asset-ablation_kl"' in page
+    assert 'id="asset-ablation_kl"' in page
+    assert 'href="../../ablation_kl/key-of-ablation_kl/manifest.json"' in page
+    assert "held out, fvu" in page
+
+
+def test_the_front_page_says_what_to_do_when_there_is_nothing() -> None:
+    assert "There is no experiment yet" in render_front([], None)
+
+
+def test_pages_are_the_same_bytes_each_time() -> None:
+    assert report() == report()
