@@ -140,11 +140,11 @@ def test_a_kl_below_zero_stops_and_says_where(adapted: AdaptedModel, monkeypatch
 
     def wrong(reference: divergence.Reference, hidden_NPD: torch.Tensor, head_VD: torch.Tensor):  # noqa: ANN202
         found = divergence.diverge(reference, hidden_NPD, head_VD)
-        found.kl_NP[0, 7] = -1e-6
+        found.kl_NP[0, 7] = -2e-4
         return found
 
     monkeypatch.setattr(room, "diverge", wrong)
-    with pytest.raises(BadInput, match=r"KL is -1e-06 at rollout 5, position 7, with L0\.q_proj: negative"):
+    with pytest.raises(BadInput, match=r"KL is -0.0002 at rollout 5, position 7, with L0\.q_proj: negative"):
         measure(adapted, passage(), edits_of(adapted), 100)
 
 
