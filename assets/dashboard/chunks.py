@@ -18,7 +18,8 @@ import numpy as np
 _UNSAFE = {"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 _ALIGNED = 4
 """Bytes: typed arrays of a browser begin at multiples of their element's size."""
-_LEVEL = 6
+_LEVEL = 4
+"""Of gzip: 6 takes three times as long for 2.5 % less."""
 WRITERS = 2
 """Chunks compressed at once."""
 

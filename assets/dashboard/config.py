@@ -9,8 +9,8 @@ from resources.stage import Needs, Stage
 class DashboardConfig(Section):
     """The `dashboard` section: what the site holds and how it is cut into files."""
 
-    units_per_chunk: int = Field(default=32, ge=1, le=1024)
-    """Units per data file (measured: 32 per file open in about 40 ms)."""
+    units_per_chunk: int = Field(default=16, ge=1, le=1024)
+    """Units per data file: 300 kB at the paper's scale, read whole to show one unit."""
     rollouts_per_chunk: int = Field(default=8, ge=1, le=1024)
     """Rollouts per data file of the full-text view."""
     full_rollouts: int = Field(default=4, ge=0, le=1000)

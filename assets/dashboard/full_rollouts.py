@@ -1,12 +1,14 @@
 """Every activation of a unit in the few rollouts where it fires most, for the full-text view.
 
-Shapes: T tokens of a rollout, C columns of the shards, N latents wanted in a rollout.
+Shapes: T tokens of a rollout, S of them in one row group, C columns of the shards, U units wanted in a rollout, of
+which P are columns and N are latents.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -19,7 +21,7 @@ LEVELS = 127
 """Steps from 0 to the strongest activation of a rollout: colours need no more; contexts carry exact values."""
 
 READERS = 2
-"""Shards read at once."""
+"""Row groups decompressed at once."""
 
 
 @dataclass(frozen=True)
@@ -50,72 +52,74 @@ def choose_rollouts(table: UnitTable, most: Mapping[str, int]) -> dict[int, list
 
 
 def full_values(wanted: Wanted, states: Shards, neurons: Shards, sae: Sae) -> Full:
-    """The activations of each wanted unit at every token of each wanted rollout; every shard is read once."""
+    """The activations of each wanted unit at every token of each wanted rollout; every row group is read once."""
     full: dict[str, dict[int, Level]] = defaultdict(dict)
-    of_states = _only(wanted, ("adapter", "latent"))
-    for rollout, state_TC in _rollouts(states, of_states):
-        units = of_states[rollout]
-        values = {unit.id: state_TC[:, states.columns.index(_column(unit))] for unit in units if unit.kind == "adapter"}
-        values |= _latents(sae, state_TC, [unit for unit in units if unit.kind == "latent"])
-        for unit, value_T in values.items():
-            full[unit][rollout] = quantised(value_T)
-    of_neurons = _only(wanted, ("neuron",))
-    for rollout, value_TC in _rollouts(neurons, of_neurons):
-        for unit in of_neurons[rollout]:
-            full[unit.id][rollout] = quantised(value_TC[:, neurons.columns.index(_column(unit))])
+    for shards, kinds in ((states, ("adapter", "latent")), (neurons, ("neuron",))):
+        mine = _only(wanted, kinds)
+        for rollout, segments in groupby(_segments(shards, mine), key=lambda segment: segment[0]):
+            probe = _probe(mine[rollout], shards.columns, sae)
+            value_TU = np.concatenate([probe(state_SC) for _, state_SC in segments])
+            for unit, value_T in zip(mine[rollout], value_TU.T, strict=True):
+                full[unit.id][rollout] = quantised(value_T)
     return full
 
 
 def quantised(value_T: np.ndarray) -> Level:
     """Activations as int8 steps of a 127th of the strongest."""
-    value_T = value_T.astype(np.float32)
     scale = float(np.abs(value_T).max(initial=0.0))
     return Level(scale, np.rint(value_T * (LEVELS / scale if scale else 0)).astype(np.int8))
 
 
 def _only(wanted: Wanted, kinds: tuple[str, ...]) -> dict[int, list[Unit]]:
+    """The units of some kinds, the latents of each rollout last."""
+    order = {"adapter": 0, "neuron": 0, "latent": 1}
     found = {rollout: [u for u in map(parse_unit, names) if u.kind in kinds] for rollout, names in wanted.items()}
-    return {rollout: units for rollout, units in found.items() if units}
+    return {r: sorted(units, key=lambda unit: order[unit.kind]) for r, units in found.items() if units}
 
 
-def _rollouts(shards: Shards, wanted: Mapping[int, object]) -> Iterator[tuple[int, np.ndarray]]:
-    """float16 states [T, C] of the wanted rollouts, in order; shards without one are not read."""
-    for batch in _read_ahead(shards, [i for i in range(len(shards.paths)) if _holds(shards, i, wanted)]):
+def _segments(shards: Shards, wanted: Mapping[int, object]) -> Iterator[tuple[int, np.ndarray]]:
+    """Rollout and float16 states [S, C] of its tokens in one row group, in order; others are not read."""
+    touched = [
+        index
+        for index, group in enumerate(shards.groups)
+        if any(rollout in wanted for rollout in range(group.first_rollout, group.last_rollout + 1))
+    ]
+    for batch in _read_ahead(shards, touched):
         cuts = np.flatnonzero(np.diff(batch.rollout_id_B)) + 1
         for a, b in zip([0, *cuts.tolist()], [*cuts.tolist(), len(batch)], strict=True):
             if (rollout := int(batch.rollout_id_B[a])) in wanted:
                 yield rollout, batch.state_BC[a:b]
 
 
-def _holds(shards: Shards, index: int, wanted: Mapping[int, object]) -> bool:
-    groups = [group for group in shards.groups if group.path == shards.paths[index]]
-    return any(groups[0].first_rollout <= rollout <= groups[-1].last_rollout for rollout in wanted)
-
-
 def _read_ahead(shards: Shards, indices: Sequence[int]) -> Iterator[StateBatch]:
-    """Whole shards in order; decompressing one overlaps with work on the other, three are in memory at most."""
+    """Row groups in order; decompressing some overlaps with work on another."""
     with ThreadPoolExecutor(READERS) as pool:
         pending: deque[Future[StateBatch]] = deque()
         for index in indices:
-            pending.append(pool.submit(shards.read_shard, index))
-            if len(pending) > READERS:
+            pending.append(pool.submit(shards.read_row_group, index))
+            if len(pending) > 2 * READERS:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
-def _column(unit: Unit) -> str:
-    return f"L{unit.layer}.{unit.projection if unit.kind == 'adapter' else unit.index}"
-
-
-def _latents(sae: Sae, state_TC: np.ndarray, units: Sequence[Unit]) -> dict[str, np.ndarray]:
-    """Only the wanted latents: a few of thousands, so a few columns of the encoder."""
+def _probe(units: Sequence[Unit], columns: tuple[str, ...], sae: Sae) -> Callable[[np.ndarray], np.ndarray]:
+    """States [S, C] -> activations of the units [S, U]: some columns, and only the encoder's part for some latents."""
     import torch
 
-    if not units:
-        return {}
-    index_N = torch.tensor([unit.index for unit in units])
-    state_TC32 = torch.from_numpy(state_TC).float()
-    value_TN = torch.addmm(sae.b_enc_F[index_N], state_TC32, sae.W_enc_DF[:, index_N])
-    value_TN = torch.where(value_TN > sae.threshold_F[index_N], value_TN, 0.0)
-    return {unit.id: value_TN[:, i].numpy() for i, unit in enumerate(units)}
+    plain = [columns.index(_column(unit)) for unit in units if unit.kind != "latent"]
+    latents = torch.tensor([unit.index for unit in units if unit.kind == "latent"], dtype=torch.long)
+    threshold_N, bias_N, encoder_CN = sae.threshold_F[latents], sae.b_enc_F[latents], sae.W_enc_DF[:, latents]
+
+    def probe(state_SC: np.ndarray) -> np.ndarray:
+        plain_SP = state_SC[:, plain].astype(np.float32)
+        if not len(latents):
+            return plain_SP
+        value_SN = torch.addmm(bias_N, torch.from_numpy(state_SC).float(), encoder_CN)
+        return np.hstack([plain_SP, torch.where(value_SN > threshold_N, value_SN, 0.0).numpy()])
+
+    return probe
+
+
+def _column(unit: Unit) -> str:
+    return f"L{unit.layer}.{unit.projection if unit.kind == 'adapter' else unit.index}"
