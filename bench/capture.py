@@ -1,6 +1,7 @@
 """Tokens per second of capture, beside the bare forward pass of the same batches and the authors' way, in one run.
 
-OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 python -m bench.capture [--turns 9]
+MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 python -m bench.capture [--turns 9]
+with OMP_NUM_THREADS=1.
 
 A random float32 Qwen2 in Qwen2.5-32B's proportions (MLP 5.4 x hidden), 16 layers, 112 components, rollouts of 100 to
 1000 tokens. Seconds are CPU seconds of the thread that runs the model, since the machine is shared; what the writer's

@@ -47,7 +47,11 @@ TITLES = {
 }
 """How the tables call the benchmarks."""
 
-COUNTERPARTS: dict[str, str] = {"mini_hard": "aime24_nofigures", "mini_medium": "openai_math", "mini_choice": "gpqa_diamond_openai"}
+COUNTERPARTS: dict[str, str] = {
+    "mini_hard": "aime24_nofigures",
+    "mini_medium": "openai_math",
+    "mini_choice": "gpqa_diamond_openai",
+}
 """Which of the paper's benchmarks a mini one stands in for: printed beside it, never compared with it."""
 
 

@@ -1,0 +1,78 @@
+// One unit: what it is, how it fires, what it writes, and its contexts, truly ranked.
+"use strict";
+lorascope.unit = (() => {
+  const { make, number, percent, token, visible } = lorascope;
+
+  const facts = (row) => {
+    const units = lorascope.data.units;
+    const label = units.label[row];
+    const score = units.score[row];
+    return make("p", { class: "facts" }, [
+      label === null ? `no class (${units.status[row]})` : `class ${label}: ${["monosemantic", "broad but consistent", "polysemantic"][label]}`,
+      `category ${units.category[row] || "none"}${units.subcategory[row] ? ` / ${units.subcategory[row]}` : ""}`,
+      score === null ? "not scored" : `detection ${number(score)}${units.score_low[row] === null ? "" : ` [${number(units.score_low[row], 2)}, ${number(units.score_high[row], 2)}]`}`,
+      `density ${percent(units.density[row])}`, `fires ${units.n_fired[row].toLocaleString("en")}×`, `max ${number(units.max[row])}`,
+    ].map((text) => make("span", {}, text)));
+  };
+
+  const histogram = (detail) => {
+    const most = Math.max(1, ...detail.histogram.map((count) => Math.log1p(count)));
+    return make("div", { class: "histogram", role: "img", "aria-label": "Histogram of activations" }, detail.histogram.map((count, bin) => {
+      const bar = make("i", { title: `${((bin / detail.histogram.length) * detail.max).toPrecision(3)} to ${(((bin + 1) / detail.histogram.length) * detail.max).toPrecision(3)}: ${count}` });
+      bar.style.height = `${(100 * Math.log1p(count)) / most}%`;
+      return bar;
+    }));
+  };
+
+  const pairs = (title, rows) => rows.length ? make("div", {}, make("h3", {}, title), make("table", {}, rows.map(([text, value]) => make("tr", {}, make("td", { class: "text" }, visible(text)), make("td", { class: "number" }, number(value)))))) : null;
+
+  const heat = (detail) => {
+    if (!detail.decoder) return null;
+    const { projections, rows } = detail.decoder;
+    const most = Math.max(1e-12, ...rows.flat().map(Math.abs));
+    return make("div", {}, make("h3", {}, "Decoder weights"), make("table", { class: "heat" },
+      make("tr", {}, make("th", {}, ""), projections.map((name) => make("th", {}, name.replace("_proj", "")))),
+      rows.map((row, layer) => make("tr", {}, make("th", {}, `L${layer}`), row.map((value, i) => {
+        const cell = make("td", { title: `L${layer}.${projections[i]}: ${number(value)}` });
+        cell.style.backgroundColor = `rgba(var(--${value < 0 ? "negative" : "positive"}), ${(Math.abs(value) / most).toFixed(3)})`;
+        return cell;
+      })))));
+  };
+
+  const context = (unit, scale, polarity, found, rank) => {
+    const text = make("p", { class: "text" }, lorascope.runs(found.pieces, 0, found.pieces.length, (i) => found.values[i] !== 0 || found.start + i === found.position, (i) => {
+      const span = token(found.pieces[i], found.values[i] * polarity, scale, found.values[i] ? number(found.values[i] * polarity, 4) : null);
+      if (found.start + i === found.position) span.classList.add("peak");
+      return span;
+    }));
+    const plain = found.pieces.join("");
+    return make("div", { class: "context", "data-sample": found.sample, "data-rollout": found.rollout, "data-position": found.position, "data-value": found.value, "data-start": found.start },
+      make("div", { class: "about" }, make("span", {}, rank ? `#${rank}` : ""), make("span", {}, number(found.value)), make("span", {}, `rollout ${found.rollout}, token ${found.position}`),
+        make("button", { type: "button", onclick: () => lorascope.go({ unit, rollout: found.rollout, token: found.position }) }, "rollout"),
+        make("button", { type: "button", onclick: (event) => lorascope.copy(plain, event.target) }, "copy")), text);
+  };
+
+  const contexts = (unit, detail) => [["top", "Max-activating contexts"], ["quantile", "Across the activation range"], ["silent", "Does not fire"]].flatMap(([sample, title]) => {
+    const found = detail.contexts.filter((one) => one.sample === sample);
+    return found.length ? [make("h3", {}, `${title} (${found.length})`), ...found.map((one, i) => context(unit, detail.max, detail.polarity, one, sample === "top" ? i + 1 : 0))] : [];
+  });
+
+  const download = (detail) => {
+    const link = make("a", { href: URL.createObjectURL(new Blob([JSON.stringify(detail, null, 1)], { type: "application/json" })), download: `${detail.unit.replaceAll(":", "_")}.json` });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
+
+  const show = (row, detail) => {
+    const units = lorascope.data.units;
+    const article = document.getElementById("unit");
+    article.replaceChildren(make("h2", {}, visible(units.explanation[row] || "No explanation")),
+      make("p", { class: "soft" }, `${units.unit[row]} · explained by ${units.explainer[row] || "nobody"} `, make("button", { type: "button", onclick: () => download(detail) }, "download JSON")),
+      facts(row), detail.reasoning ? make("p", {}, visible(detail.reasoning)) : "",
+      ...(detail.max > 0 ? [make("h3", {}, "Activations (log count, 0 to max)"), histogram(detail)] : []),
+      make("div", { class: "columns" }, pairs("Top tokens", detail.top_tokens), detail.logits ? pairs("Promotes", detail.logits.up) : null, detail.logits ? pairs("Suppresses", detail.logits.down) : null, heat(detail)),
+      ...contexts(units.unit[row], detail));
+    article.scrollTop = 0;
+  };
+  return { show };
+})();
