@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from tests.assets.dashboard.conftest import Site
 from tests.dashboard_builders import TEXTS
@@ -99,7 +99,7 @@ def test_contexts_are_ranked_and_read_as_their_rollout(page: Page, address: str,
 @pytest.mark.parametrize("rollout", sorted(TEXTS))
 def test_hostile_rollouts_show_as_text(page: Page, address: str, rollout: int) -> None:
     show(page, address, f"#unit=adapter:L0.q_proj:%2B&rollout={rollout}")
-    page.wait_for_function(f"document.querySelector('#rollout h2')?.textContent === 'Rollout {rollout}'")
+    expect(page.locator("#rollout h2")).to_have_text(f"Rollout {rollout}")
     assert page.inner_text("#rollout h2") == f"Rollout {rollout}"
     assert "".join(texts_of(page, "#rollout p.text")) == escaped(TEXTS[rollout])
     assert page.locator("img, #unit script, #rollout script, #rows script").count() == 0
@@ -142,9 +142,9 @@ def test_a_deep_link_restores_unit_rollout_and_token(page: Page, address: str) -
 
 def test_an_unknown_unit_or_rollout_says_so(page: Page, address: str) -> None:
     page.goto(address + "#unit=latent:999")
-    page.wait_for_function("document.getElementById('unit').textContent.includes('no unit latent:999')")
+    expect(page.locator("#unit")).to_contain_text("no unit latent:999")
     page.goto(address + "#unit=latent:3&rollout=12345")
-    page.wait_for_function("document.getElementById('rollout').textContent.includes('12345 is not in this dashboard')")
+    expect(page.locator("#rollout")).to_contain_text("12345 is not in this dashboard")
 
 
 @pytest.mark.parametrize(
@@ -193,14 +193,14 @@ def test_keys_walk_the_list_and_the_activations(page: Page, address: str) -> Non
     show(page, address, "#unit=latent:3")
     shown = page.evaluate("lorascope.list.shown()")
     page.keyboard.press("j")
-    page.wait_for_function("location.hash !== '#unit=latent:3'")
+    expect(page.locator("#rows .chosen")).not_to_have_attribute("data-unit", "latent:3")
     assert page.evaluate("location.hash") == f"#unit={shown[shown.index('latent:3') + 1]}".replace("+", "%2B")
     page.keyboard.press("k")
-    page.wait_for_function("location.hash === '#unit=latent:3'")
+    expect(page.locator("#rows .chosen")).to_have_attribute("data-unit", "latent:3")
     page.wait_for_selector("#rollout .fires")
     before = page.inner_text("#place")
     page.keyboard.press("n")
-    page.wait_for_function(f"document.getElementById('place').textContent !== {before!r}")
+    expect(page.locator("#place")).not_to_have_text(before)
     assert " of " in page.inner_text("#place")
 
 
