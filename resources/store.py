@@ -7,9 +7,11 @@ to `<asset>/<key>/`, after which no byte of it changes.
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 
 from resources.errors import BadInput
 from resources.keys import file_digest
@@ -98,14 +100,20 @@ class Store:
 
     def set_aside(self, asset: str, key: str) -> None:
         """Move a damaged artifact to `.damaged/`, where gc finds it: nothing is lost, nothing wrong is read."""
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        target = self.root / ".damaged" / f"{asset}-{key}-{stamp}"
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        target = self.root / ".damaged" / f"{asset}-{key}-{stamp}-{token_hex(4)}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        self.folder(asset, key).rename(target)
+        # Another run may have found the same damage and been quicker.
+        with suppress(FileNotFoundError):
+            self.folder(asset, key).rename(target)
+
+    def partial(self, asset: str, key: str) -> Path:
+        """Where work on a key goes on, whether or not any does."""
+        return self.root / ".partial" / asset / key
 
     def workspace(self, asset: str, key: str) -> Workspace:
         """The private folders for computing a key; `scratch` keeps what an earlier attempt left."""
-        partial = self.root / ".partial" / asset / key
+        partial = self.partial(asset, key)
         workspace = Workspace(partial / "out", partial / "scratch")
         workspace.out.mkdir(parents=True, exist_ok=True)
         workspace.scratch.mkdir(parents=True, exist_ok=True)
@@ -113,8 +121,10 @@ class Store:
 
     def finish(self, manifest: Manifest) -> Manifest:
         """Make what lies in the workspace's `out` the artifact of `manifest` (its `files` are filled in here)."""
-        partial = self.root / ".partial" / manifest.asset / manifest.key
+        partial = self.partial(manifest.asset, manifest.key)
         out = partial / "out"
+        # A kill between this and the rename leaves a manifest, which must not become a file of the next one.
+        (out / FILE_NAME).unlink(missing_ok=True)
         manifest = manifest.model_copy(update={"files": _entries(out)})
         write_manifest(out, manifest)
         _sync(out)

@@ -1,12 +1,13 @@
 """An artifact is either whole or it does not exist, whatever happens to its files."""
 
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 
 import pytest
 
 from resources.errors import BadInput
-from resources.manifest import FILE_NAME, Manifest, read_manifest
+from resources.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
 from resources.store import Store
 
 
@@ -53,6 +54,41 @@ def test_half_made_work_is_no_artifact_and_keeps_its_scratch(tmp_path: Path) -> 
     assert store.find("sae", "k1") is None
     assert list(store.artifacts()) == []
     assert store.workspace("sae", "k1").scratch.joinpath("checkpoint").read_text() == "step 3"
+
+
+def test_a_kill_between_manifest_and_rename_leaves_nothing_that_the_next_finish_trips_over(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    out = store.workspace("sae", "k1").out
+    (out / "b.txt").write_text("hello")
+    write_manifest(out, build_manifest())
+    (out / FILE_NAME).chmod(0o444)
+    store.finish(build_manifest())
+    assert list(store.damage("sae", "k1")) == []
+    assert set(read_manifest(store.folder("sae", "k1")).files) == {"b.txt"}
+
+
+def test_what_was_set_aside_twice_is_kept_twice_even_when_the_clock_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime(2028, 2, 29, 1, 30, tzinfo=tz)
+
+    monkeypatch.setattr("resources.store.datetime", Stopped)
+    store = Store(tmp_path)
+    for _ in range(2):
+        (build_artifact(store) / "b.txt").unlink()
+        assert store.find("sae", "k1") is None
+    assert len(list((tmp_path / ".damaged").glob("sae-k1-20280229T013000*"))) == 2
+
+
+def test_damage_that_two_runs_find_at_once_is_set_aside_by_one_of_them(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    build_artifact(store)
+    store.set_aside("sae", "k1")
+    store.set_aside("sae", "k1")
+    assert len(list((tmp_path / ".damaged").iterdir())) == 1
 
 
 def _truncate(path: Path) -> None:
