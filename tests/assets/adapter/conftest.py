@@ -1,6 +1,8 @@
 """A small training that every test of the room can run: twelve rollouts of unequal length on the tiny model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,32 +30,20 @@ class World:
     lines: list[str] = field(default_factory=list)
 
     def lora(self, name: str, config: LoraConfig, compute: ComputeConfig = COMPUTE) -> tuple[Path, TrainingMetrics]:
-        out, scratch = self.folders(name)
-        progress = Progress(self.lines.append, 0)
-        metrics = train_lora(
-            model=self.model,
-            lora=config,
-            s1k_dataset=self.dataset,
-            out=out,
-            scratch=scratch,
-            progress=progress,
-            compute=compute,
-        )
-        return out, metrics
+        return self._trained(name, partial(train_lora, lora=config), compute)
 
     def full(
         self, name: str, config: FullFinetuneConfig, compute: ComputeConfig = COMPUTE
     ) -> tuple[Path, TrainingMetrics]:
+        return self._trained(name, partial(train_full, full_finetune=config), compute)
+
+    def _trained(
+        self, name: str, train: Callable[..., TrainingMetrics], compute: ComputeConfig
+    ) -> tuple[Path, TrainingMetrics]:
         out, scratch = self.folders(name)
         progress = Progress(self.lines.append, 0)
-        metrics = train_full(
-            model=self.model,
-            full_finetune=config,
-            s1k_dataset=self.dataset,
-            out=out,
-            scratch=scratch,
-            progress=progress,
-            compute=compute,
+        metrics = train(
+            model=self.model, s1k_dataset=self.dataset, out=out, scratch=scratch, progress=progress, compute=compute
         )
         return out, metrics
 

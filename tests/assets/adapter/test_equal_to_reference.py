@@ -1,5 +1,8 @@
 """The loop against a plain second implementation and against transformers' Trainer with PEFT, in float32."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +18,37 @@ from assets.adapter.lora_model import wear_adapter
 from assets.dataset.artifact import S1kDataset
 from resources.adapters import WEIGHTS, Adapter
 from resources.components import PROJECTIONS, components
-from resources.models import load_base
+from resources.models import ModelConfig, load_base
 from tests.assets.adapter.conftest import World
 from tests.assets.adapter.reference import batches, train_plainly
 
-FIFTY = LoraConfig(epochs=17, batch_size=4)
-"""51 steps of 4 rollouts; the paper's recipe otherwise."""
+ONE = LoraConfig(epochs=1, batch_size=12, warmup_ratio=0)
+"""One step of all rollouts; the first step of a warm-up has rate 0 and would move nothing."""
+FIFTY = LoraConfig(epochs=9, batch_size=2)
+"""54 steps of 2 rollouts; the paper's recipe otherwise."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What our loop made of a recipe."""
+
+    folder: Path
+    losses: list[float]
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tiny_model: Path, rollouts: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[LoraConfig], Trained]:
+    """Each recipe is trained once for all tests of this file."""
+    world = World(ModelConfig(name=str(tiny_model), dtype="float32"), rollouts, tmp_path_factory.mktemp("trained"))
+
+    @cache
+    def train(lora: LoraConfig) -> Trained:
+        out, metrics = world.lora(f"{lora.rank}-{lora.epochs}", lora)
+        return Trained(out, [row["loss"] for row in metrics.loss_curve])
+
+    return train
 
 
 def initial(world: World, lora: LoraConfig) -> dict[str, torch.Tensor]:
@@ -40,31 +68,26 @@ def assert_same_adapter(folder: Path, expected: dict[str, torch.Tensor], toleran
         torch.testing.assert_close(found.B[c], expected[f"{c.id}.B"], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize("rank", [1, 3])
-def test_one_lora_step_is_that_of_the_plain_reference(world: World, rank: int) -> None:
-    lora = LoraConfig(epochs=1, batch_size=12, rank=rank, warmup_ratio=0)
-    out, metrics = world.lora("ours", lora)
+@pytest.mark.parametrize("lora", [ONE, ONE.model_copy(update={"rank": 3}), FIFTY], ids=["one", "rank-3", "fifty"])
+def test_lora_steps_follow_the_plain_reference(
+    world: World, trained: Callable[[LoraConfig], Trained], lora: LoraConfig
+) -> None:
+    ours, start = trained(lora), initial(world, lora)
     base = Qwen2ForCausalLM.from_pretrained(world.model.name)
-    start = initial(world, lora)
     expected = train_plainly(base, S1kDataset.open(world.dataset), lora, start)
-    assert metrics.steps == 1
-    assert metrics.first_loss == pytest.approx(expected.losses[0], abs=1e-5)
     assert any(not torch.equal(start[name], w) for name, w in expected.weights.items())
-    assert_same_adapter(out, expected.weights, 1e-5)
+    np.testing.assert_allclose(ours.losses, expected.losses, atol=1e-5, rtol=0)
+    assert_same_adapter(ours.folder, expected.weights, 1e-5)
 
 
-def test_fifty_lora_steps_follow_the_plain_reference(world: World) -> None:
-    out, metrics = world.lora("ours", FIFTY)
-    base = Qwen2ForCausalLM.from_pretrained(world.model.name)
-    expected = train_plainly(base, S1kDataset.open(world.dataset), FIFTY, initial(world, FIFTY))
-    found = [row["loss"] for row in metrics.loss_curve]
-    assert len(found) == 51
-    assert found[0] - found[-1] > 0.5
-    np.testing.assert_allclose(found, expected.losses, atol=1e-5, rtol=0)
-    assert_same_adapter(out, expected.weights, 1e-4)
+def test_fifty_steps_lower_the_loss(trained: Callable[[LoraConfig], Trained]) -> None:
+    """So that curves which agree are not curves of nothing."""
+    losses = trained(FIFTY).losses
+    assert len(losses) == 54
+    assert np.mean(losses[:6]) - np.mean(losses[-6:]) > 0.5
 
 
-def test_ten_full_finetune_steps_follow_the_plain_reference(world: World) -> None:
+def test_nine_full_finetune_steps_follow_the_plain_reference(world: World) -> None:
     config = FullFinetuneConfig(epochs=3, batch_size=4, learning_rate=1e-3)
     out, metrics = world.full("ours", config)
     base = Qwen2ForCausalLM.from_pretrained(world.model.name)
@@ -85,11 +108,11 @@ class InOrder(Trainer):
         return SequentialSampler(self.train_dataset)
 
 
-def test_ten_lora_steps_are_those_of_transformers_trainer_with_peft(world: World) -> None:
-    lora = LoraConfig(epochs=1, batch_size=4)
-    out, metrics = world.lora("ours", lora)
-    dataset = S1kDataset.open(world.dataset)
-    order = [r for batch in batches(dataset, lora) for r in batch]
+@pytest.mark.parametrize("lora", [ONE, FIFTY], ids=["one", "fifty"])
+def test_lora_steps_are_those_of_transformers_trainer_with_peft(
+    world: World, trained: Callable[[LoraConfig], Trained], lora: LoraConfig
+) -> None:
+    ours, dataset = trained(lora), S1kDataset.open(world.dataset)
     torch.manual_seed(lora.seed)
     config = peft.LoraConfig(
         r=1, lora_alpha=16, use_rslora=True, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM"
@@ -105,7 +128,7 @@ def test_ten_lora_steps_are_those_of_transformers_trainer_with_peft(world: World
         weight_decay=lora.weight_decay,
         warmup_steps=lora.warmup_ratio,
         lr_scheduler_type="cosine",
-        num_train_epochs=lora.epochs,
+        num_train_epochs=1,  # the rows are those of all epochs, since ours come in another order in each
         logging_steps=1,
         save_strategy="no",
         report_to=[],
@@ -113,7 +136,7 @@ def test_ten_lora_steps_are_those_of_transformers_trainer_with_peft(world: World
         disable_tqdm=True,
     )
     rows = []
-    for r in order:
+    for r in (r for batch in batches(dataset, lora) for r in batch):
         ids = torch.from_numpy(dataset.token_ids(r)).long()
         rows.append({"input_ids": ids, "labels": ids.masked_fill(~torch.from_numpy(dataset.loss_mask(r)), -100)})
     trainer = InOrder(
@@ -124,11 +147,10 @@ def test_ten_lora_steps_are_those_of_transformers_trainer_with_peft(world: World
     )
     trainer.train()
     logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    np.testing.assert_allclose([row["loss"] for row in metrics.loss_curve], logged, atol=1e-4)
-    theirs = peft.get_peft_model_state_dict(model)
-    ours = load_file(out / WEIGHTS)
-    assert ours.keys() == theirs.keys()
-    for name, weight in ours.items():
+    np.testing.assert_allclose(ours.losses, logged, atol=1e-5, rtol=0)
+    theirs, found = peft.get_peft_model_state_dict(model), load_file(ours.folder / WEIGHTS)
+    assert found.keys() == theirs.keys()
+    for name, weight in found.items():
         torch.testing.assert_close(weight, theirs[name], atol=1e-5, rtol=0)
 
 
