@@ -124,7 +124,8 @@ class Attempt:
         )
         if handle is None or not self.launcher.alive(handle):
             return None
-        if not self._same_job():
+        # Where jobs die with whoever started them, one that we find alive is at its end: we hold the key's lock.
+        if not self._same_job() or not self.launcher.survives:
             self.launcher.cancel(handle)
             return None
         self.run.keep_handle(handle)

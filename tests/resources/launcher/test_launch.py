@@ -17,7 +17,7 @@ from dagster_project.slot import POOL, slot
 from resources.job import Job, JobResult
 from resources.launcher.deployment import Deployment
 from resources.launcher.rundir import RunDir
-from tests.resources.launcher.conftest import build_job, family
+from tests.resources.launcher.conftest import build_attempt, build_job, family
 from tests.resources.launcher.kept import said
 
 
@@ -173,6 +173,19 @@ def test_killing_the_step_leaves_no_process_of_a_local_job(tmp_path: Path, local
     step.kill()
     step.wait()
     await_true(lambda: not family(tmp_path), 10)
+
+
+def test_a_run_that_follows_a_killed_one_at_once_ends_the_dying_job_and_computes_anew(
+    tmp_path: Path, local: Deployment
+) -> None:
+    """The keeper gives a job whose parent is gone five seconds; nobody may take it for a job at work meanwhile."""
+    step = start_step(tmp_path, local, "hang_once", {})
+    await_text(tmp_path / "run" / "messages.jsonl", "hanging")
+    step.kill()
+    step.wait()
+    assert family(tmp_path)
+    result = build_attempt(build_job(tmp_path, "hang_once"), tmp_path, local).result({})
+    assert result.metrics["number"] == 2
 
 
 @pytest.mark.slow

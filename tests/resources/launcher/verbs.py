@@ -109,6 +109,17 @@ def hang_with_stubborn_family(*, play: PlayConfig, out: Path, progress: Progress
     return PlayMetrics(number=0)
 
 
+def hang_once(*, play: PlayConfig, out: Path, scratch: Path, progress: Progress) -> PlayMetrics:
+    """The first attempt does not stop when it is told to."""
+    if not (scratch / "tried").exists():
+        (scratch / "tried").touch()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        progress.say("hanging")
+        time.sleep(120)
+    (out / "note.txt").write_text("second attempt")
+    return PlayMetrics(number=2)
+
+
 def forget_a_child(*, play: PlayConfig, out: Path) -> PlayMetrics:
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"], start_new_session=True)
     (out / "note.txt").write_text("done")
