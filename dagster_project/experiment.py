@@ -5,6 +5,7 @@ Nothing here knows Dagster, so that `lorascope plan` answers at once.
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +16,18 @@ from pydantic_core import ErrorDetails
 
 from dagster_project.rooms import SECTIONS
 from resources.compute import ComputeConfig
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line, quoted
 from resources.keys import section_version
 from resources.section import Section
-from resources.sources import fingerprints
+from resources.sources import check_source, fingerprints
 from resources.strict_yaml import Document, read_yaml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Partition keys: no comma (Dagster issues 32183, 15105), slash or space."""
+NAME_LENGTH = 200
+"""Characters of a wrong key that are compared with the known ones."""
+_LOOK_ALIKES = dict(zip("аеорсухікνοκα", "aeopcyxikvoka", strict=True))
+"""Cyrillic and Greek letters that look Latin."""
 OWN_KEYS = ("extends", "description", "materialize")
 ALL_SECTIONS: Mapping[str, type[Section]] = {**SECTIONS, "compute": ComputeConfig}
 
@@ -51,11 +56,12 @@ class Experiment:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """Data version of every section that can enter a key."""
-        return {
-            name: section_version(name, self.values(name), fingerprints(section.sources()))
-            for name, section in self.sections.items()
-        }
+        """Data version of every section that can enter a key, as it was when first asked for."""
+        return {name: self.version(name) for name in self.sections}
+
+    def version(self, section: str) -> str:
+        """Data version of a section, with what the folders that it names hold at this moment."""
+        return section_version(section, self.values(section), fingerprints(self.sections[section].sources()))
 
 
 class Experiments:
@@ -63,6 +69,7 @@ class Experiments:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._documents: dict[tuple[Path, int, int], Document] = {}
 
     def names(self) -> list[str]:
         """Every file's name, valid or not."""
@@ -83,7 +90,7 @@ class Experiments:
         chain: list[Document] = []
         seen = [name]
         while True:
-            document = read_yaml(self._path(name, chain))
+            document = self._document(self._path(name, chain))
             chain.append(document)
             parent = document.values.get("extends")
             if parent is None:
@@ -96,13 +103,26 @@ class Experiments:
             seen.append(parent)
             name = parent
 
+    def _document(self, path: Path) -> Document:
+        """The parsed file; a parent of a thousand experiments is parsed once, and again when it is edited."""
+        try:
+            found = path.stat()
+        except OSError:
+            return read_yaml(path)
+        state = (path, found.st_ctime_ns, found.st_size)
+        if state not in self._documents:
+            self._documents[state] = read_yaml(path)
+        return self._documents[state]
+
     def _path(self, name: str, chain: list[Document]) -> Path:
         path = self.folder / f"{name}.yaml"
-        if path.is_file() and NAME.fullmatch(name):
+        if NAME.fullmatch(name) and path.is_file():
             return path
         known = self.names()
-        place = f"{chain[-1].path}:{chain[-1].line(('extends',))}: `extends: {name}`" if chain else f"'{name}'"
-        raise BadInput(f"{place} is no experiment in {self.folder}{_nearest(name, known)}")
+        shown = quoted(name)
+        if chain:
+            shown = f"{chain[-1].path}:{chain[-1].line(('extends',))}: `extends: {shown[1:-1]}`"
+        raise BadInput(f"{shown} is no experiment in {self.folder}{_nearest(name, known)}")
 
 
 def check_name(name: str, folder: Path) -> None:
@@ -113,8 +133,8 @@ def check_name(name: str, folder: Path) -> None:
     """
     if not NAME.fullmatch(name):
         raise BadInput(
-            f"{folder / name}.yaml: '{name}' cannot name an experiment; use letters, digits, '-', '_' and '.', "
-            "beginning with a letter or digit, at most 100"
+            f"{one_line(str(folder / name))}.yaml: {quoted(name)} cannot name an experiment; use letters, digits, "
+            "'-', '_' and '.', beginning with a letter or digit, at most 100"
         )
 
 
@@ -146,7 +166,7 @@ def _section_values(document: Document, key: str, value: object) -> dict[str, ob
     place = f"{document.path}:{document.line((key,))}"
     if key not in ALL_SECTIONS:
         known = [*ALL_SECTIONS, *OWN_KEYS]
-        raise BadInput(f"{place}: unknown section '{key}'{_nearest(key, known)}")
+        raise BadInput(f"{place}: unknown section {quoted(key)}{_nearest(key, known)}")
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -155,27 +175,41 @@ def _section_values(document: Document, key: str, value: object) -> dict[str, ob
         known = list(ALL_SECTIONS[key].model_fields)
         if field not in known:
             line = document.line((key, field))
-            raise BadInput(f"{document.path}:{line}: unknown key '{key}.{field}'{_nearest(field, known)}")
+            raise BadInput(f"{document.path}:{line}: unknown key {quoted(f'{key}.{field}')}{_nearest(field, known)}")
     return value
 
 
 def _typed(key: str, values: dict[str, object], origin: dict[tuple[str, str], Document], own: Document) -> Section:
     try:
-        return ALL_SECTIONS[key].model_validate(values)
+        section = ALL_SECTIONS[key].model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else ""
         document = origin.get((key, field), own)
         line = document.line((key, *first["loc"]))
         where = ".".join([key, *map(str, first["loc"])])
-        raise BadInput(f"{document.path}:{line}: {where}: {_message(first)}") from error
+        raise BadInput(f"{document.path}:{line}: {one_line(where)}: {_message(first)}") from error
+    for name in section.sources():
+        _check_source(key, name, values, origin, own)
+    return section
+
+
+def _check_source(
+    key: str, name: str, values: dict[str, object], origin: dict[tuple[str, str], Document], own: Document
+) -> None:
+    try:
+        check_source(name)
+    except BadInput as error:
+        field = next((field for field, given in values.items() if name in str(given)), "")
+        document = origin.get((key, field), own)
+        raise BadInput(f"{document.path}:{document.line((key, field))}: {key}.{field}: {error}") from error
 
 
 def _message(error: ErrorDetails) -> str:
     """Pydantic's message, with what was given."""
     given = error.get("input")
     shown = "" if isinstance(given, dict) else f" (given: {str(given)[:80]!r})"
-    return f"{error['msg'].removeprefix('Value error, ')}{shown}"
+    return one_line(f"{error['msg'].removeprefix('Value error, ')}{shown}")
 
 
 def _own_text(document: Document, key: str) -> str:
@@ -194,5 +228,8 @@ def _automatic(document: Document) -> bool:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.4)
-    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"
+    plain = "".join(_LOOK_ALIKES.get(c, c) for c in unicodedata.normalize("NFKC", name[:NAME_LENGTH]).casefold())
+    close = difflib.get_close_matches(plain, known, n=1, cutoff=0.4)
+    odd = next((c for c in name[:NAME_LENGTH] if not " " <= c <= "~"), "")
+    why = f" ({odd!r} is U+{ord(odd):04X})" if odd else ""
+    return f"; did you mean '{close[0]}'?{why}" if close else f"{why}; known are {one_line(', '.join(known))}"

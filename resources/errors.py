@@ -7,3 +7,18 @@ class BadInput(ValueError):
 
 class Interrupted(RuntimeError):
     """The work was stopped from outside after saving its state; running it again goes on from there."""
+
+
+SHOWN = 80
+"""Characters of what a user wrote that a message repeats."""
+
+
+def one_line(text: str, longest: int = SHOWN * 4) -> str:
+    """The text cut to `longest` characters, with everything that is not printable escaped."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:longest])
+    return shown if len(text) <= longest else f"{shown}…"
+
+
+def quoted(text: str) -> str:
+    """What a user wrote, in quotation marks, short and on one line."""
+    return f"'{one_line(text, SHOWN)}'"

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from resources.compute import ComputeConfig
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 from resources.models import ModelConfig
 from resources.sources import local_folder
 
@@ -66,15 +66,29 @@ KNOWN = {"Qwen/Qwen2.5-32B-Instruct": Architecture(5120, 27648, 64, 40, 8, 15206
 
 
 def architecture(model: ModelConfig) -> Architecture | None:
-    """The sizes of a base model from its folder, the hub's local cache or the table above; None when unknown here."""
+    """The sizes of a base model from its folder, the hub's local cache or the table above; None when unknown here.
+
+    Raises:
+        BadInput: when its config.json is damaged, or that of another kind of model.
+    """
     if model.name in KNOWN:
         return KNOWN[model.name]
     path = _config_file(model)
     if path is None:
         return None
-    read = json.loads(path.read_text())
-    names = [name for name in Architecture.__dataclass_fields__ if name in read]
-    return Architecture(**{name: read[name] for name in names})
+    try:
+        return _sizes(json.loads(path.read_text()))
+    except (ValueError, TypeError, OSError) as error:
+        raise BadInput(f"{path} is not the config.json of a Qwen2 model: {one_line(str(error))}") from error
+
+
+def _sizes(read: Mapping[str, object]) -> Architecture:
+    """Raises TypeError when one is missing or no integer."""
+    sizes = {name: read[name] for name in Architecture.__dataclass_fields__ if name in read}
+    wrong = next((name for name, value in sizes.items() if not isinstance(value, int)), None)
+    if wrong is not None:
+        raise TypeError(f"its {wrong} is no integer")
+    return Architecture(**sizes)  # pyright: ignore[reportArgumentType] - checked above
 
 
 def _config_file(model: ModelConfig) -> Path | None:

@@ -1,6 +1,13 @@
 """The base of every config section: frozen, closed, and honest about the outside files it names."""
 
-from pydantic import BaseModel, ConfigDict
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
+
+LARGEST_INT = 2**63 - 1
+"""What Arrow, JSON readers and random generators take."""
 
 
 class Section(BaseModel):
@@ -11,3 +18,42 @@ class Section(BaseModel):
     def sources(self) -> tuple[str, ...]:
         """Names (hub ids or folders) of outside data; the content of local ones enters the cache key."""
         return ()
+
+    @field_validator("*")
+    @classmethod
+    def _bounded(cls, value: object) -> object:
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int) and abs(one) > LARGEST_INT:
+                raise ValueError(f"an integer lies between -{LARGEST_INT} and {LARGEST_INT}")
+        return value
+
+
+def plain_address(address: str) -> str:
+    """The address of a server, if it is one and holds no secret: what an experiment says is stored and shown.
+
+    Raises:
+        ValueError: for another scheme than http, or with a user, a password or a query.
+    """
+    parts = urlsplit(address)
+    if address and (parts.scheme not in ("http", "https") or not parts.hostname):
+        raise ValueError("write an address such as http://127.0.0.1:8000/v1")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("leave user, password and query out of the address: keys come from the environment")
+    return address
+
+
+def prompt_name(name: str) -> str:
+    """The name of a prompt that ships with its room.
+
+    Raises:
+        ValueError: for anything that could be a path.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError("write the name of a file in the room's prompts folder, without .md")
+    return name
+
+
+Address = Annotated[str, AfterValidator(plain_address)]
+"""Of a server; may be empty."""
+PromptName = Annotated[str, AfterValidator(prompt_name)]
+"""Of a file in a room's `prompts/`."""

@@ -1,21 +1,77 @@
 """Outside data by name: a folder of this machine, or a repository of the hub."""
 
+import os
+from functools import lru_cache
 from pathlib import Path
 
+from resources.errors import BadInput, quoted
 from resources.keys import folder_digest
 
 PROJECT = Path(__file__).resolve().parents[1]
 """Relative names are looked up here, so that a clone finds what it ships from any working directory."""
+MOST_FILES = 10_000
+"""A folder with more is not a model or a dataset but a mistake, such as `/`, which would be hashed for hours."""
+
+State = tuple[tuple[str, int, int, int], ...]
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder that `name` means, or None when it is a hub id."""
-    folder = Path(name).expanduser()
-    folder = folder if folder.is_absolute() else PROJECT / folder
-    return folder if folder.is_dir() else None
+    """The folder that `name` means, or None when it is a hub id.
+
+    Raises:
+        BadInput: for a name that this machine cannot look up.
+    """
+    try:
+        folder = Path(name).expanduser()
+        folder = folder if folder.is_absolute() else PROJECT / folder
+        return folder if folder.is_dir() else None
+    except RuntimeError as error:
+        raise BadInput(f"{quoted(name)} names the home of nobody on this machine") from error
+    except OSError as error:
+        raise BadInput(f"{quoted(name)} cannot be looked up: {error.strerror}") from error
+
+
+def check_source(name: str) -> None:
+    """Refuse what cannot be the folder of a model or a dataset, before anybody hashes it.
+
+    Raises:
+        BadInput: for an impossible name, or a folder with too many files.
+    """
+    folder = local_folder(name)
+    if folder is None:
+        return
+    found = 0
+    for _, _, files in os.walk(folder):
+        found += len(files)
+        if found > MOST_FILES:
+            raise BadInput(f"{quoted(name)} holds more than {MOST_FILES} files; name the folder of the data itself")
 
 
 def fingerprints(names: tuple[str, ...]) -> dict[str, str]:
-    """Content hash of each name that is a local folder; hub ids are pinned by their revision instead."""
+    """Content hash of each name that is a local folder; hub ids are pinned by their revision instead.
+
+    Raises:
+        BadInput: when a file cannot be read.
+    """
     folders = {name: local_folder(name) for name in names}
-    return {name: folder_digest(folder) for name, folder in folders.items() if folder is not None}
+    return {name: _fingerprint(folder) for name, folder in folders.items() if folder is not None}
+
+
+def _fingerprint(folder: Path) -> str:
+    try:
+        return _digest(folder, _state(folder))
+    except OSError as error:
+        raise BadInput(f"{error.filename or folder} cannot be read: {error.strerror}") from error
+
+
+def _state(folder: Path) -> State:
+    """Name, inode, size and change time of every file: nobody can edit one and keep them all."""
+    files = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    return tuple((str(path), found.st_ino, found.st_size, found.st_ctime_ns) for path, found in files)
+
+
+@lru_cache(maxsize=64)
+def _digest(folder: Path, state: State) -> str:
+    """Hashed once per state of the files: a thousand experiments on one model hash it once."""
+    del state
+    return folder_digest(folder)

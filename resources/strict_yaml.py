@@ -4,18 +4,23 @@ Scalars stay text until pydantic types them, so `1e-3`, `0.001` and `"0.001"` ar
 and merge keys are refused: they are how YAML files run code or explode.
 """
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line, quoted
 
 Scalar = str | None
 Value = "Scalar | list[Value] | dict[str, Value]"
 Location = tuple[str | int, ...]
-LARGEST = 1_000_000
-"""Bytes; an experiment is a page of text."""
+LARGEST = 100_000
+"""Bytes; an experiment is a page of text, and parsing this much takes a second."""
+HARMLESS = "\n\t\u200c\u200d"
+"""Control characters that text needs: line ends, tabs, and the joiners of Persian, Hindi and emoji."""
+DEEPEST = 20
+"""Levels of nesting; an experiment has three."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,7 @@ def read_yaml(path: Path) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise BadInput(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {problem}") from error
-    except RecursionError as error:
-        raise BadInput(f"{path}:1: nested too deeply") from error
+        raise BadInput(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {one_line(problem)}") from error
     if node is None:
         raise BadInput(f"{path}:1: the file is empty; write at least `extends: mini`")
     if not isinstance(node, yaml.MappingNode):
@@ -73,16 +76,31 @@ def _text(path: Path) -> str:
 
 def _refuse_features(path: Path, text: str) -> None:
     """Stop before composing: an alias bomb is harmless as long as nobody expands it."""
-    documents = 0
+    documents = depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         place = f"{path}:{event.start_mark.line + 1}"
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise BadInput(f"{place}: nested too deeply; an experiment has sections, knobs and lists")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise BadInput(f"{place}: anchors and aliases are not supported; use `extends:` to share values")
         if getattr(event, "tag", None) not in (None, "!"):
-            raise BadInput(f"{place}: the tag {event.tag} is not supported; write plain values")
+            raise BadInput(f"{place}: the tag {quoted(str(event.tag))} is not supported; write plain values")
+        if isinstance(event, yaml.ScalarEvent):
+            _refuse_hidden(place, event.value)
         documents += isinstance(event, yaml.DocumentStartEvent)
         if documents > 1:
             raise BadInput(f"{place}: a second document begins here; one file is one experiment")
+
+
+def _refuse_hidden(place: str, text: str) -> None:
+    """What no editor shows can mean something else than it looks like, and breaks terminals, paths and databases."""
+    for character in text:
+        if unicodedata.category(character) == "Cs":
+            raise BadInput(f"{place}: {quoted(text)} holds half a character (U+{ord(character):04X}); write it whole")
+        if unicodedata.category(character) in ("Cc", "Cf") and character not in HARMLESS:
+            raise BadInput(f"{place}: {quoted(text)} holds the control character U+{ord(character):04X}; take it out")
 
 
 def _value(path: Path, node: yaml.Node, location: Location, lines: dict[Location, int]) -> object:
@@ -91,6 +109,7 @@ def _value(path: Path, node: yaml.Node, location: Location, lines: dict[Location
         return _mapping(path, node, location, lines)
     if isinstance(node, yaml.SequenceNode):
         return [_value(path, item, (*location, i), lines) for i, item in enumerate(node.value)]
+    assert isinstance(node, yaml.ScalarNode)  # YAML has three kinds
     plain_null = node.style is None and node.value in ("", "~", "null", "Null", "NULL")
     return None if plain_null else node.value
 
@@ -102,8 +121,10 @@ def _mapping(path: Path, node: yaml.MappingNode, location: Location, lines: dict
         if not isinstance(key_node, yaml.ScalarNode):
             raise BadInput(f"{place}: a key must be a word")
         key = key_node.value
+        if not key.isprintable() and any(character in key for character in "\n\t"):
+            raise BadInput(f"{place}: the key {quoted(key)} holds a control character; a key is one word")
         if key in values:
-            raise BadInput(f"{place}: '{key}' stands twice; keep one")
+            raise BadInput(f"{place}: {quoted(key)} stands twice; keep one")
         if key == "<<":
             raise BadInput(f"{place}: merge keys are not supported; use `extends:` to share values")
         lines[(*location, key)] = key_node.start_mark.line + 1

@@ -6,11 +6,12 @@ An observation, not a materialization: only observations of external assets mark
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 
-from dagster_project.experiment import Experiment, Experiments, check_name
+from dagster_project.experiment import Experiment, Experiments
 from dagster_project.jobs import whole_paper
 from dagster_project.materialize import EXPERIMENTS, params_key
 from dagster_project.plan import plan, total
@@ -21,6 +22,8 @@ from resources.store import Store
 
 PER_TICK = 40
 """Experiments handled in one tick: 14 observations each, so that a tick over 1000 new files stays in seconds."""
+NAMED = 20
+"""Invalid files that a failed tick names; the rest is counted."""
 
 Signature = list[tuple[str, int, int]]
 
@@ -39,24 +42,34 @@ def experiments(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     """
     home = find_home()
     seen: dict[str, Signature] = json.loads(context.cursor or "{}")
-    valid, invalid = _changed(Experiments(home.experiments), seen)
+    valid, invalid = _changed(home, seen)
     if not valid:
         if invalid:
-            raise BadInput("; ".join(invalid))
+            raise BadInput(_refusal(invalid))
         return dg.SkipReason(f"no new or edited file in {home.experiments}")
-    cursor = {**seen, **{experiment.name: _signature(experiment.files) for experiment in valid}}
-    new = [e.name for e in valid if not context.instance.has_dynamic_partition("experiment", e.name)]
+    present = set(context.instance.get_dynamic_partitions("experiment"))
+    new = [one.experiment.name for one in valid if one.experiment.name not in present]
     return dg.SensorResult(
         dynamic_partitions_requests=[EXPERIMENTS.build_add_request(new)] if new else [],
-        asset_events=[event for experiment in valid for event in _observations(experiment, home)],
-        run_requests=[_run_request(experiment) for experiment in valid if experiment.automatic],
-        cursor=json.dumps(cursor),
+        asset_events=[event for one in valid for event in one.events],
+        run_requests=[_run_request(one.experiment) for one in valid if one.experiment.automatic],
+        cursor=json.dumps({**seen, **{one.experiment.name: one.signature for one in valid}}),
     )
 
 
-def _changed(folder: Experiments, seen: Mapping[str, Signature]) -> tuple[list[Experiment], list[str]]:
+@dataclass(frozen=True)
+class _Changed:
+    """A new or edited experiment, and what is to be said of it."""
+
+    experiment: Experiment
+    signature: Signature
+    events: tuple[dg.AssetObservation, ...]
+
+
+def _changed(home: Home, seen: Mapping[str, Signature]) -> tuple[list[_Changed], list[str]]:
     """Up to `PER_TICK` new or edited experiments, and what is wrong with the invalid files."""
-    valid: list[Experiment] = []
+    folder = Experiments(home.experiments)
+    valid: list[_Changed] = []
     invalid: list[str] = []
     for name in folder.names():
         if len(valid) == PER_TICK:
@@ -64,11 +77,27 @@ def _changed(folder: Experiments, seen: Mapping[str, Signature]) -> tuple[list[E
         if name in seen and _still(seen[name]):
             continue
         try:
-            check_name(name, folder.folder)
-            valid.append(folder.load(name))
+            valid.append(_prepared(folder, name, home))
         except BadInput as error:
-            invalid.append(str(error))
+            invalid.append(str(error) if str(error).startswith(str(folder.folder)) else f"{name}.yaml: {error}")
     return valid, invalid
+
+
+def _prepared(folder: Experiments, name: str, home: Home) -> _Changed:
+    """Everything that can fail for one file, so that it fails for this file alone.
+
+    Raises:
+        BadInput: when the file is no experiment, or cannot be planned.
+    """
+    experiment = folder.load(name)
+    signature = _signature(experiment.files)
+    return _Changed(experiment, signature, tuple(_observations(experiment, home)))
+
+
+def _refusal(invalid: list[str]) -> str:
+    shown = "; ".join(invalid[:NAMED])
+    more = f"; and {len(invalid) - NAMED} more" if len(invalid) > NAMED else ""
+    return f"{len(invalid)} experiment files cannot be used: {shown}{more}"
 
 
 def _signature(files: tuple[Path, ...]) -> Signature:

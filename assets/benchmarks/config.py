@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from resources.section import Section
+from resources.section import Address, Section
 from resources.stage import Needs, Stage
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
@@ -63,7 +63,7 @@ class BenchmarksConfig(Section):
     """GPUs per vLLM engine (s1: 8)."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0.0, le=1.0)
     """Share of each GPU's memory that a vLLM engine takes."""
-    server_url: str | None = None
+    server_url: Address | None = None
     """Base URL of the OpenAI-compatible server, such as http://127.0.0.1:8000/v1; `{arm}` stands for the arm.
 
     The server must offer one model per arm under the arm's name.
@@ -74,7 +74,7 @@ class BenchmarksConfig(Section):
     """Model that judges answers which math-verify rejects or cannot parse (s1: gpt-4o-mini); empty: off."""
     judge_provider: Literal["openai", "anthropic", "openai-compatible"] = "openai"
     """Who serves the judge (s1: OpenAI). What it may cost is compute.llm_run_dollars."""
-    judge_url: str = ""
+    judge_url: Address = ""
     """Address of an `openai-compatible` judge; empty: the vendor's own."""
     bootstrap: int = Field(default=10000, ge=100, le=1000000)
     """Resamples of the questions behind each recovery interval."""

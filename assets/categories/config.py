@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from resources.section import Section
+from resources.section import Address, PromptName, Section
 from resources.stage import Needs, Stage
 
 
@@ -15,13 +15,13 @@ class CategoriesConfig(Section):
     """Who assigns units to categories. `statistical` uses a fixed taxonomy of predicate kinds, offline and free."""
     model: str = "gpt-5-mini"
     """Model that assigns each unit (paper: gpt-5-mini; authors' code: gpt-5)."""
-    base_url: str = ""
+    base_url: Address = ""
     """Address of the assigning endpoint, needed for `openai-compatible`; empty: the vendor's own."""
     taxonomy_provider: Literal["openai", "anthropic", "openai-compatible"] = "anthropic"
     """Who makes the taxonomy."""
     taxonomy_model: str = "claude-opus-4-5"
     """Model that makes the taxonomy. The paper's claude-opus-4.1 has left the vendor's list; this is its successor."""
-    taxonomy_base_url: str = ""
+    taxonomy_base_url: Address = ""
     """Address of the taxonomy's endpoint; empty: the vendor's own."""
     effort: Literal["", "minimal", "low", "medium", "high"] = ""
     """Reasoning effort of the assignment; empty: the model's default (authors' code: high, with gpt-5)."""
@@ -35,9 +35,9 @@ class CategoriesConfig(Section):
     """Strongest contexts shown with a unit's explanation at assignment (authors' code: 5)."""
     tokens_around: int = Field(default=10, ge=1, le=256)
     """Tokens shown on either side of the peak at assignment (authors' code: 10)."""
-    taxonomy_prompt: str = "b2"
+    taxonomy_prompt: PromptName = "b2"
     """File in `prompts/` (without .md) that asks for the taxonomy (paper: B.2)."""
-    assign_prompt: str = "assign"
+    assign_prompt: PromptName = "assign"
     """File in `prompts/` (without .md) that asks for one unit's category."""
     kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = ("adapter", "neuron", "latent")
     """Which kinds of unit are assigned."""

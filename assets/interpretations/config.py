@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from resources.section import Section
+from resources.section import Address, PromptName, Section
 from resources.stage import Needs, Stage
 
 
@@ -15,7 +15,7 @@ class InterpretationsConfig(Section):
     """Who explains. `statistical` is offline and free; its classes are never merged with an LLM's."""
     model: str = "gpt-5-mini"
     """The provider's name of the model (paper: gpt-5-mini for labels). Unused by `statistical`."""
-    base_url: str = ""
+    base_url: Address = ""
     """Address of the endpoint, needed for `openai-compatible` (vLLM, `transformers serve`); empty: the vendor's own."""
     effort: Literal["", "minimal", "low", "medium", "high"] = ""
     """Reasoning effort asked of the model; empty: the model's default (paper: silent)."""
@@ -23,7 +23,7 @@ class InterpretationsConfig(Section):
     """Most tokens of one answer, reasoning included (authors' code: 16000)."""
     model_context: int = Field(default=128000, ge=512)
     """Tokens the model can read; a longer prompt loses its weakest contexts, and the row's detail says so."""
-    prompt: str = "b1"
+    prompt: PromptName = "b1"
     """File in `prompts/` (without .md) that holds the prompt (paper: B.1). Its content is part of every cache key."""
     samples: int = Field(default=1, ge=1, le=9)
     """Answers asked per unit, each over its own shuffle of the contexts; more than one measures label stability."""
