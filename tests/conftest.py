@@ -1,10 +1,11 @@
-"""Fixtures every room's tests share: the tiny model and adapter, built once a session."""
+"""Fixtures every room's tests share: the tiny model, adapter and experiment, built once a session."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.builders import build_random_adapter, build_tiny_qwen2
+from tests.installation import Installation, build_tiny
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +18,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random rank-1 adapter for `tiny_model`."""
     return build_random_adapter(tmp_path_factory.mktemp("adapter"), tiny_model)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """An installation in which `lorascope run tiny` has succeeded (two minutes, for slow tests only)."""
+    return build_tiny(tmp_path_factory.mktemp("installation"))
