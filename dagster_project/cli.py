@@ -212,7 +212,7 @@ def gc_command(dry_run: bool) -> None:
     from dagster_project.upkeep import collect_garbage
 
     home = find_home()
-    removed = collect_garbage(home, Experiments(home.experiments), dry_run=dry_run)
+    removed = collect_garbage(home, Experiments(home.experiments), dry_run=dry_run, say=click.echo)
     for item in removed:
         click.echo(str(item))
     verb = "would free" if dry_run else "freed"

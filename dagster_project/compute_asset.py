@@ -1,14 +1,16 @@
 """The exact cache around every asset: a hit returns at once, a miss runs in a worker and is stored whole."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from dagster_project.claim import Claim
 from dagster_project.experiment import Experiment
-from dagster_project.plan import History, finished_run_folder, keys, run_folder
+from dagster_project.plan import History, finished_run_folder, run_folder
 from resources.errors import BadInput
 from resources.home import Home
 from resources.job import Job, JobResult
@@ -32,24 +34,21 @@ class Computed:
     cache: Literal["hit", "computed"]
 
 
-def obtain(
-    stage: Stage, experiment: Experiment, store: Store, home: Home, say: Callable[[str], None], run: Run
-) -> Computed:
+def obtain(stage: Stage, claim: Claim, store: Store, home: Home, say: Callable[[str], None], run: Run) -> Computed:
     """The artifact of one asset of one experiment, from the store or by running its job.
 
     Raises:
-        BadInput: when an input is missing or damaged.
+        BadInput: when an input is missing or damaged, or outside data has changed since the run began.
     """
-    found = keys(experiment)
-    key = found[stage.asset]
+    experiment, key = claim.experiment, claim.keys[stage.asset]
     manifest, cache = store.find(stage.asset, key), "hit"
     if manifest is None:
         with held(store.root / ".locks" / f"{stage.asset}-{key}", experiment.name, _waiting(say, stage)):
             manifest = store.find(stage.asset, key)
             if manifest is None:
-                inputs = {name: found[name] for name in stage.inputs}
+                inputs = {name: claim.keys[name] for name in stage.inputs}
                 _check_inputs(inputs, experiment, store)
-                manifest = _compute(stage, experiment, key, inputs, store, home, run)
+                manifest = _compute(stage, claim, inputs, store, home, run)
                 cache = "computed"
     History(store).record(experiment.name, stage.asset, key)
     return Computed(manifest, store.folder(stage.asset, key), "hit" if cache == "hit" else "computed")
@@ -69,16 +68,35 @@ def _check_inputs(inputs: dict[str, str], experiment: Experiment, store: Store) 
     store.check_inputs(inputs)
 
 
-def _compute(
-    stage: Stage, experiment: Experiment, key: str, inputs: dict[str, str], store: Store, home: Home, run: Run
-) -> Manifest:
+def _compute(stage: Stage, claim: Claim, inputs: dict[str, str], store: Store, home: Home, run: Run) -> Manifest:
+    experiment, key = claim.experiment, claim.keys[stage.asset]
+    claim.check_sources(stage)
     workspace = store.workspace(stage.asset, key)
-    job = job_of(stage, experiment, {**inputs, stage.asset: key}, store, workspace, load_deployment())
+    job = job_of(stage, experiment, claim.keys, store, workspace, load_deployment())
     folder = run_folder(home.runs, stage.asset, key)
-    result = run(job, folder)
+    with _reading_what_the_key_says(stage, claim, (workspace.out.parent, folder)):
+        result = run(job, folder)
     manifest = store.finish(_manifest(stage, experiment, key, inputs, result))
     _shelve(folder, home)
     return manifest
+
+
+@contextmanager
+def _reading_what_the_key_says(stage: Stage, claim: Claim, traces: tuple[Path, ...]) -> Iterator[None]:
+    """Outside data that changed while the job read it spoils the job: every trace goes, lest a later run resume it."""
+    failed: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failed = error
+    try:
+        claim.check_sources(stage)
+    except BadInput as changed:
+        for folder in traces:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise changed from failed
+    if failed is not None:
+        raise failed
 
 
 def job_of(

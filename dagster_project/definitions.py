@@ -10,7 +10,7 @@ import dagster as dg
 
 from dagster_project.console import terminal_logger
 from dagster_project.jobs import gc, verify, whole_paper
-from dagster_project.materialize import EXPERIMENTS, params_key
+from dagster_project.materialize import EXPERIMENTS, claims_of_the_run, params_key
 from dagster_project.rooms import ROOMS, SECTIONS
 from resources.home import find_home
 from resources.launcher.deployment import load_deployment
@@ -36,7 +36,7 @@ defs = dg.Definitions(
     asset_checks=[check for module in _MODULES for check in module.CHECKS],
     jobs=[whole_paper, gc, verify],
     sensors=[experiments.experiments, run_failed.run_failed, adapter_landed.adapter_landed],
-    resources={"home": find_home(), "h200_node": load_deployment()},
+    resources={"home": find_home(), "h200_node": load_deployment(), "claims": claims_of_the_run},
     executor=dg.in_process_executor,
     loggers={"console": terminal_logger},
 )

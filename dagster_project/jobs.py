@@ -14,7 +14,7 @@ from resources.store import Store
 def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -> None:
     """Delete what no present experiment can reach, and abandoned temporary folders."""
     try:
-        removed = collect_garbage(home, Experiments(home.experiments), dry_run=False)
+        removed = collect_garbage(home, Experiments(home.experiments), dry_run=False, say=context.log.info)
     except BadInput as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     for item in removed:

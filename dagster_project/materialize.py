@@ -1,12 +1,12 @@
 """How a stage becomes a Dagster asset: partitioned by experiment, cached exactly, computed in a worker."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
 
+from dagster_project.claim import Claims
 from dagster_project.compute_asset import obtain
-from dagster_project.experiment import Experiments
 from dagster_project.launch import launch
 from dagster_project.metadata import metadata
 from resources.errors import BadInput
@@ -23,6 +23,16 @@ OWNERS = ["team:lorascope"]
 def params_key(section: str) -> dg.AssetKey:
     """The external asset that stands for one section of the experiment files."""
     return dg.AssetKey(["params", section])
+
+
+@dg.resource(required_resource_keys={"home"}, description="The run's experiment, as it stood when the run began.")
+def claims_of_the_run(context: dg.InitResourceContext) -> Iterator[Claims]:
+    """One reading of the experiment for all assets of a run; the in-process executor keeps it until the run ends."""
+    found = Claims(context.resources.home, context.run_id or "no-run")
+    try:
+        yield found
+    finally:
+        found.close()
 
 
 def experiment_asset(stage: Stage, *, description: str, kinds: set[str]) -> dg.AssetsDefinition:
@@ -43,13 +53,14 @@ def experiment_asset(stage: Stage, *, description: str, kinds: set[str]) -> dg.A
         context: dg.AssetExecutionContext,
         home: dg.ResourceParam[Home],
         h200_node: dg.ResourceParam[Deployment],
+        claims: dg.ResourceParam[Claims],
     ) -> dg.MaterializeResult:
         def run(job: Job, run_dir: Path) -> JobResult:
             return launch(context, job, run_dir, h200_node)
 
         try:
-            experiment = Experiments(home.experiments).load(context.partition_key)
-            done = obtain(stage, experiment, Store(home.store), home, context.log.info, run)
+            claim = claims.of(context.partition_key, context.log.info)
+            done = obtain(stage, claim, Store(home.store), home, context.log.info, run)
         except BadInput as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         context.log.info(

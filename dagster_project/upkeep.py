@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dagster_project.claim import claimed_keys, unchanging
 from dagster_project.experiment import Experiments
 from dagster_project.plan import finished_run_folder, keys
 from resources.errors import BadInput
@@ -31,17 +32,23 @@ class Removed:
         return f"{self.path}  {self.size / 1e6:.1f} MB  {self.reason}"
 
 
-def collect_garbage(home: Home, experiments: Experiments, *, dry_run: bool) -> list[Removed]:
+def collect_garbage(
+    home: Home, experiments: Experiments, *, dry_run: bool, say: Callable[[str], None]
+) -> list[Removed]:
     """Remove unreachable artifacts, damaged ones set aside, and abandoned temporary folders.
+
+    Keeps whatever a run that is alive may read or write, and lets no run begin meanwhile.
 
     Raises:
         BadInput: when an experiment file is invalid, since then nobody knows what it reaches.
     """
     store = Store(home.store)
-    found = [*_unreachable(store, _reachable(experiments)), *_abandoned(home)]
-    if dry_run:
-        return found
-    return [item for item in found if _remove(home, item.path)]
+    with unchanging(home, "gc", lambda holder: say(f"the store is held by {holder}; waiting")):
+        kept = _reachable(experiments) | claimed_keys(home)
+        found = [*_unreachable(store, kept), *_abandoned(home)]
+        if dry_run:
+            return found
+        return [item for item in found if _remove(home, item.path)]
 
 
 def _reachable(experiments: Experiments) -> set[tuple[str, str]]:
