@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import model_validator
+
 from resources.errors import BadInput
+from resources.revision import check_commit
 from resources.section import Section
 from resources.sources import local_folder
 
@@ -16,19 +19,26 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|fim_pad|>")
 """What the training text and the collator need (pad token: training script)."""
+PUBLISHED = ("Qwen/Qwen2.5-32B-Instruct", "5ede1c97bbab6ce5cda5812749b4c0bdf79b18dd")
+"""The paper's base model and its commit."""
 
 
 class ModelConfig(Section):
     """The `model` section: which base model everything is measured on."""
 
-    name: str = "Qwen/Qwen2.5-32B-Instruct"
+    name: str = PUBLISHED[0]
     """Hub id or local folder of the base model (paper: Qwen2.5-32B-Instruct)."""
-    revision: str = "5ede1c97bbab6ce5cda5812749b4c0bdf79b18dd"
+    revision: str = PUBLISHED[1]
     """Commit of the hub repository, pinned so that the key is exact. Unused for a local folder."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Precision of weights and forward passes (training script: bf16)."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model; off unless you trust its author."""
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "ModelConfig":
+        check_commit(self.name, self.revision, PUBLISHED)
+        return self
 
     def sources(self) -> tuple[str, ...]:
         """The model's folder, when it is a local one."""

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from resources.components import PROJECTIONS
+from resources.revision import check_commit
 from resources.section import Section
 from resources.stage import Needs, Stage
 
@@ -19,7 +20,7 @@ class TrainingConfig(Section):
     source: str = TRAIN
     """`train`, or a published checkpoint to take instead: hub id or local folder."""
     revision: str | None = None
-    """Git revision of a published checkpoint on the hub; required for a hub id, so that the key is exact."""
+    """Commit of a published checkpoint on the hub; required for a hub id, so that the key is exact."""
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     """Peak learning rate (training script)."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -47,10 +48,8 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _pinned(self) -> "TrainingConfig":
-        from resources.sources import local_folder
-
-        if self.source != TRAIN and self.revision is None and local_folder(self.source) is None:
-            raise ValueError(f"source {self.source} is no local folder: set revision to a commit of the hub repository")
+        if self.source != TRAIN:
+            check_commit(self.source, self.revision)
         return self
 
     def sources(self) -> tuple[str, ...]:

@@ -1,19 +1,23 @@
 """Every knob of the rollouts, and the stage that makes them."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from resources.chat import TextForm
+from resources.revision import check_commit
 from resources.section import Section
 from resources.stage import Stage
+
+PUBLISHED = ("simplescaling/s1K-1.1", "96c411f1fe4c49d20f0e2a1565f61e1a28b0b84d")
+"""The paper's dataset, of which the paper names no commit: this is the tip of its `main`, the 36th."""
 
 
 class DatasetConfig(Section):
     """The `dataset` section: which rollouts, and as which text."""
 
-    source: str = "simplescaling/s1K-1.1"
+    source: str = PUBLISHED[0]
     """Hub id or local folder of a dataset with one rollout per row (paper: s1K-1.1)."""
-    revision: str = "main"
-    """Git revision of the hub dataset; write a commit so that the key is exact. Unused for a local folder."""
+    revision: str = PUBLISHED[1]
+    """Commit of the hub dataset, pinned so that the key is exact. Unused for a local folder."""
     split: str = "train"
     """Split to read."""
     question_column: str = "question"
@@ -31,6 +35,11 @@ class DatasetConfig(Section):
     """Longest rollout, tokens; what goes beyond is cut and counted (training script; s1: 32768)."""
     max_rollouts: int | None = Field(default=None, ge=1)
     """Use only the first so many usable rows; null for all (paper: 1000 rows)."""
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "DatasetConfig":
+        check_commit(self.source, self.revision, PUBLISHED)
+        return self
 
     def sources(self) -> tuple[str, ...]:
         """The dataset's folder, when it is a local one."""
