@@ -1,11 +1,14 @@
 """Fixtures every room's tests share: the tiny model, adapter and experiment, built once a session."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.builders import build_random_adapter, build_tiny_qwen2
 from tests.installation import Installation, build_tiny
+from tests.resources.launcher.slurm_cluster import Cluster, Unavailable, start
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +27,18 @@ def tiny_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """An installation in which `lorascope run tiny` has succeeded (two minutes, for slow tests only)."""
     return build_tiny(tmp_path_factory.mktemp("installation"))
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running Slurm; `LORASCOPE_REQUIRE_SLURM` turns its absence into a failure."""
+    try:
+        cluster = start(tmp_path_factory.mktemp("slurm"))
+    except Unavailable as reason:
+        if os.environ.get("LORASCOPE_REQUIRE_SLURM"):
+            raise
+        pytest.skip(f"no Slurm here: {reason}")
+    os.environ["SLURM_CONF"] = str(cluster.conf)
+    yield cluster
+    del os.environ["SLURM_CONF"]
+    cluster.stop()

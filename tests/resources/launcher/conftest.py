@@ -1,6 +1,5 @@
 """Both back ends for every fault: processes of this machine, and a real Slurm."""
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,24 +12,8 @@ from resources.launcher.attempt import Attempt, Ears
 from resources.launcher.deployment import Deployment
 from resources.launcher.processes import marked, marker
 from resources.launcher.rundir import RunDir
-from tests.resources.launcher.slurm_cluster import Cluster, Unavailable, start
 
 VERBS = "tests.resources.launcher.verbs"
-
-
-@pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A running Slurm; `LORASCOPE_REQUIRE_SLURM` turns its absence into a failure."""
-    try:
-        cluster = start(tmp_path_factory.mktemp("slurm"))
-    except Unavailable as reason:
-        if os.environ.get("LORASCOPE_REQUIRE_SLURM"):
-            raise
-        pytest.skip(f"no Slurm here: {reason}")
-    os.environ["SLURM_CONF"] = str(cluster.conf)
-    yield cluster
-    del os.environ["SLURM_CONF"]
-    cluster.stop()
 
 
 @pytest.fixture(params=["local", pytest.param("slurm", marks=pytest.mark.slow)])
