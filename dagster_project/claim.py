@@ -5,7 +5,7 @@ A claim is a locked file, so that gc leaves those keys alone, and one whose run 
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from dagster_project.experiment import Experiment, Experiments
@@ -79,6 +79,7 @@ def claimed(home: Home, name: str, run: str, say: Say) -> Iterator[Claim]:
     with unchanging(home, f"run {run} of {name}", lambda holder: say(f"the store is held by {holder}; waiting")):
         experiment = Experiments(home.experiments).load(name)
         claim = Claim(experiment, keys(experiment), states(experiment))
+        claimed_keys(home)  # removes the claims of runs that were killed
         file = try_hold(home.store / ".claims" / f"{run}-{name}")
         if file is None:
             raise BadInput(f"run {run} already computes '{name}' in another process")
@@ -110,7 +111,8 @@ def claimed_keys(home: Home) -> set[tuple[str, str]]:
     for path in (home.store / ".claims").glob("*"):
         file = try_hold(path)
         if file is None:
-            found |= set(json.loads(path.read_text()).items())
+            with suppress(FileNotFoundError):  # its run has just ended
+                found |= set(json.loads(path.read_text()).items())
             continue
         with file:
             path.unlink()

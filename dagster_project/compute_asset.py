@@ -16,7 +16,7 @@ from resources.home import Home
 from resources.job import Job, JobResult
 from resources.launcher.deployment import Deployment, load_deployment
 from resources.launcher.shape import shape
-from resources.lock import held
+from resources.lock import held, try_hold
 from resources.manifest import Manifest
 from resources.stage import Stage
 from resources.store import Store, Workspace
@@ -42,8 +42,11 @@ def obtain(stage: Stage, claim: Claim, store: Store, home: Home, say: Callable[[
     """
     experiment, key = claim.experiment, claim.keys[stage.asset]
     manifest, cache = store.find(stage.asset, key), "hit"
-    if manifest is None:
-        with held(store.root / ".locks" / f"{stage.asset}-{key}", experiment.name, _waiting(say, stage)):
+    lock = store.root / ".locks" / f"{stage.asset}-{key}"
+    if manifest is not None:
+        _tidy(store.partial(stage.asset, key), run_folder(home.runs, stage.asset, key), lock, home)
+    else:
+        with held(lock, experiment.name, _waiting(say, stage)):
             manifest = store.find(stage.asset, key)
             if manifest is None:
                 inputs = {name: claim.keys[name] for name in stage.inputs}
@@ -52,6 +55,19 @@ def obtain(stage: Stage, claim: Claim, store: Store, home: Home, say: Callable[[
                 cache = "computed"
     History(store).record(experiment.name, stage.asset, key)
     return Computed(manifest, store.folder(stage.asset, key), "hit" if cache == "hit" else "computed")
+
+
+def _tidy(partial: Path, folder: Path, lock: Path, home: Home) -> None:
+    """Finish what a run that was killed just after it had stored the artifact could not: put scratch and log away."""
+    if not partial.exists() and not folder.exists():
+        return
+    file = try_hold(lock)
+    if file is None:
+        return
+    with file:
+        shutil.rmtree(partial, ignore_errors=True)
+        if folder.exists():
+            _shelve(folder, home)
 
 
 def _waiting(say: Callable[[str], None], stage: Stage) -> Callable[[str], None]:

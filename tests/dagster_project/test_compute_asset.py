@@ -1,0 +1,45 @@
+"""What a killed run left behind is put away by the next one, unless somebody is at it."""
+
+from pathlib import Path
+
+from dagster_project.claim import claimed
+from dagster_project.compute_asset import obtain
+from dagster_project.plan import finished_run_folder, run_folder
+from dagster_project.rooms import STAGES
+from resources.home import Home
+from resources.lock import try_hold
+from resources.store import Store
+from tests.dagster_project.edits import EDITS, fake_run, load
+
+
+def build_killed_after_storing(tmp_path: Path) -> tuple[Home, str, Path, Path]:
+    """A store with one artifact, whose run was killed before it put scratch and log away."""
+    home = Home(tmp_path / "home", tmp_path)
+    load(tmp_path, dict.fromkeys(EDITS, 0))
+    with claimed(home, "e", "first", print) as claim:
+        key = obtain(STAGES[0], claim, Store(home.store), home, print, fake_run([])).manifest.key
+    partial, log = Store(home.store).partial(STAGES[0].asset, key), run_folder(home.runs, STAGES[0].asset, key)
+    (partial / "scratch").mkdir(parents=True)
+    finished_run_folder(home.runs, log.name).rename(log)
+    (log / "stdout.log").write_text("what was said")
+    (home.store / ".claims").mkdir(exist_ok=True)
+    (home.store / ".claims" / "killed-e").write_text("{}")
+    return home, key, partial, log
+
+
+def test_a_hit_puts_away_what_a_run_killed_after_storing_left(tmp_path: Path) -> None:
+    home, _, partial, log = build_killed_after_storing(tmp_path)
+    with claimed(home, "e", "second", print) as claim:
+        assert obtain(STAGES[0], claim, Store(home.store), home, print, fake_run([])).cache == "hit"
+    assert not partial.exists() and not log.exists()
+    assert (finished_run_folder(home.runs, log.name) / "stdout.log").read_text() == "what was said"
+    assert list((home.store / ".claims").iterdir()) == []
+
+
+def test_a_hit_leaves_the_work_of_a_run_that_is_alive_alone(tmp_path: Path) -> None:
+    home, key, partial, log = build_killed_after_storing(tmp_path)
+    lock = try_hold(home.store / ".locks" / f"{STAGES[0].asset}-{key}")
+    assert lock is not None
+    with lock, claimed(home, "e", "second", print) as claim:
+        assert obtain(STAGES[0], claim, Store(home.store), home, print, fake_run([])).cache == "hit"
+    assert partial.exists() and log.exists()
