@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 from dagster_pipes import PipesDefaultMessageWriter
 
+from dagster_project import metadata
 from dagster_project.slot import slot
 from resources.errors import BadInput
 from resources.job import Job, JobResult
@@ -128,9 +129,17 @@ class MessageReader(dg.PipesMessageReader):
         # A job that the walltime ended opens and closes its line once more; Dagster knows only one of each.
         if message["method"] == "closed":
             self._closed = True
+        elif message["method"] == "report_custom_message":
+            self._show(**message["params"]["payload"])
         elif message["method"] != "opened" or not self._opened:
             self._opened = self._opened or message["method"] == "opened"
             self._handler.handle_message(message)
+
+    def _show(self, picture: str, png: str) -> None:
+        """A running job's picture, as an observation: an asset's metadata can only be set when it is materialised."""
+        partition = self._context.partition_key if self._context.has_partition_key else None
+        shown = metadata.picture(picture, png)
+        self._context.log_event(dg.AssetObservation(self._context.asset_key, metadata=shown, partition=partition))
 
     def no_messages_debug_text(self) -> str:
         """Where messages should have come from."""

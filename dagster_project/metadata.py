@@ -69,12 +69,15 @@ def _items(value: JsonValue) -> Sequence[object]:
 
 
 def _charts(folder: Path) -> dict[str, dg.MetadataValue]:
-    return {
-        f"plot/{path.stem}": dg.MetadataValue.md(
-            f"![{path.stem}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})"
-        )
-        for path in sorted((folder / FOLDER).glob("*.png"))
-    }
+    shown: dict[str, dg.MetadataValue] = {}
+    for path in sorted((folder / FOLDER).glob("*.png")):
+        shown |= picture(path.stem, base64.b64encode(path.read_bytes()).decode())
+    return shown
+
+
+def picture(name: str, png_base64: str) -> dict[str, dg.MetadataValue]:
+    """A PNG that the UI shows inline; of a running job as of a finished one under the same key."""
+    return {f"plot/{name}": dg.MetadataValue.md(f"![{name}](data:image/png;base64,{png_base64})")}
 
 
 def _provenance(manifest: Manifest, folder: Path, cache: str) -> dict[str, dg.MetadataValue]:

@@ -15,6 +15,13 @@ CATEGORIES = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", 
 """Paul Tol's bright qualitative scheme, safe for colour-blind readers."""
 
 
+def png(chart: "altair.TopLevelMixin") -> bytes:
+    """The chart as a small picture."""
+    import vl_convert
+
+    return vl_convert.vegalite_to_png(chart.to_json(indent=None))
+
+
 def save_chart(chart: "altair.TopLevelMixin", folder: Path, name: str) -> None:
     """Write `<name>.vl.json`, `.svg` and `.png` (2x) into `folder/charts`."""
     import vl_convert

@@ -3,6 +3,7 @@
 Knows no room and no Dagster: the job names the function, Pipes carries what it says, result.json proves success.
 """
 
+import base64
 import importlib
 import inspect
 import os
@@ -16,6 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -41,6 +43,9 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow"
 
 BARRIER_S = 86_400.0
 """Longest that one rank waits for another at the ends of a job; torchrun ends it much sooner if that one died."""
+
+PICTURE, PNG = "picture", "png"
+"""Keys of the message that carries a picture to Dagster: its name, and the file in base64."""
 
 
 class Ranks:
@@ -77,9 +82,9 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     # peft 0.21 reads an attribute that transformers 5.23 renamed; users can do nothing about it.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-    with _voice(ranks) as say:
+    with _voice(ranks) as voice:
         try:
-            _run(job, run, ranks, say)
+            _run(job, run, ranks, voice)
         except Exception as error:
             return _report(error, run, ranks)
     return 0
@@ -98,8 +103,16 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise Interrupted("stopped by SIGTERM")
 
 
+@dataclass(frozen=True)
+class Voice:
+    """How a rank is heard, and, where Dagster listens, seen."""
+
+    say: Callable[[str], None]
+    show: Callable[[str, bytes], None] | None = None
+
+
 @contextmanager
-def _voice(ranks: Ranks) -> Iterator[Callable[[str], None]]:
+def _voice(ranks: Ranks) -> Iterator[Voice]:
     """How this rank speaks: rank 0 to the run log when Dagster listens, everybody else to stderr."""
     prefix = f"[rank {ranks.rank}] " if ranks.world_size > 1 else ""
 
@@ -110,7 +123,7 @@ def _voice(ranks: Ranks) -> Iterator[Callable[[str], None]]:
 
     pipes = None if ranks.rank else _pipes()
     if pipes is None:
-        yield to_stderr
+        yield Voice(to_stderr)
         return
     lock = threading.Lock()
 
@@ -122,7 +135,12 @@ def _voice(ranks: Ranks) -> Iterator[Callable[[str], None]]:
             # A message that cannot be written (full disk) is no reason to lose the work it speaks of.
             to_stderr(text)
 
-    yield to_dagster
+    def show(name: str, picture: bytes) -> None:
+        message = {PICTURE: name, PNG: base64.b64encode(picture).decode()}
+        with suppress(OSError), lock:
+            pipes.report_custom_message(message)
+
+    yield Voice(to_dagster, show)
     with suppress(OSError):
         pipes.close()
 
@@ -139,7 +157,7 @@ def _pipes() -> "PipesContext | None":
         return None
 
 
-def _run(job: Job, run: RunDir, ranks: Ranks, say: Callable[[str], None]) -> None:
+def _run(job: Job, run: RunDir, ranks: Ranks, voice: Voice) -> None:
     if ranks.world_size != job.processes:
         raise RuntimeError(f"{job.processes} processes were asked for, {ranks.world_size} started")
     began = time.monotonic()
@@ -148,7 +166,7 @@ def _run(job: Job, run: RunDir, ranks: Ranks, say: Callable[[str], None]) -> Non
         job.scratch.mkdir(parents=True, exist_ok=True)
         ranks.arrive("start")
     ranks.await_rank(0, "start")
-    metrics = _call(job, Progress(say, stop=run.stop.exists))
+    metrics = _call(job, Progress(voice.say, stop=run.stop.exists, show=voice.show))
     ranks.arrive("end")
     if ranks.rank == 0:
         for other in range(1, ranks.world_size):

@@ -66,7 +66,7 @@ def train(run: Run, steps: Sequence[Step]) -> list[CurveRow]:
         optimiser.zero_grad(set_to_none=True)
         curve.append(_row(run, step, curve, loss, rate, grad_norm))
         lengths, predicted = run.examples.sizes(step.rollout_ids)
-        run.telemetry.step(curve[-1], len(steps), lengths, predicted)
+        run.telemetry.step(curve, len(steps), lengths, predicted)
         # All processes must stop at one step: whoever has seen the scheduler's warning tells the others.
         stopping = run.processes.summed(run.telemetry.stopping) > 0
         if step.number < len(steps) and (stopping or step.number % run.compute.checkpoint_steps == 0):

@@ -3,15 +3,23 @@
 import shutil
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.adapter.artifact import CURVE, CURVE_SCHEMA
 from assets.adapter.flops import Work
-from resources.charts import line_chart, save_chart
+from resources.charts import line_chart, png, save_chart
 from resources.progress import Progress
 
+if TYPE_CHECKING:
+    import altair
+
+POINTS = 500
+"""Most points of the plot that is shown while training."""
+NAMES = {"loss": "loss", "grad_norm": "gradient norm"}
+"""Columns of the curve that are plotted, and their titles."""
 EVENTS = "tensorboard"
 """Subfolder of the scratch folder while training, of the artifact afterwards."""
 
@@ -19,8 +27,11 @@ EVENTS = "tensorboard"
 class Telemetry:
     """Speaks for the first process; the others are silent."""
 
-    def __init__(self, progress: Progress, scratch: Path, work: Work, peak_flops: float, *, speaks: bool) -> None:
-        """`peak_flops`: of all processes together."""
+    def __init__(
+        self, title: str, progress: Progress, scratch: Path, work: Work, peak_flops: float, *, speaks: bool
+    ) -> None:
+        """`title`: what is trained; `peak_flops`: of all processes together."""
+        self._title = title
         self._progress = progress
         self._events = scratch / EVENTS
         self._work = work
@@ -41,16 +52,18 @@ class Telemetry:
         if self._speaks:
             self._progress.say(text)
 
-    def step(self, row: dict[str, float], num_steps: int, lengths: list[int], predicted: int) -> None:
-        """Report one optimiser step over rollouts of these lengths."""
+    def step(self, curve: list[dict[str, float]], num_steps: int, lengths: list[int], predicted: int) -> None:
+        """Report the last step of `curve`, over rollouts of these lengths."""
         self._tokens += sum(lengths)
         self._flops += self._work.of(lengths, predicted)
         if not self._speaks:
             return
+        row = curve[-1]
         speeds = {"tokens_per_second": self.tokens_per_second, "mfu": self.mfu}
         shown = {name: row[name] for name in ("loss", "learning_rate", "grad_norm")} | speeds
         number = int(row["step"])
         self._progress.step("train", number, num_steps, shown)
+        self._progress.picture("loss", lambda: png(self._chart(curve[:: 1 + len(curve) // POINTS], "loss")))
         if self._writer is None:
             from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -73,13 +86,16 @@ class Telemetry:
         """Share of the machine's arithmetic that went into what the mathematics needs."""
         return self._flops / self.seconds / self._peak
 
-    def close(self, curve: list[dict[str, float]], out: Path, title: str) -> None:
+    def close(self, curve: list[dict[str, float]], out: Path) -> None:
         """Write the curve, its charts and the event files into the artifact."""
         if not self._speaks:
             return
         pq.write_table(pa.Table.from_pylist(curve, CURVE_SCHEMA), out / CURVE, compression="zstd")
-        save_chart(line_chart(curve, "step", "loss", f"{title}: loss"), out, "loss")
-        save_chart(line_chart(curve, "step", "grad_norm", f"{title}: gradient norm"), out, "grad_norm")
+        save_chart(self._chart(curve, "loss"), out, "loss")
+        save_chart(self._chart(curve, "grad_norm"), out, "grad_norm")
         if self._writer is not None:
             self._writer.close()
             shutil.copytree(self._events, out / EVENTS)
+
+    def _chart(self, curve: list[dict[str, float]], column: str) -> "altair.Chart":
+        return line_chart(curve, "step", column, f"{self._title}: {NAMES[column]}")

@@ -81,7 +81,7 @@ def train_lora(
         adapted = wear_adapter(load_base(model, processes.device), lora, model.name)
         objective = RolloutLoss(adapted, processes.device, compute.recomputed_layers, autocast=None)
         run = _run(objective, lora, model, s1k_dataset, scratch, progress, compute, processes, Replicas(processes))
-        curve = _trained(run, out, "LoRA")
+        curve = _trained(run, out)
         if processes.first:
             write_adapter(adapted, out)
         norms = component_norms(Adapter.open(out)) if processes.first else []
@@ -137,7 +137,7 @@ def finetune(
         base.float()
         strategy = Replicas(processes)
     run = _run(objective, training, model, s1k_dataset, scratch, progress, compute, processes, strategy)
-    curve = _trained(run, out, "full finetune")
+    curve = _trained(run, out)
     _write_model(base, precision, model, out, processes, sharded=sharded)
     return _metrics(run, curve, base)
 
@@ -154,7 +154,9 @@ def _run(
     strategy: Strategy,
 ) -> Run:
     architecture: PretrainedConfig = objective.base.config
-    work = training_work(architecture, trains_weights=isinstance(training, FullFinetuneConfig))
+    whole = isinstance(training, FullFinetuneConfig)
+    title = "full finetune" if whole else "LoRA"
+    work = training_work(architecture, trains_weights=whole)
     peak = peak_flops(processes.device, getattr(torch, model.dtype)) * processes.count
     return Run(
         objective=objective,
@@ -165,13 +167,13 @@ def _run(
         processes=processes,
         strategy=strategy,
         checkpoints=Checkpoints(scratch / "checkpoints", processes, strategy.num_shards),
-        telemetry=Telemetry(progress, scratch, work, peak, speaks=processes.first),
+        telemetry=Telemetry(title, progress, scratch, work, peak, speaks=processes.first),
     )
 
 
-def _trained(run: Run, out: Path, title: str) -> list[CurveRow]:
+def _trained(run: Run, out: Path) -> list[CurveRow]:
     curve = train(run, plan_steps(tuple(run.examples.lengths), run.training))
-    run.telemetry.close(curve, out, title)
+    run.telemetry.close(curve, out)
     return curve
 
 

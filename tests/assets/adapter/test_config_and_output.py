@@ -10,14 +10,17 @@ from peft import PeftModel
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
+import resources.progress as progress_module
 from assets.adapter.artifact import FullFinetuneCheckpoint
 from assets.adapter.config import FullFinetuneConfig, LoraConfig
 from assets.adapter.lora_model import chosen_components, wear_adapter
+from assets.adapter.train import train_lora
 from assets.dataset.artifact import S1kDataset
 from resources.adapters import CONFIG, WEIGHTS, Adapter
 from resources.components import Component
 from resources.errors import BadInput
 from resources.models import ModelConfig
+from resources.progress import Progress
 from tests.assets.adapter.conftest import COMPUTE, World
 from tests.builders import build_random_adapter, build_tiny_qwen2
 
@@ -71,6 +74,24 @@ def test_peft_loads_the_output_and_lowers_the_loss_with_it(world: World) -> None
     )
     assert {"loss.png", "loss.svg", "loss.vl.json"} <= {path.name for path in (out / "charts").iterdir()}
     assert list((out / "tensorboard").glob("events*"))
+
+
+def test_a_running_training_shows_its_loss(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "PICTURE_S", 0.0)
+    monkeypatch.setattr(progress_module, "PICTURE_SHARE", 0.0)
+    shown: list[tuple[str, bytes]] = []
+    out, scratch = world.folders("watched")
+    train_lora(
+        model=world.model,
+        lora=ONE.model_copy(update={"batch_size": 6}),
+        s1k_dataset=world.dataset,
+        out=out,
+        scratch=scratch,
+        progress=Progress(world.lines.append, show=lambda *picture: shown.append(picture)),
+        compute=COMPUTE,
+    )
+    assert [name for name, _ in shown] == ["loss", "loss"]
+    assert all(png.startswith(b"\x89PNG") for _, png in shown)
 
 
 def test_two_runs_write_the_same_bytes(world: World) -> None:

@@ -1,10 +1,12 @@
 """The Dagster side: messages, the pool slot, stopping, and what survives a killed step."""
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +59,29 @@ def test_messages_of_five_megabytes_arrive_whole(tmp_path: Path, deployment: Dep
         assert done.success
         long = [line for line in said(instance, done.run_id) if len(line) > 1_000_000]
     assert [(line[0], len(line), len(set(line))) for line in long] == [(letter, 5_000_000, 1) for letter in "abc"]
+
+
+def test_a_running_jobs_picture_is_in_the_assets_metadata_before_it_ends(tmp_path: Path, local: Deployment) -> None:
+    with dg.instance_for_test() as instance:
+        job = build_job(tmp_path, "paint", play={"text": "not really a PNG"})
+        pictures: list[str] = []
+
+        def look() -> None:
+            while not pictures and watcher_wanted.is_set():
+                found = instance.fetch_observations(dg.AssetKey("notes"), limit=1).records
+                pictures.extend(str(one.asset_observation.metadata["plot/loss"].value) for one in found)
+                time.sleep(0.05)
+            (job.scratch / "seen").touch()
+
+        watcher_wanted = threading.Event()
+        watcher_wanted.set()
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        done, results = materialize(job, tmp_path / "run", local, instance)
+        watcher_wanted.clear()
+        watcher.join()
+    assert done.success and results[0].metrics["number"] == 1
+    assert pictures == [f"![loss](data:image/png;base64,{base64.b64encode(b'not really a PNG').decode()})"]
 
 
 def test_the_steps_error_is_the_workers_traceback(tmp_path: Path, local: Deployment) -> None:

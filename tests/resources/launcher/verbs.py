@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+import resources.progress as progress_module
 from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
 from resources.section import Section
@@ -53,6 +54,17 @@ def succeed(*, play: PlayConfig, out: Path, progress: Progress) -> PlayMetrics:
         progress.say(f"line {done}")
         time.sleep(play.seconds / play.number)
     return PlayMetrics(number=play.number, cost_usd=0.25)
+
+
+def paint(*, play: PlayConfig, out: Path, scratch: Path, progress: Progress) -> PlayMetrics:
+    """Show a picture, and end only once somebody has seen it."""
+    progress_module.PICTURE_S = 0.0
+    progress.picture("loss", play.text.encode)
+    deadline = time.monotonic() + 60
+    while not (scratch / "seen").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (out / "note.txt").write_text("done")
+    return PlayMetrics(number=int((scratch / "seen").exists()))
 
 
 def join_input(*, play: PlayConfig, notes: Path, out: Path) -> PlayMetrics:
