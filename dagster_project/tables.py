@@ -1,6 +1,7 @@
 """Rows as a text table for the terminal."""
 
 import io
+import shutil
 from collections.abc import Mapping, Sequence
 
 from rich import box
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 WIDEST = 160
-"""Columns of a table printed to a pipe."""
+"""Characters across a table may take; a terminal or COLUMNS that is narrower decides."""
 
 
 def text_table(rows: Sequence[Mapping[str, object]], title: str = "") -> str:
@@ -18,10 +19,11 @@ def text_table(rows: Sequence[Mapping[str, object]], title: str = "") -> str:
         table.add_column(name, overflow="ellipsis", max_width=60)
     for row in rows:
         table.add_row(*map(_cell, row.values()))
-    console = Console(file=io.StringIO(), width=WIDEST)
+    console = Console(file=io.StringIO(), width=min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns))
     console.print(table)
     assert isinstance(console.file, io.StringIO)  # made two lines above
-    return console.file.getvalue().rstrip()
+    lines = console.file.getvalue().splitlines()
+    return "\n".join(line.rstrip() for line in lines).rstrip()
 
 
 def _cell(value: object) -> str:

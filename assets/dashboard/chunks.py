@@ -1,10 +1,10 @@
-"""Data files that a page on file:// can read: a JSON header and flat arrays, gzip in base64, as a script's argument.
+"""Data files that a page on file:// can read: a JSON header and flat arrays, gzip as text, as a script's argument.
 
 Layout inside the gzip: uint32 length of the header, the header, then the arrays; all little-endian, each array at a
 multiple of 4 bytes. The header's `arrays` say type, offset (from the first array) and count.
+The text holds 15 bits in each character of UTF-16, 7 % more than the bytes (base64 in UTF-8: 33 %).
 """
 
-import base64
 import gzip
 import json
 import struct
@@ -20,14 +20,22 @@ _ALIGNED = 4
 """Bytes: typed arrays of a browser begin at multiples of their element's size."""
 _LEVEL = 4
 """Of gzip: 6 takes three times as long for 2.5 % less."""
+_FIRST = 0x4000
+"""Character of the 15 bits 0; from here to 0xBFFF there is no surrogate, quote, control or line end."""
+_BYTES, _CHARACTERS = 15, 8
+"""The least that is both whole bytes and whole characters."""
 WRITERS = 2
 """Chunks compressed at once."""
 
 
 def write_index(path: Path, value: object) -> None:
-    """`lorascope.index({...})`: read first, uncompressed so that it is there at once."""
+    """`lorascope.index('{...}')`: read first, uncompressed so that it is there at once.
+
+    A browser reads JSON in a string faster than the same as an object of a script.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"lorascope.index({_script_json(value)});\n")
+    quoted = _script_json(value).replace("\\", "\\\\").replace("'", "\\'")
+    path.write_text(f"lorascope.index('{quoted}');\n")
 
 
 def write_chunk(
@@ -36,11 +44,24 @@ def write_chunk(
     """`<kind>-<number>.js`; returns its bytes."""
     name = f"{kind}-{number:04d}"
     packed = gzip.compress(_pack(header, arrays), _LEVEL, mtime=0)
-    text = f'lorascope.chunk("{name}","{base64.b64encode(packed).decode()}");\n'
+    head, tail = f'lorascope.chunk("{name}",{len(packed)},"', '");\n'
+    # A byte order mark decides the encoding before any header of a web server does.
+    content = b"\xff\xfe" + head.encode("utf-16-le") + characters(packed) + tail.encode("utf-16-le")
     path = folder / f"{name}.js"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return len(text)
+    path.write_bytes(content)
+    return len(content)
+
+
+def characters(packed: bytes) -> bytes:
+    """Bytes as UTF-16 (little-endian) text of 15 bits a character, first bit first; zero bits fill the last group."""
+    padded = np.frombuffer(_padded(packed, b"\0", _BYTES), np.uint8).reshape(-1, _BYTES).astype(np.uint32)
+    out = np.empty((len(padded), _CHARACTERS), "<u2")
+    for i in range(_CHARACTERS):
+        first, shift = divmod(15 * i, 8)
+        three = [padded[:, j] if j < _BYTES else 0 for j in range(first, first + 3)]
+        out[:, i] = ((three[0] << 16 | three[1] << 8 | three[2]) >> (9 - shift) & 0x7FFF) + _FIRST
+    return out.tobytes()
 
 
 class ChunkWriter:
@@ -75,8 +96,8 @@ def _pack(header: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> byt
     return b"".join([struct.pack("<I", len(head)), head, *parts])
 
 
-def _padded(content: bytes, fill: bytes) -> bytes:
-    return content + fill * (-len(content) % _ALIGNED)
+def _padded(content: bytes, fill: bytes, multiple: int = _ALIGNED) -> bytes:
+    return content + fill * (-len(content) % multiple)
 
 
 def _script_json(value: object) -> str:

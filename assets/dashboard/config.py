@@ -10,7 +10,7 @@ class DashboardConfig(Section):
     """The `dashboard` section: what the site holds and how it is cut into files."""
 
     units_per_chunk: int = Field(default=16, ge=1, le=1024)
-    """Units per data file: 300 kB at the paper's scale, read whole to show one unit."""
+    """Units per data file: 240 kB at the paper's scale, read whole to show one unit."""
     rollouts_per_chunk: int = Field(default=8, ge=1, le=1024)
     """Rollouts per data file of the full-text view."""
     full_rollouts: int = Field(default=4, ge=0, le=1000)
@@ -31,7 +31,7 @@ class DashboardConfig(Section):
 FEATURE_DASHBOARD = Stage(
     asset="feature_dashboard",
     room="dashboard",
-    code_version=2,
+    code_version=3,
     call="assets.dashboard.build:build",
     artifact="assets.dashboard.artifact:FeatureDashboard",
     sections=("model", "dashboard"),

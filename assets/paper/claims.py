@@ -43,11 +43,15 @@ class Claim:
         return f"above {spoken(self.threshold, self.percent)}"
 
 
+LARGE = 10_000
+"""From here on digits after the point say nothing, and four significant ones would need an exponent."""
+
+
 def spoken(value: float, percent: bool = False) -> str:
-    """A number as a person reads it: four significant digits, counts whole."""
+    """A number as a person reads it: four significant digits, counts and large numbers whole."""
     if percent:
         return f"{100 * value:.4g} %"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= LARGE else f"{value:.4g}"
 
 
 CLAIMS = (

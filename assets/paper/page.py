@@ -10,6 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from assets.paper.beside import published, twins, value_and_interval
 from assets.paper.claims import CLAIMS, spoken
 from assets.paper.comparison import Comparison
 from resources.manifest import Manifest
@@ -101,7 +102,13 @@ def render_front(experiments: Sequence[object], comparison: str | None) -> str:
 def _page(template: str, values: Mapping[str, Any]) -> str:
     environment = Environment(loader=FileSystemLoader(SITE), autoescape=True, undefined=StrictUndefined)
     environment.filters |= {"number": _number, "slug": lambda text: text.replace(" ", "-"), "visible": _visible}
-    environment.globals |= {"filled": _filled, "style": (SITE / "report.css").read_text()}
+    environment.filters["interval"] = value_and_interval
+    environment.globals |= {
+        "filled": _filled,
+        "twins": twins,
+        "published": published,
+        "style": (SITE / "report.css").read_text(),
+    }
     return environment.get_template(template).render(**values)
 
 

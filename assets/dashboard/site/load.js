@@ -1,14 +1,20 @@
-// Data arrives as script files, because `fetch` is refused on file:// pages; chunks are gzip in base64 (chunks.py).
+// Data arrives as script files, because `fetch` is refused on file:// pages; chunks are gzip as UTF-16 text (chunks.py).
 "use strict";
 const lorascope = { data: null, waiting: new Map(), loaded: new Map() };
 
-lorascope.index = (data) => { lorascope.data = data; lorascope.start(); };
+lorascope.index = (text) => { lorascope.data = JSON.parse(text); lorascope.start(); };
 
-lorascope.bytes = (packed) => {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(packed);
-  const text = atob(packed);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i += 1) bytes[i] = text.charCodeAt(i);
+// 15 bits a character, from U+4000 on, first bit first.
+lorascope.bytes = (text, count) => {
+  const bytes = new Uint8Array(count);
+  let held = 0;
+  let bits = 0;
+  for (let i = 0, out = 0; out < count; i += 1) {
+    held = (held << 15) | (text.charCodeAt(i) - 0x4000);
+    bits += 15;
+    while (bits >= 8 && out < count) { bits -= 8; bytes[out] = held >> bits; out += 1; }
+    held &= (1 << bits) - 1;
+  }
   return bytes;
 };
 
@@ -28,10 +34,10 @@ lorascope.half = (bits) => {
   return bits & 32768 ? -size : size;
 };
 
-lorascope.chunk = (name, packed) => {
+lorascope.chunk = (name, count, packed) => {
   const { resolve, reject } = lorascope.waiting.get(name);
   lorascope.waiting.delete(name);
-  const stream = new Blob([lorascope.bytes(packed)]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const stream = new Blob([lorascope.bytes(packed, count)]).stream().pipeThrough(new DecompressionStream("gzip"));
   new Response(stream).arrayBuffer().then((buffer) => resolve(lorascope.unpack(buffer))).catch(reject);
 };
 

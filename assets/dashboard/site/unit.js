@@ -2,6 +2,7 @@
 "use strict";
 lorascope.unit = (() => {
   const { make, number, percent, token, visible } = lorascope;
+  let shown = 0;
 
   const facts = (row) => {
     const units = lorascope.data.units;
@@ -26,17 +27,19 @@ lorascope.unit = (() => {
 
   const pairs = (title, rows) => rows.length ? make("div", {}, make("h3", {}, title), make("table", {}, rows.map(([text, value]) => make("tr", {}, make("td", { class: "text" }, visible(text)), make("td", { class: "number" }, number(value)))))) : null;
 
+  // Projections down, layers across: 64 layers fit beside the list. The cells come after the first paint.
   const heat = (detail) => {
-    if (!detail.decoder) return null;
     const { projections, rows } = detail.decoder;
     const most = Math.max(1e-12, ...rows.flat().map(Math.abs));
-    return make("div", {}, make("h3", {}, "Decoder weights"), make("table", { class: "heat" },
-      make("tr", {}, make("th", {}, ""), projections.map((name) => make("th", {}, name.replace("_proj", "")))),
-      rows.map((row, layer) => make("tr", {}, make("th", {}, `L${layer}`), row.map((value, i) => {
-        const cell = make("td", { title: `L${layer}.${projections[i]}: ${number(value)}` });
-        cell.style.backgroundColor = `rgba(var(--${value < 0 ? "negative" : "positive"}), ${(Math.abs(value) / most).toFixed(3)})`;
-        return cell;
-      })))));
+    const named = rows.length > 16 ? 8 : 1;
+    const heads = rows.flatMap((_, layer) => layer % named ? [] : [make("th", { colspan: Math.min(named, rows.length - layer) }, `L${layer}`)]);
+    const table = make("table", { class: "heat" }, make("tr", {}, make("th", {}, ""), heads), projections.map((name, i) => make("tr", {}, make("th", {}, name.replace("_proj", "")), rows.map((row, layer) => {
+      const cell = make("td", { title: `L${layer}.${name}: ${number(row[i])}` });
+      cell.style.backgroundColor = `rgba(var(--${row[i] < 0 ? "negative" : "positive"}), ${(Math.abs(row[i]) / most).toFixed(3)})`;
+      return cell;
+    }))));
+    table.style.maxWidth = `${3 + 2.2 * rows.length}rem`;
+    return table;
   };
 
   const context = (unit, scale, polarity, found, rank) => {
@@ -52,9 +55,10 @@ lorascope.unit = (() => {
         make("button", { type: "button", onclick: (event) => lorascope.copy(plain, event.target) }, "copy")), text);
   };
 
+  // Builders, not elements: the first screen is shown before the rest is made.
   const contexts = (unit, detail) => [["top", "Max-activating contexts"], ["quantile", "Across the activation range"], ["silent", "Does not fire"]].flatMap(([sample, title]) => {
     const found = detail.contexts.filter((one) => one.sample === sample);
-    return found.length ? [make("h3", {}, `${title} (${found.length})`), ...found.map((one, i) => context(unit, detail.max, detail.polarity, one, sample === "top" ? i + 1 : 0))] : [];
+    return found.length ? [() => make("h3", {}, `${title} (${found.length})`), ...found.map((one, i) => () => context(unit, detail.max, detail.polarity, one, sample === "top" ? i + 1 : 0))] : [];
   });
 
   const download = (detail) => {
@@ -64,15 +68,27 @@ lorascope.unit = (() => {
   };
 
   const show = (row, detail) => {
+    const FIRST = 6;
     const units = lorascope.data.units;
     const article = document.getElementById("unit");
+    const builders = contexts(units.unit[row], detail);
+    const grid = detail.decoder ? make("div", { class: "grid" }) : "";
     article.replaceChildren(make("h2", {}, visible(units.explanation[row] || "No explanation")),
       make("p", { class: "soft" }, `${units.unit[row]} · explained by ${units.explainer[row] || "nobody"} `, make("button", { type: "button", onclick: () => download(detail) }, "download JSON")),
       facts(row), detail.reasoning ? make("p", {}, visible(detail.reasoning)) : "",
       ...(detail.max > 0 ? [make("h3", {}, "Activations (log count, 0 to max)"), histogram(detail)] : []),
-      make("div", { class: "columns" }, pairs("Top tokens", detail.top_tokens), detail.logits ? pairs("Promotes", detail.logits.up) : null, detail.logits ? pairs("Suppresses", detail.logits.down) : null, heat(detail)),
-      ...contexts(units.unit[row], detail));
+      make("div", { class: "columns" }, pairs("Top tokens", detail.top_tokens), detail.logits ? pairs("Promotes", detail.logits.up) : null, detail.logits ? pairs("Suppresses", detail.logits.down) : null),
+      ...(detail.decoder ? [make("h3", {}, "Decoder weights"), grid] : []),
+      ...builders.slice(0, FIRST).map((build) => build()));
     article.scrollTop = 0;
+    article.setAttribute("aria-busy", "true");
+    const turn = (shown += 1);
+    requestAnimationFrame(() => setTimeout(() => {
+      if (turn !== shown) return;
+      if (detail.decoder) grid.append(heat(detail));
+      article.append(...builders.slice(FIRST).map((build) => build()));
+      article.removeAttribute("aria-busy");
+    }));
   };
   return { show };
 })();

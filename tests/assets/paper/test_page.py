@@ -38,7 +38,8 @@ def report(example: str = HOSTILE) -> str:
         "unit": "latent:3", "explanation": example, "explainer": "statistical", "label": 0, "balanced_accuracy": 0.9,
         "ci_low": 0.8, "ci_high": 1.0, "contexts": [context],
     }  # fmt: skip
-    table = [{"benchmark": f"Mini {i}", "base": "0.1 [0.0, 0.2]", "base_paper": None, "count": 3} for i in range(3)]
+    row = {"base": "0.1 [0.0, 0.2]", "base_paper": None, "lora": "0.4 [0.3, 0.5]", "lora_paper": 7 / 30}
+    table = [{"benchmark": f"Mini {i}", **row} for i in range(3)]
     figures = [Figure("ablation_kl", "figure_3a", json.dumps(CHART)), Figure("batchtopk_sae", "fvu", json.dumps(CHART))]
     assets = ("lora_checkpoint", "batchtopk_sae", "ablation_kl", "feature_dashboard")
     manifests = {asset: manifest(asset) for asset in assets}
@@ -99,10 +100,10 @@ def test_the_comparison_reads_with_twenty_experiments(browser: Browser, tmp_path
     assert complaints == []
 
 
-def test_columns_that_say_nothing_are_left_out() -> None:
+def test_the_papers_number_stands_under_ours_and_only_where_there_is_one() -> None:
     page = report()
     assert "<th>base</th>" in page
-    assert "base paper" not in page
+    assert page.count(">paper 0.233<") == page.count(">paper ") == 3
 
 
 def test_each_claim_links_to_its_asset_and_each_asset_to_its_manifest() -> None:

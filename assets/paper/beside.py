@@ -1,0 +1,46 @@
+"""Tables 1 and 2 as people read them: each of our scores with its interval, and the paper's number right beside it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+PAPER = "_paper"
+"""Ending of the column with the published number (assets/benchmarks/tables.py)."""
+ARMS = {"lora": "LoRA", "full_finetune": "full finetune", "recovery": "recovered", "mlp_ablated": "MLP ablated"}
+"""Columns whose names do not read well as they are."""
+
+
+def twins(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Columns that hold the published number of another column."""
+    return [name for name in rows[0] if name.endswith(PAPER)]
+
+
+def value_and_interval(shown: str) -> tuple[str, str]:
+    """`0.5 [0.3, 0.7]` -> `0.5` and `[0.3, 0.7]`."""
+    value, bracket, rest = shown.partition(" [")
+    return value, f"[{rest}" if bracket else ""
+
+
+def published(column: str, value: float) -> str:
+    """The paper's number in the digits of ours."""
+    return f"{value:.1%}" if column == "recovery" else f"{value:.3f}"
+
+
+def upright(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """One row per benchmark and arm, narrow enough for any terminal: benchmark, arm, measured, paper."""
+    found: list[dict[str, str]] = []
+    for row in rows:
+        name = str(row["benchmark"])
+        for column in row:
+            if column == "benchmark" or column.endswith(PAPER):
+                continue
+            theirs = row.get(column + PAPER)
+            found.append(
+                {
+                    "benchmark": name,
+                    "arm": ARMS.get(column, column.replace("_", " ")),
+                    "measured": "–" if row[column] is None else str(row[column]),
+                    "paper": "–" if theirs is None else published(column, theirs),
+                }
+            )
+            name = ""
+    return found
