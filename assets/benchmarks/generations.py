@@ -12,11 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from assets.benchmarks.engine import Arm, Completion, Request
+from resources.errors import BadInput
 from resources.keys import digest
 from resources.lock import try_hold
 
 _FORMAT = 1
 """Raise when a back end changes what it answers to the same request."""
+_DIGEST = b"answers"
+"""Key of the schema's metadata with a hash of all rows: no manifest watches over these files."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,41 @@ class GenerationCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._whole: set[str] = set()
 
     def has(self, shard: Shard) -> bool:
-        """Whether the shard is whole."""
-        return self._path(shard).exists()
+        """Whether the shard is whole; a damaged one is removed, and so generated anew."""
+        if shard.key not in self._whole and self._path(shard).exists():
+            if self._answers(shard) is None:
+                self._path(shard).unlink(missing_ok=True)
+            else:
+                self._whole.add(shard.key)
+        return shard.key in self._whole
 
     def read(self, shard: Shard) -> list[Completion]:
-        """The answers, in the order of the requests."""
+        """The answers, in the order of the requests.
+
+        Raises:
+            BadInput: when the file was damaged since it was written.
+        """
+        answers = self._answers(shard)
+        if answers is None:
+            raise BadInput(f"{self._path(shard)} is missing or damaged; run again, and it is generated anew")
+        return answers
+
+    def _answers(self, shard: Shard) -> list[Completion] | None:
+        """What lies in the file; None when it is not what was written."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = pq.read_table(self._path(shard)).to_pylist()
+        try:
+            table = pq.read_table(self._path(shard))
+            rows = table.to_pylist()
+            written = (table.schema.metadata or {}).get(_DIGEST)
+        except (pa.ArrowException, OSError, ValueError):
+            return None
+        if written is None or written.decode(errors="replace") != digest("answers", rows):
+            return None
         return [Completion(row["text"], row["num_tokens"], row["finish"]) for row in rows]
 
     def write(self, shard: Shard, answers: Sequence[Completion]) -> None:
@@ -69,7 +97,9 @@ class GenerationCache:
         assert len(answers) == len(shard.requests)
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = self._folder / f".{shard.key}.{os.getpid()}"
-        pq.write_table(pa.Table.from_pylist([asdict(answer) for answer in answers]), unfinished, compression="zstd")
+        rows = [asdict(answer) for answer in answers]
+        table = pa.Table.from_pylist(rows).replace_schema_metadata({_DIGEST: digest("answers", rows)})
+        pq.write_table(table, unfinished, compression="zstd")
         unfinished.replace(self._path(shard))
 
     @contextmanager
