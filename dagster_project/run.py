@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import JsonValue
 
+from assets.paper.beside import upright
 from dagster_project.experiment import Experiment
 from dagster_project.plan import keys
 from dagster_project.rooms import STAGES
@@ -49,7 +50,8 @@ class Outcome:
             "table_1": "Table 1: what the rank-1 LoRA recovers",
             "table_2": "Table 2: without attention, without MLP",
         }
-        return [text_table(_narrow(metrics.get(name)), title) for name, title in titles.items() if name in metrics]
+        tables = {title: upright(_rows(metrics.get(name))) for name, title in titles.items()}
+        return [text_table(rows, title) + "\n" for title, rows in tables.items() if rows]
 
     def _metrics(self, asset: str) -> dict[str, JsonValue]:
         manifest = Store(self.home.store).peek(asset, keys(self.experiment)[asset])
@@ -66,10 +68,8 @@ class Outcome:
         return [*lines, f"{'UI':10}make ui"]
 
 
-def _narrow(rows: JsonValue) -> list[dict[str, JsonValue]]:
-    """Rows of a table with column names that fit a terminal."""
-    found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    return [{name.replace("_finetune", "").replace("_", " "): value for name, value in row.items()} for row in found]
+def _rows(table: JsonValue) -> list[dict[str, JsonValue]]:
+    return [row for row in table if isinstance(row, dict)] if isinstance(table, list) else []
 
 
 def prepare_instance(home: Home) -> Path:
@@ -119,6 +119,8 @@ def _failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 def _reason(event: dg.DagsterEvent) -> str:
     data = event.step_failure_data
+    if data.error is not None and data.error.cls_name == "DagsterExecutionInterruptedError":
+        return "stopped. What is finished is kept; the same command goes on from there"
     if data.user_failure_data is not None and data.user_failure_data.description:
         return data.user_failure_data.description
     return data.error_display_string
