@@ -85,11 +85,12 @@ def build_model(endpoint: Endpoint, http: "httpx2.AsyncClient") -> "Model":
         return _anthropic(endpoint, key, http)
     if endpoint.provider == "openai-compatible" and not endpoint.address:
         raise BadInput("provider openai-compatible needs base_url, such as http://127.0.0.1:8000/v1")
-    from openai import AsyncOpenAI
     from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    client = AsyncOpenAI(api_key=key, base_url=endpoint.address or None, http_client=http, max_retries=0)
+    from resources.llm.unconverted import UnconvertedClient
+
+    client = UnconvertedClient(api_key=key, base_url=endpoint.address or None, http_client=http, max_retries=0)
     kind = OpenAIResponsesModel if endpoint.provider == "openai" else OpenAIChatModel
     return kind(endpoint.model, provider=OpenAIProvider(openai_client=client))
 

@@ -109,11 +109,7 @@ class LiveRun:
         """The stored response; a shorter question where this one is too long; or why there is none."""
         failure = Failure("rejected", "no", "never sent", reached=False)
         for turn in range(self._limits.attempts):
-            if self._open:
-                sent = await self._try(question, attempt)
-            else:
-                async with self._door:
-                    sent = await self._try(question, attempt)
+            sent = await self._first_or_any(question, attempt)
             if isinstance(sent, str):
                 return sent
             failure = sent
@@ -125,6 +121,14 @@ class LiveRun:
         if not self._open:
             raise Stop(f"{self._desk.endpoint.name} cannot be reached: {failure.reason}; is the endpoint up?")
         return failure
+
+    async def _first_or_any(self, question: Question, attempt: int) -> str | Failure:
+        """One try; until the endpoint has answered anyone, one at a time, so that a wrong key is tried once."""
+        if not self._open:
+            async with self._door:
+                if not self._open:
+                    return await self._try(question, attempt)
+        return await self._try(question, attempt)
 
     async def _back_off(self, turn: int, failure: Failure) -> None:
         self._failures_in_row += 1

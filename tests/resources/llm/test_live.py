@@ -40,6 +40,12 @@ def test_every_question_is_answered_once_and_never_paid_again(provider: Provider
             assert first.cost_usd + again.cost_usd == pytest.approx(server.counts()["dollars"], rel=1e-6)
 
 
+def test_after_the_first_answer_everyone_asks_at_once() -> None:
+    with serving(Settings(key=KEY, latency_s=0.5)) as server:
+        _ask(server, QUICK.concurrency + 1)
+        assert server.counts()["most_at_once"] >= QUICK.concurrency - 1
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_quarter_of_faults_loses_no_unit(provider: Provider) -> None:
     with serving(Settings(key=KEY, fault_share=0.25, seed=3, retry_after_s=0.02, timeout_s=4)) as server:

@@ -1,0 +1,67 @@
+"""The client that skips the SDK's conversion sends what the SDK would have sent."""
+
+import asyncio
+import json
+from typing import Any, Literal
+
+import httpx2
+import pytest
+from openai import AsyncOpenAI
+from pydantic_ai.models import Model
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+from resources.llm import exchange
+from resources.llm.endpoint import Endpoint, build_model, settings
+from resources.llm.unconverted import UnconvertedClient
+from tests.resources.llm.servers import KEY, questions
+from tests.resources.llm.wire import wire
+
+Provider = Literal["openai", "openai-compatible"]
+
+
+def _endpoint(provider: Provider) -> Endpoint:
+    effort = "low" if provider == "openai" else ""
+    return Endpoint(provider, "gpt-5-mini", "http://127.0.0.1:1/v1", effort=effort, max_output_tokens=99)
+
+
+def _sdk(endpoint: Endpoint, http: httpx2.AsyncClient) -> Model:
+    client = AsyncOpenAI(api_key=KEY, base_url=endpoint.address, http_client=http, max_retries=0)
+    kind = OpenAIResponsesModel if endpoint.provider == "openai" else OpenAIChatModel
+    return kind(endpoint.model, provider=OpenAIProvider(openai_client=client))
+
+
+def _sent(endpoint: Endpoint, build: Any) -> tuple[str, dict[str, Any], dict[str, str], str]:
+    """Path, body and headers of one request, and the answer read."""
+    seen: list[httpx2.Request] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, json=wire(request.url.path, endpoint.model, '{"a": 1}', None, 5))
+
+    async def once() -> str:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+            (question,) = questions(1)
+            reply = await build(endpoint, http).request(
+                exchange.messages(question), settings(endpoint), exchange.parameters(question)
+            )
+            return reply.text
+
+    text = asyncio.run(once())
+    (request,) = seen
+    return request.url.path, json.loads(request.content), dict(request.headers), text
+
+
+@pytest.mark.parametrize("provider", ["openai", "openai-compatible"])
+def test_path_body_and_headers_are_the_sdks(provider: Provider) -> None:
+    path, body, headers, text = _sent(_endpoint(provider), build_model)
+    sdk_path, sdk_body, sdk_headers, sdk_text = _sent(_endpoint(provider), _sdk)
+    assert (path, body, text) == (sdk_path, sdk_body, sdk_text)
+    assert headers == sdk_headers
+    assert headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_a_stream_is_refused() -> None:
+    client = UnconvertedClient(api_key=KEY, base_url="http://127.0.0.1:1/v1")
+    with pytest.raises(NotImplementedError, match="AsyncOpenAI"):
+        asyncio.run(client.responses.create(stream=True, extra_headers=None, extra_body=None, model="m"))
