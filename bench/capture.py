@@ -1,17 +1,21 @@
 """Tokens per second of capture, beside the bare forward pass of the same batches and the authors' way, in one run.
 
-MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 python -m bench.capture [--turns 9]
-with OMP_NUM_THREADS=1.
+MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 OMP_NUM_THREADS=1 python -m bench.capture
+    [--turns 5] [--layers 64 --hidden 64 --shortest 20 --longest 200]
 
-A random float32 Qwen2 in Qwen2.5-32B's proportions (MLP 5.4 x hidden), 16 layers, 112 components, rollouts of 100 to
-1000 tokens. Seconds are CPU seconds of the thread that runs the model, since the machine is shared; what the writer's
-thread takes, and what the forward pass waits for it (wall time), is printed beside. The two variables keep freed memory
-in the process; without them page faults cost up to a third of a pass, in whichever way happens to meet them.
+A random float32 Qwen2 in Qwen2.5-32B's proportions (MLP 5.4 x hidden, head 2 to 3 % of the weights). 64 layers have the
+paper's 448 components and, narrow as they are, mostly overhead per operation, as a GPU has with short rollouts; few
+wide layers (--layers 16 --hidden 256 --shortest 100 --longest 1000) are mostly arithmetic, as a GPU has with long ones.
+Seconds are CPU seconds of the thread that runs the model, since the machine is shared; what the writer's thread takes,
+and what the forward pass waits for it (wall time), is printed beside. The two variables keep freed memory in the
+process; without them page faults cost up to a third of a pass, in whichever way happens to meet them.
 
 bare      the backbone's forward pass over the same packed batches, no hooks
 ours      hooks, scalars kept until the shard is full, shards written behind
 authors   batch 1, the whole model with its head, x @ A again in float32 and one copy to the CPU for each component,
-          gzip-1 of a float16 [tokens, layers, 7] per rollout (their HDF5, without the HDF5)
+          gzip-4 of a float16 [tokens, layers, 7] per rollout (their HDF5 with h5py's default level, without the HDF5)
+
+Then the bytes of a token on disk, for 448 columns of noise: any encoding must hold 10 M tokens in 9 GB.
 """
 
 import argparse
@@ -35,6 +39,10 @@ from assets.activations.shelf import Shelf
 from resources.attention import use_varlen_attention
 from resources.components import PROJECTIONS, components
 from resources.packing import batches_by_length, forward_kwargs, pack
+from resources.shards import Encoding, StateBatch, write_shard
+
+GZIP = 4
+"""h5py's level where its user names none."""
 
 
 def build(config: Qwen2Config, device: str, dtype: torch.dtype) -> PeftModel:
@@ -107,7 +115,7 @@ def authors(model: PeftModel, shards: list[ShardPlan], device: str) -> int:
     size = 0
     for reading in (reading for shard in shards for reading in shard.readings):
         model(input_ids=torch.from_numpy(reading.token_ids.astype(np.int64))[None].to(device), use_cache=False)
-        size += len(zlib.compress(torch.stack(caught, dim=1).numpy().tobytes(), 1))
+        size += len(zlib.compress(torch.stack(caught, dim=1).numpy().tobytes(), GZIP))
         caught.clear()
     for handle in handles:
         handle.remove()
@@ -115,19 +123,43 @@ def authors(model: PeftModel, shards: list[ShardPlan], device: str) -> int:
     return size
 
 
+def disk(tokens: int = 65_536) -> None:
+    """Bytes a token of 448 float16 columns, each heavy-tailed (Student's t) and of another scale."""
+    rng = np.random.default_rng(0)
+    columns = tuple(component.id for component in components(64))
+    scale_C = np.exp(rng.normal(0, 1, len(columns)))
+    states = (rng.standard_t(5, (tokens, len(columns))) * scale_C).astype(np.float16)
+    row_R = np.arange(tokens)
+    batch = StateBatch(row_R // 8192, row_R % 8192, rng.integers(0, 152_064, tokens), states)
+    encodings: tuple[Encoding, ...] = ("plain", "byte_stream_split")
+    sizes = {"raw": 2 * len(columns), f"gzip-{GZIP}": len(zlib.compress(states.tobytes(), GZIP)) / tokens}
+    with tempfile.TemporaryDirectory() as name:
+        for encoding in encodings:
+            path = Path(name, encoding)
+            write_shard(path, batch, columns, "bench", 8192, encoding)
+            sizes[f"shards, zstd, {encoding}"] = path.stat().st_size / tokens
+    for way, size in sizes.items():
+        print(f"{way:32} {size:5.0f} bytes a token, 10 M tokens in {size / 100:.2f} GB")
+
+
 def main() -> None:
     """Take turns and print ratios of medians."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=8192)
+    parser.add_argument("--layers", type=int, default=64)
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--shortest", type=int, default=20)
+    parser.add_argument("--longest", type=int, default=200)
     options = parser.parse_args()
     config = Qwen2Config(
-        vocab_size=2000, hidden_size=256, intermediate_size=1384, num_hidden_layers=16, num_attention_heads=8,
-        num_key_value_heads=2, max_position_embeddings=2048,
+        vocab_size=max(500, options.hidden * options.layers // 2), hidden_size=options.hidden,
+        intermediate_size=int(5.4 * options.hidden), num_hidden_layers=options.layers,
+        num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=2048,
     )  # fmt: skip
     torch.set_num_threads(1)
     model = build(config, "cpu", torch.float32)
-    shards = plans(options.tokens, 100, 1000, 2000, 4096)
+    shards = plans(options.tokens, options.shortest, options.longest, config.vocab_size, 4096)
     tokens = sum(shard.num_rows for shard in shards)
     probe = adapter_probe(model)
     use_varlen_attention(model)
@@ -161,7 +193,8 @@ def main() -> None:
         print(f"{way:8} {tokens / value:8.0f} tokens/s of CPU")
     print(f"ours is {paired:.3f} of the bare pass of the same turn, and {slower:.2f} x the authors' way")
     print(f"the writer's thread takes {statistics.median(writers):.3f} of that, waited for {max(waits):.3f} at most")
-    print(f"bytes a token: {size / tokens:.0f} in shards, {gzip / tokens:.0f} gzip-1, {2 * len(probe.columns)} raw")
+    print(f"bytes a token: {size / tokens:.0f} in shards, {gzip / tokens:.0f} gzip, {2 * len(probe.columns)} raw")
+    disk()
 
 
 if __name__ == "__main__":
