@@ -61,7 +61,7 @@ class History:
     def last(self, experiment: str, asset: str) -> str | None:
         """The key recorded last, if any."""
         path = self._folder / experiment / asset
-        return path.read_text() if path.is_file() else None
+        return path.read_text(errors="replace") if path.is_file() else None
 
     def record(self, experiment: str, asset: str, key: str) -> None:
         """Note that the experiment now has this key."""

@@ -67,8 +67,11 @@ class Manifest(BaseModel):
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Put the manifest into its folder, with a checksum of itself."""
     values = manifest.model_dump(mode="json")
-    text = json.dumps({"checksum": digest("manifest", values), **values}, indent=1, ensure_ascii=False)
-    (folder / FILE_NAME).write_text(text)
+    (folder / FILE_NAME).write_bytes(_text({"checksum": digest("manifest", values), **values}))
+
+
+def _text(values: dict[str, object]) -> bytes:
+    return json.dumps(values, indent=1, ensure_ascii=False).encode()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -78,7 +81,10 @@ def read_manifest(folder: Path) -> Manifest:
         FileNotFoundError: when there is none.
         ValueError: when it is damaged.
     """
-    values = json.loads((folder / FILE_NAME).read_bytes())
-    if not isinstance(values, dict) or values.pop("checksum", None) != digest("manifest", values):
+    written = (folder / FILE_NAME).read_bytes()
+    values = json.loads(written)
+    # The bytes as well: `1e-05` and `1E-05` are one number and one bit apart.
+    whole = isinstance(values, dict) and _text(values) == written
+    if not whole or values.pop("checksum", None) != digest("manifest", values):
         raise ValueError(f"{folder / FILE_NAME} differs from its checksum")
     return Manifest.model_validate(values)
