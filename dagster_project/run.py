@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from assets.paper.beside import upright
 from dagster_project.experiment import Experiment
+from dagster_project.failure import reason
 from dagster_project.plan import keys
 from dagster_project.rooms import STAGES
 from dagster_project.tables import text_table
@@ -73,12 +74,13 @@ def _rows(table: JsonValue) -> list[dict[str, JsonValue]]:
 
 
 def prepare_instance(home: Home) -> Path:
-    """DAGSTER_HOME with the project's instance configuration in it."""
+    """DAGSTER_HOME with an instance configuration in it: the user's own, else the project's."""
     home.dagster.mkdir(parents=True, exist_ok=True)
-    wanted = (PROJECT / "dagster.yaml").read_text()
     present = home.dagster / "dagster.yaml"
-    if not present.exists() or present.read_text() != wanted:
-        present.write_text(wanted)
+    if not present.exists():
+        temporary = present.with_name(f".{present.name}.{os.getpid()}")
+        temporary.write_text((PROJECT / "dagster.yaml").read_text())
+        temporary.replace(present)
     return home.dagster
 
 
@@ -111,16 +113,7 @@ def _caches(result: dg.ExecuteInProcessResult) -> dict[str, str]:
 
 def _failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     return {
-        event.step_key or "": _reason(event)
+        event.step_key or "": reason(event)
         for event in result.all_events
         if event.is_step_failure and event.step_failure_data.error is not None
     }
-
-
-def _reason(event: dg.DagsterEvent) -> str:
-    data = event.step_failure_data
-    if data.error is not None and data.error.cls_name == "DagsterExecutionInterruptedError":
-        return "stopped. What is finished is kept; the same command goes on from there"
-    if data.user_failure_data is not None and data.user_failure_data.description:
-        return data.user_failure_data.description
-    return data.error_display_string

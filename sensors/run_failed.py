@@ -3,11 +3,15 @@
 import json
 import os
 import urllib.request
-from pathlib import Path
 
 import dagster as dg
 
-from resources.home import find_home
+from dagster_project.experiment import Experiments
+from dagster_project.failure import reason
+from dagster_project.plan import keys, run_folder
+from resources.errors import BadInput
+from resources.home import Home, find_home
+from resources.launcher.rundir import RunDir
 
 TAIL = 40
 """Lines of each worker log in the digest."""
@@ -21,9 +25,13 @@ WEBHOOK = "LORASCOPE_WEBHOOK"
     description="Writes a digest of every failed run, and posts it when LORASCOPE_WEBHOOK is set.",
 )
 def run_failed(context: dg.RunFailureSensorContext) -> None:
-    """Write `failures/<run id>.md` under LORASCOPE_HOME."""
+    """Write `failures/<run id>.md` under LORASCOPE_HOME.
+
+    Raises:
+        BadInput: when the digest cannot be posted; it is written all the same.
+    """
     home = find_home()
-    text = _digest(context, home.runs)
+    text = _digest(context, home)
     path = home.root / "failures" / f"{context.dagster_run.run_id}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -33,34 +41,42 @@ def run_failed(context: dg.RunFailureSensorContext) -> None:
         _post(address, text)
 
 
-def _digest(context: dg.RunFailureSensorContext, runs: Path) -> str:
+def _digest(context: dg.RunFailureSensorContext, home: Home) -> str:
     run = context.dagster_run
     partition = run.tags.get("dagster/partition", "no partition")
     lines = [f"# {run.job_name} failed for {partition}", "", f"Run {run.run_id}", ""]
     for event in context.get_step_failure_events():
-        reason = event.step_failure_data.error_display_string.strip() if event.step_failure_data else ""
-        lines += [f"## {event.step_key}", "", reason, ""]
-        lines += [
-            part for log in _logs(runs, event.step_key) for part in (f"### {log.parent.name}", "", _tail(log), "")
-        ]
+        lines += [f"## {event.step_key}", "", reason(event).strip(), ""]
+        folder = _worker(home, partition, event.step_key or "")
+        if folder is not None:
+            lines += [f"### {folder.path.name}", "", _tail(folder), ""]
     return "\n".join(lines)
 
 
-def _logs(runs: Path, asset: str | None) -> list[Path]:
-    """The newest worker log of the asset."""
-    logs = sorted(runs.glob(f"{asset}-*/log"), key=lambda path: path.stat().st_mtime)
-    return logs[-1:]
+def _worker(home: Home, experiment: str, asset: str) -> RunDir | None:
+    """The failed worker's run directory: the one of the experiment's key, else the asset's newest."""
+    try:
+        path = run_folder(home.runs, asset, keys(Experiments(home.experiments).load(experiment))[asset])
+    except (BadInput, KeyError):
+        path = None
+    found = sorted(home.runs.glob(f"{asset}-*"), key=lambda folder: folder.stat().st_mtime)
+    folders = [*found, path] if path is not None and path.exists() else found
+    return RunDir(folders[-1]) if folders else None
 
 
-def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()[-TAIL:]
-    return "\n".join(f"    {line}" for line in lines)
+def _tail(run: RunDir) -> str:
+    """The last lines of both its outputs."""
+    texts = [path.read_text(errors="replace").splitlines() for path in (run.stdout, run.stderr) if path.exists()]
+    return "\n".join(f"    {line}" for lines in texts for line in lines[-TAIL:])
 
 
 def _post(address: str, text: str) -> None:
     if not address.startswith(("http://", "https://")):
-        raise ValueError(f"{WEBHOOK} must be an http or https address")
+        raise BadInput(f"{WEBHOOK} must be an http or https address")
     body = json.dumps({"text": text}).encode()
     request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310 (checked above)
-    with urllib.request.urlopen(request, timeout=10):  # noqa: S310 (checked above)
-        pass
+    try:
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310 (checked above)
+            pass
+    except OSError as error:
+        raise BadInput(f"the digest could not be posted to {WEBHOOK}: {error}") from error

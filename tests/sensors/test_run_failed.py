@@ -1,0 +1,129 @@
+"""A real run that failed leaves a digest with the worker's last words, posted where the user wants it."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from resources.errors import BadInput
+from resources.home import Home
+from sensors.run_failed import TAIL, WEBHOOK, run_failed
+
+WORDS = 60
+"""Lines that the dying worker writes."""
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """An installation in which `lorascope run e s1k_dataset` failed: its worker spoke and died."""
+    folder = tmp_path_factory.mktemp("failed")
+    home = Home(folder / "home", folder / "experiments")
+    home.experiments.mkdir()
+    (home.experiments / "e.yaml").write_text("compute:\n  profile: cpu\n")
+    python = folder / "dying-python"
+    python.write_text(
+        f"#!/bin/sh\necho 'to stdout'\nfor i in $(seq 1 {WORDS}); do echo \"word $i <of the node>\" >&2; done\nexit 3\n"
+    )
+    python.chmod(0o755)
+    (folder / "compute.yaml").write_text(f"python: {python}\ngpus: 0\nlease_folder: {folder}/leases\n")
+    environment = {
+        **os.environ,
+        "LORASCOPE_HOME": str(home.root),
+        "LORASCOPE_EXPERIMENTS": str(home.experiments),
+        "LORASCOPE_COMPUTE": str(folder / "compute.yaml"),
+    }
+    command = [Path(sys.executable).with_name("lorascope"), "run", "e", "s1k_dataset"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1, done.stderr[-3000:]
+    return home
+
+
+def tell(home: Home, patch: pytest.MonkeyPatch) -> Path:
+    """Let the sensor hear of the failed run; the digest's file."""
+    patch.setenv("LORASCOPE_HOME", str(home.root))
+    patch.setenv("DAGSTER_HOME", str(home.dagster))
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        event = next(
+            entry.dagster_event
+            for entry in instance.all_logs(run.run_id)
+            if entry.dagster_event is not None and entry.dagster_event.is_run_failure
+        )
+        with dg.build_run_status_sensor_context("run_failed", event, instance, run) as context:
+            run_failed(context.for_run_failure())
+    return home.root / "failures" / f"{run.run_id}.md"
+
+
+def test_the_digest_says_what_failed_for_whom_and_ends_with_the_workers_log(
+    failed: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WEBHOOK, raising=False)
+    path = tell(failed, monkeypatch)
+    text = path.read_text()
+    assert text.startswith(f"# whole_paper failed for e\n\nRun {path.stem}\n")
+    assert "## s1k_dataset" in text
+    assert "s1k_dataset ended with exit code 3 and left no result.json" in text
+    log = text[text.index("### s1k_dataset-") :]
+    assert "    to stdout\n" in log
+    assert f"    word {WORDS} <of the node>" in log
+    assert f"    word {WORDS - TAIL + 1} <" in log
+    assert f"    word {WORDS - TAIL} <" not in log
+    assert "Traceback" not in text and "Stack Trace" not in text
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bytes]]]:
+    """What was posted to a server on loopback: content type and body."""
+    posted: list[tuple[str, bytes]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append((self.headers["Content-Type"], self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{server.server_port}/hook")
+        yield posted
+        server.shutdown()
+        thread.join()
+
+
+def test_the_digest_is_posted_to_the_webhook(
+    failed: Home, webhook: list[tuple[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tell(failed, monkeypatch)
+    ((kind, body),) = webhook
+    assert kind == "application/json"
+    assert json.loads(body) == {"text": path.read_text()}
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("file:///etc/passwd", "LORASCOPE_WEBHOOK must be an http or https address"),
+        ("http://127.0.0.1:9/hook", "could not be posted to LORASCOPE_WEBHOOK: .*refused"),
+    ],
+)
+def test_a_webhook_that_cannot_be_reached_is_told_and_the_digest_is_there_all_the_same(
+    failed: Home, monkeypatch: pytest.MonkeyPatch, address: str, says: str
+) -> None:
+    monkeypatch.setenv(WEBHOOK, address)
+    (failed.root / "failures").mkdir(exist_ok=True)
+    for path in (failed.root / "failures").iterdir():
+        path.unlink()
+    with pytest.raises(BadInput, match=says):
+        tell(failed, monkeypatch)
+    assert len(list((failed.root / "failures").iterdir())) == 1
