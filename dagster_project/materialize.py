@@ -4,8 +4,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.data_version import (
+    DATA_VERSION_TAG,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
 
-from dagster_project.claim import Claims
+from dagster_project.claim import Claim, Claims
 from dagster_project.compute_asset import obtain
 from dagster_project.launch import launch
 from dagster_project.metadata import metadata
@@ -18,6 +23,8 @@ from resources.store import Store
 
 EXPERIMENTS = dg.DynamicPartitionsDefinition(name="experiment")
 OWNERS = ["team:lorascope"]
+LOOKED_BACK = 50
+"""Observations of a section, newest first, among which the one that a run began with is looked for."""
 
 
 def params_key(section: str) -> dg.AssetKey:
@@ -28,7 +35,8 @@ def params_key(section: str) -> dg.AssetKey:
 @dg.resource(required_resource_keys={"home"}, description="The run's experiment, as it stood when the run began.")
 def claims_of_the_run(context: dg.InitResourceContext) -> Iterator[Claims]:
     """One reading of the experiment for all assets of a run; the in-process executor keeps it until the run ends."""
-    found = Claims(context.resources.home, context.run_id or "no-run")
+    assert context.run is not None  # only a run asks for it
+    found = Claims(context.resources.home, context.run.run_id)
     try:
         yield found
     finally:
@@ -66,12 +74,37 @@ def experiment_asset(stage: Stage, *, description: str, kinds: set[str]) -> dg.A
         context.log.info(
             f"{stage.asset}: {done.cache} ({done.manifest.seconds:.1f} s of work, key {done.manifest.key})"
         )
+        edited = claim.is_edited()
+        if edited:
+            context.log.info(
+                f"'{claim.experiment.name}' was edited since this run began, which goes on as it was planned; "
+                "run it again for the edit"
+            )
         return dg.MaterializeResult(
             data_version=dg.DataVersion(done.manifest.key),
             metadata=metadata(done.manifest, done.folder, done.cache),
+            tags=_read_before_the_edit(context, claim, stage) if edited else None,
         )
 
     return compute
+
+
+def _read_before_the_edit(context: dg.AssetExecutionContext, claim: Claim, stage: Stage) -> dict[str, str]:
+    """Dagster notes the newest observation of each section as what was read: these tags name the one that was.
+
+    Without them an asset made from the values before an edit would pass for one that has seen it.
+    """
+    tags: dict[str, str] = {}
+    for section in stage.sections:
+        key, version = params_key(section), claim.experiment.versions[section]
+        wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[context.partition_key])
+        for record in context.instance.fetch_observations(wanted, limit=LOOKED_BACK).records:
+            event = record.asset_observation
+            if event is not None and event.tags.get(DATA_VERSION_TAG) == version:
+                tags[get_input_data_version_tag(key)] = version
+                tags[get_input_event_pointer_tag(key)] = str(record.storage_id)
+                break
+    return tags
 
 
 def _tags(stage: Stage) -> Mapping[str, str]:

@@ -1,0 +1,143 @@
+"""Dagster runs exactly what the plan said, and an edit during a run shows as Unsynced after it, not as confusion."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import CachingStaleStatusResolver
+from dagster._core.loader import LoadingContextForTest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import dagster_project.materialize
+from dagster_project.definitions import defs
+from dagster_project.plan import keys, plan
+from dagster_project.rooms import STAGES
+from resources.home import Home
+from resources.job import Job, JobResult
+from resources.launcher.deployment import Deployment
+from resources.store import Store
+from sensors.experiments import experiments
+from tests.dagster_project.edits import CHOICES, EDITS, fake_run, load
+
+BASE = dict.fromkeys(EDITS, 0)
+ASSETS = tuple(stage.asset for stage in STAGES)
+CHAIN = ("s1k_dataset", "lora_checkpoint", "activation_shards", "batchtopk_sae")
+Meanwhile = dict[str, Callable[[], None]]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("LORASCOPE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LORASCOPE_EXPERIMENTS", str(tmp_path / "experiments"))
+    (tmp_path / "experiments").mkdir()
+    return Home(tmp_path / "home", tmp_path / "experiments")
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
+
+
+def materialize(
+    instance: dg.DagsterInstance,
+    home: Home,
+    launched: list[str],
+    meanwhile: Meanwhile | None = None,
+    names: tuple[str, ...] = ASSETS,
+) -> dict[str, tuple[str, str]]:
+    """Run assets of experiment `e` through Dagster, only the workers are played: asset -> (cache, data version).
+
+    `meanwhile`: asset -> what happens while its worker is at work.
+    """
+    play = fake_run(launched)
+
+    def launch(_context: dg.AssetExecutionContext, job: Job, run_dir: Path, _node: Deployment) -> JobResult:
+        (meanwhile or {}).get(job.asset, lambda: None)()
+        return play(job, run_dir)
+
+    assets = [a for a in defs.assets or () if isinstance(a, dg.AssetsDefinition) and a.key.path[-1] in names]
+    instance.add_dynamic_partitions("experiment", ["e"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dagster_project.materialize, "launch", launch)
+        done = dg.materialize(
+            assets, instance=instance, partition_key="e", resources={**(defs.resources or {}), "home": home}
+        )
+    found: dict[str, tuple[str, str]] = {}
+    for event in done.get_asset_materialization_events():
+        made = event.step_materialization_data.materialization
+        tags = made.tags or {}
+        found[made.asset_key.path[-1]] = (str(made.metadata["cache"].value), tags["dagster/data_version"])
+    return found
+
+
+@pytest.mark.slow
+@settings(max_examples=3, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(st.lists(CHOICES, min_size=2, max_size=2))
+def test_what_dagster_reports_is_what_the_plan_said_under_any_sequence_of_edits(
+    tmp_path_factory: pytest.TempPathFactory, choices: list[dict[str, int]]
+) -> None:
+    folder = tmp_path_factory.mktemp("dagster")
+    home = Home(folder / "home", folder)
+    with dg.DagsterInstance.ephemeral() as instance:
+        for choice in choices:
+            said = {line.asset: line for line in plan(load(folder, choice), Store(home.store))}
+            launched: list[str] = []
+            done = materialize(instance, home, launched)
+            assert {asset: version for asset, (_, version) in done.items()} == {a: said[a].key for a in said}
+            assert {asset for asset, (cache, _) in done.items() if cache == "hit"} == {
+                asset for asset in said if said[asset].cache == "hit"
+            }
+            assert set(launched) == {asset for asset in said if said[asset].cache == "miss"}
+
+
+def tick(instance: dg.DagsterInstance) -> None:
+    """What the experiments sensor's daemon does with one tick."""
+    with dg.build_sensor_context(instance=instance, definitions=defs) as context:
+        result = experiments(context)
+    assert isinstance(result, dg.SensorResult)
+    for event in result.asset_events:
+        instance.report_runless_asset_event(event)
+
+
+def stale(instance: dg.DagsterInstance) -> dict[str, list[list[str]]]:
+    """Assets of partition `e` that the UI shows as Unsynced -> the assets it blames."""
+    graph = defs.resolve_asset_graph()
+    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+    causes = {asset: resolver.get_stale_causes(dg.AssetKey(asset), "e") for asset in CHAIN}
+    return {
+        asset: [list(cause.dependency.asset_key.path) for cause in found if cause.dependency]
+        for asset, found in causes.items()
+        if found
+    }
+
+
+def test_an_edit_during_a_run_changes_nothing_in_it_shows_as_unsynced_and_is_computed_by_the_next_run(
+    home: Home, instance: dg.DagsterInstance
+) -> None:
+    planned = keys(load(home.experiments, BASE))
+    tick(instance)
+
+    def edit() -> None:
+        load(home.experiments, {**BASE, "sae": 1})
+        tick(instance)
+
+    launched: list[str] = []
+    first = materialize(instance, home, launched, {"activation_shards": edit}, CHAIN)
+    assert {asset: version for asset, (_, version) in first.items()} == {asset: planned[asset] for asset in CHAIN}
+    assert stale(instance) == {"batchtopk_sae": [["params", "sae"]]}
+    launched.clear()
+    materialize(instance, home, launched, names=CHAIN)
+    assert launched == ["batchtopk_sae"]
+    assert stale(instance) == {}
+
+
+def test_deleting_the_file_of_a_running_experiment_stops_nothing(home: Home, instance: dg.DagsterInstance) -> None:
+    planned = keys(load(home.experiments, BASE))
+    launched: list[str] = []
+    done = materialize(instance, home, launched, {"lora_checkpoint": (home.experiments / "e.yaml").unlink}, CHAIN)
+    assert {asset: version for asset, (_, version) in done.items()} == {asset: planned[asset] for asset in CHAIN}
+    assert set(launched) == set(CHAIN)
+    assert list((home.store / ".claims").iterdir()) == []
