@@ -1,0 +1,151 @@
+"""Runs that need the same key at once compute it once, on SQLite and on PostgreSQL; a dead holder is noticed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_project.run import prepare_instance
+from resources.home import Home
+from resources.sources import PROJECT
+from tests.dagster_project.postgres_server import REQUIRED, Unavailable, running
+
+PATIENCE_S = 240
+NAMES = ("one", "two", "three")
+
+
+def test_the_projects_instance_is_written_once_and_the_users_own_stays(tmp_path: Path) -> None:
+    home = Home(tmp_path, tmp_path)
+    written = prepare_instance(home) / "dagster.yaml"
+    assert written.read_text() == (PROJECT / "dagster.yaml").read_text()
+    written.write_text("telemetry: {enabled: false}\n")
+    prepare_instance(home)
+    assert written.read_text() == "telemetry: {enabled: false}\n"
+    assert [path.name for path in home.dagster.iterdir()] == ["dagster.yaml"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """Three experiments that need the same dataset."""
+    home = Home(tmp_path / "home", tmp_path / "experiments")
+    home.experiments.mkdir()
+    source = PROJECT / "resources" / "mini_world" / "data" / "s1k_mini"
+    model = PROJECT / "resources" / "mini_world" / "model"
+    for index, name in enumerate(NAMES):
+        (home.experiments / f"{name}.yaml").write_text(
+            f"model:\n  name: {model}\n  dtype: float32\ndataset:\n  source: {source}\n  max_rollouts: 4\n"
+            f"sae:\n  seed: {index}\ncompute:\n  profile: cpu\n"
+        )
+    return home
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """What the instance of `home` keeps its runs and events in."""
+    if request.param == "sqlite":
+        yield "sqlite"
+        return
+    try:
+        with running() as address:
+            home.dagster.mkdir(parents=True)
+            shutil.copy(PROJECT / "dagster.postgres.yaml", home.dagster / "dagster.yaml")
+            monkeypatch.setenv("LORASCOPE_POSTGRES", address)
+            yield "postgres"
+    except Unavailable as reason:
+        if os.environ.get(REQUIRED):
+            raise
+        pytest.skip(str(reason))
+
+
+class Runs:
+    """`lorascope run` in several processes; their workers note that they were started, and wait to be let go."""
+
+    def __init__(self, home: Home, folder: Path) -> None:
+        self.home, self.folder = home, folder
+        self.launches, self.go = folder / "launches", folder / "go"
+        python = folder / "patient-python"
+        python.write_text(
+            f"#!/bin/sh\necho $$ >> {self.launches}\nwhile [ ! -e {self.go} ]; do sleep 0.1; done\n"
+            f'exec {sys.executable} "$@"\n'
+        )
+        python.chmod(0o755)
+        (folder / "compute.yaml").write_text(f"python: {python}\ngpus: 0\nlease_folder: {folder}/leases\n")
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, experiment: str) -> None:
+        environment = {
+            **os.environ,
+            "LORASCOPE_HOME": str(self.home.root),
+            "LORASCOPE_EXPERIMENTS": str(self.home.experiments),
+            "LORASCOPE_COMPUTE": str(self.folder / "compute.yaml"),
+        }
+        command = [Path(sys.executable).with_name("lorascope"), "run", experiment, "s1k_dataset", "--json"]
+        with (self.folder / f"{experiment}.out").open("w") as out, (self.folder / f"{experiment}.log").open("w") as log:
+            self.processes[experiment] = subprocess.Popen(
+                command, env=environment, stdout=out, stderr=log, start_new_session=True
+            )
+
+    def log(self, experiment: str) -> str:
+        return (self.folder / f"{experiment}.log").read_text()
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        """Until the condition holds; no run may end of itself meanwhile."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            ended = [name for name, process in self.processes.items() if process.poll() not in (None, -signal.SIGKILL)]
+            assert not ended and time.monotonic() < deadline, {name: self.log(name)[-2000:] for name in self.processes}
+            time.sleep(0.1)
+
+    def num_launched(self) -> int:
+        return len(self.launches.read_text().split()) if self.launches.exists() else 0
+
+    def cache(self, experiment: str) -> str:
+        """How the run got its dataset, once it has ended well."""
+        assert self.processes[experiment].wait(PATIENCE_S) == 0, self.log(experiment)[-3000:]
+        return json.loads((self.folder / f"{experiment}.out").read_text())["s1k_dataset"]
+
+
+@pytest.fixture
+def runs(home: Home, tmp_path: Path) -> Iterator[Runs]:
+    found = Runs(home, tmp_path)
+    yield found
+    found.go.touch()
+    for process in found.processes.values():
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_runs_that_need_the_same_key_compute_it_once_and_outlive_its_holder(
+    home: Home, storage: str, runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.start("one")
+    runs.wait(lambda: runs.num_launched() == 1)
+    runs.start("two")
+    runs.start("three")
+    holder = f"s1k_dataset is being computed by one (process {runs.processes['one'].pid} on "
+    runs.wait(lambda: holder in runs.log("two") and holder in runs.log("three"))
+    runs.processes["one"].send_signal(signal.SIGKILL)
+    runs.wait(lambda: runs.num_launched() == 2)
+    runs.wait(lambda: "computed by two" in runs.log("three") or "computed by three" in runs.log("two"))
+    runs.go.touch()
+    assert sorted(runs.cache(name) for name in ("two", "three")) == ["computed", "hit"]
+    assert runs.num_launched() == 2
+    monkeypatch.setenv("DAGSTER_HOME", str(home.dagster))
+    with dg.DagsterInstance.get() as instance:
+        succeeded = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
+        records = instance.fetch_materializations(dg.AssetKey("s1k_dataset"), limit=9).records
+        assert storage in type(instance.run_storage).__name__.lower()
+    assert sorted(run.tags["dagster/partition"] for run in succeeded) == ["three", "two"]
+    versions = {record.asset_materialization.tags["dagster/data_version"] for record in records}  # pyright: ignore
+    assert len(records) == 2 and len(versions) == 1
+    assert ((home.dagster / "history").exists(), storage == "sqlite") in ((True, True), (False, False))
