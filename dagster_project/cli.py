@@ -15,6 +15,7 @@ from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys, plan, total
 from dagster_project.rooms import STAGES
 from dagster_project.serve import HOST, PORT
+from resources.disk import disk_told
 from resources.errors import BadInput
 from resources.home import find_home
 from resources.manifest import Manifest
@@ -40,7 +41,8 @@ def explained(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with disk_told():
+                return command(*args, **kwargs)
         except BadInput as error:
             click.echo(f"lorascope: {error}", err=True)
             sys.exit(2)

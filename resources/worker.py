@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
+from resources.disk import trouble
 from resources.errors import BadInput, Interrupted
 from resources.job import Job, JobFailure, JobResult
 from resources.launcher.keeper import PR_SET_PDEATHSIG, prctl
@@ -268,6 +269,9 @@ def _packages() -> dict[str, str]:
 def _report(error: Exception, run: RunDir, ranks: Ranks) -> int:
     """Leave failure.json unless another rank failed first, and the traceback in the log."""
     text = traceback.format_exc()
+    said = trouble(error)
+    if said is not None and not isinstance(error, BadInput):
+        error = BadInput(said)
     kind, code = _kind(error)
     if kind == "interrupted" and not run.stop.exists():
         # torchrun ends the other ranks when one has died; the dead one is the story, not this.

@@ -1,0 +1,69 @@
+"""A full disk, a read-only folder, a lost right: told in one sentence by whatever library it came through."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from resources.errors import BadInput
+from resources.home import find_home
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+# What SQLite, Rust (safetensors, tokenizers) and torch say where they raise no OSError.
+_FULL_TEXTS = (os.strerror(errno.ENOSPC), "os error 28", "database or disk is full")
+_REFUSED_TEXTS = (
+    os.strerror(errno.EROFS),
+    "os error 30",
+    "attempt to write a readonly database",
+    "unable to open database file",
+)
+
+
+def trouble(error: BaseException) -> str | None:
+    """What to do when the disk caused an error, or anything that it came from; None when it did not."""
+    for cause in _causes(error):
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number in _FULL or any(text in str(cause) for text in _FULL_TEXTS):
+            return (
+                f"the disk of {_place(cause)} is full: free some space and run the same command again; "
+                "what is finished is kept"
+            )
+        if number in _REFUSED or any(text in str(cause) for text in _REFUSED_TEXTS):
+            return (
+                f"{_place(cause)} cannot be read or written: give this user the right to, or set LORASCOPE_HOME "
+                "to another folder, and run the same command again; what is finished is kept"
+            )
+    return None
+
+
+@contextmanager
+def disk_told() -> Iterator[None]:
+    """An error that the disk caused leaves the block as one sentence.
+
+    Raises:
+        BadInput: that sentence.
+    """
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        said = trouble(error)
+        if said is None:
+            raise
+        raise BadInput(said) from error
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _place(cause: BaseException) -> str:
+    """The file that the error names; the installation's folder when it names none."""
+    named = cause.filename if isinstance(cause, OSError) else None
+    return os.fsdecode(named) if isinstance(named, str | bytes) else str(find_home().root)
