@@ -159,8 +159,7 @@ def _pipes() -> "PipesContext | None":
 
 
 def _run(job: Job, run: RunDir, ranks: Ranks, voice: Voice) -> None:
-    if ranks.world_size != job.processes:
-        raise RuntimeError(f"{job.processes} processes were asked for, {ranks.world_size} started")
+    check_shape(job, ranks.world_size, os.environ.get("CUDA_VISIBLE_DEVICES"))
     began = time.monotonic()
     if ranks.rank == 0:
         _empty(job.out)
@@ -173,6 +172,18 @@ def _run(job: Job, run: RunDir, ranks: Ranks, voice: Voice) -> None:
         for other in range(1, ranks.world_size):
             ranks.await_rank(other, "end")
         write_whole(run.path / RESULT, _result(job, metrics, time.monotonic() - began).model_dump_json(indent=1))
+
+
+def check_shape(job: Job, world_size: int, visible: str | None) -> None:
+    """Make sure that the back end started what was asked for; `visible`: CUDA_VISIBLE_DEVICES.
+
+    Raises:
+        RuntimeError: with both numbers.
+    """
+    if world_size != job.processes:
+        raise RuntimeError(f"{job.processes} processes were asked for, {world_size} started")
+    if job.gpus and visible is not None and len(visible.split(",")) != job.gpus:
+        raise RuntimeError(f"{job.gpus} GPUs were asked for, this process sees '{visible}'")
 
 
 def _empty(folder: Path) -> None:

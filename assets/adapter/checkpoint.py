@@ -6,6 +6,7 @@ weights, AdamW's moments and the step number are the whole state.
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,11 +22,12 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 class Checkpoints:
     """The checkpoints below one folder; only the newest is kept."""
 
-    def __init__(self, folder: Path, processes: Processes, num_shards: int) -> None:
-        """`num_shards`: files per checkpoint; 1 when every process holds everything."""
+    def __init__(self, folder: Path, processes: Processes, num_shards: int, say: Callable[[str], None]) -> None:
+        """`num_shards`: files per checkpoint; 1 when every process holds everything. `say`: a line for the run log."""
         self._folder = folder
         self._processes = processes
         self._num_shards = num_shards
+        self._say = say
 
     def save(
         self,
@@ -60,6 +62,10 @@ class Checkpoints:
             return []
         state = json.loads((found[-1] / _STATE).read_text())
         if state["shards"] != self._num_shards:
+            self._say(
+                f"the checkpoint after step {len(state['curve'])} is divided among {state['shards']} processes and "
+                f"this training among {self._num_shards}: it cannot be used, the training begins anew"
+            )
             return []
         tensors = load_file(found[-1] / self._file)
         with torch.no_grad():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 if TYPE_CHECKING:
     from assets.adapter.objective import RolloutLoss
@@ -43,6 +44,26 @@ class Processes:
             dist.barrier()
 
 
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+"""How processes talk, by the type of their device."""
+
+
+def check_group(rank: int, count: int, device: str) -> None:
+    """Make sure that the process group is the one that was asked for.
+
+    Accelerate, for one, quietly trains replicas on a CPU that was asked for shards: better to end than to be wrong.
+
+    Raises:
+        RuntimeError: with both.
+    """
+    found = (dist.get_backend(), dist.get_rank(), dist.get_world_size())
+    if found != (BACKENDS[device], rank, count):
+        raise RuntimeError(
+            f"process {rank} of {count} over {BACKENDS[device]} was asked for; "
+            f"this is process {found[1]} of {found[2]} over {found[0]}"
+        )
+
+
 @contextmanager
 def joined(device: str, *, needs_group: bool) -> Iterator[Processes]:
     """The processes of this job; `needs_group`: even a single one forms a process group (sharding asks for it)."""
@@ -53,9 +74,11 @@ def joined(device: str, *, needs_group: bool) -> Iterator[Processes]:
         torch.cuda.set_device(place)
     opens = (count > 1 or needs_group) and not dist.is_initialized()
     if opens:
-        backend = "gloo" if device == "cpu" else "nccl"
+        backend = BACKENDS[device]
         store = dist.HashStore() if count == 1 else None  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, rank=rank, world_size=count, store=store)
+    if count > 1 or needs_group:
+        check_group(rank, count, device)
     try:
         yield Processes(rank, count, place)
     finally:
@@ -124,6 +147,9 @@ class Shards:
         for layer in objective.base.model.layers:
             fully_shard(layer.float(), mesh=mesh, mp_policy=policy)
         fully_shard(objective.float(), mesh=mesh, mp_policy=policy)
+        whole = [name for name, weight in objective.named_parameters() if not isinstance(weight, DTensor)]
+        if whole or mesh.size() != self._processes.count:
+            raise RuntimeError(f"{len(whole)} weights are not divided among {self._processes.count}, first {whole[:1]}")
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Nothing: the backward pass has scattered the sums already."""

@@ -158,6 +158,7 @@ def _run(
     title = "full finetune" if whole else "LoRA"
     work = training_work(architecture, trains_weights=whole)
     peak = peak_flops(processes.device, getattr(torch, model.dtype)) * processes.count
+    telemetry = Telemetry(title, progress, scratch, work, peak, speaks=processes.first)
     return Run(
         objective=objective,
         parameters={name: p for name, p in objective.named_parameters() if p.requires_grad},
@@ -166,8 +167,8 @@ def _run(
         compute=compute,
         processes=processes,
         strategy=strategy,
-        checkpoints=Checkpoints(scratch / "checkpoints", processes, strategy.num_shards),
-        telemetry=Telemetry(title, progress, scratch, work, peak, speaks=processes.first),
+        checkpoints=Checkpoints(scratch / "checkpoints", processes, strategy.num_shards, telemetry.say),
+        telemetry=telemetry,
     )
 
 

@@ -5,8 +5,10 @@ the k largest principal components, and matching pursuit with k directions of a 
 Shapes: B tokens, E columns that entered training, F latents, K principal components.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -37,6 +39,8 @@ class Budget:
     scale: InputScale
     latents: int
     device: str
+    scratch: Path
+    """Outlives a killed attempt."""
 
     def sample(self) -> torch.Tensor:
         """The first sample, scaled: [B, E]."""
@@ -44,10 +48,17 @@ class Budget:
 
 
 def compare(budget: Budget, states: Iterable[torch.Tensor], progress: Progress) -> list[dict[str, str | float]]:
-    """Train every baseline of `sae.baselines` and measure it on held-out states [B, E], unscaled."""
+    """Train every baseline of `sae.baselines` and measure it on held-out states [B, E], unscaled.
+
+    One that an earlier attempt finished is read from its file in `budget.scratch`.
+    """
     states = list(states)
     rows: list[dict[str, str | float]] = []
     for name in budget.config.baselines:
+        done = budget.scratch / f"baseline-{name}.json"
+        if done.exists():
+            rows.append(json.loads(done.read_text()))
+            continue
         rebuild = _BUILDERS[name](budget, progress)
         errors = Errors(budget.sample().mean(dim=0) * budget.scale.scale_D)
         active = 0
@@ -57,6 +68,9 @@ def compare(budget: Budget, states: Iterable[torch.Tensor], progress: Progress) 
                 errors.add(state_BE, rebuilt_BE * budget.scale.scale_D)
                 active += pairs
         rows.append({"dictionary": name, "fvu": errors.fvu, "l0": active / errors.tokens, "cosine": errors.cosine})
+        partial = done.with_suffix(".partial")
+        partial.write_text(json.dumps(rows[-1]))
+        partial.replace(done)
     return rows
 
 
@@ -64,7 +78,7 @@ def train_topk(budget: Budget, progress: Progress) -> Rebuild:
     """The same training with k latents per token instead of k x B per batch."""
     config = budget.config
     fit = Fit(config, budget.order, budget.latents, budget.device, per_token=True)
-    weights = fit.run(progress, "TopK step").weights
+    weights = fit.run(progress, "TopK step", budget.scratch / "topk.safetensors").weights
     norm_F = weights.W_dec_FD.norm(dim=1)
 
     def rebuild(input_BE: torch.Tensor) -> tuple[torch.Tensor, int]:

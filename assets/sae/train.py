@@ -120,7 +120,7 @@ def train(
         held_out=held.summary,
         effect=_effect(sae, data, trained, model, s1k_dataset, lora_checkpoint, progress, compute.device),
         by_projection=by_projection(names, held.explained_E),
-        baselines=_baselines(sae, data, order, fitted, held, latents, progress, compute.device),
+        baselines=_baselines(data, held, Budget(sae, order, fitted.scale, latents, compute.device, scratch), progress),
         loss_curve=fitted.counters.curve,
     )
 
@@ -153,20 +153,11 @@ def _held_out(sae: SaeConfig, data: _Data, trained: Sae, silent_F: torch.Tensor,
     return evaluate(trained, states, torch.from_numpy(data.entering).to(device), silent_F)
 
 
-def _baselines(
-    sae: SaeConfig,
-    data: _Data,
-    order: Order,
-    fitted: Fitted,
-    held: Held,
-    latents: int,
-    progress: Progress,
-    device: str,
-) -> list[dict[str, str | float]]:
-    summary = held.summary
+def _baselines(data: _Data, held: Held, budget: Budget, progress: Progress) -> list[dict[str, str | float]]:
+    sae, summary = budget.config, held.summary
     ours = {"dictionary": "batchtopk", "fvu": summary.fvu, "l0": summary.l0, "cosine": summary.cosine}
-    states = _states(data.rows(data.split.evaluation, data.entering), sae.evaluation_tokens, device)
-    return [ours, *compare(Budget(sae, order, fitted.scale, latents, device), states, progress)]
+    states = _states(data.rows(data.split.evaluation, data.entering), sae.evaluation_tokens, budget.device)
+    return [ours, *compare(budget, states, progress)]
 
 
 def _effect(

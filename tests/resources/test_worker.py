@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resources.progress import Progress
-from resources.worker import arguments_of, columns_of, load
+from resources.worker import arguments_of, check_shape, columns_of, load
 from tests.resources.launcher import verbs
 from tests.resources.launcher.conftest import build_job
 
@@ -40,6 +40,16 @@ def test_columns_come_from_the_artifacts_own_table(tmp_path: Path) -> None:
 
 def test_a_call_is_named_by_module_and_function() -> None:
     assert load("tests.resources.launcher.verbs:succeed").__name__ == "succeed"
+
+
+def test_fewer_processes_or_gpus_than_were_asked_for_end_the_job_with_both_numbers(tmp_path: Path) -> None:
+    job = build_job(tmp_path, "succeed", gpus=8, processes=8)
+    check_shape(job, 8, "0,1,2,3,4,5,6,7")
+    with pytest.raises(RuntimeError, match="8 processes were asked for, 1 started"):
+        check_shape(job, 1, None)
+    with pytest.raises(RuntimeError, match="8 GPUs were asked for, this process sees '0,1'"):
+        check_shape(job, 8, "0,1")
+    check_shape(build_job(tmp_path, "succeed"), 1, "")
 
 
 def test_a_worker_imports_no_dagster_and_no_torch() -> None:

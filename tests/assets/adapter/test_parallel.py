@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from assets.adapter.config import FullFinetuneConfig, LoraConfig, TrainingConfig
+from assets.adapter.parallel import check_group, joined
 from resources.adapters import WEIGHTS
 from resources.compute import ComputeConfig
 from tests.assets.adapter.conftest import COMPUTE, World
@@ -48,6 +49,13 @@ def test_recomputed_activations_leave_the_adapter_as_it_is(world: World) -> None
     every, _ = world.lora("every", LORA, COMPUTE.model_copy(update={"recomputed_layers": None}))
     assert_same_weights(kept / WEIGHTS, one / WEIGHTS, 1e-6)
     assert_same_weights(kept / WEIGHTS, every / WEIGHTS, 1e-6)
+
+
+def test_a_process_group_that_is_not_what_was_asked_for_ends_the_training_with_both() -> None:
+    with joined("cpu", needs_group=True):
+        check_group(0, 1, "cpu")
+        with pytest.raises(RuntimeError, match="process 0 of 8 over nccl was asked for; this is process 0 of 1 over"):
+            check_group(0, 8, "cuda")
 
 
 @dataclass(frozen=True)

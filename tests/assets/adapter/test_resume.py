@@ -9,9 +9,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from assets.adapter.artifact import CURVE, LoraCheckpoint, read_curve
+from assets.adapter.checkpoint import Checkpoints
 from assets.adapter.config import FullFinetuneConfig, LoraConfig
+from assets.adapter.parallel import Processes
 from assets.adapter.train import train_lora
 from resources.adapters import WEIGHTS
 from resources.errors import BadInput, Interrupted
@@ -89,6 +92,23 @@ def test_only_the_newest_checkpoint_is_kept_and_a_half_written_one_is_never_used
     (checkpoints / "step-00000009.part").mkdir()
     world.lora("resumed", LORA, OFTEN)
     assert "going on after step 6 of 9" in world.lines
+
+
+def test_a_checkpoint_of_another_number_of_shards_is_named_before_the_training_begins_anew(tmp_path: Path) -> None:
+    alone = Processes(0, 1, torch.device("cpu"))
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimiser = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimiser.step()
+    row = {"step": 1.0, "loss": 1.0}
+    Checkpoints(tmp_path, alone, 2, [].append).save([row], {"weight": weight}, optimiser)
+    said: list[str] = []
+    assert Checkpoints(tmp_path, alone, 1, said.append).resume({"weight": weight}, optimiser) == []
+    assert said == [
+        "the checkpoint after step 1 is divided among 2 processes and this training among 1: "
+        "it cannot be used, the training begins anew"
+    ]
+    assert Checkpoints(tmp_path, alone, 2, said.append).resume({"weight": weight}, optimiser) == [row]
 
 
 def test_a_full_finetune_resumes_with_the_same_bytes(world: World) -> None:
