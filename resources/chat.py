@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -109,7 +109,14 @@ class Renderer:
 
     def _by_template(self, rollout: Rollout) -> str:
         messages = [{"role": "user", "content": rollout.question}, {"role": "assistant", "content": assistant(rollout)}]
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        from jinja2 import TemplateError
+
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False)
+        except TemplateError as error:
+            raise BadInput(
+                f"the tokenizer's chat template fails ({one_line(str(error))}): use a Qwen2.5 model"
+            ) from error
         assert isinstance(text, str)
         return text
 

@@ -85,6 +85,9 @@ def architecture(model: ModelConfig) -> Architecture | None:
 def _sizes(read: Mapping[str, object]) -> Architecture:
     """Raises TypeError when one is missing or no integer."""
     sizes = {name: read[name] for name in Architecture.__dataclass_fields__ if name in read}
+    lacking = set(Architecture.__dataclass_fields__) - set(sizes) - {"tie_word_embeddings"}
+    if lacking:
+        raise TypeError(f"it lacks {', '.join(sorted(lacking))}")
     wrong = next((name for name, value in sizes.items() if not isinstance(value, int)), None)
     if wrong is not None:
         raise TypeError(f"its {wrong} is no integer")

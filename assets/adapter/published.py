@@ -54,7 +54,7 @@ def take_model(source: str, revision: str | None, model: ModelConfig, out: Path)
     folder = fetch(source, revision, MODEL_FILES)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise BadInput(f"{source} is no transformers model with safetensors: name another source for full_finetune")
-    theirs = load_architecture(model.model_copy(update={"name": str(folder)}))
+    theirs = load_architecture(model.model_copy(update={"name": str(folder), "trust_remote_code": False}))
     ours = load_architecture(model)
     for name in _SAME:
         if getattr(theirs, name) != getattr(ours, name):

@@ -103,7 +103,7 @@ class VllmEngine:
             revision=self._model.revision if is_base and place(weights) == weights else None,
             tokenizer=place(self._model.name),
             dtype=self._model.dtype,
-            trust_remote_code=self._model.trust_remote_code,
+            trust_remote_code=self._model.trust_remote_code and is_base,
             tensor_parallel_size=self._config.tensor_parallel_size,
             gpu_memory_utilization=self._config.gpu_memory_utilization,
             max_model_len=self._config.context,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from assets.dataset.config import DatasetConfig
 from resources.chat import Rollout, clean
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 from resources.models import explained, place
 from resources.sources import local_folder
 
@@ -39,11 +39,17 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
         BadInput: when it cannot be loaded, or lacks a column.
     """
     import datasets
+    from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
     revision = None if local_folder(dataset.source) else dataset.revision
-    with explained(dataset.source):
-        source = datasets.load_dataset(place(dataset.source), split=dataset.split, revision=revision)
+    try:
+        with explained(dataset.source):
+            source = datasets.load_dataset(place(dataset.source), split=dataset.split, revision=revision)
+    except DatasetsError as error:
+        behind = error.__cause__ or error
+        reason = one_line(str(behind).strip().partition("\n")[0]) or type(behind).__name__
+        raise BadInput(f"the files of {dataset.source} cannot be read as a table: {reason}") from error
     columns = [dataset.question_column, dataset.thinking_column, dataset.attempt_column, dataset.solution_column]
     missing = [column for column in columns if column and column not in source.column_names]
     if missing:
