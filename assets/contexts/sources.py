@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 BLOCK_CELLS = 1 << 21
 """Scalars looked at together: small enough for a core's cache, large enough that numpy's overhead does not show."""
 ENCODED_ROWS = 2048
-"""Tokens per dense product of the SAE: its 29 MB of scores are still half in the cache when they meet the threshold."""
+"""Tokens encoded, and then tallied, together."""
 _MAGNITUDE = 0x7FFF
 """All bits of a float16 but the sign; as integers, magnitudes order as they do as numbers."""
 
@@ -144,9 +144,11 @@ class Latents:
     def view(self, shard: StateBatch, index: int) -> "LatentsView":
         """The shard's active latents, from its file or encoded now."""
         path = self.scratch / f"latents-{self.tag}-{index:05d}.npz"
-        if not path.exists():
-            save_arrays(path, self._encode(shard.state_BC))
-        arrays = load_arrays(path)
+        if path.exists():
+            arrays = load_arrays(path)
+        else:
+            arrays = self._encode(shard.state_BC)
+            save_arrays(path, arrays)
         return LatentsView(self.sae.d_sae, arrays["first"], arrays["latent"], arrays["value"])
 
     def _encode(self, state_RC: np.ndarray) -> dict[str, np.ndarray]:
