@@ -1,16 +1,22 @@
 """Figure 3 of the paper (a: layers, b: layer x projection), projection means, interactions, and the dose curves."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from resources.charts import ACCENT, CATEGORIES, SIGNED, save_chart
+from assets.ablation.outcomes import Z95
+from resources.charts import ACCENT, SIGNED, save_chart
 from resources.components import PROJECTIONS
 
 if TYPE_CHECKING:
     import altair
 
+DIRECTIONS = ("unit", "random")
+CONTRAST = "#d95f02"
+"""Stands out against the accent for colour-blind readers too (ColorBrewer Dark2)."""
+_SHOWN = ("value", "low", "high")
 KL = "KL to the full adapter (nats per token)"
 
 
@@ -123,41 +129,77 @@ DOSE_MEASURES = (
 
 def save_dose_figures(rows: Sequence[dict], out: Path) -> None:
     """One chart per steered unit: each measure against the dose, unit against its random control."""
-    for number, unit in enumerate(dict.fromkeys(row["unit"] for row in rows)):
+    for unit in dict.fromkeys(row["unit"] for row in rows):
         mine = [row for row in rows if row["unit"] == unit]
-        save_chart(dose_chart(unit, mine), out, f"dose_{number}")
+        save_chart(dose_chart(unit, mine), out, f"dose_{slug(unit)}")
+
+
+def slug(unit: str) -> str:
+    """`adapter:L3.down_proj:+` as part of a file name: adapter_L3_down_proj_positive."""
+    return re.sub(r"\W+", "_", unit.replace(":+", ":positive").replace(":-", ":negative"))
 
 
 def dose_chart(unit: str, rows: Sequence[dict]) -> "altair.VConcatChart":
-    """Measures that were taken, one above the other."""
+    """A row per measure, a column per decoding; the unit and its random control are told apart by colour and dash."""
     import altair
 
-    panels = []
-    for column, interval, title in DOSE_MEASURES:
-        values = [_dose(row, column, interval) for row in rows if row[column] is not None]
-        if values:
-            panels.append(_dose_panel(values, title))
-    return altair.vconcat(*panels, title=unit)
+    panels = [altair.hconcat(*_dose_panels(rows, *measure)) for measure in DOSE_MEASURES]
+    return altair.vconcat(*[panel for panel in panels if panel.hconcat], title=unit)
 
 
-def _dose(row: dict, column: str, interval: str | None) -> dict[str, object]:
-    line = row["direction"] if interval is None else f"{row['direction']}, {row['decoding']}"
-    value = row[column]
-    low, high = (row[f"{interval}_low"], row[f"{interval}_high"]) if interval else (value, value)
-    return {"factor": row["factor"], "value": value, "low": low, "high": high, "line": line}
+def _dose_panels(
+    rows: Sequence[dict], column: str, interval: str | None, title: str
+) -> Sequence["altair.LayerChart | altair.FacetChart"]:
+    """One panel per decoding of a measure of continuations, one panel in all for the KL, which has none."""
+    found = [row for row in rows if row[column] is not None]
+    top = max((_dose(row, column, interval)["high"] for row in found), default=0.0)
+    if interval is None:
+        return [_dose_panel(found, column, None, title, top)] if found else []
+    by_decoding = {name: [row for row in found if row["decoding"] == name] for name in ("greedy", "sampled")}
+    return [_dose_panel(mine, column, interval, f"{title}, {name}", top) for name, mine in by_decoding.items() if mine]
 
 
-def _dose_panel(values: list[dict[str, object]], title: str) -> "altair.LayerChart | altair.FacetChart":
+def _dose(row: dict, column: str, interval: str | None) -> dict[str, float]:
+    """A curve point; rows repeat the KL per decoding, and a repeated point draws as one."""
+    spread = Z95 * (row["kl_sem"] or 0.0)
+    low, high = row[column] - spread, row[column] + spread
+    if interval is not None:
+        low, high = row[f"{interval}_low"], row[f"{interval}_high"]
+    point = {"factor": row["factor"], "value": row[column]}
+    return point | {"low": row[column] if low is None else max(0.0, low), "high": row[column] if high is None else high}
+
+
+def _dose_panel(
+    rows: Sequence[dict], column: str, interval: str | None, title: str, top: float
+) -> "altair.LayerChart | altair.FacetChart":
     import altair
 
-    base = altair.Chart(altair.Data(values=values), width=460, height=150).encode(
-        altair.X("factor:Q", title="factor x 99th percentile", scale=altair.Scale(type="symlog")),
-        altair.Color("line:N", title=None, scale=altair.Scale(range=list(CATEGORIES))),
+    values = [_dose(row, column, interval) | {"direction": row["direction"]} for row in rows]
+    base = altair.Chart(altair.Data(values=values), width=300, height=150, title=title).encode(
+        _dose_axis(sorted({row["factor"] for row in rows})),
+        altair.Color("direction:N", title=None, scale=altair.Scale(domain=DIRECTIONS, range=(ACCENT, CONTRAST))),
+        tooltip=["direction:N", "factor:Q", *[altair.Tooltip(f"{name}:Q", format=".3g") for name in _SHOWN]],
     )
-    lines = base.mark_line(point=True).encode(
-        altair.Y("value:Q", title=title), tooltip=["line:N", "factor:Q", altair.Tooltip("value:Q", format=".3g")]
-    )
+    dash = altair.StrokeDash("direction:N", title=None, scale=altair.Scale(domain=DIRECTIONS, range=[[1, 0], [4, 3]]))
+    lines = base.mark_line(point=True).encode(_measure_axis(interval, top), dash)
     return lines + base.mark_area(opacity=0.15).encode(altair.Y("low:Q"), altair.Y2("high:Q"))
+
+
+def _dose_axis(factors: Sequence[float]) -> "altair.X":
+    import altair
+
+    scale = altair.Scale(type="symlog")
+    return altair.X("factor:Q", title="dose, x 99th percentile", scale=scale, axis=altair.Axis(values=list(factors)))
+
+
+def _measure_axis(interval: str | None, top: float) -> "altair.Y":
+    import altair
+
+    if interval is not None:
+        return altair.Y("value:Q", title=None, scale=altair.Scale(domain=[0, top]))
+    # A KL of 0.01 nats at one dose and 10 at the next: only a logarithm shows both.
+    axis = altair.Axis(values=[0, 0.01, 0.1, 1, 10], labelExpr="datum.value", labelOverlap=False)
+    return altair.Y("value:Q", title=None, scale=altair.Scale(type="symlog", constant=0.01), axis=axis)
 
 
 def _of(rows: Sequence[dict], kind: str) -> list[dict]:

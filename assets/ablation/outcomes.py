@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from assets.ablation.pool import ratio
@@ -96,7 +96,7 @@ def _interval(name: str, tops: Sequence[float], bottoms: Sequence[float]) -> dic
     return {name: found.value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _per_problem(found: Sequence[Continuation], value) -> list[float]:  # noqa: ANN001
+def _per_problem(found: Sequence[Continuation], value: Callable[[Continuation], float]) -> list[float]:
     totals: dict[int, float] = {}
     for c in found:
         totals[c.rollout_id] = totals.get(c.rollout_id, 0.0) + value(c)
