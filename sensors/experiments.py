@@ -74,7 +74,7 @@ def _changed(home: Home, seen: Mapping[str, Signature]) -> tuple[list[_Changed],
     for name in folder.names():
         if len(valid) == PER_TICK:
             break
-        if name in seen and _still(seen[name]):
+        if name in seen and _still(seen[name], folder.folder):
             continue
         try:
             valid.append(_prepared(folder, name, home))
@@ -104,8 +104,10 @@ def _signature(files: tuple[Path, ...]) -> Signature:
     return [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
 
 
-def _still(signature: Signature) -> bool:
-    """The files are as they were when this was noted."""
+def _still(signature: Signature, folder: Path) -> bool:
+    """The files are those of this folder, as they were when this was noted."""
+    if Path(signature[0][0]).parent != folder:
+        return False
     try:
         return _signature(tuple(Path(path) for path, _, _ in signature)) == [tuple(entry) for entry in signature]
     except OSError:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.paper.claims import CLAIMS
+from assets.paper.claims import CLAIMS, spoken
 from assets.paper.config import PAPER_REPORT
 from dagster_project.compare import MOST, compare_experiments, computed_experiments, write_comparison
 from dagster_project.materialize import OWNERS, experiment_asset
@@ -59,13 +59,14 @@ def claims_of_the_paper(context: dg.AssetCheckExecutionContext) -> Iterator[dg.A
     by_id = {row["id"]: row for row in rows if isinstance(row, dict)}
     for claim in CLAIMS:
         row = by_id[claim.id]
-        shown = ("verdict", "expected", "measured", "low", "high", "where")
+        found = {name: row[name] for name in ("measured", "low", "high")}
+        shown = {n: spoken(value, claim.percent) for n, value in found.items() if isinstance(value, int | float)}
         yield dg.AssetCheckResult(
             check_name=claim.id,
             passed=row["verdict"] not in ("differs", "pattern differs"),
             severity=dg.AssetCheckSeverity.WARN,
-            description=f"{row['verdict']}: the paper has {row['expected']}, measured {row['measured']}",
-            metadata={name: str(row[name]) for name in shown if row[name] is not None},
+            description=f"{row['verdict']}: the paper has {row['expected']}, measured {shown.get('measured', '–')}",
+            metadata={**{name: str(row[name]) for name in ("verdict", "expected", "where")}, **shown},
         )
 
 

@@ -116,3 +116,16 @@ def test_many_new_files_are_spread_over_ticks(folder: Path, instance: dg.Dagster
     assert isinstance(second, dg.SensorResult)
     assert len(json.loads(first.cursor or "{}")) == PER_TICK
     assert len(json.loads(second.cursor or "{}")) == PER_TICK + 5
+
+
+def test_another_experiments_folder_is_read_anew_while_the_old_one_is_still_there(
+    folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "one.yaml").write_text("sae:\n  k: 4\n")
+    first = tick(instance, None)
+    assert isinstance(first, dg.SensorResult)
+    other = folder.with_name("other")
+    other.mkdir()
+    (other / "one.yaml").write_text("sae:\n  k: 8\n")
+    monkeypatch.setenv("LORASCOPE_EXPERIMENTS", str(other))
+    assert observed(tick(instance, first.cursor))["sae"] == Experiments(other).load("one").versions["sae"]
