@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,8 @@ from resources.errors import BadInput
 from resources.home import find_home
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_TIGHT = 1 << 20
+"""Bytes free below which an I/O error is put down to the lack of room."""
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 # What SQLite, Rust (safetensors, tokenizers) and torch say where they raise no OSError.
 _FULL_TEXTS = (os.strerror(errno.ENOSPC), "os error 28", "database or disk is full")
@@ -24,7 +27,7 @@ def trouble(error: BaseException) -> str | None:
     """What to do when the disk caused an error, or anything that it came from; None when it did not."""
     for cause in _causes(error):
         number = cause.errno if isinstance(cause, OSError) else None
-        if number in _FULL or any(text in str(cause) for text in _FULL_TEXTS):
+        if number in _FULL or any(text in str(cause) for text in _FULL_TEXTS) or _starved(cause):
             return (
                 f"the disk of {_place(cause)} is full: free some space and run the same command again; "
                 "what is finished is kept"
@@ -61,6 +64,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _starved(cause: BaseException) -> bool:
+    """SQLite says `disk I/O error` when its shared memory finds no room, and also when the disk is broken."""
+    root = find_home().root
+    return "disk I/O error" in str(cause) and root.exists() and shutil.disk_usage(root).free < _TIGHT
 
 
 def _place(cause: BaseException) -> str:

@@ -1,0 +1,77 @@
+"""A full disk and a folder that may not be written: one sentence, a whole store, and on it goes afterwards."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from resources.sources import PROJECT
+from tests.installation import TINY, Installation, build_installation
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+Mount = Callable[..., Path]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Mount]:
+    """`mount(ARGUMENTS)` at a new folder; needs the right to mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mounted(*arguments: str | Path) -> Path:
+        done = subprocess.run(["mount", *arguments, folder], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+        return folder
+
+    yield mounted
+    subprocess.run(["umount", "--lazy", folder], check=False, capture_output=True)
+
+
+def installation_on(disk: Path, folder: Path) -> Installation:
+    experiments = build_installation(folder, [PROJECT / "experiments" / "mini.yaml", TINY]).experiments
+    return Installation(disk / "home", experiments)
+
+
+@pytest.mark.parametrize("kib", [0, 900], ids=lambda kib: f"{kib} KiB free")
+def test_on_a_full_disk_a_run_says_so_in_one_sentence_and_goes_on_once_there_is_room(
+    tmp_path: Path, mount: Mount, kib: int
+) -> None:
+    """0: nothing can be made. 900: Dagster has its tables, and the run fails on its way."""
+    disk = mount("-t", "tmpfs", "-o", "size=30m", "tmpfs")
+    full = installation_on(disk, tmp_path / "installation")
+    full.home.mkdir()
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(disk).free - kib * 1024))
+    done = full.run("run", "tiny", "s1k_dataset")
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stdout + done.stderr
+    [said] = [line for line in (done.stdout + done.stderr).splitlines() if " is full: free some space and run" in line]
+    assert str(disk) in said
+    ballast.unlink()
+    assert full.json("run", "tiny", "s1k_dataset") == {
+        "experiment": "tiny",
+        "success": True,
+        "s1k_dataset": "computed",
+    }
+    assert full.run("verify").stdout == "1 artifacts checked, 0 damaged files\n"
+    assert list(full.home.glob("store/.partial/*/*")) == []
+
+
+def test_a_store_that_may_not_be_written_is_told_in_one_sentence_and_is_still_read(
+    tmp_path: Path, mount: Mount
+) -> None:
+    """A read-only bind mount: root is not held back by modes."""
+    owner = installation_on(tmp_path / "original", tmp_path / "installation")
+    assert owner.run("run", "tiny", "s1k_dataset").returncode == 0
+    guest = Installation(mount("--bind", "-o", "ro", tmp_path / "original") / "home", owner.experiments)
+    done = guest.run("run", "tiny", "s1k_dataset")
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "cannot be read or written: give this user the right to, or set LORASCOPE_HOME" in done.stdout + done.stderr
+    assert guest.plan("tiny")["s1k_dataset"]["cache"] == "hit"
+    assert guest.run("show", "tiny", "s1k_dataset").returncode == 0
+    assert guest.run("verify").returncode == 0
+    assert owner.json("run", "tiny", "s1k_dataset") == {"experiment": "tiny", "success": True, "s1k_dataset": "hit"}
