@@ -6,58 +6,58 @@ Shapes: B tokens, D components, F latents, N selected entries (flat indices into
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-MARGIN = 0.95
-"""A carried threshold is lowered to this share of itself; a batch that falls below costs one more pass."""
-ESTIMATE_STRIDE = 61
-"""Every how many scores a first threshold is estimated from; coprime with usual widths."""
+from assets.sae.scores import SAMPLE_STRIDE, Scores, Selected
 
-
-class Selected(NamedTuple):
-    """The entries of a batch of scores that fire."""
-
-    flat_N: torch.Tensor
-    """int64 indices into the flattened [B, F] scores, ascending."""
-    score_N: torch.Tensor
+WIDEST, NARROWEST = 0.05, 0.005
+"""Bounds of the share by which a carried threshold is lowered; a batch that falls below costs one more pass."""
+FORGET = 0.9
+"""Share of the largest recent change that the next batch still expects."""
 
 
 @dataclass
 class Threshold:
-    """What one batch hands the next."""
+    """What one batch hands the next; only the speed depends on it."""
 
     carried: float | None = None
     """Smallest score selected in the last batch."""
+    change: float = WIDEST
+    """Largest recent relative change from batch to batch, fading."""
+
+    def bound(self, floor: float) -> float | None:
+        """A score that few more than the wanted ones exceed, if the batch is like the last ones."""
+        if self.carried is None:
+            return None
+        margin = min(WIDEST, max(NARROWEST, self.change))
+        return max(floor, self.carried - margin * abs(self.carried))
+
+    def carry(self, smallest: float) -> None:
+        """Take note of the smallest score selected."""
+        if self.carried:
+            self.change = max(FORGET * self.change, abs(smallest / self.carried - 1))
+        self.carried = smallest
 
 
-def above(scores_BF: torch.Tensor, bound: float) -> torch.Tensor:
-    """Flat indices of the scores greater than `bound`, ascending."""
-    if scores_BF.is_cuda:
-        return (scores_BF > bound).flatten().nonzero().flatten()
-    # numpy compares and lists bools about five times faster than torch does on a CPU
-    return torch.from_numpy(np.flatnonzero(np.greater(scores_BF.numpy(), np.float32(bound))))
-
-
-def largest(scores_BF: torch.Tensor, candidate_N: torch.Tensor, count: int) -> Selected | None:
-    """Of the candidates, exactly the `count` with the largest scores, or None when there are fewer.
+def largest(found: Selected, count: int) -> Selected | None:
+    """Exactly the `count` entries with the largest scores, or None when there are fewer.
 
     Ties at the last place go to the lower index, so the choice is a function of the scores alone.
     """
-    if len(candidate_N) < count:
+    flat_N, score_N = found
+    if len(flat_N) < count:
         return None
     if count == 0:
-        return Selected(candidate_N[:0], scores_BF.new_empty(0))
-    score_N = scores_BF.view(-1).index_select(0, candidate_N)
+        return Selected(flat_N[:0], score_N[:0])
     last = _kth_largest(score_N, count)
     keep_N = score_N >= last
     surplus = int(keep_N.sum()) - count
     if surplus:
         tied_N = (score_N == last).nonzero().flatten()
         keep_N[tied_N[len(tied_N) - surplus :]] = False
-    return Selected(candidate_N.masked_select(keep_N), score_N.masked_select(keep_N))
+    return Selected(flat_N.masked_select(keep_N), score_N.masked_select(keep_N))
 
 
 def _kth_largest(score_N: torch.Tensor, count: int) -> float:
@@ -67,30 +67,27 @@ def _kth_largest(score_N: torch.Tensor, count: int) -> float:
     return float(np.partition(score_N.numpy(), position)[position])
 
 
-def select_batch(scores_BF: torch.Tensor, count: int, floor: float, threshold: Threshold) -> Selected:
+def select_batch(scores: Scores, count: int, floor: float, threshold: Threshold) -> Selected:
     """The `count` largest scores of a batch that are greater than `floor`; fewer only when fewer are.
 
     Updates `threshold`, on which only the speed depends.
     """
-    chosen = None
-    if threshold.carried is not None:
-        bound = max(floor, threshold.carried - (1 - MARGIN) * abs(threshold.carried))
-        chosen = largest(scores_BF, above(scores_BF, bound), count)
+    bound = threshold.bound(floor)
+    chosen = None if bound is None else largest(scores.above(bound), count)
     if chosen is None:
-        chosen = _select_without_carry(scores_BF, count, floor)
+        chosen = _select_without_carry(scores, count, floor)
     if len(chosen.score_N):
-        threshold.carried = float(chosen.score_N.min())
+        threshold.carry(float(chosen.score_N.min()))
     return chosen
 
 
-def _select_without_carry(scores_BF: torch.Tensor, count: int, floor: float) -> Selected:
-    sample = scores_BF.view(-1)[::ESTIMATE_STRIDE]
-    wanted = min(len(sample), 8 + math.ceil(1.2 * count / ESTIMATE_STRIDE))
-    estimate = max(floor, _kth_largest(sample.contiguous(), wanted))
-    chosen = largest(scores_BF, above(scores_BF, estimate), count)
+def _select_without_carry(scores: Scores, count: int, floor: float) -> Selected:
+    sample = scores.sample()
+    wanted = min(len(sample), 8 + math.ceil(1.2 * count / SAMPLE_STRIDE))
+    chosen = largest(scores.above(max(floor, _kth_largest(sample, wanted))), count)
     if chosen is None:
-        positive_N = above(scores_BF, floor)
-        chosen = largest(scores_BF, positive_N, min(count, len(positive_N)))
+        positive = scores.above(floor)
+        chosen = largest(positive, min(count, len(positive.flat_N)))
     assert chosen is not None
     return chosen
 

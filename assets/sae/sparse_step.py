@@ -1,11 +1,10 @@
 """Loss and exact gradients of one batch with a single dense product; everything else touches active latents only.
 
-Decoding and both weight gradients are weighted sums of rows: `embedding_bag`, on a CPU 1.5 to 2 times faster than the
-same product through a CSR matrix. The gradient of an activation is one dot product per active latent: `sampled_addmm`.
+Decoding and both weight gradients are weighted sums of rows; the gradient of an activation is one dot product per
+active latent.
 Shapes: B tokens, D components, F latents, N active (token, latent) pairs, M pairs of dead latents.
 """
 
-import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +13,9 @@ import torch
 
 from assets.sae.batchtopk import Weights, score_norms
 from assets.sae.config import SaeConfig
-from assets.sae.selection import Selected, Threshold, select_batch, select_rows
+from assets.sae.scores import DenseScores, FilteredScores, Scores, Selected, rough_is_faster
+from assets.sae.selection import Threshold, select_batch, select_rows
+from assets.sae.sparse_rows import bags, dots, sum_rows
 
 _INT16_MAX = 2**15
 
@@ -56,17 +57,27 @@ class StepResult(NamedTuple):
 
 
 class SparseStep:
-    """Computes steps of one shape of dictionary; keeps the score buffer and the carried threshold between them."""
+    """Computes steps of one shape of dictionary; keeps the scores' memory and the carried threshold between them."""
 
-    def __init__(self, config: SaeConfig, variance: float, per_token: bool = False) -> None:
-        """`variance`: see `InputScale`; `per_token`: select k per token (TopK) instead of k x B per batch."""
+    def __init__(
+        self,
+        config: SaeConfig,
+        variance: float,
+        per_token: bool = False,
+        device: str = "cpu",
+        rough: bool | None = None,
+    ) -> None:
+        """`variance`: see `InputScale`; `per_token`: select k per token (TopK) instead of k x B per batch.
+
+        `rough`: filter scores by a bfloat16 product (see `FilteredScores`); None: where that is faster.
+        """
         self._config = config
         self._variance = variance
         self._per_token = per_token
         self._floor = 0.0 if config.activation == "relu" else -torch.inf
-        self._scores_BF = torch.empty(0)
+        self._rough = rough_is_faster(torch.device(device)) if rough is None else rough
+        self._memory = torch.empty(0)
         self.threshold = Threshold()
-        _make_csr_quiet()
 
     def __call__(self, weights: Weights, input_BD: torch.Tensor, dead_F: torch.Tensor) -> StepResult:
         """Loss and gradients of one batch of scaled input; `dead_F` (bool) are the latents to revive."""
@@ -74,7 +85,7 @@ class SparseStep:
         shifted_BD = input_BD - weights.b_dec_D
         encoded_BD = shifted_BD if config.center else input_BD
         norm_F = score_norms(config, weights)
-        scores_BF, pairs = self._select(weights, encoded_BD, norm_F)
+        scores, pairs = self._select(weights, encoded_BD, norm_F)
 
         decoded_BD = weighted_rows(pairs, weights.W_dec_FD, rows)
         error_BD = torch.sub(shifted_BD, decoded_BD, out=decoded_BD)
@@ -82,7 +93,7 @@ class SparseStep:
         fvu = float(_sum_of_squares(error_BD)) * per_entry
         revived = None
         if config.auxiliary != "none" and bool(dead_F.any()):
-            revived = self._revive(weights, scores_BF, error_BD, encoded_BD, norm_F, dead_F)
+            revived = self._revive(weights, scores, error_BD, encoded_BD, norm_F, dead_F)
         main = _Part(pairs, encoded_BD, error_BD.mul_(-2 * per_entry), main=True)
         return StepResult(
             fvu=fvu,
@@ -92,28 +103,33 @@ class SparseStep:
             gradients=_gradients([main, revived[0]] if revived else [main], weights, config),
         )
 
-    def _select(
-        self, weights: Weights, encoded_BD: torch.Tensor, norm_F: torch.Tensor | None
-    ) -> tuple[torch.Tensor, Pairs]:
+    def _select(self, weights: Weights, encoded_BD: torch.Tensor, norm_F: torch.Tensor | None) -> tuple[Scores, Pairs]:
         # scores = latents x decoder norm come out of the product at once when the encoder's rows carry the norm
         encoder_FD = weights.W_enc_FD if norm_F is None else weights.W_enc_FD * norm_F[:, None]
         bias_F = weights.b_enc_F if norm_F is None else weights.b_enc_F * norm_F
-        rows, width = len(encoded_BD), len(bias_F)
-        if self._scores_BF.numel() < rows * width or self._scores_BF.device != encoded_BD.device:
-            self._scores_BF = encoded_BD.new_empty(rows * width)
-        scores_BF = self._scores_BF[: rows * width].view(rows, width)
-        torch.addmm(bias_F, encoded_BD, encoder_FD.T, out=scores_BF)
-        k = self._config.k
-        if self._per_token:
-            chosen = select_rows(scores_BF, k, self._floor)
+        rows, width, k = len(encoded_BD), len(bias_F), self._config.k
+        if self._rough and not self._per_token:
+            room_BF = self._room(rows, width, torch.bfloat16, encoded_BD.device)
+            scores: Scores = FilteredScores(encoded_BD, encoder_FD, bias_F, room_BF)
         else:
-            chosen = select_batch(scores_BF, k * rows, self._floor, self.threshold)
-        return scores_BF, to_pairs(chosen, width, norm_F)
+            room_BF = self._room(rows, width, encoded_BD.dtype, encoded_BD.device)
+            scores = DenseScores(torch.addmm(bias_F, encoded_BD, encoder_FD.T, out=room_BF))
+        if self._per_token:
+            chosen = select_rows(room_BF, k, self._floor)
+        else:
+            chosen = select_batch(scores, k * rows, self._floor, self.threshold)
+        return scores, to_pairs(chosen, width, norm_F)
+
+    def _room(self, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """[rows, width] of memory that is used at every step: new pages cost as much as the product."""
+        if self._memory.numel() < rows * width:
+            self._memory = torch.empty(rows * width, dtype=dtype, device=device)
+        return self._memory[: rows * width].view(rows, width)
 
     def _revive(
         self,
         weights: Weights,
-        scores_BF: torch.Tensor,
+        scores: Scores,
         error_BD: torch.Tensor,
         encoded_BD: torch.Tensor,
         norm_F: torch.Tensor | None,
@@ -123,7 +139,7 @@ class SparseStep:
         dead_K = dead_F.nonzero().flatten()
         if config.auxiliary == "residual":
             source_BD = encoded_BD
-            scores_BK = scores_BF.index_select(1, dead_K)
+            scores_BK = scores.columns(dead_K)
             spread_BD = error_BD - error_BD.mean(dim=0)
             unit = 1 / max(float(_sum_of_squares(spread_BD)), 1e-30)
         else:
@@ -164,19 +180,9 @@ def _sum_of_squares(x_BD: torch.Tensor) -> torch.Tensor:
     return torch.dot(x_BD.view(-1), x_BD.view(-1))
 
 
-def _bags(owner_N: torch.Tensor, owners: int) -> torch.Tensor:
-    """Where each owner's entries begin, for sorted owners."""
-    count = torch.bincount(owner_N, minlength=owners)
-    return torch.cumsum(count, 0) - count
-
-
-def _sum_rows(index_N: torch.Tensor, weight_N: torch.Tensor, begin: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.embedding_bag(index_N, rows, begin, mode="sum", per_sample_weights=weight_N)
-
-
 def weighted_rows(pairs: Pairs, rows_FD: torch.Tensor, tokens: int) -> torch.Tensor:
     """For every token the sum of its latents' rows, weighted by their activations: [tokens, D]."""
-    return _sum_rows(pairs.latent_N, pairs.value_N, _bags(pairs.row_N, tokens), rows_FD)
+    return sum_rows(pairs.latent_N, pairs.value_N, bags(pairs.row_N, tokens), rows_FD)
 
 
 def _order_by_latent(latent_N: torch.Tensor) -> torch.Tensor:
@@ -186,23 +192,6 @@ def _order_by_latent(latent_N: torch.Tensor) -> torch.Tensor:
     keys = latent_N.numpy()
     small = keys.astype(np.int16) if len(keys) and keys.max() < _INT16_MAX else keys
     return torch.from_numpy(np.argsort(small, kind="stable"))
-
-
-def _dots(pairs: Pairs, left_BD: torch.Tensor, right_FD: torch.Tensor) -> torch.Tensor:
-    """left[row] . right[latent] for every pair."""
-    begin = _bags(pairs.row_N, len(left_BD))
-    crow = torch.cat([begin, begin.new_tensor([len(pairs.row_N)])])
-    where = torch.sparse_csr_tensor(
-        crow, pairs.latent_N, pairs.value_N, (len(left_BD), len(right_FD)), check_invariants=False
-    )
-    return torch.sparse.sampled_addmm(where, left_BD, right_FD.T, beta=0.0).values()
-
-
-def _make_csr_quiet() -> None:
-    """torch warns once per process that CSR tensors are beta; what is used of them is tested against autograd."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        torch.sparse_csr_tensor(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 1), check_invariants=False)
 
 
 def _sum_by_latent(latent_N: torch.Tensor, value_N: torch.Tensor, width: int) -> torch.Tensor:
@@ -215,19 +204,19 @@ def _gradients(parts: list[_Part], weights: Weights, config: SaeConfig) -> Gradi
     sums: list[list[torch.Tensor]] = []
     for part in parts:
         row_N, latent_N, value_N = part.pairs
-        slope_N = _dots(part.pairs, part.slope_BD, weights.W_dec_FD)
+        slope_N = dots(row_N, latent_N, part.slope_BD, weights.W_dec_FD)
         order_N = _order_by_latent(latent_N)
-        begin_F, row_sorted_N = _bags(latent_N, width), row_N.index_select(0, order_N)
+        begin_F, row_sorted_N = bags(latent_N, width), row_N.index_select(0, order_N)
         b_enc_F = _sum_by_latent(latent_N, slope_N, width)
         b_dec_D = part.slope_BD.sum(dim=0) if part.main else torch.zeros_like(weights.b_dec_D)
         if config.center and (part.main or config.auxiliary == "residual"):
             b_dec_D -= b_enc_F @ weights.W_enc_FD
-        W_dec_FD = _sum_rows(row_sorted_N, value_N.index_select(0, order_N), begin_F, part.slope_BD)
+        W_dec_FD = sum_rows(row_sorted_N, value_N.index_select(0, order_N), begin_F, part.slope_BD)
         if config.decoder == "unit":
             # a row's gradient along itself is the sum of value x slope over its pairs: no pass over the matrix
             along_F = _sum_by_latent(latent_N, value_N * slope_N, width)
             W_dec_FD.addcmul_(weights.W_dec_FD, along_F[:, None], value=-1)
-        W_enc_FD = _sum_rows(row_sorted_N, slope_N.index_select(0, order_N), begin_F, part.source_BD)
+        W_enc_FD = sum_rows(row_sorted_N, slope_N.index_select(0, order_N), begin_F, part.source_BD)
         sums.append([W_enc_FD, b_enc_F, W_dec_FD, b_dec_D])
     total, *others = sums
     for other in others:

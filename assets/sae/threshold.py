@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from assets.sae.batchtopk import Folded
-from assets.sae.selection import above
+from assets.sae.scores import above
 
 DECAY = 0.99
 """Of the moving average of batch thresholds during training (SAELens: learning rate 0.01)."""

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assets.sae.scores import DenseScores, Selected
 from assets.sae.selection import Threshold, largest, select_batch, select_rows
 
 
@@ -28,7 +29,7 @@ def test_selection_equals_sorting_whatever_threshold_was_carried(
     rows = len(values) // 4
     scores = torch.tensor(values[: rows * 4], dtype=torch.float32).view(rows, 4)
     threshold = Threshold(None if carried is None else float(carried))
-    chosen = select_batch(scores, count, floor, threshold)
+    chosen = select_batch(DenseScores(scores), count, floor, threshold)
     expected = brute_force(scores, count, floor)
     assert chosen.flat_N.tolist() == expected
     assert chosen.score_N.tolist() == [scores.flatten()[i].item() for i in expected]
@@ -43,4 +44,4 @@ def test_topk_takes_k_of_every_token_above_the_floor() -> None:
 
 
 def test_too_few_candidates_are_no_answer() -> None:
-    assert largest(torch.ones(2, 2), torch.tensor([0, 3]), 3) is None
+    assert largest(Selected(torch.tensor([0, 3]), torch.ones(2)), 3) is None

@@ -74,15 +74,18 @@ def reference(
 @pytest.mark.parametrize("preset", ["default", "authors"])
 @pytest.mark.parametrize("per_token", [False, True])
 @pytest.mark.parametrize("num_dead", [0, 2, 30])
+@pytest.mark.parametrize("rough", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_sparse_gradients_equal_dense_autograd(preset: str, per_token: bool, num_dead: int, seed: int) -> None:
+def test_sparse_gradients_equal_dense_autograd(
+    preset: str, per_token: bool, num_dead: int, seed: int, rough: bool
+) -> None:
     config = SaeConfig(preset=preset, k=K, auxiliary_k=5)
     weights = build_weights(seed, unit=config.decoder == "unit")
     x = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(100 + seed)) * 2
     dead = torch.zeros(LATENTS, dtype=torch.bool)
     dead[:num_dead] = True
     variance = 7.0
-    result = SparseStep(config, variance, per_token)(weights, x, dead)
+    result = SparseStep(config, variance, per_token, rough=rough)(weights, x, dead)
     loss, gradients = reference(config, weights, x, dead, variance, per_token)
     assert result.fvu + config.auxiliary_coefficient * result.auxiliary == pytest.approx(loss, rel=1e-5)
     assert (result.auxiliary > 0) == (num_dead > 0)
@@ -90,14 +93,15 @@ def test_sparse_gradients_equal_dense_autograd(preset: str, per_token: bool, num
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
 
 
-def test_gradients_do_not_depend_on_the_threshold_carried_from_other_batches() -> None:
+@pytest.mark.parametrize("rough", [False, True])
+def test_gradients_do_not_depend_on_the_threshold_carried_from_other_batches(rough: bool) -> None:
     config = SaeConfig(k=K)
     weights = build_weights(3, unit=True)
     x = torch.randn(TOKENS, WIDTH)
     none_dead = torch.zeros(LATENTS, dtype=torch.bool)
-    fresh = SparseStep(config, 1.0)(weights, x, none_dead)
+    fresh = SparseStep(config, 1.0, rough=rough)(weights, x, none_dead)
     for factor in (100.0, 0.001):
-        step = SparseStep(config, 1.0)
+        step = SparseStep(config, 1.0, rough=rough)
         step(weights, x * factor, none_dead)
         again = step(weights, x, none_dead)
         for ours, theirs in zip(again.gradients.tensors(), fresh.gradients.tensors(), strict=True):

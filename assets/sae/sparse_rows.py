@@ -1,0 +1,32 @@
+"""Sums and dot products of whole rows for a list of (token, latent) pairs: the sparse products of a step.
+
+Sums are `embedding_bag`, on a CPU 1.5 to 2 times faster than the same product through a CSR matrix; dot products are
+`sampled_addmm`. Shapes: B tokens, D components, F latents, N pairs.
+"""
+
+import warnings
+
+import torch
+
+
+def bags(owner_N: torch.Tensor, owners: int) -> torch.Tensor:
+    """Where each owner's entries begin, for sorted owners."""
+    count = torch.bincount(owner_N, minlength=owners)
+    return torch.cumsum(count, 0) - count
+
+
+def sum_rows(index_N: torch.Tensor, weight_N: torch.Tensor, begin: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """For every bag the sum of rows[index] x weight."""
+    return torch.nn.functional.embedding_bag(index_N, rows, begin, mode="sum", per_sample_weights=weight_N)
+
+
+def dots(row_N: torch.Tensor, latent_N: torch.Tensor, left_BD: torch.Tensor, right_FD: torch.Tensor) -> torch.Tensor:
+    """left[row] . right[latent] for every pair, sorted by row; each a function of its two rows alone."""
+    begin = bags(row_N, len(left_BD))
+    crow = torch.cat([begin, begin.new_tensor([len(row_N)])])
+    shape = (len(left_BD), len(right_FD))
+    with warnings.catch_warnings():
+        # torch says once per process that CSR tensors are beta; what is used of them is tested against autograd
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
+        where = torch.sparse_csr_tensor(crow, latent_N, left_BD.new_zeros(len(row_N)), shape, check_invariants=False)
+    return torch.sparse.sampled_addmm(where, left_BD, right_FD.T, beta=0.0).values()

@@ -1,0 +1,68 @@
+"""Rough scores against exact ones: the filter may save work, never an entry. On a CPU without bfloat16 tiles too."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assets.sae.scores import DenseScores, FilteredScores
+from assets.sae.selection import Threshold, select_batch
+from assets.sae.sparse_rows import dots
+
+TOKENS, WIDTH, LATENTS = 40, 30, 70
+
+
+def build(seed: int, tail: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Input, encoder and bias; `tail` makes some tokens much larger than others, as first tokens of a text are."""
+    generator = torch.Generator().manual_seed(seed)
+    x_BD = torch.randn(TOKENS, WIDTH, generator=generator)
+    x_BD *= torch.randn(TOKENS, 1, generator=generator).mul(tail).exp()
+    return x_BD, torch.randn(LATENTS, WIDTH, generator=generator), torch.randn(LATENTS, generator=generator)
+
+
+def every_score(x_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.Tensor) -> torch.Tensor:
+    row_N = torch.arange(TOKENS).repeat_interleave(LATENTS)
+    latent_N = torch.arange(LATENTS).repeat(TOKENS)
+    return dots(row_N, latent_N, x_BD, encoder_FD) + bias_F[latent_N]
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), tail=st.sampled_from([0.0, 1.0, 3.0]), share=st.floats(0.001, 0.999))
+def test_no_score_above_a_bound_is_missed_or_invented(seed: int, tail: float, share: float) -> None:
+    x_BD, encoder_FD, bias_F = build(seed, tail)
+    exact_N = every_score(x_BD, encoder_FD, bias_F)
+    bound = float(exact_N.quantile(share))
+    found = FilteredScores(x_BD, encoder_FD, bias_F).above(bound)
+    expected_N = (exact_N > bound).nonzero().flatten()
+    if bound > 0:
+        assert torch.equal(found.flat_N, expected_N)
+        assert torch.equal(found.score_N, exact_N[expected_N])
+    else:
+        # the float32 product lists the entries then: equal but for rounding at the bound itself
+        missed = set(expected_N.tolist()) ^ set(found.flat_N.tolist())
+        assert all(abs(float(exact_N[i]) - bound) <= 1e-5 * float(exact_N.abs().max()) for i in missed)
+
+
+def test_exact_scores_are_the_dense_product() -> None:
+    x_BD, encoder_FD, bias_F = build(1, 1.0)
+    dense_BF = x_BD.double() @ encoder_FD.double().T + bias_F.double()
+    found = FilteredScores(x_BD, encoder_FD, bias_F).above(2.0)
+    torch.testing.assert_close(found.score_N.double(), dense_BF.flatten()[found.flat_N], rtol=1e-5, atol=1e-5)
+    columns_BK = FilteredScores(x_BD, encoder_FD, bias_F).columns(torch.tensor([3, 5]))
+    torch.testing.assert_close(columns_BK.double(), dense_BF[:, [3, 5]], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("carried", [None, 0.01, 1e6])
+def test_the_largest_are_the_same_filtered_or_dense(carried: float | None) -> None:
+    x_BD, encoder_FD, bias_F = build(2, 1.0)
+    filtered = select_batch(FilteredScores(x_BD, encoder_FD, bias_F), 120, 0.0, Threshold(carried))
+    dense = DenseScores(torch.addmm(bias_F, x_BD, encoder_FD.T))
+    assert torch.equal(filtered.flat_N, select_batch(dense, 120, 0.0, Threshold()).flat_N)
+
+
+def test_a_filter_looks_closely_at_few_scores() -> None:
+    x_BD, encoder_FD, bias_F = build(3, 0.0)
+    scores = FilteredScores(x_BD, encoder_FD, bias_F)
+    bound = float(every_score(x_BD, encoder_FD, bias_F).quantile(0.99))
+    assert len(scores.above(bound).flat_N) == 28
+    assert len(scores._candidates(bound)) < 56
