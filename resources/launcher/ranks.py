@@ -17,8 +17,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         torchrun(list(arguments))
     except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        return failure.exitcode if failure.exitcode > 0 else 1
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            return failure.exitcode
+        # A rank that a signal ended could tell nothing itself.
+        sys.stderr.write(f"rank {rank} ended: {failure.message}\n")
+        return 1
     return 0
 
 
