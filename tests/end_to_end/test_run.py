@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -154,19 +155,28 @@ def test_the_paper_experiment_on_this_machine_ends_at_once_with_what_is_missing(
 
 
 def test_ctrl_c_leaves_no_process_and_no_artifact_and_the_next_run_goes_on(tiny: Installation) -> None:
-    (tiny.experiments / "tiny-stopped.yaml").write_text("extends: tiny\nlora:\n  seed: 7\n  epochs: 40\n")
+    (tiny.experiments / "tiny-stopped.yaml").write_text(
+        "extends: tiny\nlora:\n  seed: 7\n  epochs: 20\ncompute:\n  checkpoint_steps: 5\n"
+    )
     command = [str(Path(sys.executable).with_name("lorascope")), "run", "tiny-stopped", "lora_checkpoint"]
     log = tiny.home.parent / "stopped.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, env=tiny.environment, stdout=out, stderr=out, start_new_session=True)
         deadline = time.monotonic() + 120
-        while "train 3/" not in log.read_text() and time.monotonic() < deadline:
+        while not (training := re.search(r"train ([1-9]\d+)/80", log.read_text())) and time.monotonic() < deadline:
             time.sleep(0.2)
+        assert training, log.read_text()
         process.send_signal(signal.SIGINT)
         process.wait(60)
     key = tiny.plan("tiny-stopped")["lora_checkpoint"]["key"]
     assert not (tiny.home / "store" / "lora_checkpoint" / key).exists()
     assert processes_of(key) == []
+    again = tiny.run("run", "tiny-stopped", "lora_checkpoint")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "lora_checkpoint failed: stopped. What is finished is kept" in log.read_text()
+    assert "Traceback" not in log.read_text() and "Stack Trace" not in log.read_text()
+    resumed = re.search(r"going on after step (\d+) of 80", again.stdout + again.stderr)
+    assert resumed and int(resumed[1]) >= 5
 
 
 def processes_of(marker: str) -> list[int]:
