@@ -15,6 +15,7 @@ from dagster_project.plan import keys
 from dagster_project.rooms import STAGES
 from dagster_project.tables import text_table
 from resources.home import Home
+from resources.lock import held
 from resources.sources import PROJECT
 from resources.store import Store
 
@@ -81,7 +82,21 @@ def prepare_instance(home: Home) -> Path:
         temporary = present.with_name(f".{present.name}.{os.getpid()}")
         temporary.write_text((PROJECT / "dagster.yaml").read_text())
         temporary.replace(present)
+    _make_tables(home.dagster)
     return home.dagster
+
+
+def _make_tables(folder: Path) -> None:
+    """Dagster makes its tables when an instance is opened first; several processes that do so at once get in the way
+    of each other.
+    """
+    made = folder / ".made"
+    if made.exists():
+        return
+    with held(folder / ".making", "the first run", lambda _: None):
+        if not made.exists():
+            with dg.DagsterInstance.from_config(str(folder)):
+                made.touch()
 
 
 def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = ()) -> Outcome:

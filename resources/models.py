@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 from resources.revision import check_commit
 from resources.section import Section
 from resources.sources import local_folder
@@ -52,16 +52,57 @@ def explained(name: str) -> Iterator[None]:
     Raises:
         BadInput: when `name` cannot be loaded.
     """
+    from huggingface_hub import constants, get_session
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    # Listing a repository has no timeout of its own: a hub that accepts and says nothing would be waited for forever.
+    get_session().timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     try:
         yield
-    except (OSError, ValueError) as error:
+    except BadInput:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         if local_folder(name) is not None:
-            raise BadInput(f"{name} is a folder but cannot be loaded: {str(error).splitlines()[0]}") from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadInput(f"{name} is a folder but cannot be loaded: {_first_line(error)}") from error
+        answered = _answer_of_the_hub(error)
+        if answered is not None:
+            raise BadInput(f"{name} cannot be loaded from the hub: {answered}") from error
+        if isinstance(error, SafetensorError):
+            raise BadInput(
+                f"{name} was downloaded but its weights are damaged ({_first_line(error)}); delete it from the hub's "
+                f"cache (HF_HOME) and run again"
+            ) from error
         raise BadInput(
-            f"{name} is neither a local folder nor in the local hub cache, and the hub cannot be reached ({reason}); "
-            f"download it on a machine with network, or name a local folder"
+            f"{name} is neither a local folder nor whole in the local hub cache, and the hub cannot be reached or "
+            f"gives damaged files ({_first_line(error)}); download it on a machine with network, or name a local folder"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return one_line(lines[0]) if lines else type(error).__name__
+
+
+def _answer_of_the_hub(error: BaseException) -> str | None:
+    """What the hub said that no second try will change, from the errors behind an error; None when it said nothing."""
+    from huggingface_hub import errors
+
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, errors.GatedRepoError):
+            return "access must be asked for on its page; then set HF_TOKEN or run `hf auth login`"
+        if isinstance(behind, errors.RepositoryNotFoundError):
+            return "it is not there, or private: check the name, or set HF_TOKEN"
+        if isinstance(behind, errors.RevisionNotFoundError):
+            return "it has no such revision: check `revision`"
+        response = getattr(behind, "response", None)
+        if response is not None and response.status_code >= 400:
+            return f"the hub answered {response.status_code}; " + (
+                "try again later" if response.status_code >= 429 else "check the name and HF_TOKEN"
+            )
+        behind = behind.__cause__ or behind.__context__
+    return None
 
 
 def place(name: str) -> str:
@@ -106,7 +147,13 @@ def load_base(model: ModelConfig, device: "str | torch.device") -> "PreTrainedMo
 
 
 def load_weights(source: str | Path, model: ModelConfig, device: "str | torch.device") -> "PreTrainedModel":
-    """A causal LM from `source` (hub id or folder, a full finetune say), precision and trust from `model`."""
+    """A causal LM from `source` (hub id or folder, a full finetune say), in the precision of `model`.
+
+    Only safetensors are read, never pickled weights; code that comes with a model runs for `model` itself alone.
+
+    Raises:
+        BadInput: when it cannot be loaded, or holds weights that are no numbers.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -117,10 +164,22 @@ def load_weights(source: str | Path, model: ModelConfig, device: "str | torch.de
             place(str(source)),
             revision=model.revision if str(source) == model.name else None,
             dtype=getattr(torch, model.dtype),
-            trust_remote_code=model.trust_remote_code,
+            trust_remote_code=model.trust_remote_code and str(source) == model.name,
+            use_safetensors=True,
             device_map={"": device},
         )
+    _check_finite(loaded, str(source))
     return loaded.eval().requires_grad_(False)
+
+
+def _check_finite(model: "PreTrainedModel", name: str) -> None:
+    import torch
+
+    for parameter, weight in model.named_parameters():
+        if not all(bool(torch.isfinite(bound)) for bound in torch.aminmax(weight)):
+            raise BadInput(
+                f"{name} holds NaN or infinity in {parameter}: its weights are damaged, or overflowed in fp16"
+            )
 
 
 def load_adapted(model: ModelConfig, adapter: Path, device: "str | torch.device") -> "PeftModel":

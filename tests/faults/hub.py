@@ -21,6 +21,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
+        self.closing = threading.Event()
         self.asked: list[str] = []
 
     @property
@@ -48,7 +49,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404, b"", {}, with_body)
             return
         fault = names[1].partition("-")[0]
-        if fault == "hangup":
+        if fault == "silent":
+            self.server.closing.wait(100)
+        if fault in ("hangup", "silent"):
             self.close_connection = True
             return
         if fault in STATUS:
@@ -105,6 +108,7 @@ def hub(folder: Path) -> Iterator[Hub]:
     try:
         yield server
     finally:
+        server.closing.set()
         server.shutdown()
         thread.join()
         server.server_close()

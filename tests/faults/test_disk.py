@@ -1,13 +1,15 @@
 """A full disk and a folder that may not be written: one sentence, a whole store, and on it goes afterwards."""
 
-import shutil
+import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from resources.sources import PROJECT
+from tests.faults.killing import leftovers, start
 from tests.installation import TINY, Installation, build_installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -35,29 +37,39 @@ def installation_on(disk: Path, folder: Path) -> Installation:
     return Installation(disk / "home", experiments)
 
 
-@pytest.mark.parametrize("kib", [0, 900], ids=lambda kib: f"{kib} KiB free")
+def fill(disk: Path) -> None:
+    with (disk / "ballast").open("wb") as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(4096))
+            file.flush()
+
+
+@pytest.mark.parametrize("moment", ["before the run", "while the job starts"])
 def test_on_a_full_disk_a_run_says_so_in_one_sentence_and_goes_on_once_there_is_room(
-    tmp_path: Path, mount: Mount, kib: int
+    tmp_path: Path, mount: Mount, moment: str
 ) -> None:
-    """0: nothing can be made. 900: Dagster has its tables, and the run fails on its way."""
-    disk = mount("-t", "tmpfs", "-o", "size=30m", "tmpfs")
+    disk, log = mount("-t", "tmpfs", "-o", "size=30m", "tmpfs"), tmp_path / "log"
     full = installation_on(disk, tmp_path / "installation")
     full.home.mkdir()
-    ballast = disk / "ballast"
-    ballast.write_bytes(bytes(shutil.disk_usage(disk).free - kib * 1024))
-    done = full.run("run", "tiny", "s1k_dataset")
-    assert done.returncode in (1, 2)
-    assert "Traceback" not in done.stdout + done.stderr
-    [said] = [line for line in (done.stdout + done.stderr).splitlines() if " is full: free some space and run" in line]
-    assert str(disk) in said
-    ballast.unlink()
+    if moment == "before the run":
+        fill(disk)
+    process = start(full, ["s1k_dataset"], log)
+    while moment == "while the job starts" and not any(full.home.glob("runs/*/job.sh")):
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.01)
+    if moment == "while the job starts":
+        fill(disk)
+    assert process.wait() in (1, 2)
+    assert "Traceback" not in log.read_text()
+    assert re.search(r"the disk of \S+ is full: free some space and run the same command again", log.read_text())
+    (disk / "ballast").unlink()
     assert full.json("run", "tiny", "s1k_dataset") == {
         "experiment": "tiny",
         "success": True,
         "s1k_dataset": "computed",
     }
     assert full.run("verify").stdout == "1 artifacts checked, 0 damaged files\n"
-    assert list(full.home.glob("store/.partial/*/*")) == []
+    assert leftovers(full.home) == []
 
 
 def test_a_store_that_may_not_be_written_is_told_in_one_sentence_and_is_still_read(

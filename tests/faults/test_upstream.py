@@ -35,6 +35,7 @@ OUTCOMES = {
     "tokenizer/good": "works",
     "model/good": "works",
     "finetune/good": "works",
+    "finetune/silent": "the hub cannot be reached",
     "tokenizer/hangup": "the hub cannot be reached",
     "model/partial": "the hub cannot be reached or gives damaged files",
     "model/scrambled": "its weights are damaged",
