@@ -6,14 +6,14 @@ HOME_DIR := $(or $(LORASCOPE_HOME),$(CURDIR)/.lorascope)
 export DAGSTER_HOME := $(HOME_DIR)/dagster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-vllm check format lock clean
+.PHONY: help setup demo ui test test-vllm check format docs lock audit clean
 
 help:  ## print what each target does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev,docs]'
 	touch $@
 
 setup: .venv/.installed  ## make .venv with the locked dependencies
@@ -43,8 +43,16 @@ format: setup  ## let ruff format and sort
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: setup  ## build the documentation into build/docs; warnings are errors
+	$(BIN)/mkdocs build --strict --quiet
+
 lock: setup  ## write requirements.lock from what .venv holds
 	$(BIN)/python -m pip freeze --exclude-editable --exclude lorascope | sed 's/+cpu//' > requirements.lock
+
+audit: setup  ## look the locked packages up in the advisory database, in an environment of its own
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
+	.venv-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 clean:  ## remove .venv (the store stays)
 	rm -rf .venv

@@ -146,7 +146,7 @@ def ask(asset: str) -> float:
     """Seconds of the asset page's query."""
     body = json.dumps({"query": ASSET_PAGE, "variables": {"key": {"path": [asset]}}}).encode()
     url = f"http://127.0.0.1:{PORT}/graphql"
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 (our own address)
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     began = time.monotonic()
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 (our own address)
         found = json.load(answer)
@@ -268,7 +268,7 @@ def launch_dataset(home: Home, number: int) -> None:
         instance.add_dynamic_partitions("experiment", [name])
     body = json.dumps({"query": mutation, "variables": {"p": params}}).encode()
     url = f"http://127.0.0.1:{PORT}/graphql"
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 (our own address)
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 (our own address)
         found = json.load(answer)
     assert found["data"]["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", found
