@@ -25,13 +25,14 @@ from assets.ablation.figures import save_ablation_figures
 from assets.ablation.measure import Sums, measure
 from assets.ablation.passages import Passage, open_passages
 from assets.ablation.pool import effect, interactions
-from assets.ablation.share import is_first, local_device, sums_table, work_through
+from assets.ablation.share import sums_table, work_through
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
 from resources.components import Component
 from resources.compute import ComputeConfig
 from resources.models import ModelConfig
 from resources.progress import Progress
+from resources.ranks import Rank
 from resources.shards import Shards
 
 SHOWN = 10
@@ -111,7 +112,7 @@ def ablate(
         seed=ablation.seed,
         positions=ablation.positions,
     )
-    adapted = AdaptedModel.load(model, lora_checkpoint, local_device(compute.device))
+    adapted = AdaptedModel.load(model, lora_checkpoint, Rank.here().device(compute.device))
     every = adapted.adapter.components
     parts = catalogue(every, ablation.components, ablation.group_size)
     sae = Sae.open(batchtopk_sae) if ablation.latents else None
@@ -124,7 +125,7 @@ def ablate(
     rows = [_row(part, sums[i]) for i, part in enumerate(parts)]
     greedy = _greedy(bench, ablation, scratch, progress)
     metrics = _metrics(rows, greedy)
-    if is_first():
+    if Rank.here().index == 0:
         _write(out, rows + greedy, parts, sums, passages)
     return metrics
 

@@ -3,8 +3,6 @@
 What a shard holds depends on the config alone, so the table is the same for any number of processes and after a kill.
 """
 
-import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,9 +11,7 @@ import pyarrow.parquet as pq
 
 from assets.ablation.measure import Sums
 from resources.progress import Progress
-
-POLL_S = 0.1
-"""Between two looks for shards of other processes."""
+from resources.ranks import Rank, wait_for
 
 SUMS = pa.schema(
     [
@@ -27,21 +23,6 @@ SUMS = pa.schema(
 )
 
 
-def rank_and_size() -> tuple[int, int]:
-    """This process's number and how many there are, as torchrun says it."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first() -> bool:
-    """Whether this process writes the artifact."""
-    return rank_and_size()[0] == 0
-
-
-def local_device(device: str) -> str:
-    """This process's device: its own GPU under torchrun."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
-
-
 def work_through(
     names: Sequence[str], make: Callable[[int], pa.Table], folder: Path, progress: Progress, what: str
 ) -> list[pa.Table]:
@@ -51,13 +32,11 @@ def work_through(
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.parquet" for name in names]
-    rank, size = rank_and_size()
-    for i in range(rank, len(paths), size):
+    for i in Rank.here().share(len(paths)):
         if not paths[i].exists():
             _write(make(i), paths[i])
         progress.step(what, sum(path.exists() for path in paths), len(paths))
-    while not all(path.exists() for path in paths):
-        time.sleep(POLL_S)
+    wait_for(paths)
     return [pq.read_table(path) for path in paths]
 
 

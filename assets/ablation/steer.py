@@ -22,13 +22,14 @@ from assets.ablation.measure import Sums, measure
 from assets.ablation.outcomes import Continuation, count_words, is_correct, summarise
 from assets.ablation.passages import Passage, draw, open_passages
 from assets.ablation.pool import effect
-from assets.ablation.share import is_first, local_device, sums_table, work_through
+from assets.ablation.share import sums_table, work_through
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.models import ModelConfig, load_tokenizer
 from resources.progress import Progress
+from resources.ranks import Rank
 from resources.shards import Shards
 
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
@@ -99,7 +100,7 @@ def steer(
         seed=steering.seed,
         positions="assistant",
     )
-    adapted = AdaptedModel.load(model, lora_checkpoint, local_device(compute.device))
+    adapted = AdaptedModel.load(model, lora_checkpoint, Rank.here().device(compute.device))
     sae, shards = Sae.open(batchtopk_sae), Shards.open(activation_shards)
     found = [firings(sae, shards, passage) for passage in passages]
     curve = doses(choose_targets(steering, adapted, activation_shards, sae, found), steering)
@@ -107,7 +108,7 @@ def steer(
     sums = _measure_doses(adapted, passages, edits, scratch, progress, compute.tokens_per_batch)
     said = _continue_all(model, steering, dataset, adapted, curve, edits, scratch, progress)
     rows = _rows(curve, sums, said)
-    if is_first():
+    if Rank.here().index == 0:
         pq.write_table(pa.Table.from_pylist(rows, schema=STEERING_SCHEMA), out / STEERING)
         pq.write_table(pa.Table.from_pylist(said, schema=CONTINUATION_SCHEMA), out / CONTINUATIONS)
         save_dose_figures(rows, out)

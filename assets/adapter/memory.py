@@ -6,7 +6,7 @@ from resources.memory import MemoryEstimate, Part, Sections
 from resources.models import ModelConfig
 
 
-def lora(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:  # noqa: ARG001
+def lora(sections: Sections, compute: ComputeConfig, _gpus: int) -> MemoryEstimate | None:
     """Frozen weights on every GPU, and a very small optimiser; None when the model's sizes are not known here."""
     model = ModelConfig.model_validate(sections["model"])
     sizes = memory.architecture(model)

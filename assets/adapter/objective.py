@@ -3,7 +3,7 @@
 Shapes: T tokens of the pass, P predicted tokens, D hidden size.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -49,11 +49,11 @@ class RolloutLoss(torch.nn.Module):
 
 def _recompute(base: "PreTrainedModel", num_layers: int | None) -> None:
     """Let the first `num_layers` layers (None: all) recompute their activations in the backward pass."""
-    layers: torch.nn.ModuleList = base.model.layers
+    layers: list[Any] = list(base.model.layers)
     if num_layers is not None and num_layers > len(layers):
         raise BadInput(f"compute.recomputed_layers is {num_layers}, but the model has {len(layers)} layers")
     if num_layers == 0:
         return
     base.activation_checkpointing_enable({"use_reentrant": False})
     for layer in layers[num_layers:] if num_layers is not None else ():
-        setattr(layer, "gradient_checkpointing", False)  # noqa: B010 - a plain attribute, not a submodule
+        layer.gradient_checkpointing = False

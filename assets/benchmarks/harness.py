@@ -70,7 +70,10 @@ def _question(instance: Instance) -> Question:
 
 
 class Answers(LM):
-    """A model for lm-eval whose answers are already there."""
+    """A model for lm-eval whose answers are already there.
+
+    The two likelihood methods are abstract in lm-eval 0.4.13: without them no object can be made. No task calls them.
+    """
 
     def __init__(self, render: Render, answers: dict[tuple[str, int], Sequence[str]]) -> None:
         """`answers`: texts by (task, question number), one per sample."""

@@ -6,7 +6,7 @@ from resources.memory import MemoryEstimate, Sections
 from resources.models import ModelConfig
 
 
-def generation(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:  # noqa: ARG001
+def generation(sections: Sections, _compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:
     """With vLLM the cache of one full context must fit; with hf, that of a whole batch. None: model not known here."""
     model = ModelConfig.model_validate(sections["model"])
     sizes = memory.architecture(model)

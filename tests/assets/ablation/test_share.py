@@ -10,20 +10,11 @@ import pytest
 from assets.ablation import share
 from assets.ablation.config import AblationConfig
 from resources.errors import BadInput
+from resources.ranks import Rank
 from tests.assets.ablation.test_ablate import run
 from tests.assets.ablation.world import World, progress
 
 CONFIG = AblationConfig(max_tokens=20, greedy_steps=1, latents=1, slices=3)
-
-
-def test_torchrun_says_which_process_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert share.rank_and_size() == (0, 1)
-    for name, value in {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "3"}.items():
-        monkeypatch.setenv(name, value)
-    assert share.rank_and_size() == (3, 8)
-    assert not share.is_first()
-    assert share.local_device("cuda") == "cuda:3"
-    assert share.local_device("cpu") == "cpu"
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -32,7 +23,7 @@ def test_several_processes_write_the_table_of_one(
 ) -> None:
     run(world, tmp_path / "one", CONFIG)
     here = threading.local()
-    monkeypatch.setattr(share, "rank_and_size", lambda: (here.rank, size))
+    monkeypatch.setattr(Rank, "here", lambda: Rank(here.rank, size))
     failures = []
 
     def worker(rank: int) -> None:
