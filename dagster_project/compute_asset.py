@@ -16,6 +16,7 @@ from resources.errors import BadInput
 from resources.home import Home
 from resources.job import Job, JobResult
 from resources.launcher.deployment import Deployment, load_deployment
+from resources.launcher.fit import estimate
 from resources.launcher.shape import shape
 from resources.lock import held, try_hold
 from resources.manifest import Manifest
@@ -128,11 +129,12 @@ def job_of(
 ) -> Job:
     """The job that computes an asset; `found` holds its key and those of its inputs."""
     size = shape(stage.needs, experiment.compute, deployment)
+    values = {name: experiment.values(name) for name in experiment.sections}
     return Job(
         asset=stage.asset,
         key=found[stage.asset],
         call=stage.call,
-        sections={name: experiment.values(name) for name in stage.sections},
+        sections={name: values[name] for name in stage.sections},
         inputs={name: store.folder(name, found[name]) for name in stage.inputs},
         out=workspace.out,
         scratch=workspace.scratch,
@@ -142,7 +144,7 @@ def job_of(
         processes=size.processes,
         threads=size.threads,
         minutes=stage.needs.minutes,
-        memory_model=stage.needs.memory_model,
+        memory=estimate(stage.needs, values, experiment.compute, size.gpus),
     )
 
 

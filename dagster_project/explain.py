@@ -1,30 +1,80 @@
 """`lorascope plan EXPERIMENT --explain`: what every stage would run, hold and take, for review before anything runs."""
 
+import importlib
 from pathlib import Path
 
+from assets.dataset.config import S1K_DATASET, DatasetConfig
+from assets.dataset.estimate import expected
 from dagster_project.compute_asset import job_of
 from dagster_project.experiment import Experiment
-from dagster_project.plan import keys, run_folder
+from dagster_project.plan import keys, num_units, run_folder
 from dagster_project.rooms import STAGES
 from resources.errors import BadInput
 from resources.home import find_home
 from resources.job import Job
 from resources.launcher.attempt import order_of
 from resources.launcher.deployment import Deployment, load_deployment
-from resources.launcher.fit import estimate
 from resources.memory import GIB, USABLE
 from resources.stage import Stage
 from resources.store import Store, Workspace
+from resources.work import Corpus, WorkEstimate
 
 
 def explain_stages(experiment: Experiment) -> str:
     """One paragraph per stage: what it asks of a node, the exact command, GPU memory per rank, and hours."""
     deployment, home = load_deployment(), find_home()
-    found = keys(experiment)
-    paragraphs = [_paragraph(stage, experiment, found, Store(home.store), home.runs, deployment) for stage in STAGES]
-    hours = sum(stage.needs.minutes for stage in STAGES) / 60
-    total = f"walltime asked of the scheduler over all stages, one after another: {hours:.1f} h"
-    return "\n\n".join([*paragraphs, total])
+    found, store = keys(experiment), Store(home.store)
+    corpus = _corpus(experiment, store, found)
+    read = (
+        f"all stages read {corpus.rollouts} rollouts, {corpus.tokens} tokens ({corpus.source})" if corpus else _UNREAD
+    )
+    hours = {stage.asset: hours_of(stage, experiment, corpus) for stage in STAGES}
+    paragraphs = [
+        "\n".join(
+            [_paragraph(stage, experiment, found, store, home.runs, deployment), _time(stage, hours[stage.asset])]
+        )
+        for stage in STAGES
+    ]
+    return "\n\n".join([read, *paragraphs, _total(hours)])
+
+
+_UNREAD = "hours: not estimated, how many tokens there are is known once s1k_dataset is computed"
+
+
+def _corpus(experiment: Experiment, store: Store, found: dict[str, str]) -> Corpus | None:
+    """What the dataset turned out to be, else what is expected of it."""
+    dataset = experiment.sections["dataset"]
+    assert isinstance(dataset, DatasetConfig)
+    manifest = store.peek(S1K_DATASET.asset, found[S1K_DATASET.asset])
+    if manifest is None:
+        return expected(dataset)
+    rollouts, tokens = (int(str(manifest.metrics[name])) for name in ("rollouts", "tokens"))
+    return Corpus(rollouts, tokens, "counted")
+
+
+def hours_of(stage: Stage, experiment: Experiment, corpus: Corpus | None) -> WorkEstimate | None:
+    """What the room's account says of its hours on GPUs, or of waiting for paid answers; None: no account."""
+    gpus = 0 if experiment.compute.profile == "cpu" else stage.needs.gpus
+    if corpus is None or not stage.needs.time_model or not (gpus or stage.needs.cost_model):
+        return None
+    module, _, name = stage.needs.time_model.partition(":")
+    model = getattr(importlib.import_module(module), name)
+    if stage.needs.cost_model:
+        units = num_units(experiment)
+        return None if units is None else model(experiment.sections, units, experiment.compute)
+    return model(experiment.sections, corpus, experiment.compute, gpus)
+
+
+def _time(stage: Stage, found: WorkEstimate | None) -> str:
+    asked = f"walltime asked {stage.needs.minutes / 60:.1f} h"
+    if found is None:
+        return f"  hours: not modelled; {asked}"
+    return f"  hours: {found.hours:.2f}, {asked}: {found.how}"
+
+
+def _total(hours: dict[str, WorkEstimate | None]) -> str:
+    known = [found.hours for found in hours.values() if found is not None]
+    return f"one after another: {sum(known):.1f} h for the {len(known)} of {len(hours)} stages that are modelled"
 
 
 def _paragraph(
@@ -35,9 +85,7 @@ def _paragraph(
     job = job_of(stage, experiment, found, store, Workspace(partial / "out", partial / "scratch"), deployment)
     run_dir = run_folder(runs, stage.asset, key)
     command = deployment.launcher().shown(order_of(job, run_dir, deployment.python))
-    return "\n".join(
-        [stage.asset, *(f"  {line}" for line in (_asks(job), *command, _memory(job, deployment), _time(job)))]
-    )
+    return "\n".join([stage.asset, *(f"  {line}" for line in (_asks(job), *command, _memory(job, deployment)))])
 
 
 def _asks(job: Job) -> str:
@@ -48,7 +96,7 @@ def _asks(job: Job) -> str:
 def _memory(job: Job, deployment: Deployment) -> str:
     if not job.gpus:
         return "GPU memory: none"
-    found = estimate(job)
+    found = job.memory
     if found is None:
         return "GPU memory per rank: not modelled"
     room = f"of {USABLE * deployment.gpu_memory_gib:.1f} GiB that can be filled"
@@ -58,7 +106,3 @@ def _memory(job: Job, deployment: Deployment) -> str:
     except BadInput:
         verdict = "DOES NOT FIT, will be refused"
     return f"GPU memory per rank: {found.bytes / GIB:.1f} GiB {room}, {verdict}: {found.explain()}"
-
-
-def _time(job: Job) -> str:
-    return f"walltime asked: {job.minutes / 60:.1f} h"

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from resources.compute import ComputeConfig
 from resources.manifest import Column
+from resources.memory import MemoryEstimate
 
 
 class Job(BaseModel):
@@ -34,8 +35,8 @@ class Job(BaseModel):
     """CPU threads of one process."""
     nodes: int = 1
     minutes: int = 60
-    memory_model: str = ""
-    """As in `Needs`: what one rank will hold, for a job with GPUs."""
+    memory: MemoryEstimate | None = None
+    """What one rank will hold, by the room's account; None: no GPU, or not modelled."""
 
 
 class JobResult(BaseModel):

@@ -13,7 +13,11 @@ class Needs:
     minutes: int = 60
     """Walltime to ask a scheduler for at the paper's scale."""
     memory_model: str = ""
-    """`module:function(sections, compute, gpus) -> MemoryEstimate | None`; empty: not modelled."""
+    """`module:function(values, compute, gpus) -> MemoryEstimate | None`, the experiment's sections as values; empty:
+    not modelled."""
+    time_model: str = ""
+    """`module:function(sections, corpus, compute, gpus) -> WorkEstimate | None`; empty: not modelled. Of a paid stage:
+    `(sections, units, compute)`, as its cost model."""
     cost_model: str = ""
     """`module:function(sections, units, compute) -> float`, US dollars of paid requests; empty: free."""
 

@@ -78,7 +78,13 @@ ABLATION_KL = Stage(
     artifact="assets.ablation.artifact:AblationKl",
     sections=("model", "ablation"),
     inputs=("s1k_dataset", "lora_checkpoint", "activation_shards", "batchtopk_sae"),
-    needs=Needs(gpus=8, parallel=True, minutes=60, memory_model="resources.memory:forward"),
+    needs=Needs(
+        gpus=8,
+        parallel=True,
+        minutes=60,
+        memory_model="resources.memory:forward",
+        time_model="assets.ablation.estimate:ablation_hours",
+    ),
 )
 
 STEERING_EFFECTS = Stage(
@@ -89,5 +95,11 @@ STEERING_EFFECTS = Stage(
     artifact="assets.ablation.artifact:SteeringEffects",
     sections=("model", "steering"),
     inputs=("s1k_dataset", "lora_checkpoint", "activation_shards", "batchtopk_sae"),
-    needs=Needs(gpus=8, parallel=True, minutes=120, memory_model="resources.memory:forward"),
+    needs=Needs(
+        gpus=8,
+        parallel=True,
+        minutes=120,
+        memory_model="resources.memory:forward",
+        time_model="assets.ablation.estimate:steering_hours",
+    ),
 )

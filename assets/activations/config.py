@@ -50,7 +50,13 @@ ACTIVATION_SHARDS = Stage(
     artifact="assets.activations.artifact:ActivationShards",
     sections=("model", "activations"),
     inputs=("s1k_dataset", "lora_checkpoint"),
-    needs=Needs(gpus=8, parallel=True, minutes=60, memory_model="resources.memory:forward"),
+    needs=Needs(
+        gpus=8,
+        parallel=True,
+        minutes=60,
+        memory_model="resources.memory:forward",
+        time_model="assets.activations.estimate:capture_hours",
+    ),
 )
 
 NEURON_SHARDS = Stage(
@@ -61,5 +67,11 @@ NEURON_SHARDS = Stage(
     artifact="assets.activations.artifact:ActivationShards",
     sections=("model", "neurons"),
     inputs=("s1k_dataset",),
-    needs=Needs(gpus=8, parallel=True, minutes=120, memory_model="resources.memory:forward"),
+    needs=Needs(
+        gpus=8,
+        parallel=True,
+        minutes=120,
+        memory_model="resources.memory:forward",
+        time_model="assets.activations.estimate:capture_hours",
+    ),
 )

@@ -93,7 +93,13 @@ LORA_CHECKPOINT = Stage(
     artifact="assets.adapter.artifact:LoraCheckpoint",
     sections=("model", "lora"),
     inputs=("s1k_dataset",),
-    needs=Needs(gpus=8, parallel=True, minutes=240, memory_model="assets.adapter.memory:lora"),
+    needs=Needs(
+        gpus=8,
+        parallel=True,
+        minutes=240,
+        memory_model="assets.adapter.memory:lora",
+        time_model="assets.adapter.estimate:lora_hours",
+    ),
 )
 FULL_FINETUNE_CHECKPOINT = Stage(
     asset="full_finetune_checkpoint",
@@ -103,5 +109,11 @@ FULL_FINETUNE_CHECKPOINT = Stage(
     artifact="assets.adapter.artifact:FullFinetuneCheckpoint",
     sections=("model", "full_finetune"),
     inputs=("s1k_dataset",),
-    needs=Needs(gpus=8, parallel=True, minutes=480, memory_model="assets.adapter.memory:full"),
+    needs=Needs(
+        gpus=8,
+        parallel=True,
+        minutes=480,
+        memory_model="assets.adapter.memory:full",
+        time_model="assets.adapter.estimate:full_hours",
+    ),
 )

@@ -147,5 +147,11 @@ BENCHMARK_SCORES = Stage(
     artifact="assets.benchmarks.artifact:BenchmarkScores",
     sections=("model", "benchmarks"),
     inputs=("lora_checkpoint", "full_finetune_checkpoint"),
-    needs=Needs(gpus=8, parallel=True, minutes=240, memory_model="assets.benchmarks.memory:generation"),
+    needs=Needs(
+        gpus=8,
+        parallel=True,
+        minutes=240,
+        memory_model="assets.benchmarks.memory:generation",
+        time_model="assets.benchmarks.estimate:benchmark_hours",
+    ),
 )

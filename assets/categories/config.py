@@ -57,7 +57,11 @@ FEATURE_CATEGORIES = Stage(
     artifact="assets.categories.artifact:Categories",
     sections=("categories",),
     inputs=("s1k_dataset", "max_activating_contexts", "interpretations"),
-    needs=Needs(minutes=120, cost_model="assets.categories.estimate:categorise_dollars"),
+    needs=Needs(
+        minutes=120,
+        cost_model="assets.categories.estimate:categorise_dollars",
+        time_model="assets.categories.estimate:categorise_hours",
+    ),
 )
 CATEGORY_DENSITIES = Stage(
     asset="category_densities",

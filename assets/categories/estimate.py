@@ -1,4 +1,4 @@
-"""What the taxonomy and the assignments will cost, before there is any data: for `lorascope plan`."""
+"""What the taxonomy and the assignments will cost and take, before there is any data: for `lorascope plan`."""
 
 from collections.abc import Mapping
 
@@ -10,6 +10,7 @@ from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
 from resources.llm.question import TYPICAL_BYTES_PER_TOKEN
 from resources.section import Section
+from resources.work import WorkEstimate, asking
 
 EXPLANATION_TOKENS = 16
 """Ten words."""
@@ -33,6 +34,15 @@ def categorise_dollars(sections: Mapping[str, Section], units: int, compute: Com
     assigning = price_of(endpoint_of(knobs), compute.llm_mode).dollars(int(shared + own), ASSIGNMENT_TOKENS)
     asked = int(_tokens(knobs.taxonomy_prompt) + knobs.taxonomy_units * EXPLANATION_TOKENS)
     return units * assigning + price_of(taxonomy_endpoint(knobs), "live").dollars(asked, TAXONOMY_TOKENS)
+
+
+def categorise_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
+    """Time until every unit has its category; None for the offline taxonomy."""
+    knobs = sections["categories"]
+    assert isinstance(knobs, CategoriesConfig)  # the experiment's own section
+    if knobs.provider == "statistical":
+        return None
+    return asking(units, ASSIGNMENT_TOKENS, compute)
 
 
 def _tokens(name: str) -> float:

@@ -33,6 +33,9 @@ class ContextsConfig(Section):
     """Seed of both random samples (paper: 42)."""
 
 
+ENCODED_ROWS = 2048
+"""Tokens encoded, and then tallied, together."""
+
 MAX_ACTIVATING_CONTEXTS = Stage(
     asset="max_activating_contexts",
     room="contexts",
@@ -41,5 +44,11 @@ MAX_ACTIVATING_CONTEXTS = Stage(
     artifact="assets.contexts.artifact:Contexts",
     sections=("contexts",),
     inputs=("s1k_dataset", "activation_shards", "neuron_shards", "batchtopk_sae"),
-    needs=Needs(gpus=8, parallel=True, minutes=60),
+    needs=Needs(
+        gpus=8,
+        parallel=True,
+        minutes=60,
+        memory_model="assets.contexts.estimate:held",
+        time_model="assets.contexts.estimate:collect_hours",
+    ),
 )

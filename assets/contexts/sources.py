@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from assets.activations.artifact import ActivationShards
+from assets.contexts.config import ENCODED_ROWS
 from assets.contexts.tally import Events, load_arrays, save_arrays
 from assets.sae.artifact import Sae
 from resources.components import parse_component
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 BLOCK_CELLS = 1 << 21
 """Scalars looked at together: small enough for a core's cache, large enough that numpy's overhead does not show."""
-ENCODED_ROWS = 2048
-"""Tokens encoded, and then tallied, together."""
 _MAGNITUDE = 0x7FFF
 """All bits of a float16 but the sign; as integers, magnitudes order as they do as numbers."""
 

@@ -80,7 +80,11 @@ INTERPRETATIONS = Stage(
     artifact="assets.interpretations.artifact:Interpretations",
     sections=("interpretations",),
     inputs=("s1k_dataset", "max_activating_contexts"),
-    needs=Needs(minutes=240, cost_model="assets.interpretations.estimate:explain_dollars"),
+    needs=Needs(
+        minutes=240,
+        cost_model="assets.interpretations.estimate:explain_dollars",
+        time_model="assets.interpretations.estimate:explain_hours",
+    ),
 )
 INTERPRETATION_SCORES = Stage(
     asset="interpretation_scores",
@@ -90,5 +94,9 @@ INTERPRETATION_SCORES = Stage(
     artifact="assets.interpretations.artifact:Scores",
     sections=("scores",),
     inputs=("s1k_dataset", "max_activating_contexts", "interpretations"),
-    needs=Needs(minutes=240, cost_model="assets.interpretations.estimate:score_dollars"),
+    needs=Needs(
+        minutes=480,
+        cost_model="assets.interpretations.estimate:score_dollars",
+        time_model="assets.interpretations.estimate:score_hours",
+    ),
 )

@@ -1,4 +1,4 @@
-"""What explaining and scoring will cost, before there is any data: for `lorascope plan`."""
+"""What explaining and scoring will cost and take, before there is any data: for `lorascope plan`."""
 
 from collections.abc import Mapping
 
@@ -9,6 +9,7 @@ from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
 from resources.llm.question import TYPICAL_BYTES_PER_TOKEN
 from resources.section import Section
+from resources.work import WorkEstimate, asking
 
 TOKENS_PER_TOKEN = 1.25
 """Prompt tokens per token of the dataset: escapes, tags and another vocabulary."""
@@ -44,10 +45,34 @@ def score_dollars(sections: Mapping[str, Section], units: int, compute: ComputeC
         return 0.0
     endpoint = endpoint_of(knobs.model_copy(update={"model": scores.judge_model or knobs.model}))
     each = (2 * scores.tokens_around + 1) * TOKENS_PER_TOKEN
-    requests = scores.draws * -(-scores.examples // scores.examples_per_request) * units
     price = price_of(endpoint, compute.llm_mode)
+    requests = _judgements(scores, units)
     prompts = [_prompt_tokens(method) + scores.examples_per_request * each for method in scores.methods]
     return sum(requests * price.dollars(int(tokens), JUDGE_TOKENS) for tokens in prompts)
+
+
+def explain_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
+    """Time until every unit has its labels; None for the offline explainer."""
+    knobs = sections["interpretations"]
+    assert isinstance(knobs, InterpretationsConfig)  # the experiment's own section
+    if knobs.provider == "statistical":
+        return None
+    return asking(units * knobs.samples, LABEL_TOKENS, compute)
+
+
+def score_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
+    """Time until every method has judged every unit; None for the offline explainer."""
+    knobs, scores = sections["interpretations"], sections["scores"]
+    assert isinstance(knobs, InterpretationsConfig)  # the experiment's own sections
+    assert isinstance(scores, ScoresConfig)
+    if knobs.provider == "statistical":
+        return None
+    return asking(len(scores.methods) * _judgements(scores, units), JUDGE_TOKENS, compute)
+
+
+def _judgements(scores: ScoresConfig, units: int) -> int:
+    """Requests of one method."""
+    return scores.draws * -(-scores.examples // scores.examples_per_request) * units
 
 
 def _prompt_tokens(name: str) -> float:

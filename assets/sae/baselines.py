@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from assets.sae.batchtopk import InputScale, Weights, learning_rate, start_weights
-from assets.sae.config import Baseline, SaeConfig
+from assets.sae.config import SAMPLE_TOKENS, Baseline, SaeConfig
 from assets.sae.evaluate import Errors
-from assets.sae.fit import SAMPLE_TOKENS, Fit
+from assets.sae.fit import Fit
 from assets.sae.selection import select_rows
 from assets.sae.shuffle import Order
 from assets.sae.sparse_step import to_pairs, weighted_rows

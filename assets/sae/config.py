@@ -118,13 +118,18 @@ class SaeConfig(Section):
         return value
 
 
+SAMPLE_TOKENS = 65_536
+"""Tokens on which input scale, variance and the decoder bias's start are measured."""
+
 BATCHTOPK_SAE = Stage(
     asset="batchtopk_sae",
     room="sae",
-    code_version=1,
+    code_version=2,
     call="assets.sae.train:train",
     artifact="assets.sae.artifact:Sae",
     sections=("model", "sae"),
     inputs=("activation_shards", "s1k_dataset", "lora_checkpoint"),
-    needs=Needs(gpus=1, minutes=60),
+    needs=Needs(
+        gpus=1, minutes=60, memory_model="assets.sae.estimate:held", time_model="assets.sae.estimate:train_hours"
+    ),
 )

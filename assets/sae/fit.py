@@ -15,15 +15,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from assets.sae.batchtopk import InputScale, Weights, learning_rate, measure_scale, start_weights
-from assets.sae.config import SaeConfig
+from assets.sae.config import SAMPLE_TOKENS, SaeConfig
 from assets.sae.shuffle import Order
 from assets.sae.sparse_step import SparseStep
 from assets.sae.threshold import moving_threshold
-from resources.errors import BadInput
+from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
 
-SAMPLE_TOKENS = 65_536
-"""Tokens on which input scale, variance and the decoder bias's start are measured."""
 CURVE_POINTS = 200
 """Points of the loss curve at most."""
 _STATE = "state"
@@ -84,7 +82,7 @@ class Fit:
             tensor.requires_grad_()
         self._adam = torch.optim.Adam(self._weights.tensors(), fused=True)
         self._silent_F = torch.zeros(latents, dtype=torch.int64, device=device)
-        self._step = SparseStep(config, self._scale.variance, per_token)
+        self._step = SparseStep(config, self._scale.variance, per_token, device)
         self._counters = Counters()
 
     def run(self, progress: Progress, what: str, checkpoint: Path | None = None) -> Fitted:
@@ -92,6 +90,7 @@ class Fit:
 
         Raises:
             BadInput: when states are not finite or the training diverges.
+            Interrupted: when the walltime is nearly over; the state is saved.
         """
         if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint)
@@ -102,13 +101,20 @@ class Fit:
             tokens += len(batch)
             done = self._counters.step
             progress.step(what, done, self.steps, self._counters.curve[-1] if self._counters.curve else None)
-            if checkpoint is not None and done % self._config.checkpoint_steps == 0:
-                self._save(checkpoint)
+            if checkpoint is not None and done < self.steps:
+                self._save_on_the_way(checkpoint, progress)
         if checkpoint is not None and self._counters.step > first:
             self._save(checkpoint)
         seconds = time.monotonic() - began
         weights = Weights(*(tensor.detach() for tensor in self._weights.tensors()))
         return Fitted(weights, self._scale, self._silent_F, self._counters, tokens / seconds if tokens else 0.0)
+
+    def _save_on_the_way(self, checkpoint: Path, progress: Progress) -> None:
+        stopping, done = progress.stopping, self._counters.step
+        if stopping or done % self._config.checkpoint_steps == 0:
+            self._save(checkpoint)
+        if stopping:
+            raise Interrupted(f"saved after step {done} of {self.steps}")
 
     def _train_on(self, batch: np.ndarray) -> None:
         config, counters = self._config, self._counters

@@ -2,18 +2,20 @@
 
 import importlib
 
+from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.job import Job
 from resources.launcher.deployment import Deployment
-from resources.memory import MemoryEstimate
+from resources.memory import MemoryEstimate, Sections
+from resources.stage import Needs
 
 
-def estimate(job: Job) -> MemoryEstimate | None:
-    """What one rank will hold; None when it is not modelled, or needs no GPU."""
-    if not job.gpus or not job.memory_model:
+def estimate(needs: Needs, sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:
+    """What one of so many GPUs will hold; None when it is not modelled, or the job needs none."""
+    if not gpus or not needs.memory_model:
         return None
-    module, _, name = job.memory_model.partition(":")
-    return getattr(importlib.import_module(module), name)(job.sections, job.compute, job.gpus * job.nodes)
+    module, _, name = needs.memory_model.partition(":")
+    return getattr(importlib.import_module(module), name)(sections, compute, gpus)
 
 
 def check_fits(job: Job, deployment: Deployment) -> None:
@@ -27,6 +29,5 @@ def check_fits(job: Job, deployment: Deployment) -> None:
             f"{job.asset} needs {job.gpus} GPUs and a node of this deployment has {deployment.gpus}: "
             f"set compute.profile to cpu, or describe a node that has them in compute.yaml"
         )
-    found = estimate(job)
-    if found is not None:
-        found.check(job.asset, deployment.gpu_memory_gib)
+    if job.memory is not None:
+        job.memory.check(job.asset, deployment.gpu_memory_gib)

@@ -11,7 +11,7 @@ from assets.sae.artifact import WEIGHTS_FILE, Sae
 from assets.sae.config import SaeConfig
 from assets.sae.shuffle import Census, split_rollouts
 from assets.sae.train import SaeMetrics
-from resources.errors import BadInput
+from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
 from resources.shards import Shards
 from tests.assets.sae.conftest import COMPONENTS, SMALL, run_train, sparse_states
@@ -90,6 +90,24 @@ def test_a_killed_training_resumes_to_the_same_bits(preset: str, sparse_shards: 
     for name, tensor in straight.items():
         assert torch.equal(tensor, killed[name]), name
     assert resumed.loss_curve[-1]["step"] == resumed.steps
+
+
+def test_a_warning_of_the_walltimes_end_saves_the_step_it_finds_and_finished_baselines_stay(
+    sparse_shards: Path, tmp_path: Path
+) -> None:
+    config = SMALL.model_copy(update={"epochs": 1, "baselines": ("pca", "topk"), "checkpoint_steps": 10_000})
+    straight = run_train(config, sparse_shards, tmp_path / "straight")
+    for moment in ("SAE step 7/", "TopK step 9/"):
+        heard: list[str] = []
+        warned = Progress(heard.append, 0, stop=lambda heard=heard, moment=moment: heard[-1].startswith(moment))
+        with pytest.raises(Interrupted, match=f"saved after step {moment[-2]} of 38"):
+            run_train(config, sparse_shards, tmp_path / "warned", warned)
+    lines: list[str] = []
+    resumed = run_train(config, sparse_shards, tmp_path / "warned", Progress(lines.append, 0))
+    assert lines[0] == "SAE step: going on from step 38" and "TopK step: going on from step 9" in lines
+    assert resumed.baselines == straight.baselines
+    for name, tensor in weights_of(tmp_path / "straight").items():
+        assert torch.equal(tensor, weights_of(tmp_path / "warned")[name]), name
 
 
 def test_the_seed_sets_the_result(sparse_shards: Path, tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""What collecting contexts holds on a GPU and how long it takes: for the launcher and `lorascope plan --explain`."""
+
+from collections.abc import Mapping
+
+from assets.activations.config import NeuronsConfig
+from assets.contexts.config import ENCODED_ROWS
+from assets.sae.config import SaeConfig
+from resources import memory
+from resources.components import PROJECTIONS
+from resources.compute import ComputeConfig
+from resources.memory import MemoryEstimate, Part, Sections
+from resources.models import ModelConfig
+from resources.section import Section
+from resources.work import Corpus, WorkEstimate
+
+SCALARS_PER_SECOND = 25_000 * 448
+"""Of one process on a CPU core: decompressed, encoded, compared and tallied (bench/contexts.py, in RESULTS.md)."""
+READINGS = 2
+"""Of every shard: one chooses the contexts, one cuts them out."""
+
+
+def held(sections: Sections, _compute: ComputeConfig, _gpus: int) -> MemoryEstimate | None:
+    """The SAE and one block of its scores; everything else stays on the host. None: model not known here."""
+    sizes = memory.architecture(ModelConfig.model_validate(sections["model"]))
+    if sizes is None:
+        return None
+    d = len(PROJECTIONS) * sizes.num_hidden_layers
+    f = SaeConfig.model_validate(sections["sae"]).expansion * d
+    return MemoryEstimate(
+        (
+            Part("SAE", 2 * d * f * 4, f"2 x {d} components x {f} latents x 4 bytes"),
+            Part("block", ENCODED_ROWS * (d + 4 * f) * 4, f"{ENCODED_ROWS} tokens x ({d} + 4 x {f}) x 4 bytes"),
+        )
+    )
+
+
+def collect_hours(
+    sections: Mapping[str, Section],
+    corpus: Corpus,
+    _compute: ComputeConfig,
+    gpus: int,
+) -> WorkEstimate | None:
+    """Two readings of all scalars, divided among one process per GPU; None: model not known here."""
+    model, neurons = sections["model"], sections["neurons"]
+    assert isinstance(model, ModelConfig)  # the experiment's own sections
+    assert isinstance(neurons, NeuronsConfig)
+    sizes = memory.architecture(model)
+    if sizes is None:
+        return None
+    scalars = (len(PROJECTIONS) + neurons.per_layer) * sizes.num_hidden_layers
+    hours = READINGS * corpus.tokens * scalars / (gpus * SCALARS_PER_SECOND) / 3600
+    speed = f"{gpus} processes x {SCALARS_PER_SECOND / 1e6:.0f} M scalars/s (one CPU core, bench/contexts.py)"
+    return WorkEstimate(hours, f"{READINGS} readings of {corpus.tokens} tokens x {scalars} scalars, {speed}")

@@ -1,0 +1,77 @@
+"""What training the dictionary holds on its GPU and how long it takes: for the launcher and `lorascope plan --explain`.
+
+D components that enter, F latents, B tokens of a batch.
+"""
+
+from collections.abc import Mapping
+
+from assets.sae.config import SAMPLE_TOKENS, SaeConfig
+from resources import memory
+from resources.components import PROJECTIONS
+from resources.compute import ComputeConfig
+from resources.memory import Architecture, MemoryEstimate, Part, Sections
+from resources.models import ModelConfig
+from resources.section import Section
+from resources.work import Corpus, WorkEstimate, dense, head_flops, pass_flops
+
+STEP_S = 0.005
+"""Seconds of one step on a GPU: a hundred small kernels, whose launches take longer than their work (assumed)."""
+
+
+def width(sae: SaeConfig, sizes: Architecture) -> int:
+    """Components that enter."""
+    layers = sizes.num_hidden_layers if sae.layers is None else len(sae.layers)
+    return layers * len(PROJECTIONS if sae.projections is None else sae.projections)
+
+
+def held(sections: Sections, _compute: ComputeConfig, _gpus: int) -> MemoryEstimate | None:
+    """Two dictionaries (ours and TopK's) with their moments, the states, and the model for the effect.
+
+    None: model not known here.
+    """
+    model, sae = ModelConfig.model_validate(sections["model"]), SaeConfig.model_validate(sections["sae"])
+    sizes = memory.architecture(model)
+    if sizes is None:
+        return None
+    d = width(sae, sizes)
+    f, batch = sae.expansion * d, sae.batch_tokens
+    parts = (
+        Part("dictionaries", 2 * 4 * 2 * d * f * 4, f"2 x (weight, gradient, 2 moments) x 2 x {d} x {f} x 4 bytes"),
+        Part("batch", 8 * batch * f * 4, f"8 x {batch} tokens x {f} latents x 4 bytes"),
+        Part("first sample", 3 * SAMPLE_TOKENS * d * 8, f"3 x {SAMPLE_TOKENS} tokens x {d} x 8 bytes"),
+        Part("held-out states", sae.evaluation_tokens * d * 4, f"{sae.evaluation_tokens} tokens x {d} x 4 bytes"),
+    )
+    return MemoryEstimate(parts + (_effect(sae, model, sizes) if sae.effect_rollouts else ()))
+
+
+def _effect(sae: SaeConfig, model: ModelConfig, sizes: Architecture) -> tuple[Part, ...]:
+    """The model with the reconstruction put back: three runs' logits at once."""
+    item = memory.BYTES[model.dtype]
+    logits = 3 * sae.effect_tokens * sizes.vocab_size * item
+    return (
+        memory.weights(sizes, model.dtype),
+        memory.passing_activations(sizes, sae.effect_tokens, item),
+        Part("logits", logits, f"3 x {sae.effect_tokens} tokens x {sizes.vocab_size} x {item} bytes"),
+    )
+
+
+def train_hours(
+    sections: Mapping[str, Section],
+    corpus: Corpus,
+    _compute: ComputeConfig,
+    gpus: int,
+) -> WorkEstimate | None:
+    """As many steps for each trained dictionary, then three passes for the effect; None: model not known here."""
+    model, sae = sections["model"], sections["sae"]
+    assert isinstance(model, ModelConfig)  # the experiment's own sections
+    assert isinstance(sae, SaeConfig)
+    sizes = memory.architecture(model)
+    if sizes is None:
+        return None
+    trained = 1 + sum(name in ("topk", "jumprelu") for name in sae.baselines)
+    steps = round(sae.epochs * corpus.tokens * (1 - sae.held_out_fraction) / sae.batch_tokens)
+    how = f"{trained} dictionaries x {steps} steps x {STEP_S * 1000:.0f} ms (assumed)"
+    steps_taken = WorkEstimate(trained * steps * STEP_S / 3600, how)
+    tokens = sae.effect_rollouts * min(sae.effect_tokens, corpus.length)
+    flops = 3 * (pass_flops(sizes, tokens, sae.effect_tokens) + head_flops(sizes, tokens))
+    return steps_taken + dense(flops, gpus, f"3 passes over {tokens:.0f} tokens")
