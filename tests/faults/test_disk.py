@@ -38,10 +38,9 @@ def installation_on(disk: Path, folder: Path) -> Installation:
 
 
 def fill(disk: Path) -> None:
-    with (disk / "ballast").open("wb") as file, pytest.raises(OSError, match="No space left"):
+    with (disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(bytes(4096))
-            file.flush()
 
 
 @pytest.mark.parametrize("moment", ["before the run", "while the job starts"])
