@@ -71,9 +71,6 @@ def experiment_asset(stage: Stage, *, description: str, kinds: set[str]) -> dg.A
             done = obtain(stage, claim, Store(home.store), home, context.log.info, run)
         except BadInput as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        context.log.info(
-            f"{stage.asset}: {done.cache} ({done.manifest.seconds:.1f} s of work, key {done.manifest.key})"
-        )
         edited = claim.is_edited()
         if edited:
             context.log.info(

@@ -58,9 +58,9 @@ class Store:
         folder = self.folder(asset, key)
         if not folder.exists():
             return None
-        damaged = next(self.damage(asset, key, SMALL), None)
-        if damaged is None:
-            return read_manifest(folder)
+        manifest = self.peek(asset, key)
+        if manifest is not None and next(self._differences(asset, key, manifest, SMALL), None) is None:
+            return manifest
         self.set_aside(asset, key)
         return None
 
@@ -73,16 +73,18 @@ class Store:
 
     def damage(self, asset: str, key: str, largest: int | None = None) -> Iterator[Damage]:
         """Every way in which the artifact differs from its manifest; `largest`: bytes up to which files are hashed."""
-        folder = self.folder(asset, key)
         try:
-            manifest = read_manifest(folder)
+            manifest = read_manifest(self.folder(asset, key))
         except (OSError, ValueError) as error:
             yield Damage(asset, key, FILE_NAME, "missing" if isinstance(error, OSError) else "unreadable")
             return
+        yield from self._differences(asset, key, manifest, largest)
+
+    def _differences(self, asset: str, key: str, manifest: Manifest, largest: int | None) -> Iterator[Damage]:
         if (manifest.asset, manifest.key) != (asset, key):
             yield Damage(asset, key, FILE_NAME, f"is the manifest of {manifest.asset}/{manifest.key}")
         for name, entry in manifest.files.items():
-            reason = _file_damage(folder / name, entry, largest)
+            reason = _file_damage(self.folder(asset, key) / name, entry, largest)
             if reason:
                 yield Damage(asset, key, name, reason)
 

@@ -1,0 +1,210 @@
+"""What Dagster and the cache cost: python -m bench.materialize [--turns 5] [--backfill 20] [--base mini]
+
+1. All hits: the whole graph of a finished experiment in one run of the Dagster process, next to a bare graph of empty
+   assets with the same names, edges, partitions and code versions, turn by turn in one process; and next to the same
+   with as many empty asset checks, which ours has too.
+2. Backfill: so many variants of the SAE's k and seed over the finished experiment, one run after another in a process;
+   workers are counted by the run directories they leave, their work is summed from the manifests.
+
+Runs in LORASCOPE_HOME (give it a copy); computes the base first when it is not finished. Prints, and writes JSON to
+bench/results/materialize.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import dagster as dg  # noqa: TID251 (Dagster itself is what is measured)
+
+from dagster_project.experiment import Experiments
+from dagster_project.materialize import EXPERIMENTS, params_key
+from dagster_project.plan import keys, plan
+from dagster_project.rooms import STAGES
+from resources.home import Home, find_home
+from resources.sources import PROJECT
+from resources.store import Store
+
+RESULTS = PROJECT / "bench" / "results" / "materialize.json"
+SHARED = (
+    "s1k_dataset",
+    "lora_checkpoint",
+    "full_finetune_checkpoint",
+    "activation_shards",
+    "neuron_shards",
+    "benchmark_scores",
+)
+"""Assets that no SAE variant may compute again; ablation joins them when it ablates no latents."""
+
+
+def bare_graph() -> list[dg.AssetsDefinition]:
+    """As many assets in the same shape, which do nothing."""
+
+    def empty(asset: str, deps: list[dg.AssetKey | str], version: int) -> dg.AssetsDefinition:
+        @dg.asset(name=asset, deps=deps, partitions_def=EXPERIMENTS, code_version=str(version))
+        def nothing() -> dg.MaterializeResult:
+            return dg.MaterializeResult(data_version=dg.DataVersion("1"))
+
+        return nothing
+
+    return [
+        empty(stage.asset, [*stage.inputs, *(params_key(name) for name in stage.sections)], stage.code_version)
+        for stage in STAGES
+    ]
+
+
+def empty_checks(defs: dg.Definitions) -> list[dg.AssetChecksDefinition]:
+    """As many checks on the same assets by the same number of steps, which look at nothing."""
+
+    def empty(theirs: dg.AssetChecksDefinition) -> dg.AssetChecksDefinition:
+        specs = [dg.AssetCheckSpec(key.name, asset=key.asset_key) for key in theirs.check_keys]
+
+        @dg.multi_asset_check(name=f"bare_{theirs.op.name}", specs=specs)
+        def nothing() -> Iterator[dg.AssetCheckResult]:
+            for spec in specs:
+                yield dg.AssetCheckResult(check_name=spec.name, asset_key=spec.asset_key, passed=True)
+
+        return nothing
+
+    return [empty(check) for check in defs.asset_checks or () if isinstance(check, dg.AssetChecksDefinition)]
+
+
+def bare_job(checks: list[dg.AssetChecksDefinition]) -> dg.JobDefinition:
+    """All empty assets, with or without empty checks, in one run."""
+    jobs = [dg.define_asset_job("bare")]
+    found = dg.Definitions(assets=bare_graph(), asset_checks=checks, jobs=jobs, executor=dg.in_process_executor)
+    return found.resolve_job_def("bare")
+
+
+def timed(run: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds of this process."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def all_hits(base: str, turns: int) -> dict[str, object]:
+    """Seconds of one run, ours and bare, on a fresh SQLite instance; the first turn of each is left out."""
+    from dagster_project.definitions import defs
+
+    whole = defs.resolve_job_def("whole_paper")
+    seconds: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": [], "bare_checked": []}
+    with tempfile.TemporaryDirectory() as folder, dg.DagsterInstance.local_temp(folder) as instance:
+        instance.add_dynamic_partitions("experiment", [base])
+
+        def run(job: dg.JobDefinition) -> None:
+            done = job.execute_in_process(instance=instance, partition_key=base)
+            computed = [
+                event.asset_key
+                for event in done.get_asset_materialization_events()
+                if "cache" in event.materialization.metadata and event.materialization.metadata["cache"].value != "hit"
+            ]
+            assert done.success and not computed, computed
+
+        jobs = {"bare": bare_job([]), "bare_checked": bare_job(empty_checks(defs)), "ours": whole}
+        for _ in range(turns + 1):
+            for name, job in jobs.items():
+                seconds[name].append(timed(partial(run, job)))
+    wall = {name: statistics.median(found[0] for found in turns[1:]) for name, turns in seconds.items()}
+    cpu = {name: statistics.median(found[1] for found in turns[1:]) for name, turns in seconds.items()}
+    over = {
+        f"over_{name}{unit}": found["ours"] / found[name] - 1
+        for name in ("bare", "bare_checked")
+        for unit, found in (("", wall), ("_cpu", cpu))
+    }
+    return {"assets": len(STAGES), "wall_s": wall, "cpu_s": cpu, **over}
+
+
+def backfill(base: str, variants: int, home: Home, folder: Path, small: bool) -> dict[str, object]:
+    """Run the variants as a backfill does, one after another, and count what was computed."""
+    base_path = home.experiments / f"{base}.yaml"
+    (folder / base_path.name).write_text(base_path.read_text())
+    names = [f"{base}-variant-{index:02d}" for index in range(variants)]
+    for index, name in enumerate(names):
+        cheap = "  epochs: 0.1\n  baselines: []\n  effect_rollouts: 0\n" if small else ""
+        text = f"extends: {base}\nsae:\n  k: {1 + index % 10 + (index % 10 >= 3)}\n  seed: {100 + index // 10}\n{cheap}"
+        (folder / f"{name}.yaml").write_text(text)
+    environment = {**os.environ, "LORASCOPE_EXPERIMENTS": str(folder)}
+    before = _launched(home)
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "bench.materialize", "--only-run", *names], env=environment, check=True)
+    wall = time.perf_counter() - began
+    launched = _launched(home) - before
+    work = 0.0
+    experiments, store = Experiments(folder), Store(home.store)
+    for name in names:
+        for asset, key in keys(experiments.load(name)).items():
+            manifest = store.peek(asset, key)
+            assert manifest is not None, f"{asset} of {name} was not computed"
+            work += manifest.seconds if manifest.experiment == name else 0.0
+    counts = dict(sorted(Counter(asset for asset, _ in launched).items()))
+    return {
+        "variants": variants,
+        "small": small,
+        "wall_s": wall,
+        "work_s": work,
+        "wall_over_work": wall / work,
+        "launches": counts,
+        "shared_launches": sum(counts.get(asset, 0) for asset in SHARED),
+    }
+
+
+def _launched(home: Home) -> set[tuple[str, str]]:
+    """(asset, key) of every worker that was ever started: each leaves a run directory, finished or not."""
+    folders = [*home.runs.glob("*-*"), *(home.runs / ".finished").glob("*-*")]
+    return {tuple(folder.name.rsplit("-", 1)) for folder in folders}  # pyright: ignore[reportReturnType]
+
+
+def run_experiments(names: list[str]) -> None:
+    """Every experiment in this process, one after another."""
+    from dagster_project.run import run_experiment
+
+    home = find_home()
+    for name in names:
+        outcome = run_experiment(Experiments(home.experiments).load(name), home)
+        assert outcome.success, outcome.failures
+
+
+def finish(base: str, home: Home) -> None:
+    """Compute what the base lacks."""
+    missing = [
+        line.asset for line in plan(Experiments(home.experiments).load(base), Store(home.store)) if line.cache != "hit"
+    ]
+    if missing:
+        print(f"computing {', '.join(missing)} of {base} first")
+        run_experiments([base])
+
+
+def main() -> None:
+    """Both benches."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="mini")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--backfill", type=int, default=20, help="variants; 0 leaves the backfill out")
+    parser.add_argument("--small", action="store_true", help="variants with a tenth of an epoch and no comparisons")
+    parser.add_argument("--only-run", nargs="+", default=[], help="run these experiments and end")
+    chosen = parser.parse_args()
+    if chosen.only_run:
+        run_experiments(chosen.only_run)
+        return
+    home = find_home()
+    finish(chosen.base, home)
+    found: dict[str, object] = {"load": os.getloadavg()[0], "all_hits": all_hits(chosen.base, chosen.turns)}
+    if chosen.backfill:
+        with tempfile.TemporaryDirectory() as folder:
+            found["backfill"] = backfill(chosen.base, chosen.backfill, home, Path(folder), chosen.small)
+    print(json.dumps(found, indent=1))
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
