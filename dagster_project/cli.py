@@ -155,10 +155,12 @@ def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
 
     found = compare_experiments(find_home(), experiments)
     if as_json:
-        click.echo(json.dumps({"parameters": found.parameters, "numbers": found.numbers}))
+        click.echo(json.dumps({"parameters": found.parameters, "numbers": found.numbers, "frontier": found.frontier}))
         return
     click.echo(text_table(found.parameters, "Parameters that differ"))
     click.echo(text_table(found.numbers, "Numbers"))
+    if found.frontier:
+        click.echo(text_table(found.frontier, "SAEs: sparsity against what they leave unexplained"))
 
 
 @main.command("ui")

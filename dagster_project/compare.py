@@ -1,5 +1,6 @@
 """`lorascope compare a b`: gather what the store has of several experiments and lay it side by side."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from assets.paper.comparison import Comparison, Side, compare
 from assets.paper.config import PAPER_REPORT
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys
+from resources.charts import FOLDER, line_chart, save_chart
 from resources.errors import BadInput
 from resources.home import Home
 from resources.store import Store
@@ -66,4 +68,7 @@ def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Pat
     page = home.comparison / "index.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render_comparison(names, found, claims, reports))
+    shutil.rmtree(page.parent / FOLDER, ignore_errors=True)
+    if found.frontier:
+        save_chart(line_chart(found.frontier, "l0", "fvu", "SAEs: FVU over L0"), page.parent, "frontier")
     return page

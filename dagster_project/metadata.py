@@ -20,7 +20,7 @@ CURVE = "_curve"
 
 def metadata(manifest: Manifest, folder: Path, cache: Literal["hit", "computed"]) -> dict[str, dg.MetadataValue]:
     """Plots first, then numbers and tables, then where the artifact comes from."""
-    return {**_charts(folder), **_measured(manifest.metrics), **_provenance(manifest, folder, cache)}
+    return {**charts(folder), **_measured(manifest.metrics), **_provenance(manifest, folder, cache)}
 
 
 def _measured(metrics: Mapping[str, JsonValue]) -> dict[str, dg.MetadataValue]:
@@ -68,7 +68,8 @@ def _items(value: JsonValue) -> Sequence[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _charts(folder: Path) -> dict[str, dg.MetadataValue]:
+def charts(folder: Path) -> dict[str, dg.MetadataValue]:
+    """The PNGs of a folder, drawn inline."""
     shown: dict[str, dg.MetadataValue] = {}
     for path in sorted((folder / FOLDER).glob("*.png")):
         shown |= picture(path.stem, base64.b64encode(path.read_bytes()).decode())

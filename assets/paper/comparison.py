@@ -1,7 +1,7 @@
 """Experiments side by side: the parameters that differ first, then every headline number with its delta."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import JsonValue
@@ -51,11 +51,32 @@ class Comparison:
     """parameter, then one column per experiment."""
     numbers: list[Row]
     """number, one column per experiment, and with two of them the delta."""
+    frontier: list[Row] = field(default_factory=list)
+    """SAEs from the sparsest: experiment, k, l0, fvu, and whether another is as sparse and explains more."""
 
 
 def compare(sides: Sequence[Side]) -> Comparison:
     """Parameters that are not the same everywhere, and every headline number that any side has."""
-    return Comparison(_parameters(sides), _numbers(sides))
+    return Comparison(_parameters(sides), _numbers(sides), _frontier(sides))
+
+
+def _frontier(sides: Sequence[Side]) -> list[Row]:
+    """L0 against FVU, when the experiments have at least two different SAEs."""
+    found: dict[str, Row] = {}
+    for side in sides:
+        l0, fvu = (_at(side.manifests, "batchtopk_sae", f"held_out/{name}") for name in ("l0", "fvu"))
+        if isinstance(l0, int | float) and isinstance(fvu, int | float):
+            row = {"experiment": side.name, "k": side.sections["sae"]["k"], "l0": l0, "fvu": fvu}
+            found.setdefault(side.manifests["batchtopk_sae"].key, row)
+    rows = sorted(found.values(), key=lambda row: (row["l0"], row["fvu"]))
+    for row in rows:
+        row["dominated"] = any(
+            (other["l0"], other["fvu"]) != (row["l0"], row["fvu"])
+            and other["l0"] <= row["l0"]
+            and other["fvu"] <= row["fvu"]
+            for other in rows
+        )
+    return rows if len(rows) > 1 else []
 
 
 def _parameters(sides: Sequence[Side]) -> list[Row]:

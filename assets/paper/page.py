@@ -91,7 +91,10 @@ def render_comparison(
         for claim in CLAIMS
     ]
     values = {"names": names, "claims": rows, "reports": reports}
-    return _page("comparison.html.jinja", {**values, "parameters": found.parameters, "numbers": found.numbers})
+    return _page(
+        "comparison.html.jinja",
+        {**values, "parameters": found.parameters, "numbers": found.numbers, "frontier": found.frontier},
+    )
 
 
 def render_front(experiments: Sequence[object], comparison: str | None) -> str:
