@@ -6,7 +6,7 @@ HOME_DIR := $(or $(LORASCOPE_HOME),$(CURDIR)/.lorascope)
 export DAGSTER_HOME := $(HOME_DIR)/dagster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-vllm check format docs lock audit clean
+.PHONY: help setup demo ui test test-vllm soak check format docs lock audit clean
 
 help:  ## print what each target does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ check: setup  ## format, lint, types, fast tests: for every minute
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/pytest -q -m "not slow and not browser" -x
+
+soak: setup  ## kill runs of every asset a hundred times, compare with undisturbed ones (an hour or two)
+	$(BIN)/python -m tests.faults.soak
 
 format: setup  ## let ruff format and sort
 	$(BIN)/ruff format .
