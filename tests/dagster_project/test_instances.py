@@ -29,7 +29,7 @@ def test_the_projects_instance_is_written_once_and_the_users_own_stays(tmp_path:
     written.write_text("telemetry: {enabled: false}\n")
     prepare_instance(home)
     assert written.read_text() == "telemetry: {enabled: false}\n"
-    assert [path.name for path in home.dagster.iterdir()] == ["dagster.yaml"]
+    assert list(home.dagster.glob(".dagster.yaml*")) == []
 
 
 @pytest.fixture
