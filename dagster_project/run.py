@@ -88,15 +88,22 @@ def prepare_instance(home: Home) -> Path:
 
 def _make_tables(folder: Path) -> None:
     """Dagster makes its tables when an instance is opened first; several processes that do so at once get in the way
-    of each other.
+    of each other, and one that is killed leaves files without tables, which Dagster never completes.
     """
-    made = folder / ".made"
+    made, begun = folder / ".made", folder / ".begun"
     if made.exists():
         return
     with held(folder / ".making", "the first run", lambda _: None):
-        if not made.exists():
-            with dg.DagsterInstance.from_config(str(folder)):
-                made.touch()
+        if made.exists():
+            return
+        present = list(folder.rglob("*.db*"))
+        if begun.exists():
+            for file in present:
+                file.unlink()
+        elif not present:
+            begun.touch()
+        with dg.DagsterInstance.from_config(str(folder)):
+            made.touch()
 
 
 def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = ()) -> Outcome:

@@ -149,3 +149,19 @@ def test_runs_that_need_the_same_key_compute_it_once_and_outlive_its_holder(
     versions = {record.asset_materialization.tags["dagster/data_version"] for record in records}  # pyright: ignore
     assert len(records) == 2 and len(versions) == 1
     assert ((home.dagster / "history").exists(), storage == "sqlite") in ((True, True), (False, False))
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["half-made by a killed run", "made by an older Lorascope"])
+def test_tables_that_a_killed_run_half_made_are_made_anew_and_older_ones_stay(tmp_path: Path, begun: bool) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    with dg.DagsterInstance.from_config(str(prepare_instance(home))) as instance:
+        instance.add_dynamic_partitions("experiment", ["e"])
+    (home.dagster / ".made").unlink()
+    if begun:
+        for path in home.dagster.rglob("*.db*"):
+            path.unlink()
+        (home.dagster / "history" / "runs" / "index.db").touch()
+    else:
+        (home.dagster / ".begun").unlink()
+    with dg.DagsterInstance.from_config(str(prepare_instance(home))) as instance:
+        assert instance.get_dynamic_partitions("experiment") == ([] if begun else ["e"])
