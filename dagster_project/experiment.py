@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from dagster_project.rooms import SECTIONS
 from resources.compute import ComputeConfig
-from resources.errors import BadInput, one_line, quoted
+from resources.errors import SHOWN, BadInput, one_line, quoted
 from resources.keys import section_version
 from resources.section import Section
 from resources.sources import check_source, fingerprints
@@ -184,14 +184,20 @@ def _typed(key: str, values: dict[str, object], origin: dict[tuple[str, str], Do
         section = ALL_SECTIONS[key].model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else ""
-        document = origin.get((key, field), own)
-        line = document.line((key, *first["loc"]))
-        where = ".".join([key, *map(str, first["loc"])])
+        place = first["loc"] or _named_in(first["msg"], values)
+        document = origin.get((key, str(place[0])) if place else (key, ""), own)
+        line = document.line((key, *place))
+        where = ".".join([key, *map(str, place)])
         raise BadInput(f"{document.path}:{line}: {one_line(where)}: {_message(first)}") from error
     for name in section.sources():
         _check_source(key, name, values, origin, own)
     return section
+
+
+def _named_in(message: str, values: dict[str, object]) -> tuple[str, ...]:
+    """The knob whose text a message about the whole section repeats."""
+    found = (field for field, given in values.items() if isinstance(given, str) and given and given[:SHOWN] in message)
+    return tuple(found)[:1]
 
 
 def _check_source(
