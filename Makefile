@@ -47,7 +47,7 @@ format: setup  ## let ruff format and sort
 	$(BIN)/ruff check --fix .
 
 docs: setup  ## build the documentation into build/docs; warnings are errors
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lock: setup  ## write requirements.lock from what .venv holds
 	$(BIN)/python -m pip freeze --exclude-editable --exclude lorascope | sed 's/+cpu//' > requirements.lock

@@ -1,0 +1,112 @@
+"""Nothing of the project is missing from its documentation, and the documentation builds without a warning."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dagster_project.cli import main
+from dagster_project.experiment import ALL_SECTIONS, OWN_KEYS
+from dagster_project.rooms import ROOMS, STAGES
+from docs.reference import commands, knobs, pages, rooms, targets, verbs
+from resources.launcher.deployment import Deployment
+from resources.sources import PROJECT
+
+PAGES = {path.relative_to(PROJECT): path.read_text() for path in sorted((PROJECT / "docs").rglob("*.md"))}
+PACKAGES = ("assets", "dagster_project", "resources", "sensors")
+
+
+def section_of(page: str, heading: str) -> str:
+    """What stands under a heading, up to the next of its level."""
+    level = heading.split(" ")[0]
+    return page.split(f"\n{heading}\n", 1)[1].split(f"\n{level} ", 1)[0]
+
+
+@pytest.mark.parametrize("name", ALL_SECTIONS)
+def test_every_knob_stands_with_its_default_and_what_it_is(name: str) -> None:
+    rows = section_of(knobs(), f"## `{name}`").splitlines()
+    for key, field in ALL_SECTIONS[name].model_fields.items():
+        row = next(line for line in rows if line.startswith(f"| `{key}` |"))
+        _, _, takes, default, text, _ = re.split(r"(?<!\\)\|", row)
+        assert takes.strip() and default.strip(), row
+        assert len(text.strip()) > 10, f"{name}.{key} has no docstring"
+        assert field.description
+
+
+def test_a_row_carries_bounds_choices_default_and_source() -> None:
+    page = knobs()
+    assert (
+        "| `k` | integer, ≥ 1 and ≤ 4,096 | `16` | Latents that fire per token, on average over a batch (paper: 16). |"
+        in page
+    )
+    assert '| `decoder` | `unit` or `free` | `"unit"` |' in page
+    assert "| `layers` | list of integer or null | `null` |" in page
+
+
+def test_every_field_of_compute_yaml_and_every_key_of_the_file_itself_stands() -> None:
+    rows = section_of(knobs(), "## `compute.yaml`")
+    assert all(f"| `{key}` |" in rows for key in Deployment.model_fields)
+    assert all(f"| `{key}` |" in knobs() for key in OWN_KEYS)
+
+
+def test_every_room_and_asset_stands_in_the_reference_the_architecture_and_the_readme() -> None:
+    architecture, readme = PAGES[Path("docs/architecture.md")], (PROJECT / "README.md").read_text()
+    for page in (rooms(), architecture, readme):
+        assert all(f"`{room}`" in page for room in ROOMS)
+        assert all(f"`{stage.asset}`" in page for stage in STAGES)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_room_map_says_where_a_room_looks(room: str) -> None:
+    row = next(line for line in PAGES[Path("docs/architecture.md")].splitlines() if line.startswith(f"| `{room}` |"))
+    shown = row.split("|")[3].strip()
+    room_of = {stage.asset: stage.room for stage in STAGES}
+    inputs = {room_of[name] for stage in STAGES if stage.room == room for name in stage.inputs} - {room}
+    assert shown == "all" or {name.strip() for name in shown.split(",") if name.strip()} == inputs
+
+
+def test_every_verb_and_make_target_stands() -> None:
+    page = commands()
+    assert all(f"### `lorascope {name}`" in page for name, _ in verbs(main))
+    declared = re.search(r"^\.PHONY: (.*)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert declared is not None
+    assert set(targets()) == set(declared[1].split())
+    assert all(f"| `make {name}` |" in page for name in declared[1].split())
+
+
+def test_every_environment_variable_of_the_code_is_explained() -> None:
+    files = [path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")]
+    used = {name for path in files for name in re.findall(r"LORASCOPE_[A-Z_]+", path.read_text())}
+    assert len(used) > 4
+    assert used <= set(re.findall(r"LORASCOPE_[A-Z_]+", PAGES[Path("docs/reference/environment.md")]))
+
+
+def test_knobs_that_pages_name_exist() -> None:
+    sections = "|".join(ALL_SECTIONS)
+    for path, text in PAGES.items():
+        for section, key in re.findall(rf"`({sections})\.([a-z_0-9]+)`", text):
+            known = {*ALL_SECTIONS[section].model_fields, "yaml"}
+            assert key in known, f"{path} names {section}.{key}"
+
+
+def test_pictures_are_small_enough_for_a_repository() -> None:
+    pictures = sorted((PROJECT / "docs" / "images").glob("*.png"))
+    assert pictures
+    assert [path.name for path in pictures if path.stat().st_size > 200_000] == []
+
+
+def test_the_pages_build_without_a_warning_and_load_nothing_from_the_network(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONWARNINGS": "default"}
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    built = sorted((tmp_path / "site").rglob("*.html"))
+    assert {path.relative_to(tmp_path / "site").with_suffix(".md").as_posix() for path in built} >= set(pages())
+    for path in built:
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"?([^\s\">]+)", path.read_text())
+        loaded += re.findall(r"<link[^>]*rel=\"?(?:stylesheet|preconnect)\"?[^>]*href=\"?([^\s\">]+)", path.read_text())
+        assert loaded
+        assert [address for address in loaded if "//" in address] == [], path
