@@ -73,7 +73,7 @@ class SteeringConfig(Section):
 ABLATION_KL = Stage(
     asset="ablation_kl",
     room="ablation",
-    code_version=1,
+    code_version=2,
     call="assets.ablation.ablate:ablate",
     artifact="assets.ablation.artifact:AblationKl",
     sections=("model", "ablation"),
@@ -90,7 +90,7 @@ ABLATION_KL = Stage(
 STEERING_EFFECTS = Stage(
     asset="steering_effects",
     room="ablation",
-    code_version=1,
+    code_version=2,
     call="assets.ablation.steer:steer",
     artifact="assets.ablation.artifact:SteeringEffects",
     sections=("model", "steering"),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-"""Logits of one run in one slice: about the caches of a core, and 256 MB of float32 on a GPU."""
+ELEMENTS = {"cpu": 2**18, "cuda": 2**26}
+"""Logits of one run in one slice: 2 MB of float64, a core's second cache, and 256 MB of float32 on a GPU."""
 FEWEST_COLUMNS = 16
 """Slices are not cut thinner, however many tokens there are."""
 

@@ -106,7 +106,7 @@ def test_units_spread_evenly_over_16_layers_cost_at_most_055_of_full_forwards(tm
     deep = build_tiny_qwen2(tmp_path / "model", num_layers=16)
     adapter = build_random_adapter(tmp_path / "adapter", deep)
     model = AdaptedModel.load(ModelConfig(name=str(deep), dtype="float32"), adapter, "cpu")
-    found = [removal(c.id, frozenset([c]), None) for c in model.adapter.components]
+    found = [removal(c.id, frozenset([c]), None) for c in model.adapter.components[1::2]]
     edits = [edit for edit in found if edit is not None]
     with FlopCounterMode(display=False) as ours:
         measure(model, passage(), edits, 400)
@@ -157,7 +157,7 @@ def watched_memory() -> Iterator[list[int]]:
     now = 0
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # pyright: ignore
     for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
+        now += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
         peak[0] = max(peak[0], now)
 
 

@@ -78,7 +78,7 @@ def from_reply_on(shift: float) -> Change:
 def naive(world: World, changes: dict[Component, Change]) -> float:
     dataset = S1kDataset.open(world.folder / "dataset")
     ids = [dataset.token_ids(r)[:20].tolist() for r in dataset.rollout_ids]
-    return float(torch.cat([world.naive_kl(i, changes)[PROMPT_TOKENS - 1 : -1] for i in ids]).mean())
+    return float(torch.cat([world.naive(i, changes)[0][PROMPT_TOKENS - 1 : -1] for i in ids]).mean())
 
 
 def test_a_component_dose_adds_factor_times_its_99th_percentile_in_its_polarity(world: World, steered: Path) -> None:

@@ -6,7 +6,7 @@ and a float64 softmax over whole logits.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class World:
     folder: Path
     model_folder: Path
     adapter: Path
+    _full: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict, compare=False)
 
     @property
     def model(self) -> ModelConfig:
@@ -88,15 +89,17 @@ class World:
         with self.changed(changes):
             return self.peft(torch.tensor([list(ids)])).logits[0].double()
 
-    def naive_kl(self, ids: Sequence[int], changes: dict[Component, Change]) -> torch.Tensor:
-        """KL(full || changed) at every position, by definition."""
-        full = self.logits(ids, {}).log_softmax(-1)
-        return (full.exp() * (full - self.logits(ids, changes).log_softmax(-1))).sum(-1)
+    def naive(self, ids: Sequence[int], changes: dict[Component, Change]) -> tuple[torch.Tensor, torch.Tensor]:
+        """KL(full || changed) at every position, and the rise of the next token's cross-entropy at all but the last."""
+        full, edited = self.full(tuple(ids)), self.logits(ids, changes).log_softmax(-1)
+        rise = (full - edited)[:-1].gather(1, torch.tensor(list(ids)[1:])[:, None])[:, 0]
+        return (full.exp() * (full - edited)).sum(-1), rise
 
-    def naive_ce(self, ids: Sequence[int], changes: dict[Component, Change]) -> torch.Tensor:
-        """Cross-entropy of the next token at every position but the last."""
-        log_probs = self.logits(ids, changes).log_softmax(-1)[:-1]
-        return -log_probs.gather(1, torch.tensor(list(ids)[1:])[:, None])[:, 0]
+    def full(self, ids: tuple[int, ...]) -> torch.Tensor:
+        """Log-probabilities of the unchanged model, run once per text."""
+        if ids not in self._full:
+            self._full[ids] = self.logits(ids, {}).log_softmax(-1)
+        return self._full[ids]
 
 
 def build_world(folder: Path, model_folder: Path, adapter: Path) -> World:
