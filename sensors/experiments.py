@@ -21,7 +21,8 @@ from resources.keys import digest
 from resources.store import Store
 
 PER_TICK = 20
-"""Experiments handled in one tick: 15 observations each, which SQLite stores one by one (about 10 ms)."""
+"""Experiments handled in one tick: 15 observations each when they are new, which SQLite stores one by one."""
+DATA_VERSION_TAG = "dagster/data_version"
 NAMED = 20
 """Invalid files that a failed tick names; the rest is counted."""
 
@@ -42,7 +43,7 @@ def experiments(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     """
     home = find_home()
     seen: dict[str, Signature] = json.loads(context.cursor or "{}")
-    valid, invalid = _changed(home, seen)
+    valid, invalid = _changed(home, seen, context.instance)
     if not valid:
         if invalid:
             raise BadInput(_refusal(invalid))
@@ -66,7 +67,9 @@ class _Changed:
     events: tuple[dg.AssetObservation, ...]
 
 
-def _changed(home: Home, seen: Mapping[str, Signature]) -> tuple[list[_Changed], list[str]]:
+def _changed(
+    home: Home, seen: Mapping[str, Signature], instance: dg.DagsterInstance
+) -> tuple[list[_Changed], list[str]]:
     """Up to `PER_TICK` new or edited experiments, and what is wrong with the invalid files."""
     folder = Experiments(home.experiments)
     valid: list[_Changed] = []
@@ -77,13 +80,13 @@ def _changed(home: Home, seen: Mapping[str, Signature]) -> tuple[list[_Changed],
         if name in seen and _still(seen[name], folder.folder):
             continue
         try:
-            valid.append(_prepared(folder, name, home))
+            valid.append(_prepared(folder, name, home, instance))
         except BadInput as error:
             invalid.append(str(error) if str(error).startswith(str(folder.folder)) else f"{name}.yaml: {error}")
     return valid, invalid
 
 
-def _prepared(folder: Experiments, name: str, home: Home) -> _Changed:
+def _prepared(folder: Experiments, name: str, home: Home, instance: dg.DagsterInstance) -> _Changed:
     """Everything that can fail for one file, so that it fails for this file alone.
 
     Raises:
@@ -91,7 +94,7 @@ def _prepared(folder: Experiments, name: str, home: Home) -> _Changed:
     """
     experiment = folder.load(name)
     signature = _signature(experiment.files)
-    return _Changed(experiment, signature, tuple(_observations(experiment, home)))
+    return _Changed(experiment, signature, tuple(_observations(experiment, home, instance)))
 
 
 def _refusal(invalid: list[str]) -> str:
@@ -114,18 +117,29 @@ def _still(signature: Signature, folder: Path) -> bool:
         return False
 
 
-def _observations(experiment: Experiment, home: Home) -> Iterator[dg.AssetObservation]:
+def _observed(instance: dg.DagsterInstance, section: str, experiment: str) -> str | None:
+    """The version that the section was last observed with."""
+    wanted = dg.AssetRecordsFilter(asset_key=params_key(section), asset_partitions=[experiment])
+    records = instance.fetch_observations(wanted, limit=1).records
+    last = records[0].asset_observation if records else None
+    return (last.tags or {}).get(DATA_VERSION_TAG) if last else None
+
+
+def _observations(experiment: Experiment, home: Home, instance: dg.DagsterInstance) -> Iterator[dg.AssetObservation]:
+    """One for each section whose version the instance does not know yet: an edit of a parent touches many files."""
     planned = plan(experiment, Store(home.store))
     table = dg.MetadataValue.table(
         [dg.TableRecord({"asset": p.asset, "cache": p.cache, "why": p.reason, "key": p.key}) for p in planned]
     )
     shared = {"plan": table, "plan_total": dg.MetadataValue.json(total(planned))}
     for section, version in experiment.versions.items():
+        if _observed(instance, section, experiment.name) == version:
+            continue
         yield dg.AssetObservation(
             asset_key=params_key(section),
             partition=experiment.name,
             metadata={"values": dg.MetadataValue.json(experiment.values(section)), **shared},
-            tags={"dagster/data_version": version},
+            tags={DATA_VERSION_TAG: version},
         )
 
 

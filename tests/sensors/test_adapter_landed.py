@@ -9,12 +9,14 @@ from dagster_project.experiment import Experiments
 from resources.home import Home
 from sensors.adapter_landed import land
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     home = Home(tmp_path / "home", tmp_path / "experiments")
     home.experiments.mkdir()
-    (home.experiments / "mini.yaml").write_text("model:\n  name: models/tiny\n")
+    (home.experiments / "mini.yaml").write_text(f"model:\n  name: models/tiny\n  revision: {COMMIT}\n")
     (home.experiments / "mini-child.yaml").write_text("extends: mini\n")
     return home
 
