@@ -28,6 +28,8 @@ def spawn(command: list[str]) -> int:
         return child
     os.setpgid(0, 0)
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Slurm's warning reaches every process of the job, and by default would end it before it can save.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
         os.execvp(command[0], command)  # noqa: S606

@@ -123,6 +123,13 @@ def end_waiting(waiting: LaunchedRun, running: LaunchedRun) -> None:
     assert running.processes() and running.status == "STARTED"
 
 
+def test_what_every_rank_writes_is_in_the_runs_compute_logs_and_what_the_first_says_in_its_log(dev: Dev) -> None:
+    run = dev.launch("endless", "neuron_shards")
+    assert run.becomes("CANCELED", "SUCCESS", "FAILURE") == "SUCCESS"
+    run.says("tokens captured")
+    assert "[rank 1] tokens captured" in run.output["stderr"]
+
+
 def test_a_run_terminated_while_it_finishes_leaves_a_whole_artifact_or_none(dev: Dev) -> None:
     run = dev.launch("short")
     wait_for(lambda: run.folder.messages.exists() and "train 4/4" in run.folder.messages.read_text())

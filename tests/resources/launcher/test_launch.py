@@ -260,10 +260,10 @@ def test_a_restarted_daemon_leaves_the_slurm_job_to_the_retry(tmp_path: Path, sl
 
 
 @pytest.mark.slow
-def test_killing_the_process_above_the_step_does_not_touch_the_job(tmp_path: Path, local: Deployment) -> None:
+def test_killing_the_process_above_the_step_does_not_touch_the_job(tmp_path: Path, deployment: Deployment) -> None:
     """The daemon or code server dies; the step that it started goes on and finishes."""
     job = build_job(tmp_path, "succeed", play={"number": 4, "seconds": 2.0})
-    given = {"job": job.model_dump(mode="json"), "deployment": local.model_dump(mode="json")}
+    given = {"job": job.model_dump(mode="json"), "deployment": deployment.model_dump(mode="json")}
     (tmp_path / "step.json").write_text(json.dumps({**given, "run_dir": str(tmp_path / "run")}))
     code = (
         "import subprocess, sys, time; subprocess.Popen([sys.executable, '-m', 'tests.resources.launcher.kept', "

@@ -69,8 +69,31 @@ def test_the_walltime_warning_lets_the_worker_save_and_the_job_goes_on(tmp_path:
     deployment = Deployment(backend="slurm", gpus=8)
     assert build_attempt(job, tmp_path, deployment, hear).result({}).metrics["number"] == 20
     assert run.handle() != warned[0]
+    assert "Interrupted: saved at" in run.stderr.read_text(), "the warning itself ended nothing"
     steps = [line for line in run.stderr.read_text().splitlines() if line.startswith("step ")]
     assert steps == [f"step {number}" for number in range(1, 21)]
+
+
+def test_a_job_that_heeds_no_warning_is_ended_by_its_walltime_and_goes_on_from_what_it_had_finished(
+    tmp_path: Path,
+) -> None:
+    """At the end Slurm sends SIGTERM to every step; here scancel does, which cancels nothing when it names a signal."""
+    run = RunDir(tmp_path / "run")
+    due = [("USR1", "step 3\n"), ("TERM", "step 8\n")]
+    first: list[str] = []
+
+    def hear() -> None:
+        if due and run.stderr.exists() and due[0][1] in run.stderr.read_text():
+            first.append(str(run.handle()))
+            subprocess.run(["scancel", f"--signal={due.pop(0)[0]}", first[0]], check=True)
+
+    job = build_job(tmp_path, "save_and_stop", play={"number": 50, "text": "deaf"})
+    deployment = Deployment(backend="slurm", gpus=8)
+    assert build_attempt(job, tmp_path, deployment, hear).result({}).metrics["number"] == 50
+    assert first == [first[0]] * 2 and run.handle() != first[0]
+    steps = [int(line.split()[1]) for line in run.stderr.read_text().splitlines() if line.startswith("step ")]
+    # The step at work may have been said without being counted.
+    assert set(steps) == set(range(1, 51)) and len(steps) in (50, 51)
 
 
 def test_a_job_that_somebody_cancels_in_slurm_is_not_submitted_again(tmp_path: Path) -> None:
