@@ -31,7 +31,8 @@ class InterpretationsConfig(Section):
     """Which kinds of unit are explained (paper: all three)."""
 
     contexts_shown: int = Field(default=64, ge=2, le=1000)
-    """Strongest contexts a unit is explained from (paper: 64)."""
+    """Strongest contexts a unit is explained from (paper: 64), as far as `contexts.k` leaves so many outside the
+    held-out rollouts."""
     tokens_around: int = Field(default=16, ge=1, le=512)
     """Tokens shown on either side of the peak (authors' code: 8 to 16)."""
     shown_activation: float = Field(default=0.5, ge=0, le=10)
