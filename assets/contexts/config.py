@@ -11,7 +11,7 @@ class ContextsConfig(Section):
 
     k: int = Field(default=64, ge=1, le=10_000)
     """Strongest contexts per unit (paper: 64). An explainer is shown only those outside the held-out rollouts: where a
-    quarter is held out, 48 of 64, or 72 of 96, so that 97 % of units have the paper's 64 to show (experiment `paper`)."""
+    quarter is held out, 48 of 64, or 72 of 96, so that 97 % of units have the paper's 64 to show (`paper.yaml`)."""
     window: int = Field(default=48, ge=0, le=4096)
     """Tokens kept on either side (authors' code: 48 for latents, 30 for directions, 20 for neurons)."""
     cap_per_rollout: int = Field(default=0, ge=0, le=10_000)

@@ -112,7 +112,7 @@ class BatchRun:
             if not chunk:
                 raise BadInput(self._desk.so_far(f"stopped at {cap}")) from cap
             reservation = self._desk.ledger.reserve(sum(self._desk.most(question) for question, _ in chunk.values()))
-        requests = [await self._model.batch_encode(_request(self._desk, key, chunk[key][0])) for key in chunk]
+        requests = [await self._model.batch_encode(_request(self._desk, key, *chunk[key])) for key in chunk]
         for key in chunk:
             self._tries[key] = self._tries.get(key, 0) + 1
         try:
@@ -156,7 +156,7 @@ class BatchRun:
 
     def _keep(self, result: "BatchResult", question: Question, attempt: int) -> float:
         try:
-            response = self._model.batch_decode(result, _request(self._desk, result.custom_id, question))
+            response = self._model.batch_decode(result, _request(self._desk, result.custom_id, question, attempt))
         except Exception as error:
             failure = classify(error)
             if failure is None:
@@ -193,13 +193,13 @@ class BatchRun:
         raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name} cannot be reached: {last.reason}"))
 
 
-def _request(desk: Desk, key: str, question: Question) -> "BatchRequest":
+def _request(desk: Desk, key: str, question: Question, attempt: int) -> "BatchRequest":
     from pydantic_ai.models.batch import BatchRequest
 
     return BatchRequest(
         custom_id=key,
         messages=exchange.messages(question),
-        model_settings=settings(desk.endpoint),
+        model_settings=settings(desk.endpoint, question.seed(attempt)),
         model_request_parameters=exchange.parameters(question),
     )
 

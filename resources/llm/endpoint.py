@@ -66,9 +66,11 @@ def api_key(endpoint: Endpoint) -> str:
     return key or "none"
 
 
-def settings(endpoint: Endpoint) -> "ModelSettings":
-    """Request settings; sampling is left to the vendor, since Anthropic refuses a temperature."""
+def settings(endpoint: Endpoint, seed: int) -> "ModelSettings":
+    """Request settings; sampling is left to the vendor, since Anthropic refuses a temperature and OpenAI a seed."""
     chosen: ModelSettings = {"max_tokens": endpoint.max_output_tokens}
+    if endpoint.provider == "openai-compatible":
+        chosen["seed"] = seed
     if endpoint.effort:
         chosen["thinking"] = endpoint.effort  # pyright: ignore[reportGeneralTypeIssues]
     return chosen

@@ -144,7 +144,7 @@ class LiveRun:
         reservation = await self._reserve(question)
         try:
             async with asyncio.timeout(self._limits.timeout_s):
-                response = await self._request(self._model, question)
+                response = await self._request(self._model, question, attempt)
         except asyncio.CancelledError:
             self._desk.ledger.lose(reservation)
             raise
@@ -165,8 +165,8 @@ class LiveRun:
         self._settled.set()
         return kept.response
 
-    async def _request(self, model: "Model", question: Question) -> "ModelResponse":
-        chosen = settings(self._desk.endpoint)
+    async def _request(self, model: "Model", question: Question, attempt: int) -> "ModelResponse":
+        chosen = settings(self._desk.endpoint, question.seed(attempt))
         return await model.request(exchange.messages(question), chosen, exchange.parameters(question))
 
     def _close(self, reservation: Reservation, failure: Failure | None) -> None:

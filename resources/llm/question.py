@@ -16,6 +16,8 @@ TYPICAL_BYTES_PER_TOKEN = 3.2
 """For estimates: token lists of mathematics run shorter than prose (about 4)."""
 FRAME_TOKENS = 600
 """Upper bound of what chat templates and schema wrapping add."""
+MOST_ATTEMPTS = 1000
+"""Attempts at one sample before two samples could share a seed."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class Question:
         """The cache key; `attempt` counts answers that came but could not be used."""
         content = [self.system, self.user, self.prompt_version, self.sample, attempt]
         return digest("llm", [endpoint.identity(), self.schema, content])
+
+    def seed(self, attempt: int) -> int:
+        """What an endpoint of one's own samples with: the same in every run, another for each sample and attempt.
+
+        vLLM seeds each request; `transformers serve` the whole process, so that only requests one by one repeat there.
+        """
+        return MOST_ATTEMPTS * self.sample + attempt
 
     @property
     def most_input_tokens(self) -> int:

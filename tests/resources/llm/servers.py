@@ -57,8 +57,8 @@ class Server:
 def serving(settings: Settings) -> Iterator[Server]:
     command = [sys.executable, "-m", "tests.resources.llm.fault_server", json.dumps(asdict(settings))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=PROJECT)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         yield Server(int(process.stdout.readline()), process)
     finally:
         process.kill()

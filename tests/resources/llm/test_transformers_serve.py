@@ -1,5 +1,6 @@
 """The client path against a real server with a real model: `transformers serve` over the mini world's model."""
 
+import json
 import os
 import socket
 import subprocess
@@ -22,11 +23,23 @@ pytest.importorskip("fastapi", reason="transformers serve needs it")
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mini world's model, told to sample: the shipped one decodes greedily, where no seed matters."""
+    folder = tmp_path_factory.mktemp("served")
+    for file in MODEL.iterdir():
+        (folder / file.name).symlink_to(file)
+    (folder / "generation_config.json").unlink()
+    chosen = json.loads((MODEL / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(chosen | {"do_sample": True, "temperature": 1.0}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(served: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(MODEL), "--device", "cpu"]
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(served), "--device", "cpu"]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", str(port)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
@@ -50,18 +63,42 @@ def _healthy(port: int) -> bool:
         return False
 
 
+def _texts(home: Path) -> dict[str, str]:
+    """What the model said, by cache key."""
+    cache = ResponseCache(home / FILE_NAME)
+    rows = list(cache.rows())
+    cache.close()
+    assert all(row.output_tokens > 0 and row.input_tokens > 0 for row in rows)
+    return {row.key: json.loads(row.response)["parts"][0]["content"] for row in rows}
+
+
 @pytest.mark.slow
-def test_a_real_model_is_asked_once_and_its_nonsense_is_listed_with_a_reason(address: str, home: Path) -> None:
-    endpoint = Endpoint("openai-compatible", str(MODEL), address, max_output_tokens=24)
+def test_a_real_model_is_asked_once_and_its_nonsense_is_listed_with_a_reason(
+    address: str, served: Path, home: Path
+) -> None:
+    endpoint = Endpoint("openai-compatible", str(served), address, max_output_tokens=24)
     limits = replace(QUICK, concurrency=1, unusable=1, attempts=2, timeout_s=60)
     first = ask(questions(2, size=20), 2, endpoint, limits, SILENT, "label")
     # 800,000 parameters know digits, not JSON: the words come, the schema does not fit.
     assert first.requests == 2
     assert all(answer.value is None and answer.failure for answer in first.answers.values())
-    cache = ResponseCache(home / FILE_NAME)
-    rows = list(cache.rows())
-    cache.close()
-    assert len(rows) == 2
-    assert all(row.output_tokens > 0 and row.input_tokens > 0 for row in rows)
+    assert len(_texts(home)) == 2
     again = ask(questions(2, size=20), 2, endpoint, limits, SILENT, "label")
     assert again.requests == 0
+
+
+@pytest.mark.slow
+def test_samples_differ_and_another_installation_draws_the_same(
+    address: str, served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = Endpoint("openai-compatible", str(served), address, max_output_tokens=24)
+    limits = replace(QUICK, concurrency=1, unusable=2, attempts=2, timeout_s=60)
+    (question,) = questions(1, size=20)
+    found = []
+    for name in ("here", "there"):
+        monkeypatch.setenv("LORASCOPE_HOME", str(tmp_path / name))
+        ask([replace(question, sample=n) for n in range(2)], 2, endpoint, limits, SILENT, "label")
+        found.append(_texts(tmp_path / name))
+    here, there = found
+    assert here == there
+    assert len(set(here.values())) == 4  # two samples, two attempts each

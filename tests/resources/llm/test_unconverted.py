@@ -43,7 +43,7 @@ def _sent(endpoint: Endpoint, build: Any) -> tuple[str, dict[str, Any], dict[str
         async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
             (question,) = questions(1)
             reply = await build(endpoint, http).request(
-                exchange.messages(question), settings(endpoint), exchange.parameters(question)
+                exchange.messages(question), settings(endpoint, question.seed(2)), exchange.parameters(question)
             )
             return reply.text
 
@@ -59,6 +59,7 @@ def test_path_body_and_headers_are_the_sdks(provider: Provider) -> None:
     assert (path, body, text) == (sdk_path, sdk_body, sdk_text)
     assert headers == sdk_headers
     assert headers["authorization"] == f"Bearer {KEY}"
+    assert body.get("seed") == (2 if provider == "openai-compatible" else None)
 
 
 def test_a_stream_is_refused() -> None:
