@@ -25,7 +25,8 @@ PROMISED_S = 10
 
 TRAINING = """extends: tiny
 lora: {{seed: {seed}, epochs: {epochs}}}
-compute: {{processes: {processes}, checkpoint_steps: 5}}
+neurons: {{shard_rows: 2048}}
+compute: {{processes: {processes}, checkpoint_steps: 2}}
 """
 
 
@@ -37,7 +38,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
         ("endless", 1, 1000, 2),
         ("in-slurm", 2, 1000, 1),
         ("short", 3, 1, 1),
-        ("middling", 4, 5, 1),
+        ("middling", 4, 3, 1),
     ):
         text = TRAINING.format(seed=seed, epochs=epochs, processes=processes)
         (found.experiments / f"{name}.yaml").write_text(text)
@@ -108,19 +109,9 @@ def test_a_killed_run_worker_leaves_no_process_and_the_next_run_goes_on_from_the
     wait_for(lambda: not run.processes(), PROMISED_S)
     assert run.becomes("FAILURE", "SUCCESS", "CANCELED") == "FAILURE"
     again = dev.launch("endless")
-    assert int(again.says("going on after step").split()[4]) >= 5
-    waiting = dev.launch("endless")
-    waiting.says("is being computed by")
-    end_waiting(waiting, again)
+    assert int(again.says("going on after step").split()[4]) >= 2
     end(again)
     assert not again.artifact.exists()
-
-
-def end_waiting(waiting: LaunchedRun, running: LaunchedRun) -> None:
-    """A run that waits for another one's result is terminated alone."""
-    waiting.terminate()
-    assert waiting.becomes("CANCELED", "SUCCESS", "FAILURE") == "CANCELED"
-    assert running.processes() and running.status == "STARTED"
 
 
 def test_what_every_rank_writes_is_in_the_runs_compute_logs_and_what_the_first_says_in_its_log(dev: Dev) -> None:
