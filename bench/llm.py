@@ -68,13 +68,13 @@ async def agents(server: Server, count: int, concurrency: int) -> None:
     from pydantic_ai.models.openai import OpenAIResponsesModel
     from pydantic_ai.providers.openai import OpenAIProvider
 
-    client = AsyncOpenAI(api_key=KEY, base_url=f"http://127.0.0.1:{server.port}/v1", max_retries=0)
-    agent = Agent(
-        OpenAIResponsesModel("gpt-5-mini", provider=OpenAIProvider(openai_client=client)),
-        output_type=NativeOutput(Label),
-        instructions="Explain.",
-    )
-    await spread(count, concurrency, lambda number: agent.run(f"{number} " + "word " * (PROMPT_BYTES // 5)))
+    async with AsyncOpenAI(api_key=KEY, base_url=f"http://127.0.0.1:{server.port}/v1", max_retries=0) as client:
+        agent = Agent(
+            OpenAIResponsesModel("gpt-5-mini", provider=OpenAIProvider(openai_client=client)),
+            output_type=NativeOutput(Label),
+            instructions="Explain.",
+        )
+        await spread(count, concurrency, lambda number: agent.run(f"{number} " + "word " * (PROMPT_BYTES // 5)))
 
 
 def timed(name: str, count: int, concurrency: int, run: Callable[[], object]) -> None:

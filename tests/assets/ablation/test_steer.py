@@ -13,6 +13,7 @@ from assets.ablation.artifact import SteeringEffects
 from assets.ablation.config import SteeringConfig
 from assets.ablation.continuations import Row, continue_rows
 from assets.ablation.doses import Dose, Target, dose_edit
+from assets.ablation.figures import dose_chart
 from assets.ablation.edits import ComponentEdit, Edit
 from assets.ablation.outcomes import Continuation, boxed, count_words, is_correct, summarise, wilson
 from assets.ablation.steer import SteeringMetrics, steer
@@ -198,7 +199,17 @@ def test_the_tables_hold_every_dose_and_every_continuation(steered: Path) -> Non
     assert {row["n_continuations"] for row in rows} == {3, 6}
     unsteered = [(r["rollout_id"], r["decoding"], r["sample"], r["text"]) for r in said if r["factor"] == 0]
     assert unsteered[:9] * 4 == unsteered
-    assert len(list((steered / "out" / "charts").glob("dose_*.png"))) == 2
+    charts = {path.name for path in (steered / "out" / "charts").glob("*.png")}
+    assert charts == {"dose_adapter_L0_down_proj_negative.png", "dose_latent_3.png"}
+
+
+def test_the_dose_curves_show_each_decoding_beside_the_other_and_the_kl_once(steered: Path) -> None:
+    rows = SteeringEffects.open(steered / "out").table().to_pylist()
+    mine = [row for row in rows if row["unit"] == "latent:3"]
+    panels = [len(line["hconcat"]) for line in dose_chart("latent:3", mine).to_dict()["vconcat"]]
+    assert panels == [1, 2, 2, 2]
+    unread = [row | dict.fromkeys(("backtracking", "length", "accuracy")) for row in mine]
+    assert [len(line["hconcat"]) for line in dose_chart("latent:3", unread).to_dict()["vconcat"]] == [1]
 
 
 def test_backtracking_words_are_whole_words_in_their_case() -> None:
