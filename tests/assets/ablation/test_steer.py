@@ -13,8 +13,8 @@ from assets.ablation.artifact import SteeringEffects
 from assets.ablation.config import SteeringConfig
 from assets.ablation.continuations import Row, continue_rows
 from assets.ablation.doses import Dose, Target, dose_edit
-from assets.ablation.figures import dose_chart
 from assets.ablation.edits import ComponentEdit, Edit
+from assets.ablation.figures import dose_chart
 from assets.ablation.outcomes import Continuation, boxed, count_words, is_correct, summarise, wilson
 from assets.ablation.steer import SteeringMetrics, steer
 from assets.dataset.artifact import S1kDataset
