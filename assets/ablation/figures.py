@@ -97,7 +97,7 @@ def interaction_bars(rows: Sequence[dict]) -> "altair.Chart":
     values = [dict(row) for row in rows if row["unit_kind"] != "layer"]
     return (
         altair.Chart(altair.Data(values=values), title="Together against the sum of the parts", width=460)
-        .mark_bar()
+        .mark_bar(stroke="#888", strokeWidth=0.5)
         .encode(
             altair.X("interaction:Q", title="interaction (nats per token)"),
             altair.Y("unit:N", title=None, sort=None),
@@ -115,7 +115,7 @@ def cumulative_curve(rows: Sequence[dict]) -> "altair.Chart":
     return (
         altair.Chart(altair.Data(values=values), title="Cumulative ablation, worst first", width=520, height=240)
         .mark_line(color=ACCENT, point=True)
-        .encode(altair.X("step:Q"), altair.Y("kl:Q", title=KL), tooltip=["step:Q", "added:N", "kl:Q"])
+        .encode(altair.X("step:O"), altair.Y("kl:Q", title=KL), tooltip=["step:Q", "added:N", "kl:Q"])
     )
 
 
