@@ -5,7 +5,14 @@ A stage's inputs stand above it. No Dagster here, so that plans and the experime
 
 from collections.abc import Mapping
 
-from assets.ablation.config import ABLATION_KL, STEERING_EFFECTS, AblationConfig, SteeringConfig
+from assets.ablation.config import (
+    ABLATION_KL,
+    LATENT_KL,
+    STEERING_EFFECTS,
+    AblationConfig,
+    LatentAblationConfig,
+    SteeringConfig,
+)
 from assets.activations.config import ACTIVATION_SHARDS, NEURON_SHARDS, ActivationsConfig, NeuronsConfig
 from assets.adapter.config import FULL_FINETUNE_CHECKPOINT, LORA_CHECKPOINT, FullFinetuneConfig, LoraConfig
 from assets.benchmarks.config import BENCHMARK_SCORES, BenchmarksConfig
@@ -46,6 +53,7 @@ STAGES: tuple[Stage, ...] = (
     FEATURE_CATEGORIES,
     CATEGORY_DENSITIES,
     ABLATION_KL,
+    LATENT_KL,
     STEERING_EFFECTS,
     BENCHMARK_SCORES,
     FEATURE_DASHBOARD,
@@ -64,6 +72,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "scores": ScoresConfig,
     "categories": CategoriesConfig,
     "ablation": AblationConfig,
+    "latent_ablation": LatentAblationConfig,
     "steering": SteeringConfig,
     "benchmarks": BenchmarksConfig,
     "dashboard": DashboardConfig,

@@ -113,6 +113,22 @@ class AblationKl:
 
 
 @dataclass(frozen=True)
+class LatentKl:
+    """A `latent_kl` folder."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> "LatentKl":
+        """Open an artifact folder."""
+        return cls(path)
+
+    def table(self) -> pa.Table:
+        """One row per ablated latent, see `ABLATION_SCHEMA`."""
+        return pq.read_table(self.path / ABLATION)
+
+
+@dataclass(frozen=True)
 class SteeringEffects:
     """A `steering_effects` folder."""
 

@@ -1,4 +1,4 @@
-"""Every knob of the ablation and of the steering, and their two stages."""
+"""Every knob of the ablation and of the steering, and their three stages."""
 
 from typing import Literal
 
@@ -27,14 +27,19 @@ class AblationConfig(Section):
     """Neighbouring layers ablated together (authors' script: 8)."""
     components: tuple[str, ...] | None = None
     """Components ablated one by one, such as `L44.gate_proj`; None: every component of the adapter (paper)."""
-    latents: int = Field(default=0, ge=0)
-    """SAE latents ablated one by one: those with the largest activation mass on the drawn rollouts (paper: none)."""
     greedy_steps: int = Field(default=0, ge=0)
     """Steps of cumulative ablation, each adding the part that raises KL most; 0: off (paper: none)."""
     greedy_part: Literal["layer", "component"] = "layer"
     """What one greedy step may add."""
     slices: int = Field(default=4, ge=1, le=64)
     """Shares of work per rollout: the finest grain for processes and for resuming."""
+
+
+class LatentAblationConfig(Section):
+    """The `latent_ablation` section; rollouts, tokens, positions and slices are those of `ablation`."""
+
+    latents: int = Field(default=16, ge=1)
+    """SAE latents ablated one by one: those with the largest activation mass on the drawn rollouts (paper: none)."""
 
 
 class SteeringConfig(Section):
@@ -73,17 +78,34 @@ class SteeringConfig(Section):
 ABLATION_KL = Stage(
     asset="ablation_kl",
     room="ablation",
-    code_version=2,
+    code_version=3,
     call="assets.ablation.ablate:ablate",
     artifact="assets.ablation.artifact:AblationKl",
     sections=("model", "ablation"),
-    inputs=("s1k_dataset", "lora_checkpoint", "activation_shards", "batchtopk_sae"),
+    inputs=("s1k_dataset", "lora_checkpoint", "activation_shards"),
     needs=Needs(
         gpus=8,
         parallel=True,
         minutes=60,
         memory_model="resources.memory:forward",
         time_model="assets.ablation.estimate:ablation_hours",
+    ),
+)
+
+LATENT_KL = Stage(
+    asset="latent_kl",
+    room="ablation",
+    code_version=1,
+    call="assets.ablation.latents:ablate_latents",
+    artifact="assets.ablation.artifact:LatentKl",
+    sections=("model", "ablation", "latent_ablation"),
+    inputs=("s1k_dataset", "lora_checkpoint", "activation_shards", "batchtopk_sae"),
+    needs=Needs(
+        gpus=8,
+        parallel=True,
+        minutes=60,
+        memory_model="resources.memory:forward",
+        time_model="assets.ablation.estimate:latent_hours",
     ),
 )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from assets.ablation.config import AblationConfig, SteeringConfig
+from assets.ablation.config import AblationConfig, LatentAblationConfig, SteeringConfig
 from resources.components import PROJECTIONS
 from resources.compute import ComputeConfig
 from resources.memory import Architecture, architecture
@@ -33,10 +33,30 @@ def ablation_hours(
     components = len(PROJECTIONS) * layers if knobs.components is None else len(knobs.components)
     groups = -(-layers // knobs.group_size)
     # attention, MLP and all of it are the last three
-    parts = components + layers + len(PROJECTIONS) + groups + 3 + knobs.latents
+    parts = components + layers + len(PROJECTIONS) + groups + 3
     tried = layers if knobs.greedy_part == "layer" else len(PROJECTIONS) * layers
     parts += knobs.greedy_steps * tried
     return _passes(sizes, parts, knobs.num_rollouts, min(knobs.max_tokens, corpus.length), gpus)
+
+
+def latent_hours(
+    sections: Mapping[str, Section],
+    corpus: Corpus,
+    _compute: ComputeConfig,
+    gpus: int,
+) -> WorkEstimate | None:
+    """One pass for each latent, which reaches into the first layer; None: model not known here."""
+    model, rollouts, knobs = sections["model"], sections["ablation"], sections["latent_ablation"]
+    assert isinstance(model, ModelConfig)  # the experiment's own sections
+    assert isinstance(rollouts, AblationConfig)
+    assert isinstance(knobs, LatentAblationConfig)
+    sizes = architecture(model)
+    if sizes is None:
+        return None
+    length = min(rollouts.max_tokens, corpus.length)
+    tokens = knobs.latents * rollouts.num_rollouts * length
+    what = f"{knobs.latents} latents x {rollouts.num_rollouts} rollouts x {length:.0f} tokens, a forward pass each"
+    return dense(pass_flops(sizes, tokens, length) + head_flops(sizes, tokens), gpus, what)
 
 
 def steering_hours(

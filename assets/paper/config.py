@@ -5,7 +5,7 @@ from resources.stage import Needs, Stage
 PAPER_REPORT = Stage(
     asset="paper_report",
     room="paper",
-    code_version=2,
+    code_version=3,
     call="assets.paper.report:report",
     artifact="assets.paper.artifact:PaperReport",
     sections=(),
@@ -22,6 +22,7 @@ PAPER_REPORT = Stage(
         "feature_categories",
         "category_densities",
         "ablation_kl",
+        "latent_kl",
         "steering_effects",
         "benchmark_scores",
         "feature_dashboard",

@@ -50,6 +50,7 @@ def report(
     feature_categories: Path,
     category_densities: Path,
     ablation_kl: Path,
+    latent_kl: Path,
     steering_effects: Path,
     benchmark_scores: Path,
     feature_dashboard: Path,
@@ -62,7 +63,7 @@ def report(
         for path in (
             s1k_dataset, lora_checkpoint, full_finetune_checkpoint, activation_shards, neuron_shards, batchtopk_sae,
             max_activating_contexts, interpretations, interpretation_scores, feature_categories, category_densities,
-            ablation_kl, steering_effects, benchmark_scores, feature_dashboard,
+            ablation_kl, latent_kl, steering_effects, benchmark_scores, feature_dashboard,
         )
     }  # fmt: skip
     manifests = {asset: read_manifest(path) for asset, path in artifacts.items()}

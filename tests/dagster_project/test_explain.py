@@ -86,7 +86,7 @@ def test_every_stage_of_the_paper_that_needs_a_gpu_or_is_paid_has_hours_and_memo
             assert "(assumed)" in shown or "bench/contexts.py" in shown
             assert "hours: not modelled" not in shown
     assert text.splitlines()[0].startswith("all stages read 1000 rollouts, 10000000 tokens")
-    assert text.splitlines()[-1].endswith("12 of 16 stages that are modelled")
+    assert text.splitlines()[-1].endswith("13 of 17 stages that are modelled")
 
 
 def test_a_dataset_that_nobody_has_counted_yet_gives_no_hours(paper: Experiment, tmp_path: Path) -> None:

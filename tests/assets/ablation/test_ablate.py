@@ -14,7 +14,7 @@ from assets.ablation.config import AblationConfig
 from assets.dataset.artifact import S1kDataset
 from resources.components import Component, components, parse_component
 from resources.errors import BadInput
-from tests.assets.ablation.world import Change, World, latent_row, latent_values, progress
+from tests.assets.ablation.world import Change, World, pooled, progress
 
 EVERY = components(2)
 MAX_TOKENS = 20
@@ -27,7 +27,7 @@ def run(world: World, folder: Path, config: AblationConfig) -> AblationMetrics:
     return ablate(
         model=world.model,
         ablation=config,
-        **world.inputs(),
+        **world.adapter_inputs(),
         out=out,
         scratch=scratch,
         progress=progress(),
@@ -57,59 +57,21 @@ def members(row: dict) -> list[Component]:
     return [c for c in EVERY if chosen(c)]
 
 
-def pooled(world: World, changes_of, score_last: bool = True) -> tuple[float, float, list[float]]:  # noqa: ANN001
-    """Mean KL, mean rise of CE, and mean KL of each rollout, over all rollouts' first tokens."""
-    dataset = S1kDataset.open(world.folder / "dataset")
-    kls, rises = [], []
-    for r in dataset.rollout_ids:
-        ids = dataset.token_ids(r)[:MAX_TOKENS].tolist()
-        changes = changes_of(r)
-        kl, rise = world.naive(ids, changes)
-        kls.append(kl)
-        rises.append(rise)
-    return float(torch.cat(kls).mean()), float(torch.cat(rises).mean()), [float(kl.mean()) for kl in kls]
-
-
 @pytest.fixture(scope="module")
 def zero(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zero")
-    run(world, folder, AblationConfig(max_tokens=MAX_TOKENS, group_size=1, latents=3, greedy_steps=2))
+    run(world, folder, AblationConfig(max_tokens=MAX_TOKENS, group_size=1, greedy_steps=2))
     return folder
 
 
 def test_every_part_equals_a_fresh_full_forward_with_a_float64_softmax(world: World, zero: Path) -> None:
-    rows = [row for row in table(zero).to_pylist() if row["unit_kind"] not in ("latent", "greedy")]
+    rows = [row for row in table(zero).to_pylist() if row["unit_kind"] != "greedy"]
     assert len(rows) == 14 + 2 + 7 + 2 + 2 + 1
     for row in rows:
-        kl, rise, _ = pooled(world, lambda _r, row=row: zeroed(members(row)))
+        kl, rise, _ = pooled(world, MAX_TOKENS, lambda _r, row=row: zeroed(members(row)))
         assert row["kl_mean"] == pytest.approx(kl, rel=1e-5), row["unit"]
         assert row["ce_delta"] == pytest.approx(rise, rel=1e-5, abs=1e-6), row["unit"]
         assert row["n_tokens"] == 20 + 17 + 20 + 12
-
-
-def test_a_latent_is_ablated_by_subtracting_what_its_decoder_writes(world: World, zero: Path) -> None:
-    rows = [row for row in table(zero).to_pylist() if row["unit_kind"] == "latent"]
-    assert len(rows) == 3
-    for row in rows:
-        latent = int(row["unit"].split(":")[1])
-
-        def changes(r: int, latent: int = latent) -> dict[Component, Change]:
-            values = torch.from_numpy(latent_values(world, r, latent, MAX_TOKENS))[None, :, None].float()
-            return {c: lambda s, w=w: s - w * values for c, w in latent_row(world, latent).items()}
-
-        assert row["kl_mean"] == pytest.approx(pooled(world, changes)[0], rel=1e-5)
-        assert row["kl_mean"] > 0
-
-
-def test_the_heaviest_latents_are_chosen_by_activation_mass(world: World, zero: Path) -> None:
-    chosen = [row["unit"] for row in table(zero).to_pylist() if row["unit_kind"] == "latent"]
-    rollouts = S1kDataset.open(world.folder / "dataset").rollout_ids
-    mass = [
-        sum(latent_values(world, r, j, MAX_TOKENS).sum() for r in rollouts)
-        * np.linalg.norm(list(latent_row(world, j).values()))
-        for j in range(20)
-    ]
-    assert chosen == [f"latent:{j}" for j in np.argsort(mass)[::-1][:3]]
 
 
 def test_the_greedy_order_takes_the_worst_layer_first_and_ends_at_the_base_model(zero: Path) -> None:
@@ -129,7 +91,7 @@ def test_mean_ablation_puts_the_mean_over_captured_tokens(world: World, tmp_path
     for row in table(tmp_path).to_pylist():
         if row["unit_kind"] in ("component", "attention", "all"):
             changes = {c: lambda s, m=means[c.id]: torch.full_like(s, m) for c in members(row)}
-            assert row["kl_mean"] == pytest.approx(pooled(world, lambda _r, c=changes: c)[0], rel=1e-5)
+            assert row["kl_mean"] == pytest.approx(pooled(world, MAX_TOKENS, lambda _r, c=changes: c)[0], rel=1e-5)
 
 
 def test_assistant_positions_are_those_that_predict_an_assistants_token(world: World, tmp_path: Path) -> None:
@@ -148,7 +110,7 @@ def test_assistant_positions_are_those_that_predict_an_assistants_token(world: W
 def test_the_table_and_its_charts_do_not_depend_on_how_the_work_is_cut(
     world: World, zero: Path, tmp_path: Path
 ) -> None:
-    config = AblationConfig(max_tokens=MAX_TOKENS, group_size=1, latents=3, greedy_steps=2, slices=7)
+    config = AblationConfig(max_tokens=MAX_TOKENS, group_size=1, greedy_steps=2, slices=7)
     run(world, tmp_path, config)
     mine, other = table(tmp_path).to_pydict(), table(zero).to_pydict()
     assert mine["unit"] == other["unit"]

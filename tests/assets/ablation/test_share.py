@@ -14,7 +14,7 @@ from resources.ranks import Rank
 from tests.assets.ablation.test_ablate import run
 from tests.assets.ablation.world import World, progress
 
-CONFIG = AblationConfig(max_tokens=20, greedy_steps=1, latents=1, slices=3)
+CONFIG = AblationConfig(max_tokens=20, greedy_steps=1, slices=3)
 
 
 @pytest.mark.parametrize("size", [2, 3])

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from assets.activations.statistics import write_statistics
-from assets.dataset.artifact import ROLLOUT_SCHEMA, ROLLOUTS, TOKEN_SCHEMA, TOKENS
+from assets.dataset.artifact import ROLLOUT_SCHEMA, ROLLOUTS, TOKEN_SCHEMA, TOKENS, S1kDataset
 from assets.sae.artifact import Sae, write_sae
 from resources.components import Component, parse_component
 from resources.compute import ComputeConfig
@@ -53,11 +53,14 @@ class World:
         return ComputeConfig(profile="cpu", tokens_per_batch=128)
 
     def inputs(self) -> dict[str, Path]:
+        """What a stage on the dictionary reads; `adapter_inputs`: a stage on the adapter alone."""
+        return {**self.adapter_inputs(), "batchtopk_sae": self.folder / "sae"}
+
+    def adapter_inputs(self) -> dict[str, Path]:
         return {
             "s1k_dataset": self.folder / "dataset",
             "lora_checkpoint": self.adapter,
             "activation_shards": self.folder / "shards",
-            "batchtopk_sae": self.folder / "sae",
         }
 
     @cached_property
@@ -200,3 +203,18 @@ def latent_values(world: World, r: int, latent: int, max_tokens: int) -> np.ndar
 def latent_row(world: World, latent: int) -> dict[Component, float]:
     sae = Sae.open(world.folder / "sae")
     return {parse_component(c): float(w) for c, w in zip(sae.columns, sae.W_dec_FD[latent], strict=True)}
+
+
+def pooled(
+    world: World, max_tokens: int, changes_of: Callable[[int], dict[Component, Change]]
+) -> tuple[float, float, list[float]]:
+    """Mean KL, mean rise of CE, and mean KL of each rollout, over all rollouts' first tokens."""
+    dataset = S1kDataset.open(world.folder / "dataset")
+    kls, rises = [], []
+    for r in dataset.rollout_ids:
+        ids = dataset.token_ids(r)[:max_tokens].tolist()
+        changes = changes_of(r)
+        kl, rise = world.naive(ids, changes)
+        kls.append(kl)
+        rises.append(rise)
+    return float(torch.cat(kls).mean()), float(torch.cat(rises).mean()), [float(kl.mean()) for kl in kls]

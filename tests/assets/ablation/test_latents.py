@@ -1,0 +1,80 @@
+"""Single latents against a forward pass from which their decoder's contribution is subtracted by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from assets.ablation.artifact import LatentKl
+from assets.ablation.config import AblationConfig, LatentAblationConfig
+from assets.ablation.latents import LatentMetrics, ablate_latents
+from assets.dataset.artifact import S1kDataset
+from resources.components import Component
+from tests.assets.ablation.world import Change, World, latent_row, latent_values, pooled, progress
+
+MAX_TOKENS = 20
+
+
+def run(world: World, folder: Path, config: AblationConfig, latents: int) -> LatentMetrics:
+    out, scratch = folder / "out", folder / "scratch"
+    for path in (out, scratch):
+        path.mkdir(parents=True, exist_ok=True)
+    return ablate_latents(
+        model=world.model,
+        ablation=config,
+        latent_ablation=LatentAblationConfig(latents=latents),
+        **world.inputs(),
+        out=out,
+        scratch=scratch,
+        progress=progress(),
+        compute=world.compute,
+    )
+
+
+def table(folder: Path) -> pa.Table:
+    return LatentKl.open(folder / "out").table()
+
+
+@pytest.fixture(scope="module")
+def latents(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("latents")
+    run(world, folder, AblationConfig(max_tokens=MAX_TOKENS), 3)
+    return folder
+
+
+def test_a_latent_is_ablated_by_subtracting_what_its_decoder_writes(world: World, latents: Path) -> None:
+    rows = table(latents).to_pylist()
+    assert len(rows) == 3
+    for row in rows:
+        latent = int(row["unit"].split(":")[1])
+
+        def changes(r: int, latent: int = latent) -> dict[Component, Change]:
+            values = torch.from_numpy(latent_values(world, r, latent, MAX_TOKENS))[None, :, None].float()
+            return {c: lambda s, w=w: s - w * values for c, w in latent_row(world, latent).items()}
+
+        assert row["kl_mean"] == pytest.approx(pooled(world, MAX_TOKENS, changes)[0], rel=1e-5)
+        assert row["kl_mean"] > 0
+
+
+def test_the_heaviest_latents_are_chosen_by_activation_mass(world: World, latents: Path) -> None:
+    chosen = [row["unit"] for row in table(latents).to_pylist()]
+    rollouts = S1kDataset.open(world.folder / "dataset").rollout_ids
+    mass = [
+        sum(latent_values(world, r, j, MAX_TOKENS).sum() for r in rollouts)
+        * np.linalg.norm(list(latent_row(world, j).values()))
+        for j in range(20)
+    ]
+    assert chosen == [f"latent:{j}" for j in np.argsort(mass)[::-1][:3]]
+
+
+def test_the_metrics_are_the_table_whatever_shares_the_work_is_cut_into(
+    world: World, latents: Path, tmp_path: Path
+) -> None:
+    metrics = run(world, tmp_path, AblationConfig(max_tokens=MAX_TOKENS, slices=2), 3)
+    rows = table(latents).to_pylist()
+    assert (metrics.n_units, metrics.n_rollouts, metrics.n_tokens) == (3, 4, 20 + 17 + 20 + 12)
+    assert [latent["unit"] for latent in metrics.latents] == [row["unit"] for row in rows]
+    for shown, row in zip(metrics.latents, rows, strict=True):
+        assert shown["kl_mean"] == pytest.approx(row["kl_mean"], rel=1e-5)
