@@ -40,9 +40,10 @@ SHARED = (
     "full_finetune_checkpoint",
     "activation_shards",
     "neuron_shards",
+    "ablation_kl",
     "benchmark_scores",
 )
-"""Assets that no SAE variant may compute again; ablation joins them when it ablates no latents."""
+"""Assets that no SAE variant may compute again."""
 
 
 def bare_graph() -> list[dg.AssetsDefinition]:
