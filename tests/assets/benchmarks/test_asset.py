@@ -6,6 +6,7 @@ import dagster as dg
 import pytest
 
 from assets.benchmarks.asset import CHECKS, benchmark_scores
+from dagster_project.materialize import claims_of_the_run
 from resources.home import Home
 from resources.launcher.deployment import load_deployment
 from resources.manifest import Manifest, write_manifest
@@ -39,7 +40,7 @@ def run_checks(folder: Path, metrics: dict) -> dict[str, dg.AssetCheckEvaluation
             event = dg.AssetMaterialization("benchmark_scores", partition=partition, metadata={"folder": place})
             instance.report_runless_asset_event(event)
         job = dg.define_asset_job("checks", selection=dg.AssetSelection.checks(*CHECKS))
-        resources = {"home": Home(folder, folder), "h200_node": load_deployment()}
+        resources = {"home": Home(folder, folder), "h200_node": load_deployment(), "claims": claims_of_the_run}
         defs = dg.Definitions([benchmark_scores], asset_checks=CHECKS, jobs=[job], resources=resources)
         result = defs.resolve_job_def("checks").execute_in_process(instance=instance)
         return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
