@@ -12,9 +12,12 @@ from assets.paper.beside import upright
 from dagster_project.experiment import Experiment
 from dagster_project.failure import reason
 from dagster_project.plan import keys
+from dagster_project.preflight import lacking
 from dagster_project.rooms import STAGES
 from dagster_project.tables import text_table
+from resources.errors import BadInput
 from resources.home import Home
+from resources.launcher.deployment import load_deployment
 from resources.lock import held
 from resources.sources import PROJECT
 from resources.store import Store
@@ -107,7 +110,15 @@ def _make_tables(folder: Path) -> None:
 
 
 def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = ()) -> Outcome:
-    """Materialise the assets (all when none are named) of one experiment on the instance that the UI shows."""
+    """Materialise the assets (all when none are named) of one experiment on the instance that the UI shows.
+
+    Raises:
+        BadInput: before anything starts, naming each thing that is missing.
+    """
+    wanted = [stage for stage in STAGES if not assets or stage.asset in assets]
+    missing = lacking(experiment, home, load_deployment(), wanted)
+    if missing:
+        raise BadInput(f"{experiment.name} cannot be computed here:\n" + "\n".join(f"- {one}" for one in missing))
     os.environ["DAGSTER_HOME"] = str(prepare_instance(home))
     from dagster_project.definitions import defs
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from resources.section import Section
 from resources.sources import local_folder
 
 if TYPE_CHECKING:
+    import httpx2
     import torch
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -45,6 +47,22 @@ class ModelConfig(Section):
         return (self.name,)
 
 
+@cache
+def _give_up_on_silent_hubs() -> None:
+    """Listing a repository asks without a timeout: a hub that accepts and says nothing would be waited for forever."""
+    from huggingface_hub import constants, get_session
+
+    def limit(request: "httpx2.Request") -> None:
+        waits = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {
+            what: constants.HF_HUB_DOWNLOAD_TIMEOUT if waits.get(what) is None else waits[what]
+            for what in ("connect", "read", "write", "pool")
+        }
+
+    session = get_session()
+    session.event_hooks = {**session.event_hooks, "request": [*session.event_hooks["request"], limit]}
+
+
 @contextmanager
 def explained(name: str) -> Iterator[None]:
     """Turn the hub's many errors into one sentence that names the missing thing.
@@ -52,12 +70,10 @@ def explained(name: str) -> Iterator[None]:
     Raises:
         BadInput: when `name` cannot be loaded.
     """
-    from huggingface_hub import constants, get_session
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    # Listing a repository has no timeout of its own: a hub that accepts and says nothing would be waited for forever.
-    get_session().timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    _give_up_on_silent_hubs()
     try:
         yield
     except BadInput:

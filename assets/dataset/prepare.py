@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Rollouts tokenised at once: keeps the tokenizer's threads busy and the Python lists of offsets small."""
+CHARACTERS_PER_TOKEN = 64
+"""Of `dataset.block_size`: a longer row would be cut to a sixteenth at best, and the tokenizer needs 1 GB for 6 MB."""
+TEXT_TOO_LONG = f"the text has more than {CHARACTERS_PER_TOKEN} characters for each token of dataset.block_size"
 PROMPT_TOO_LONG = "the prompt alone fills dataset.block_size"
 
 
@@ -65,8 +68,11 @@ def prepare(*, model: ModelConfig, dataset: DatasetConfig, out: Path, progress: 
     tokenizer = load_tokenizer(model)
     renderer = Renderer(tokenizer, dataset.text_form)
     source = load_source(dataset)
-    usable, skipped = read_rows(source, dataset)
-    num_rows = len(usable) + len(skipped)
+    rows, skipped = read_rows(source, dataset)
+    num_rows = len(rows) + len(skipped)
+    most = CHARACTERS_PER_TOKEN * dataset.block_size
+    usable = [row for row in rows if _characters(row) <= most]
+    skipped += [Skip(row.rollout_id, TEXT_TOO_LONG) for row in rows if _characters(row) > most]
     counts = _Counts()
     with (
         pq.ParquetWriter(out / ROLLOUTS, ROLLOUT_SCHEMA, compression="zstd") as rollouts,
@@ -85,6 +91,10 @@ def prepare(*, model: ModelConfig, dataset: DatasetConfig, out: Path, progress: 
     if not counts.rollouts:
         raise BadInput(f"no rollout is left of the {num_rows} rows of {dataset.source}: {_reasons(skipped)}")
     return counts.metrics(sorted(skipped), dataset)
+
+
+def _characters(row: Row) -> int:
+    return len(row.rollout.question) + len(row.rollout.thinking) + len(row.rollout.attempt)
 
 
 def _tokenised(

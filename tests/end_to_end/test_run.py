@@ -147,11 +147,18 @@ def test_what_is_not_computed_is_said_in_one_line(tiny: Installation) -> None:
 
 def test_the_paper_experiment_on_this_machine_ends_at_once_with_what_is_missing(tiny: Installation) -> None:
     (tiny.experiments / "paper.yaml").write_text("compute:\n  profile: 8xH200\n")
-    done = tiny.run("run", "paper", "s1k_dataset", timeout=120)
-    assert done.returncode == 1
-    assert "Qwen/Qwen2.5-32B-Instruct" in done.stdout
-    assert "Traceback" not in done.stdout
-    assert not (tiny.home / "store" / "s1k_dataset" / tiny.plan("paper")["s1k_dataset"]["key"]).exists()
+    before = snapshot(tiny.home)
+    done = tiny.run("run", "paper", timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    first, gpus, model, dataset = done.stderr.splitlines()
+    assert first == "lorascope: paper cannot be computed here:"
+    assert (
+        "need 8 GPUs" in gpus
+        and "weights 61.0 GiB (32.76 B parameters x 2 bytes)" in tiny.run("plan", "paper", "--explain").stdout
+    )
+    assert model.startswith("- Qwen/Qwen2.5-32B-Instruct is neither a local folder nor in the local hub cache")
+    assert dataset.startswith("- simplescaling/s1K-1.1 is neither a local folder nor in the local hub cache")
+    assert set(snapshot(tiny.home)) == set(before)
 
 
 def test_ctrl_c_leaves_no_process_and_no_artifact_and_the_next_run_goes_on(tiny: Installation) -> None:

@@ -40,6 +40,8 @@ class Plan:
     ways: tuple[str, ...]
     """One kill each, at most: a run that ends before its moment ends the round."""
     seed: int
+    share: float = 1.0
+    """Of a run's estimated length, within which its kill falls."""
 
 
 @dataclass
@@ -157,7 +159,7 @@ def play(plan: Plan, whole: Installation, folder: Path) -> Seen:
     seconds = {asset: _seconds(whole, asset) for asset in plan.assets}
     for way in plan.ways:
         left = [asset for asset in plan.assets if not (installation.home / "store" / asset).exists()]
-        moment = random_.uniform(0.0, STARTUP_S + sum(seconds[asset] for asset in left))
+        moment = random_.uniform(0.0, plan.share * (STARTUP_S + sum(seconds[asset] for asset in left)))
         if not _kill_once(way, moment, installation, plan, seen, random_):
             break
         if random_.random() < 0.5:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_runs_under_a_clock_that_jumps_back_another_zone_and_a_leap_day_share_on
     if faketime is None:
         pytest.skip("faketime (Debian: apt-get install faketime) is not installed")
     installation = build_installation(tmp_path, [PROJECT / "experiments" / "mini.yaml", TINY])
-    command = ["lorascope", "run", "tiny", "s1k_dataset", "--json"]
+    command = [str(Path(sys.executable).with_name("lorascope")), "run", "tiny", "s1k_dataset", "--json"]
     outcomes = []
     for zone, moment in (
         ("Pacific/Auckland", "2028-02-29 23:59:50"),

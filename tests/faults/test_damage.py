@@ -89,7 +89,7 @@ def test_the_command_line_names_the_file_and_the_next_run_computes_that_asset_an
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"{named}: content differs from its SHA-256 (set aside; run again to compute it anew)" in done.stdout
     assert f"{other}: unreadable (set aside; run again to compute it anew)" in done.stdout
-    assert done.stdout.endswith("16 artifacts checked, 2 damaged files\n")
+    assert done.stdout.endswith(f"{len(STAGES)} artifacts checked, 2 damaged files\n")
     lines = damaged.plan(EXPERIMENT)
     assert {asset for asset, line in lines.items() if line["cache"] == "miss"} == {"s1k_dataset", "batchtopk_sae"}
     outcome = damaged.json("run", EXPERIMENT, "s1k_dataset", "lora_checkpoint")

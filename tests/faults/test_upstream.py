@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausa
 from assets.adapter.config import FullFinetuneConfig, LoraConfig
 from assets.adapter.train import train_full, train_lora
 from assets.dataset.config import DatasetConfig
-from assets.dataset.prepare import DatasetMetrics, prepare
+from assets.dataset.prepare import TEXT_TOO_LONG, DatasetMetrics, prepare
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.models import ModelConfig, load_base, load_tokenizer
@@ -144,14 +144,21 @@ def test_odd_characters_are_text_like_any_other(tiny_model: Path, tmp_path: Path
     assert prepared(tiny_model, source, tmp_path / "out").rollouts == 2
 
 
-@pytest.mark.slow
-def test_a_row_of_a_hundred_megabytes_is_cut_and_counted(tmp_path: Path) -> None:
+def test_a_row_of_a_hundred_megabytes_is_left_out_by_name_and_never_tokenised(tmp_path: Path) -> None:
     big = "All work and no play. " * (100_000_000 // 22)
     model = PROJECT / "resources" / "mini_world" / "model"
     source = write(tmp_path / "d", deepseek_thinking_trajectory=[big, "short"])
     metrics = prepared(model, source, tmp_path / "out")
+    assert (metrics.rollouts, metrics.skipped) == (1, [{"row": 0, "reason": TEXT_TOO_LONG}])
+
+
+def test_a_row_longer_than_the_block_is_cut_and_counted(tmp_path: Path) -> None:
+    long = "All work and no play. " * (1_000_000 // 22)
+    model = PROJECT / "resources" / "mini_world" / "model"
+    source = write(tmp_path / "d", deepseek_thinking_trajectory=[long, "short"])
+    metrics = prepared(model, source, tmp_path / "out")
     assert (metrics.rollouts, metrics.truncated_rollouts, metrics.longest) == (2, 1, 20000)
-    assert metrics.truncated_tokens > 1_000_000
+    assert metrics.truncated_tokens > 100_000
 
 
 def qwen2(folder: Path, **changes: object) -> ModelConfig:

@@ -1,0 +1,79 @@
+"""What a run lacks before it starts: GPUs that hold its jobs, and outside data that is neither here nor to be had."""
+
+from collections.abc import Sequence
+
+from assets.dataset.config import DatasetConfig
+from dagster_project.compute_asset import job_of
+from dagster_project.experiment import Experiment
+from dagster_project.plan import keys
+from dagster_project.rooms import SECTIONS
+from resources.errors import BadInput
+from resources.home import Home
+from resources.job import Job
+from resources.launcher.deployment import Deployment
+from resources.launcher.fit import check_fits
+from resources.memory import GIB
+from resources.sources import local_folder
+from resources.stage import Stage
+from resources.store import Store, Workspace
+
+
+def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: Sequence[Stage]) -> list[str]:
+    """One sentence for each thing without which the stages' misses cannot be computed."""
+    found, store = keys(experiment), Store(home.store)
+    misses = [stage for stage in stages if store.peek(stage.asset, found[stage.asset]) is None]
+    nowhere = Workspace(home.runs, home.runs)
+    jobs = [job_of(stage, experiment, found, store, nowhere, deployment) for stage in misses]
+    return [*_gpus(jobs, deployment), *_memory(jobs, deployment), *_sources(experiment, misses)]
+
+
+def _gpus(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
+    """All stages that ask for more GPUs than a node has, in one sentence, with what the largest would hold."""
+    asking = [job for job in jobs if job.gpus > deployment.gpus]
+    if not asking:
+        return []
+    modelled = [(job.memory, job.asset) for job in asking if job.memory is not None]
+    holds = ""
+    if modelled:
+        most, asset = max(modelled, key=lambda one: one[0].bytes)
+        holds = f"; {asset} holds {most.bytes / GIB:.1f} GiB on each: {most.explain()}"
+    return [
+        f"{', '.join(job.asset for job in asking)} need {max(job.gpus for job in asking)} GPUs and a node of this "
+        f"deployment has {deployment.gpus}: set compute.profile to cpu, or describe a node that has them in "
+        f"compute.yaml{holds}"
+    ]
+
+
+def _memory(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
+    said = []
+    for job in jobs:
+        if job.gpus <= deployment.gpus:
+            try:
+                check_fits(job, deployment)
+            except BadInput as error:
+                said.append(str(error))
+    return said
+
+
+def _sources(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
+    """Hub repositories that the stages read and this machine can neither find in its cache nor ask for."""
+    read = {name for stage in stages for name in stage.sections}
+    wanted = [
+        (source, str(getattr(section, "revision", "")), isinstance(section, DatasetConfig))
+        for name, section in experiment.sections.items()
+        if name in read and name in SECTIONS
+        for source in section.sources()
+        if local_folder(source) is None
+    ]
+    if not wanted:
+        return []
+    from resources.hub import hub_answers, is_cached
+
+    missing = [source for source, revision, is_dataset in wanted if not is_cached(source, revision, is_dataset)]
+    if not missing or hub_answers():
+        return []
+    return [
+        f"{source} is neither a local folder nor in the local hub cache, and the hub cannot be reached; download it on "
+        "a machine with network, or name a local folder"
+        for source in missing
+    ]

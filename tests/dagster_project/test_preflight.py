@@ -1,0 +1,74 @@
+"""What a run lacks is told before it starts: GPUs, memory, and outside data that cannot be had."""
+
+from pathlib import Path
+
+import pytest
+
+from dagster_project.experiment import Experiment, Experiments
+from dagster_project.preflight import lacking
+from dagster_project.rooms import STAGES, stage
+from resources import hub
+from resources.home import Home
+from resources.launcher.deployment import Deployment
+from resources.sources import PROJECT
+
+NODE = Deployment(gpus=8, gpu_memory_gib=139)
+
+
+def load(folder: Path, text: str) -> Experiment:
+    (folder / "mini.yaml").write_text((PROJECT / "experiments" / "mini.yaml").read_text())
+    (folder / "e.yaml").write_text(text)
+    return Experiments(folder).load("e")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home", tmp_path)
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def test_the_mini_world_lacks_nothing_anywhere(home: Home, tmp_path: Path) -> None:
+    assert lacking(load(tmp_path, "extends: mini\n"), home, Deployment(gpus=0), STAGES) == []
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_each_missing_thing_is_one_sentence(home: Home, tmp_path: Path) -> None:
+    paper = load(tmp_path, "description: the paper\n")
+    gpus, model, dataset = lacking(paper, home, Deployment(gpus=0), STAGES)
+    assert gpus.startswith("lora_checkpoint, full_finetune_checkpoint, ") and "need 8 GPUs" in gpus
+    assert "full_finetune_checkpoint holds " in gpus
+    assert model.startswith("Qwen/Qwen2.5-32B-Instruct is neither")
+    assert dataset.startswith("simplescaling/s1K-1.1 is neither")
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_only_what_the_wanted_stages_read_is_missed(home: Home, tmp_path: Path) -> None:
+    paper = load(tmp_path, "description: the paper\n")
+    assert len(lacking(paper, home, Deployment(gpus=0), [stage("s1k_dataset")])) == 2
+    [memory, model] = lacking(paper, home, Deployment(gpus=8, gpu_memory_gib=40), [stage("neuron_shards")])[:2]
+    assert memory.startswith("neuron_shards does not fit on a GPU of 40 GiB")
+    assert model.startswith("Qwen/Qwen2.5-32B-Instruct is neither")
+
+
+def test_a_hub_that_answers_is_left_to_the_jobs(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: None
+) -> None:
+    paper = load(tmp_path, "description: the paper\n")
+    monkeypatch.setattr(hub, "hub_answers", lambda: True)
+    assert lacking(paper, home, NODE, [stage("s1k_dataset")]) == []
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_snapshot_in_the_cache_is_found_by_its_commit(tmp_path: Path) -> None:
+    commit = "a" * 40
+    assert not hub.is_cached("someone/model", commit, is_dataset=False)
+    snapshot = tmp_path / "hub" / "models--someone--model" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    assert hub.is_cached("someone/model", commit, is_dataset=False)
+    assert not hub.is_cached("someone/model", commit, is_dataset=True)
