@@ -15,7 +15,7 @@ from assets.sae.scores import SAMPLE_STRIDE, Scores, Selected
 WIDEST, NARROWEST = 0.05, 0.005
 """Bounds of the share by which a carried threshold is lowered; a batch that falls below costs one more pass."""
 FORGET = 0.9
-"""Share of the largest recent change that the next batch still expects."""
+"""Share of the largest recent fall that the next batch still expects."""
 
 
 @dataclass
@@ -24,20 +24,20 @@ class Threshold:
 
     carried: float | None = None
     """Smallest score selected in the last batch."""
-    change: float = WIDEST
-    """Largest recent relative change from batch to batch, fading."""
+    fall: float = WIDEST
+    """Largest recent relative fall from batch to batch, fading; a threshold that rises needs no margin."""
 
     def bound(self, floor: float) -> float | None:
         """A score that few more than the wanted ones exceed, if the batch is like the last ones."""
         if self.carried is None:
             return None
-        margin = min(WIDEST, max(NARROWEST, self.change))
+        margin = min(WIDEST, max(NARROWEST, self.fall))
         return max(floor, self.carried - margin * abs(self.carried))
 
     def carry(self, smallest: float) -> None:
         """Take note of the smallest score selected."""
         if self.carried:
-            self.change = max(FORGET * self.change, abs(smallest / self.carried - 1))
+            self.fall = max(FORGET * self.fall, 1 - smallest / self.carried)
         self.carried = smallest
 
 
