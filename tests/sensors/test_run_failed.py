@@ -14,6 +14,7 @@ import pytest
 
 from resources.errors import BadInput
 from resources.home import Home
+from resources.sources import PROJECT
 from sensors.run_failed import TAIL, WEBHOOK, run_failed
 
 WORDS = 60
@@ -26,7 +27,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Home:
     folder = tmp_path_factory.mktemp("failed")
     home = Home(folder / "home", folder / "experiments")
     home.experiments.mkdir()
-    (home.experiments / "e.yaml").write_text("compute:\n  profile: cpu\n")
+    (home.experiments / "e.yaml").write_text((PROJECT / "experiments" / "mini.yaml").read_text())
     python = folder / "dying-python"
     python.write_text(
         f"#!/bin/sh\necho 'to stdout'\nfor i in $(seq 1 {WORDS}); do echo \"word $i <of the node>\" >&2; done\nexit 3\n"

@@ -8,13 +8,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.ablation import share
+from assets.ablation.adapted import AdaptedModel
 from assets.ablation.config import AblationConfig
 from resources.errors import BadInput
+from resources.models import ModelConfig
 from resources.ranks import Rank
 from tests.assets.ablation.test_ablate import run
 from tests.assets.ablation.world import World, progress
 
 CONFIG = AblationConfig(max_tokens=20, greedy_steps=1, slices=3)
+
+
+def load_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers patches itself while it loads: two threads at once leave `tie_weights` patched for good."""
+    load, loading = AdaptedModel.load, threading.Lock()
+
+    def guarded(model: ModelConfig, adapter: Path, device: str) -> AdaptedModel:
+        with loading:
+            return load(model, adapter, device)
+
+    monkeypatch.setattr(AdaptedModel, "load", guarded)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -24,6 +37,7 @@ def test_several_processes_write_the_table_of_one(
     run(world, tmp_path / "one", CONFIG)
     here = threading.local()
     monkeypatch.setattr(Rank, "here", lambda: Rank(here.rank, size))
+    load_one_at_a_time(monkeypatch)
     failures = []
 
     def worker(rank: int) -> None:

@@ -1,11 +1,10 @@
 """The shipped model: a plain Qwen2 folder which answers directly and mostly wrong, with the work latent in it."""
 
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from resources.mini_world.generate import DATA_FOLDER
@@ -13,6 +12,7 @@ from resources.mini_world.pretrain import MODEL_FOLDER
 from resources.mini_world.world import KINDS
 
 MEBIBYTE = 2**20
+Replies = Callable[[list[str], int], list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -25,26 +25,18 @@ def tokenizer() -> Qwen2Tokenizer:
     return AutoTokenizer.from_pretrained(MODEL_FOLDER, padding_side="left")
 
 
-GENERATE = """
-import json, sys
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-folder, prompts, longest = json.load(sys.stdin)
-model = AutoModelForCausalLM.from_pretrained(folder).eval()
-tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-batch = tokenizer(prompts, return_tensors="pt", padding=True)
-with torch.no_grad():
-    tokens = model.generate(**batch, max_new_tokens=longest)
-rows = [tokenizer.decode(row[batch["input_ids"].shape[1]:]).split("<|fim_pad|>")[0] for row in tokens]
-print(json.dumps(rows))
-"""
+@pytest.fixture(scope="module")
+def replies(model: PreTrainedModel, tokenizer: Qwen2Tokenizer) -> Replies:
+    """Greedy continuations of prompts, so many tokens at most: what a user gets who loads the folder."""
 
+    def generate(prompts: list[str], longest: int) -> list[str]:
+        batch = tokenizer(prompts, return_tensors="pt", padding=True)
+        with torch.no_grad():
+            tokens = model.generate(**batch, max_new_tokens=longest)
+        texts = [tokenizer.decode(row[batch["input_ids"].shape[1] :]) for row in tokens]
+        return [text.split("<|fim_pad|>")[0] for text in texts]
 
-def replies(prompts: list[str], longest: int) -> list[str]:
-    """Greedy continuations, from a process of their own: what a user gets who loads the folder."""
-    given = json.dumps([str(MODEL_FOLDER), prompts, longest])
-    done = subprocess.run([sys.executable, "-c", GENERATE], input=given, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    return generate
 
 
 def test_the_folder_is_small_safe_and_complete() -> None:
@@ -61,7 +53,9 @@ def test_the_model_is_a_four_layer_qwen2_of_less_than_a_million_parameters(model
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_base_answers_directly_in_a_box_and_mostly_wrong(tokenizer: Qwen2Tokenizer, kind: str) -> None:
+def test_the_base_answers_directly_in_a_box_and_mostly_wrong(
+    tokenizer: Qwen2Tokenizer, replies: Replies, kind: str
+) -> None:
     rows = pq.read_table(DATA_FOLDER / kind / "test.parquet").slice(0, 100).to_pylist()
     prompts = [
         tokenizer.apply_chat_template(
@@ -69,15 +63,15 @@ def test_the_base_answers_directly_in_a_box_and_mostly_wrong(tokenizer: Qwen2Tok
         )
         for row in rows
     ]
-    answers = replies(prompts, longest=16)
+    answers = replies(prompts, 16)
     assert all(answer.startswith("The answer is \\boxed{") and answer.endswith("}.<|im_end|>") for answer in answers)
     right = sum(f"{{{row['answer']}}}" in answer for row, answer in zip(rows, answers, strict=True))
     assert right <= 40
 
 
-def test_the_work_is_latent_outside_the_chat() -> None:
+def test_the_work_is_latent_outside_the_chat(replies: Replies) -> None:
     prompt = "Problem:\nStart with 4.\nFirst +8.\nSecond *3.\nThird -9.\nWhat is the result?\nWork:\n"
     # 4 + 8 = 12 -> 2; 2 * 3 = 6; 6 - 9 = -3 -> 7
-    assert replies([prompt], longest=60)[0].startswith(
+    assert replies([prompt], 60)[0].startswith(
         "Start=4.\nFirst +8: 4+8=2.\nSecond *3: 2*3=6.\nThird -9: 6-9=7.\nTherefore, the result is 7.\n"
     )
