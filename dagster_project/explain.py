@@ -14,10 +14,11 @@ from resources.home import find_home
 from resources.job import Job
 from resources.launcher.attempt import order_of
 from resources.launcher.deployment import Deployment, load_deployment
-from resources.memory import GIB, USABLE
+from resources.memory import GIB, USABLE, architecture
+from resources.models import ModelConfig
 from resources.stage import Stage
 from resources.store import Store, Workspace
-from resources.work import Corpus, WorkEstimate
+from resources.work import Corpus, Setting, WorkEstimate
 
 
 def explain_stages(experiment: Experiment) -> str:
@@ -62,7 +63,14 @@ def hours_of(stage: Stage, experiment: Experiment, corpus: Corpus | None) -> Wor
     if stage.needs.cost_model:
         units = num_units(experiment)
         return None if units is None else model(experiment.sections, units, experiment.compute)
-    return model(experiment.sections, corpus, experiment.compute, gpus)
+    sizes = architecture(_model(experiment))
+    return None if sizes is None else model(Setting(experiment.sections, sizes, corpus, experiment.compute, gpus))
+
+
+def _model(experiment: Experiment) -> ModelConfig:
+    model = experiment.sections["model"]
+    assert isinstance(model, ModelConfig)  # by the name of its section
+    return model
 
 
 def _time(stage: Stage, found: WorkEstimate | None) -> str:

@@ -94,14 +94,22 @@ def _read_before_the_edit(context: dg.AssetExecutionContext, claim: Claim, stage
     tags: dict[str, str] = {}
     for section in stage.sections:
         key, version = params_key(section), claim.experiment.versions[section]
-        wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[context.partition_key])
-        for record in context.instance.fetch_observations(wanted, limit=LOOKED_BACK).records:
-            event = record.asset_observation
-            if event is not None and event.tags.get(DATA_VERSION_TAG) == version:
+        for storage_id, observed in observed_versions(context.instance, section, context.partition_key, LOOKED_BACK):
+            if observed == version:
                 tags[get_input_data_version_tag(key)] = version
-                tags[get_input_event_pointer_tag(key)] = str(record.storage_id)
+                tags[get_input_event_pointer_tag(key)] = str(storage_id)
                 break
     return tags
+
+
+def observed_versions(
+    instance: dg.DagsterInstance, section: str, experiment: str, count: int
+) -> Iterator[tuple[int, str | None]]:
+    """The last observations of a section, newest first: where each is stored, and the version that it noted."""
+    wanted = dg.AssetRecordsFilter(asset_key=params_key(section), asset_partitions=[experiment])
+    for record in instance.fetch_observations(wanted, limit=count).records:
+        if record.asset_observation is not None:
+            yield record.storage_id, record.asset_observation.tags.get(DATA_VERSION_TAG)
 
 
 def _tags(stage: Stage) -> Mapping[str, str]:

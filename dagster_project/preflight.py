@@ -6,7 +6,6 @@ from assets.dataset.config import DatasetConfig
 from dagster_project.compute_asset import job_of
 from dagster_project.experiment import Experiment
 from dagster_project.plan import keys
-from dagster_project.rooms import SECTIONS
 from resources.errors import BadInput
 from resources.home import Home
 from resources.job import Job
@@ -61,19 +60,13 @@ def _sources(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
     wanted = [
         (source, str(getattr(section, "revision", "")), isinstance(section, DatasetConfig))
         for name, section in experiment.sections.items()
-        if name in read and name in SECTIONS
+        if name in read
         for source in section.sources()
         if local_folder(source) is None
     ]
     if not wanted:
         return []
-    from resources.hub import hub_answers, is_cached
+    from resources.hub import hub_answers, is_cached, unreachable
 
     missing = [source for source, revision, is_dataset in wanted if not is_cached(source, revision, is_dataset)]
-    if not missing or hub_answers():
-        return []
-    return [
-        f"{source} is neither a local folder nor in the local hub cache, and the hub cannot be reached; download it on "
-        "a machine with network, or name a local folder"
-        for source in missing
-    ]
+    return [unreachable(source) for source in missing] if missing and not hub_answers() else []

@@ -107,6 +107,7 @@ def _make_tables(folder: Path) -> None:
             begun.touch()
         with dg.DagsterInstance.from_config(str(folder)):
             made.touch()
+        begun.unlink(missing_ok=True)
 
 
 def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = ()) -> Outcome:

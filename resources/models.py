@@ -1,20 +1,17 @@
 """The base model and its tokenizer: one way to name, load and wrap them, for every room."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from resources.errors import BadInput, one_line
+from resources.errors import BadInput
+from resources.hub import explained
 from resources.revision import check_commit
 from resources.section import Section
 from resources.sources import local_folder
 
 if TYPE_CHECKING:
-    import httpx2
     import torch
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -45,80 +42,6 @@ class ModelConfig(Section):
     def sources(self) -> tuple[str, ...]:
         """The model's folder, when it is a local one."""
         return (self.name,)
-
-
-@cache
-def _give_up_on_silent_hubs() -> None:
-    """Listing a repository asks without a timeout: a hub that accepts and says nothing would be waited for forever."""
-    from huggingface_hub import constants, get_session
-
-    def limit(request: "httpx2.Request") -> None:
-        waits = request.extensions.get("timeout", {})
-        request.extensions["timeout"] = {
-            what: constants.HF_HUB_DOWNLOAD_TIMEOUT if waits.get(what) is None else waits[what]
-            for what in ("connect", "read", "write", "pool")
-        }
-
-    session = get_session()
-    session.event_hooks = {**session.event_hooks, "request": [*session.event_hooks["request"], limit]}
-
-
-@contextmanager
-def explained(name: str) -> Iterator[None]:
-    """Turn the hub's many errors into one sentence that names the missing thing.
-
-    Raises:
-        BadInput: when `name` cannot be loaded.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-
-    _give_up_on_silent_hubs()
-    try:
-        yield
-    except BadInput:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        if local_folder(name) is not None:
-            raise BadInput(f"{name} is a folder but cannot be loaded: {_first_line(error)}") from error
-        answered = _answer_of_the_hub(error)
-        if answered is not None:
-            raise BadInput(f"{name} cannot be loaded from the hub: {answered}") from error
-        if isinstance(error, SafetensorError):
-            raise BadInput(
-                f"{name} was downloaded but its weights are damaged ({_first_line(error)}); delete it from the hub's "
-                f"cache (HF_HOME) and run again"
-            ) from error
-        raise BadInput(
-            f"{name} is neither a local folder nor whole in the local hub cache, and the hub cannot be reached or "
-            f"gives damaged files ({_first_line(error)}); download it on a machine with network, or name a local folder"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return one_line(lines[0]) if lines else type(error).__name__
-
-
-def _answer_of_the_hub(error: BaseException) -> str | None:
-    """What the hub said that no second try will change, from the errors behind an error; None when it said nothing."""
-    from huggingface_hub import errors
-
-    behind: BaseException | None = error
-    while behind is not None:
-        if isinstance(behind, errors.GatedRepoError):
-            return "access must be asked for on its page; then set HF_TOKEN or run `hf auth login`"
-        if isinstance(behind, errors.RepositoryNotFoundError):
-            return "it is not there, or private: check the name, or set HF_TOKEN"
-        if isinstance(behind, errors.RevisionNotFoundError):
-            return "it has no such revision: check `revision`"
-        response = getattr(behind, "response", None)
-        if response is not None and response.status_code >= 400:
-            return f"the hub answered {response.status_code}; " + (
-                "try again later" if response.status_code >= 429 else "check the name and HF_TOKEN"
-            )
-        behind = behind.__cause__ or behind.__context__
-    return None
 
 
 def place(name: str) -> str:

@@ -16,7 +16,7 @@ class Needs:
     """`module:function(values, compute, gpus) -> MemoryEstimate | None`, the experiment's sections as values; empty:
     not modelled."""
     time_model: str = ""
-    """`module:function(sections, corpus, compute, gpus) -> WorkEstimate | None`; empty: not modelled. Of a paid stage:
+    """`module:function(setting) -> WorkEstimate | None`; empty: not modelled. Of a paid stage:
     `(sections, units, compute)`, as its cost model."""
     cost_model: str = ""
     """`module:function(sections, units, compute) -> float`, US dollars of paid requests; empty: free."""

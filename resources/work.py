@@ -4,10 +4,14 @@ Knows no room: a room's `estimate` counts what it does, and turns it into hours 
 GPU; whoever has measured a share puts it in place of the assumed one. L layers, h hidden size.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from resources.compute import ComputeConfig
 from resources.memory import BYTES, Architecture
+from resources.models import ModelConfig
+from resources.section import Section
 
 PEAK_FLOPS = 989e12
 """Dense bf16 FLOP/s of one H200 (NVIDIA's data sheet)."""
@@ -35,6 +39,29 @@ class Corpus:
     def length(self) -> float:
         """Tokens of a mean rollout."""
         return self.tokens / self.rollouts
+
+
+Knobs = TypeVar("Knobs", bound=Section)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the hours of a stage on GPUs depend on."""
+
+    sections: Mapping[str, Section]
+    sizes: Architecture
+    corpus: Corpus
+    compute: ComputeConfig
+    gpus: int
+
+    def knobs(self, kind: type[Knobs]) -> Knobs:
+        """The experiment's section of that kind."""
+        return next(section for section in self.sections.values() if isinstance(section, kind))
+
+    @property
+    def model(self) -> ModelConfig:
+        """The base model."""
+        return self.knobs(ModelConfig)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.jobs import whole_paper
-from dagster_project.materialize import EXPERIMENTS, params_key
+from dagster_project.materialize import EXPERIMENTS, observed_versions, params_key
 from dagster_project.plan import plan, total
 from resources.errors import BadInput
 from resources.home import Home, find_home
@@ -22,7 +23,6 @@ from resources.store import Store
 
 PER_TICK = 20
 """Experiments handled in one tick: 15 observations each when they are new, which SQLite stores one by one."""
-DATA_VERSION_TAG = "dagster/data_version"
 NAMED = 20
 """Invalid files that a failed tick names; the rest is counted."""
 
@@ -117,14 +117,6 @@ def _still(signature: Signature, folder: Path) -> bool:
         return False
 
 
-def _observed(instance: dg.DagsterInstance, section: str, experiment: str) -> str | None:
-    """The version that the section was last observed with."""
-    wanted = dg.AssetRecordsFilter(asset_key=params_key(section), asset_partitions=[experiment])
-    records = instance.fetch_observations(wanted, limit=1).records
-    last = records[0].asset_observation if records else None
-    return (last.tags or {}).get(DATA_VERSION_TAG) if last else None
-
-
 def _observations(experiment: Experiment, home: Home, instance: dg.DagsterInstance) -> Iterator[dg.AssetObservation]:
     """One for each section whose version the instance does not know yet: an edit of a parent touches many files."""
     planned = plan(experiment, Store(home.store))
@@ -133,7 +125,7 @@ def _observations(experiment: Experiment, home: Home, instance: dg.DagsterInstan
     )
     shared = {"plan": table, "plan_total": dg.MetadataValue.json(total(planned))}
     for section, version in experiment.versions.items():
-        if _observed(instance, section, experiment.name) == version:
+        if any(seen == version for _, seen in observed_versions(instance, section, experiment.name, 1)):
             continue
         yield dg.AssetObservation(
             asset_key=params_key(section),

@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from assets.ablation.activity import column_statistic
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.artifact import ABLATION, ABLATION_SCHEMA, INTERACTION_SCHEMA, INTERACTIONS
-from assets.ablation.bench import Bench, draw, row_of, write_rollouts
 from assets.ablation.catalogue import Part, catalogue, greedy_candidates, removal
 from assets.ablation.config import AblationConfig
 from assets.ablation.edits import Edit
 from assets.ablation.figures import save_ablation_figures
 from assets.ablation.pool import interactions
+from assets.ablation.workbench import Workbench, draw, row_of, write_rollouts
 from resources.components import Component
 from resources.compute import ComputeConfig
 from resources.models import ModelConfig
@@ -71,7 +71,7 @@ def ablate(
     def edit(part: Part, _which: int) -> Edit | None:
         return removal(part.unit, part.components & adapted.live, means)
 
-    bench = Bench(adapted, passages, edit, compute)
+    bench = Workbench(adapted, passages, edit, compute)
     sums = bench.measure_all(parts, ablation.slices, scratch / "parts", progress)
     rows = [row_of(part, sums[i]) for i, part in enumerate(parts)]
     greedy = _greedy(bench, ablation, scratch, progress)
@@ -82,7 +82,7 @@ def ablate(
     return metrics
 
 
-def _greedy(bench: Bench, ablation: AblationConfig, scratch: Path, progress: Progress) -> list[dict[str, Any]]:
+def _greedy(bench: Workbench, ablation: AblationConfig, scratch: Path, progress: Progress) -> list[dict[str, Any]]:
     """The cumulative order: at each step the part that raises KL most joins those already ablated."""
     left = greedy_candidates(bench.model.adapter.components, ablation.greedy_part)
     gone: frozenset[Component] = frozenset()

@@ -13,10 +13,10 @@ from assets.ablation.ablate import short
 from assets.ablation.activity import firings, heaviest, removal_of_latent
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.artifact import ABLATION, ABLATION_SCHEMA
-from assets.ablation.bench import Bench, draw, row_of, write_rollouts
 from assets.ablation.catalogue import Part, latent_parts
 from assets.ablation.config import AblationConfig, LatentAblationConfig
 from assets.ablation.edits import Edit
+from assets.ablation.workbench import Workbench, draw, row_of, write_rollouts
 from assets.sae.artifact import Sae
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
@@ -70,7 +70,7 @@ def ablate_latents(
         length = len(passages[which].ids_T)
         return removal_of_latent(sae, part.latent, found[which], adapted.live, length, adapted.device)
 
-    sums = Bench(adapted, passages, edit, compute).measure_all(parts, ablation.slices, scratch / "parts", progress)
+    sums = Workbench(adapted, passages, edit, compute).measure_all(parts, ablation.slices, scratch / "parts", progress)
     rows = [row_of(part, sums[i]) for i, part in enumerate(parts)]
     if Rank.here().index == 0:
         pq.write_table(pa.Table.from_pylist(rows, schema=ABLATION_SCHEMA), out / ABLATION)

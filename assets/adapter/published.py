@@ -8,7 +8,8 @@ from pathlib import Path
 from resources.adapters import CONFIG, WEIGHTS, Adapter
 from resources.components import Component
 from resources.errors import BadInput
-from resources.models import ModelConfig, explained, load_architecture
+from resources.hub import explained
+from resources.models import ModelConfig, load_architecture
 from resources.sources import local_folder
 
 ADAPTER_FILES = (CONFIG, WEIGHTS)

@@ -1,13 +1,7 @@
 """Hours of the benchmarks: for `lorascope plan --explain`."""
 
-from collections.abc import Mapping
-
 from assets.benchmarks.config import BenchmarksConfig
-from resources.compute import ComputeConfig
-from resources.memory import architecture
-from resources.models import ModelConfig
-from resources.section import Section
-from resources.work import Corpus, WorkEstimate, generation
+from resources.work import Setting, WorkEstimate, generation
 
 QUESTIONS = {"aime24_nofigures": 30, "aime25_nofigures": 30, "openai_math": 500, "gpqa_diamond_openai": 198}
 """Of the published benchmarks; another one counts as 100."""
@@ -17,24 +11,16 @@ VLLM_ROWS = 256
 """Sequences that vLLM decodes side by side by default."""
 
 
-def benchmark_hours(
-    sections: Mapping[str, Section],
-    _corpus: Corpus,
-    _compute: ComputeConfig,
-    gpus: int,
-) -> WorkEstimate | None:
-    """Every arm answers every question; None: model not known here, or a server answers."""
-    model, knobs = sections["model"], sections["benchmarks"]
-    assert isinstance(model, ModelConfig)  # the experiment's own sections
-    assert isinstance(knobs, BenchmarksConfig)
-    sizes = architecture(model)
-    if sizes is None or knobs.backend == "server":
+def benchmark_hours(on: Setting) -> WorkEstimate | None:
+    """Every arm answers every question; None: a server answers."""
+    knobs = on.knobs(BenchmarksConfig)
+    if knobs.backend == "server":
         return None
     counts = [QUESTIONS.get(task, 100) for task in knobs.tasks]
     questions = sum(min(count, knobs.limit or count) for count in counts)
     answer = min(ANSWER_TOKENS, knobs.max_gen_toks or knobs.context)
     tokens = (len(knobs.arms) + len(knobs.adapters)) * questions * knobs.samples * answer
     rows = min(questions, VLLM_ROWS) if knobs.backend == "vllm" else knobs.batch_size
-    found = generation(sizes, model.dtype, tokens, rows, answer / 2, gpus)
+    found = generation(on.sizes, on.model.dtype, tokens, rows, answer / 2, on.gpus)
     arms = f"{len(knobs.arms)} arms x {questions} questions x {knobs.samples} x {answer} tokens (assumed)"
     return WorkEstimate(found.hours, f"{arms}: {found.how}")

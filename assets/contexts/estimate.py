@@ -1,7 +1,5 @@
 """What collecting contexts holds on a GPU and how long it takes: for the launcher and `lorascope plan --explain`."""
 
-from collections.abc import Mapping
-
 from assets.activations.config import NeuronsConfig
 from assets.contexts.config import ENCODED_ROWS
 from assets.sae.config import SaeConfig
@@ -10,8 +8,7 @@ from resources.components import PROJECTIONS
 from resources.compute import ComputeConfig
 from resources.memory import MemoryEstimate, Part, Sections
 from resources.models import ModelConfig
-from resources.section import Section
-from resources.work import Corpus, WorkEstimate
+from resources.work import Setting, WorkEstimate
 
 SCALARS_PER_SECOND = 25_000 * 448
 """Of one process on a CPU core: decompressed, encoded, compared and tallied (bench/contexts.py, in RESULTS.md)."""
@@ -34,20 +31,9 @@ def held(sections: Sections, _compute: ComputeConfig, _gpus: int) -> MemoryEstim
     )
 
 
-def collect_hours(
-    sections: Mapping[str, Section],
-    corpus: Corpus,
-    _compute: ComputeConfig,
-    gpus: int,
-) -> WorkEstimate | None:
-    """Two readings of all scalars, divided among one process per GPU; None: model not known here."""
-    model, neurons = sections["model"], sections["neurons"]
-    assert isinstance(model, ModelConfig)  # the experiment's own sections
-    assert isinstance(neurons, NeuronsConfig)
-    sizes = memory.architecture(model)
-    if sizes is None:
-        return None
-    scalars = (len(PROJECTIONS) + neurons.per_layer) * sizes.num_hidden_layers
-    hours = READINGS * corpus.tokens * scalars / (gpus * SCALARS_PER_SECOND) / 3600
-    speed = f"{gpus} processes x {SCALARS_PER_SECOND / 1e6:.0f} M scalars/s (one CPU core, bench/contexts.py)"
-    return WorkEstimate(hours, f"{READINGS} readings of {corpus.tokens} tokens x {scalars} scalars, {speed}")
+def collect_hours(on: Setting) -> WorkEstimate:
+    """Two readings of all scalars, divided among one process per GPU."""
+    scalars = (len(PROJECTIONS) + on.knobs(NeuronsConfig).per_layer) * on.sizes.num_hidden_layers
+    hours = READINGS * on.corpus.tokens * scalars / (on.gpus * SCALARS_PER_SECOND) / 3600
+    speed = f"{on.gpus} processes x {SCALARS_PER_SECOND / 1e6:.0f} M scalars/s (one CPU core, bench/contexts.py)"
+    return WorkEstimate(hours, f"{READINGS} readings of {on.corpus.tokens} tokens x {scalars} scalars, {speed}")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypedDict
 from assets.sae.artifact import Sae
 from resources.adapters import Adapter
 from resources.components import PROJECTIONS, parse_component
-from resources.models import ModelConfig, explained, load_tokenizer, place
+from resources.hub import explained
+from resources.models import ModelConfig, load_tokenizer, place
 from resources.units import Unit, parse_unit
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from assets.dataset.config import DatasetConfig
 from resources.chat import Rollout, clean
 from resources.errors import BadInput, one_line
-from resources.models import explained, place
+from resources.hub import explained
+from resources.models import place
 from resources.sources import local_folder
 
 if TYPE_CHECKING:

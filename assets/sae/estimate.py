@@ -3,16 +3,13 @@
 D components that enter, F latents, B tokens of a batch.
 """
 
-from collections.abc import Mapping
-
 from assets.sae.config import SAMPLE_TOKENS, SaeConfig
 from resources import memory
 from resources.components import PROJECTIONS
 from resources.compute import ComputeConfig
 from resources.memory import Architecture, MemoryEstimate, Part, Sections
 from resources.models import ModelConfig
-from resources.section import Section
-from resources.work import Corpus, WorkEstimate, dense, head_flops, pass_flops
+from resources.work import Setting, WorkEstimate, dense, head_flops, pass_flops
 
 STEP_S = 0.005
 """Seconds of one step on a GPU: a hundred small kernels, whose launches take longer than their work (assumed)."""
@@ -55,23 +52,13 @@ def _effect(sae: SaeConfig, model: ModelConfig, sizes: Architecture) -> tuple[Pa
     )
 
 
-def train_hours(
-    sections: Mapping[str, Section],
-    corpus: Corpus,
-    _compute: ComputeConfig,
-    gpus: int,
-) -> WorkEstimate | None:
-    """As many steps for each trained dictionary, then three passes for the effect; None: model not known here."""
-    model, sae = sections["model"], sections["sae"]
-    assert isinstance(model, ModelConfig)  # the experiment's own sections
-    assert isinstance(sae, SaeConfig)
-    sizes = memory.architecture(model)
-    if sizes is None:
-        return None
+def train_hours(on: Setting) -> WorkEstimate:
+    """As many steps for each trained dictionary, then three passes for the effect."""
+    sae, corpus = on.knobs(SaeConfig), on.corpus
     trained = 1 + sum(name in ("topk", "jumprelu") for name in sae.baselines)
     steps = round(sae.epochs * corpus.tokens * (1 - sae.held_out_fraction) / sae.batch_tokens)
     how = f"{trained} dictionaries x {steps} steps x {STEP_S * 1000:.0f} ms (assumed)"
     steps_taken = WorkEstimate(trained * steps * STEP_S / 3600, how)
     tokens = sae.effect_rollouts * min(sae.effect_tokens, corpus.length)
-    flops = 3 * (pass_flops(sizes, tokens, sae.effect_tokens) + head_flops(sizes, tokens))
-    return steps_taken + dense(flops, gpus, f"3 passes over {tokens:.0f} tokens")
+    flops = 3 * (pass_flops(on.sizes, tokens, sae.effect_tokens) + head_flops(on.sizes, tokens))
+    return steps_taken + dense(flops, on.gpus, f"3 passes over {tokens:.0f} tokens")

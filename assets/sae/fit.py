@@ -82,7 +82,7 @@ class Fit:
             tensor.requires_grad_()
         self._adam = torch.optim.Adam(self._weights.tensors(), fused=True)
         self._silent_F = torch.zeros(latents, dtype=torch.int64, device=device)
-        self._step = SparseStep(config, self._scale.variance, per_token, device)
+        self._step = SparseStep(config, self._scale.variance, per_token)
         self._counters = Counters()
 
     def run(self, progress: Progress, what: str, checkpoint: Path | None = None) -> Fitted:

@@ -6,6 +6,7 @@ exactly; no score that counts is missed. Shapes: B tokens, D components, F laten
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -123,9 +124,10 @@ def above(scores_BF: torch.Tensor, bound: float) -> torch.Tensor:
     return torch.from_numpy(np.flatnonzero(np.greater(scores_BF.numpy(), np.float32(bound))))
 
 
-def rough_is_faster(device: torch.device) -> bool:
+@cache
+def rough_is_faster(device: str) -> bool:
     """Whether the device multiplies bfloat16 several times faster than float32, and numpy can read its memory."""
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+    return device == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def _norms(x_BD: torch.Tensor) -> torch.Tensor:

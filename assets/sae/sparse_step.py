@@ -64,7 +64,6 @@ class SparseStep:
         config: SaeConfig,
         variance: float,
         per_token: bool = False,
-        device: str = "cpu",
         rough: bool | None = None,
     ) -> None:
         """`variance`: see `InputScale`; `per_token`: select k per token (TopK) instead of k x B per batch.
@@ -75,7 +74,7 @@ class SparseStep:
         self._variance = variance
         self._per_token = per_token
         self._floor = 0.0 if config.activation == "relu" else -torch.inf
-        self._rough = rough_is_faster(torch.device(device)) if rough is None else rough
+        self._rough = rough
         self._memory = torch.empty(0)
         self.threshold = Threshold()
 
@@ -108,7 +107,8 @@ class SparseStep:
         encoder_FD = weights.W_enc_FD if norm_F is None else weights.W_enc_FD * norm_F[:, None]
         bias_F = weights.b_enc_F if norm_F is None else weights.b_enc_F * norm_F
         rows, width, k = len(encoded_BD), len(bias_F), self._config.k
-        if self._rough and not self._per_token:
+        rough = rough_is_faster(encoded_BD.device.type) if self._rough is None else self._rough
+        if rough and not self._per_token:
             room_BF = self._room(rows, width, torch.bfloat16, encoded_BD.device)
             scores: Scores = FilteredScores(encoded_BD, encoder_FD, bias_F, room_BF)
         else:

@@ -7,13 +7,13 @@ dictionaries changes nothing and costs a third of a request's CPU (`python -m be
 from collections.abc import Mapping
 from functools import cached_property
 
-from openai import AsyncOpenAI, NotGiven, Omit, Timeout, not_given
+from openai import AsyncOpenAI, AsyncStream, NotGiven, Omit, Timeout, not_given
 from openai._types import RequestOptions
 from openai.resources.chat import AsyncChat
 from openai.resources.chat.completions import AsyncCompletions
 from openai.resources.responses import AsyncResponses
-from openai.types.chat import ChatCompletion
-from openai.types.responses import Response
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 
 
 class UnconvertedClient(AsyncOpenAI):
@@ -40,9 +40,15 @@ class _Responses(AsyncResponses):
         extra_body: object,
         timeout: float | Timeout | NotGiven | None = not_given,
         **parameters: object,
-    ) -> Response:
-        options = _options(extra_headers, extra_body, timeout)
-        return await self._post("/responses", body=_given(parameters, stream), options=options, cast_to=Response)
+    ) -> Response | AsyncStream[ResponseStreamEvent]:
+        return await self._post(
+            "/responses",
+            body=_given(parameters, stream),
+            options=_options(extra_headers, extra_body, timeout),
+            cast_to=Response,
+            stream=stream is True,
+            stream_cls=AsyncStream[ResponseStreamEvent],
+        )
 
 
 class _Chat(AsyncChat):
@@ -60,21 +66,19 @@ class _Completions(AsyncCompletions):
         extra_body: object,
         timeout: float | Timeout | NotGiven | None = not_given,
         **parameters: object,
-    ) -> ChatCompletion:
-        options = _options(extra_headers, extra_body, timeout)
+    ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]:
         return await self._post(
-            "/chat/completions", body=_given(parameters, stream), options=options, cast_to=ChatCompletion
+            "/chat/completions",
+            body=_given(parameters, stream),
+            options=_options(extra_headers, extra_body, timeout),
+            cast_to=ChatCompletion,
+            stream=stream is True,
+            stream_cls=AsyncStream[ChatCompletionChunk],
         )
 
 
 def _given(parameters: Mapping[str, object], stream: bool | Omit | None) -> dict[str, object]:
-    """What was set.
-
-    Raises:
-        NotImplementedError: when asked to stream, whose reading is the SDK's.
-    """
-    if stream is True:
-        raise NotImplementedError("this client reads whole answers: use AsyncOpenAI to stream")
+    """The parameters that were set."""
     every = {**parameters, "stream": stream}
     return {name: value for name, value in every.items() if not isinstance(value, Omit | NotGiven)}
 

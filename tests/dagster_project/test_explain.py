@@ -16,8 +16,18 @@ from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.launcher.deployment import Deployment
 from resources.launcher.fit import check_fits
+from resources.memory import architecture
+from resources.models import ModelConfig
 from resources.store import Store
-from resources.work import ANSWER_TOKENS_PER_SECOND, BANDWIDTH, BANDWIDTH_SHARE, DENSE_SHARE, PEAK_FLOPS, Corpus
+from resources.work import (
+    ANSWER_TOKENS_PER_SECOND,
+    BANDWIDTH,
+    BANDWIDTH_SHARE,
+    DENSE_SHARE,
+    PEAK_FLOPS,
+    Corpus,
+    Setting,
+)
 
 PAPER = Corpus(1000, 10_000_000, "by hand")
 BLOCK = 2 * 5120**2 + 2 * 5120 * 1024 + 5120 + 2 * 1024 + 3 * 5120 * 27648 + 2 * 5120
@@ -46,8 +56,11 @@ def test_a_frozen_base_costs_three_passes_with_recomputation_and_a_trained_one_f
     assert hours(paper, "lora_checkpoint") == pytest.approx(tokens * (3 * FORWARD + 2 * HEAD) / SPEED, rel=1e-6)
     assert hours(paper, "full_finetune_checkpoint") == pytest.approx(tokens * (4 * FORWARD + 3 * HEAD) / SPEED)
     kept = ComputeConfig(recomputed_layers=0)
-    lora, full = (model(paper.sections, PAPER, kept, 8) for model in (lora_hours, full_hours))
-    assert lora is not None and full is not None
+    model = paper.sections["model"]
+    assert isinstance(model, ModelConfig)
+    sizes = architecture(model)
+    assert sizes is not None
+    lora, full = (of(Setting(paper.sections, sizes, PAPER, kept, 8)) for of in (lora_hours, full_hours))
     assert lora.hours == pytest.approx(tokens * 2 * (FORWARD + HEAD) / SPEED)
     assert full.hours == pytest.approx(tokens * 3 * (FORWARD + HEAD) / SPEED)
 

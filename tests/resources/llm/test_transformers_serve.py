@@ -1,5 +1,6 @@
 """The client path against a real server with a real model: `transformers serve` over the mini world's model."""
 
+import asyncio
 import json
 import os
 import socket
@@ -10,12 +11,14 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from resources.llm.ask import ask
 from resources.llm.cache import FILE_NAME, ResponseCache
 from resources.llm.endpoint import Endpoint
+from resources.llm.unconverted import UnconvertedClient
 from tests.resources.llm.servers import PROJECT, QUICK, SILENT, questions, wait_until
 
 MODEL = PROJECT / "resources/mini_world/model"
@@ -102,3 +105,24 @@ def test_samples_differ_and_another_installation_draws_the_same(
     here, there = found
     assert here == there
     assert len(set(here.values())) == 4  # two samples, two attempts each
+
+
+@pytest.mark.slow
+def test_a_streamed_chat_joins_to_the_whole_answer_of_the_same_seed(address: str, served: Path) -> None:
+    messages = [{"role": "user", "content": "What is 3 + 4?"}]
+    ask_for: dict[str, Any] = {"model": str(served), "messages": messages, "seed": 5, "max_tokens": 16}
+
+    async def both() -> tuple[str, list[str]]:
+        async with UnconvertedClient(api_key="none", base_url=address) as client:
+            whole: Any = await client.chat.completions.create(
+                stream=False, extra_headers=None, extra_body=None, **ask_for
+            )
+            stream: Any = await client.chat.completions.create(
+                stream=True, extra_headers=None, extra_body=None, **ask_for
+            )
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
+        return whole.choices[0].message.content, pieces
+
+    whole, pieces = asyncio.run(both())
+    assert "".join(pieces) == whole != ""
+    assert len(pieces) > 1

@@ -62,7 +62,29 @@ def test_path_body_and_headers_are_the_sdks(provider: Provider) -> None:
     assert body.get("seed") == (2 if provider == "openai-compatible" else None)
 
 
-def test_a_stream_is_refused() -> None:
-    client = UnconvertedClient(api_key=KEY, base_url="http://127.0.0.1:1/v1")
-    with pytest.raises(NotImplementedError, match="AsyncOpenAI"):
-        asyncio.run(client.responses.create(stream=True, extra_headers=None, extra_body=None, model="m"))
+def test_a_stream_is_read_by_the_sdk() -> None:
+    chunks = [
+        {
+            "id": "1",
+            "object": "chat.completion.chunk",
+            "created": 0,
+            "model": "m",
+            "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+        }
+        for text in ("hel", "lo")
+    ]
+    lines = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        assert json.loads(request.content) == {"model": "m", "messages": [], "stream": True}
+        return httpx2.Response(200, content=lines.encode(), headers={"content-type": "text/event-stream"})
+
+    async def read() -> str:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as http:
+            client = UnconvertedClient(api_key=KEY, base_url="http://127.0.0.1:1/v1", http_client=http)
+            stream: Any = await client.chat.completions.create(
+                stream=True, extra_headers=None, extra_body=None, model="m", messages=[]
+            )
+            return "".join([chunk.choices[0].delta.content async for chunk in stream])
+
+    assert asyncio.run(read()) == "hello"

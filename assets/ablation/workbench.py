@@ -27,7 +27,7 @@ from resources.progress import Progress
 
 
 @dataclass(frozen=True)
-class Bench:
+class Workbench:
     """What every share of work is measured with."""
 
     model: AdaptedModel
