@@ -17,7 +17,7 @@ from dagster_project.rooms import STAGES
 from dagster_project.serve import HOST, PORT
 from resources.disk import disk_told
 from resources.errors import BadInput
-from resources.home import find_home
+from resources.home import Home, find_home
 from resources.manifest import Manifest
 from resources.models import ModelConfig
 from resources.sources import PROJECT
@@ -212,15 +212,28 @@ def export_command(experiment: str, folder: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @explained
 def gc_command(dry_run: bool) -> None:
-    """Remove artifacts that no present experiment can reach, and abandoned temporary folders."""
+    """Remove what no present experiment can reach: artifacts, partitions, abandoned temporary folders."""
     from dagster_project.upkeep import collect_garbage
 
     home = find_home()
-    removed = collect_garbage(home, Experiments(home.experiments), dry_run=dry_run, say=click.echo)
+    experiments = Experiments(home.experiments)
+    removed = collect_garbage(home, experiments, dry_run=dry_run, say=click.echo)
     for item in removed:
         click.echo(str(item))
+    if (home.dagster / "dagster.yaml").exists():
+        _remove_partitions(home, experiments, dry_run)
     verb = "would free" if dry_run else "freed"
     click.echo(f"{len(removed)} folders, {verb} {sum(item.size for item in removed) / 1e6:.1f} MB")
+
+
+def _remove_partitions(home: Home, experiments: Experiments, dry_run: bool) -> None:
+    import dagster as dg
+
+    from dagster_project.retired import remove_retired, retired
+
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        for name in (retired if dry_run else remove_retired)(instance, experiments):
+            click.echo(f"partition {name}  its file is gone")
 
 
 @main.group("cache")

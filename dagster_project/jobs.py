@@ -3,6 +3,7 @@
 import dagster as dg
 
 from dagster_project.experiment import Experiments
+from dagster_project.retired import remove_retired
 from dagster_project.rooms import STAGES
 from dagster_project.upkeep import collect_garbage, verify_store
 from resources.errors import BadInput
@@ -12,13 +13,16 @@ from resources.store import Store
 
 @dg.op
 def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -> None:
-    """Delete what no present experiment can reach, and abandoned temporary folders."""
+    """Delete artifacts and partitions that no present experiment can reach, and abandoned temporary folders."""
+    experiments = Experiments(home.experiments)
     try:
-        removed = collect_garbage(home, Experiments(home.experiments), dry_run=False, say=context.log.info)
+        removed = collect_garbage(home, experiments, dry_run=False, say=context.log.info)
     except BadInput as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     for item in removed:
         context.log.info(str(item))
+    for name in remove_retired(context.instance, experiments):
+        context.log.info(f"partition {name}  its file is gone")
     context.log.info(f"removed {len(removed)} folders, {sum(item.size for item in removed)} bytes")
 
 
@@ -30,7 +34,7 @@ def rehash_store(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -
         raise dg.Failure("; ".join(map(str, damage)), allow_retries=False)
 
 
-@dg.job(description="Remove artifacts that no present experiment can reach.")
+@dg.job(description="Remove artifacts and partitions that no present experiment can reach.")
 def gc() -> None:
     """`lorascope gc`, from the UI."""
     remove_unreachable()

@@ -43,12 +43,14 @@ def experiments(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     """
     home = find_home()
     seen: dict[str, Signature] = json.loads(context.cursor or "{}")
+    present = set(context.instance.get_dynamic_partitions("experiment"))
+    # A file that comes back after gc took its partition is as good as new.
+    seen = {name: signature for name, signature in seen.items() if name in present}
     valid, invalid = _changed(home, seen, context.instance)
     if not valid:
         if invalid:
             raise BadInput(_refusal(invalid))
         return dg.SkipReason(f"no new or edited file in {home.experiments}")
-    present = set(context.instance.get_dynamic_partitions("experiment"))
     new = [one.experiment.name for one in valid if one.experiment.name not in present]
     return dg.SensorResult(
         dynamic_partitions_requests=[EXPERIMENTS.build_add_request(new)] if new else [],

@@ -35,6 +35,8 @@ def tick(instance: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult | 
         result = experiments(context)
         assert isinstance(result, dg.SensorResult | dg.SkipReason)
         # what the daemon does with them
+        for request in (result.dynamic_partitions_requests or ()) if isinstance(result, dg.SensorResult) else ():
+            instance.add_dynamic_partitions("experiment", list(request.partition_keys))
         for event in result.asset_events if isinstance(result, dg.SensorResult) else []:
             assert isinstance(event, dg.AssetObservation)
             instance.report_runless_asset_event(event)
@@ -134,3 +136,14 @@ def test_another_experiments_folder_is_read_anew_while_the_old_one_is_still_ther
     (other / "one.yaml").write_text("sae:\n  k: 8\n")
     monkeypatch.setenv("LORASCOPE_EXPERIMENTS", str(other))
     assert observed(tick(instance, first.cursor))["sae"] == Experiments(other).load("one").versions["sae"]
+
+
+def test_a_partition_that_was_taken_comes_back_with_its_file_unchanged(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    (folder / "one.yaml").write_text("sae:\n  k: 4\n")
+    first = tick(instance, None)
+    assert isinstance(first, dg.SensorResult)
+    instance.delete_dynamic_partition("experiment", "one")
+    assert isinstance(tick(instance, first.cursor), dg.SensorResult)
+    assert instance.get_dynamic_partitions("experiment") == ["one"]

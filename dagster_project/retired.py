@@ -1,0 +1,19 @@
+"""Partitions whose experiment file is gone: they stay until gc takes them; the history of their runs stays for good."""
+
+import dagster as dg
+
+from dagster_project.experiment import Experiments
+from dagster_project.materialize import EXPERIMENTS
+
+
+def retired(instance: dg.DagsterInstance, experiments: Experiments) -> list[str]:
+    """Names that are partitions of the instance and files no more."""
+    return sorted(set(instance.get_dynamic_partitions(str(EXPERIMENTS.name))) - set(experiments.names()))
+
+
+def remove_retired(instance: dg.DagsterInstance, experiments: Experiments) -> list[str]:
+    """Take them from the instance; returns their names."""
+    names = retired(instance, experiments)
+    for name in names:
+        instance.delete_dynamic_partition(str(EXPERIMENTS.name), name)
+    return names
