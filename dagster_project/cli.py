@@ -26,7 +26,8 @@ from resources.store import Store
 P = ParamSpec("P")
 R = TypeVar("R")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-asset_argument = click.argument("asset", type=click.Choice([stage.asset for stage in STAGES]))
+asset_choice = click.Choice([stage.asset for stage in STAGES])
+asset_argument = click.argument("asset", type=asset_choice, metavar="ASSET")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -60,11 +61,14 @@ def _store() -> Store:
 
 @main.command("run")
 @click.argument("experiment")
-@click.argument("assets", nargs=-1, type=click.Choice([stage.asset for stage in STAGES]))
+@click.argument("assets", nargs=-1, type=asset_choice, metavar="[ASSET]...")
 @as_json
 @explained
 def run_command(experiment: str, assets: tuple[str, ...], as_json: bool) -> None:
-    """Materialise every asset of EXPERIMENT (or only ASSETS) through Dagster; finished ones come from the store."""
+    """Materialise the assets of EXPERIMENT (all, or those named).
+
+    Goes through Dagster, as the UI does; what is finished comes from the store.
+    """
     from dagster_project.run import run_experiment
 
     outcome = run_experiment(_load(experiment), find_home(), assets)
@@ -78,7 +82,10 @@ def run_command(experiment: str, assets: tuple[str, ...], as_json: bool) -> None
 @as_json
 @explained
 def plan_command(experiment: str, explain: bool, as_json: bool) -> None:
-    """Print hit or miss per asset of EXPERIMENT, why, and the estimated time and dollars. Runs nothing."""
+    """Print hit or miss per asset, why, and what it would cost.
+
+    Time and dollars are estimates; nothing runs.
+    """
     loaded = _load(experiment)
     planned = plan(loaded, _store())
     if as_json:
@@ -149,7 +156,10 @@ def _manifest(experiment: str, asset: str) -> Manifest:
 @as_json
 @explained
 def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
-    """Print what differs between EXPERIMENTS: parameters first, then every headline number with its delta."""
+    """Print what differs between 2 to 20 EXPERIMENTS.
+
+    Parameters first, then every headline number with its delta.
+    """
     from dagster_project.compare import compare_experiments
     from dagster_project.tables import text_table
 
@@ -167,7 +177,10 @@ def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
 @click.option("--port", default=3000, show_default=True, help="Port on 127.0.0.1.")
 @explained
 def ui_command(port: int) -> None:
-    """Open Dagster's UI on 127.0.0.1 with this installation's store and instance."""
+    """Open Dagster's UI, on this machine only.
+
+    With the store and the instance that `lorascope run` uses.
+    """
     from dagster_project.run import prepare_instance
 
     home = prepare_instance(find_home())
@@ -181,7 +194,10 @@ def ui_command(port: int) -> None:
 @click.option("--port", default=PORT, show_default=True, help=f"Port on {HOST}; the UI's links expect the default.")
 @explained
 def serve_command(port: int) -> None:
-    """Show the dashboards and reports of all experiments in a browser, on this machine only."""
+    """Show dashboards and reports, on this machine only.
+
+    Those of all experiments, in a browser.
+    """
     from dagster_project.serve import serve
 
     click.echo(f"http://{HOST}:{port}/ (Ctrl-C ends)")
@@ -193,7 +209,10 @@ def serve_command(port: int) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @explained
 def export_command(experiment: str, folder: Path) -> None:
-    """Write EXPERIMENT's units into FOLDER in Neuronpedia's format: features, explanations, activations."""
+    """Write EXPERIMENT's units in Neuronpedia's format.
+
+    Into FOLDER: features, explanations, activations.
+    """
     from dataclasses import fields
 
     from assets.dashboard.neuronpedia import Artifacts, export
@@ -212,7 +231,10 @@ def export_command(experiment: str, folder: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @explained
 def gc_command(dry_run: bool) -> None:
-    """Remove what no present experiment can reach: artifacts, partitions, abandoned temporary folders."""
+    """Remove what no present experiment can reach.
+
+    Artifacts, partitions, and abandoned temporary folders.
+    """
     from dagster_project.upkeep import collect_garbage
 
     home = find_home()
@@ -238,7 +260,7 @@ def _remove_partitions(home: Home, experiments: Experiments, dry_run: bool) -> N
 
 @main.group("cache")
 def cache_group() -> None:
-    """The answers of paid models: list them, or carry them to another installation."""
+    """List, export or import answers of paid models."""
 
 
 @cache_group.command("list")
@@ -276,7 +298,10 @@ def cache_import_command(file: Path) -> None:
 @main.command("verify")
 @explained
 def verify_command() -> None:
-    """Hash every file of the store again; damaged artifacts are named and set aside."""
+    """Hash every file of the store again.
+
+    Damaged artifacts are named and set aside.
+    """
     from dagster_project.upkeep import verify_store
 
     sys.exit(1 if verify_store(_store(), click.echo) else 0)
