@@ -1,4 +1,4 @@
-"""A thousand experiments, ten thousand store objects, a row of small runs in one daemon: python bench/load.py PART
+"""A thousand experiments, ten thousand store objects, a row of small runs in one daemon: python -m bench.load PART
 
 PART is experiments, objects or runs; `--count N` makes it smaller. Prints JSON, and keeps the full size's in
 bench/results/load-PART.json.
@@ -12,8 +12,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from resources.home import Home
 from resources.manifest import Manifest
 from resources.sources import PROJECT
 from resources.store import Store
+from tests.end_to_end.dev import open_dev, processes_of, wait_for
+from tests.installation import Installation
 
 PORT = 3941
 ASSET_PAGE = """query Page($key: AssetKeyInput!) {
@@ -203,89 +205,42 @@ def empty_manifest(asset: str, key: str) -> Manifest:
 
 @dataclass(frozen=True)
 class Usage:
-    """A process with everything below it."""
+    """Of all processes of one installation."""
 
     memory_mb: int
     files: int
     processes: int
 
 
-def usage(root_pid: int) -> Usage:
-    """Resident memory, open files and number of processes of a tree, from /proc."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    tree, frontier = {root_pid}, {root_pid}
-    while frontier:
-        frontier = {pid for pid, parent in parents.items() if parent in frontier}
-        tree |= frontier
+def usage(pids: Sequence[int]) -> Usage:
+    """Resident memory and open files of processes, from /proc; one that has just ended counts nothing."""
     memory = files = 0
-    for pid in tree:
-        try:
+    for pid in pids:
+        with suppress(OSError):
             memory += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
             files += len(list(Path(f"/proc/{pid}/fd").iterdir()))
-        except OSError:
-            continue
-    return Usage(memory // 1_000_000, files, len(tree))
+    return Usage(memory // 1_000_000, files, len(pids))
 
 
 def bench_runs(root: Path, count: int) -> dict[str, object]:
-    """Small automatic experiments, one after another, through one `dagster dev` with its daemon."""
+    """Small experiments, one after another, launched as the UI does through one `dagster dev` with its daemon."""
     home = installation(root, 1)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [str(Path(sys.executable).with_name("dagster")), "dev", "-w", str(PROJECT / "workspace.yaml")]
+    served = Installation(home.root, home.experiments)
     rows = []
-    with (home.root / "dev.log").open("w") as log:
-        process = subprocess.Popen(
-            [*command, "-h", "127.0.0.1", "-p", str(PORT)], stdout=log, stderr=log, cwd=home.dagster, env=environment
-        )
-        try:
-            wait_until_up()
-            with dg.DagsterInstance.get() as instance:
-                for number in range(count):
-                    launch_dataset(home, number)
-                    await_runs(instance, number + 1)
-                    time.sleep(2)
-                    rows.append({"run": number + 1, **vars(usage(process.pid))})
-        finally:
-            process.terminate()
-            process.wait(60)
+    with open_dev(served, {"OMP_NUM_THREADS": "1"}) as dev:
+        for number in range(1, count + 1):
+            name = f"run{number:04d}"
+            # A hit would start no worker: each experiment has a dataset of its own.
+            text = f"extends: mini\ndataset:\n  max_rollouts: {number + 1}\n"
+            (home.experiments / f"{name}.yaml").write_text(text)
+            run = dev.launch(name, "s1k_dataset")
+            if run.becomes("SUCCESS", "FAILURE") == "FAILURE":
+                raise RuntimeError(f"run {number} of {count} failed")
+            worker = run.worker
+            wait_for(lambda worker=worker: worker not in processes_of(served))
+            rows.append({"run": number, **vars(usage(processes_of(served)))})
+            print(json.dumps(rows[-1]), file=sys.stderr)
     return {"runs": count, "first": rows[0], "tenth": rows[min(9, count - 1)], "last": rows[-1], "rows": rows}
-
-
-def launch_dataset(home: Home, number: int) -> None:
-    """Ask the daemon for the dataset of a new experiment, as the UI's button does."""
-    name = f"run{number:04d}"
-    (home.experiments / f"{name}.yaml").write_text(f"extends: mini\ndataset:\n  max_rollouts: {number + 2}\n")
-    # A hit would start no worker: each experiment has a dataset of its own.
-    mutation = """mutation Go($p: LaunchPartitionBackfillParams!) {
-      launchPartitionBackfill(backfillParams: $p) { __typename } }"""
-    params = {"assetSelection": [{"path": ["s1k_dataset"]}], "partitionNames": [name]}
-    with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions("experiment", [name])
-    body = json.dumps({"query": mutation, "variables": {"p": params}}).encode()
-    url = f"http://127.0.0.1:{PORT}/graphql"
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 (our own address)
-        found = json.load(answer)
-    assert found["data"]["launchPartitionBackfill"]["__typename"] == "LaunchBackfillSuccess", found
-
-
-def await_runs(instance: dg.DagsterInstance, count: int) -> None:
-    """Wait until so many runs have succeeded; raises RuntimeError when one failed or ten minutes passed."""
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        finished = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
-        failed = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
-        if failed:
-            raise RuntimeError(f"run {count} failed")
-        if finished >= count:
-            return
-        time.sleep(0.5)
-    raise RuntimeError(f"run {count} did not end")
 
 
 def lorascope() -> str:
