@@ -8,7 +8,7 @@ Needs torch, transformers, peft and this repository; no weights, no data. A step
 as each of the paper's 8 GPUs. `recipe` is the paper's training script on one GPU: PEFT's forward under bf16 autocast,
 SDPA, batch 1 with accumulation, checkpointing, full logits. Ours runs once per number of recomputed layers: fewer are
 faster and take more memory. MFU counts what the mathematics needs (4 FLOP per frozen weight and token, causal
-attention); HFU also what is recomputed. The expected memory is `resources.memory`'s, by which a job is refused before it
+attention); HFU also what is recomputed. The expected memory is `resources.memory`'s, which refuses a job before it
 is launched. One step of each way warms up and is not timed. A way that does not fit says so.
 """
 
@@ -199,7 +199,9 @@ def _profile(step: Callable[[], float], device: torch.device) -> str:
     with torch.profiler.profile() as profiler:
         step()
         _synchronise(device)
-    return profiler.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=20, max_name_column_width=80)
+    return profiler.key_averages().table(
+        sort_by=f"self_{device.type}_time_total", row_limit=20, max_name_column_width=80
+    )
 
 
 def _synchronise(device: torch.device) -> None:
