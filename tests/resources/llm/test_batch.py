@@ -84,10 +84,11 @@ def _batches(home: Path, endpoint: str) -> bool:
         cache.close()
 
 
-def test_a_batch_never_passes_the_cap() -> None:
+@pytest.mark.parametrize("provider", VENDORS)
+def test_a_batch_never_passes_the_cap(provider: Provider) -> None:
     with serving(Settings(key=KEY)) as server:
         with pytest.raises(BadInput, match="stopped at this run's cap"):
-            ask(questions(200), 200, server.endpoint(), replace(BATCH, run_dollars=0.012), SILENT, "label")
+            ask(questions(200), 200, server.endpoint(provider), replace(BATCH, run_dollars=0.012), SILENT, "label")
         counts = server.counts()
         assert 0 < counts["answered"] < 200
         assert counts["dollars"] / 2 <= 0.012
