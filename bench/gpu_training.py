@@ -1,18 +1,22 @@
 """Speed and memory of the adapter's training on one GPU, for randomly initialised Qwen2.5 shapes, against the recipe.
 
-    python -m bench.gpu_training --shape 32b                       # one H200: 2 rollouts of 10,000 tokens a step
-    python -m bench.gpu_training --shape 7b --recomputed-layers 8  # fewer layers recomputed: faster, more memory
+    PYTORCH_ALLOC_CONF=expandable_segments:True python -m bench.gpu_training --shape 32b --recomputed-layers 64,52,48
+    python -m bench.gpu_training --shape 7b --recomputed-layers 28,8 --profile
     python -m bench.gpu_training --shape toy --device cpu --tokens 64 --steps 2
 
-Needs torch, transformers, peft and this repository; no weights, no data. `recipe` is the paper's training script on one
-GPU: PEFT's forward under bf16 autocast, SDPA, batch 1 with accumulation, checkpointing, full logits. MFU counts what
-the mathematics needs (4 FLOP per frozen weight and token, causal attention); HFU also what is recomputed. One step of
-each way warms up and is not timed. A way that does not fit says so.
+Needs torch, transformers, peft and this repository; no weights, no data. A step has 2 rollouts of about 10,000 tokens,
+as each of the paper's 8 GPUs. `recipe` is the paper's training script on one GPU: PEFT's forward under bf16 autocast,
+SDPA, batch 1 with accumulation, checkpointing, full logits. Ours runs once per number of recomputed layers: fewer are
+faster and take more memory. MFU counts what the mathematics needs (4 FLOP per frozen weight and token, causal
+attention); HFU also what is recomputed. The expected memory is `resources.memory`'s, which refuses a job before it
+is launched. One step of each way warms up and is not timed. A way that does not fit says so.
 """
 
 import argparse
+import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,6 +31,7 @@ from assets.adapter.lora_model import wear_adapter
 from assets.adapter.objective import RolloutLoss
 from assets.adapter.parallel import Processes, Replicas
 from assets.adapter.plan import Step
+from resources import memory
 from resources.compute import ComputeConfig
 from resources.packing import pack
 
@@ -81,19 +86,28 @@ def random_model(shape: str, device: torch.device) -> torch.nn.Module:
 
     config = Qwen2Config(**SHAPES[shape], max_position_embeddings=32768, tie_word_embeddings=shape == "0.5b")
     torch.manual_seed(0)
+    with _bfloat16(), device:
+        return Qwen2ForCausalLM(config).requires_grad_(False)
+
+
+@contextmanager
+def _bfloat16() -> Iterator[None]:
+    """New tensors are bf16 inside, also when making them fails."""
     torch.set_default_dtype(torch.bfloat16)
-    with device:
-        model = Qwen2ForCausalLM(config)
-    torch.set_default_dtype(torch.float32)
-    return model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
-def ours(options: argparse.Namespace, rollouts: RandomRollouts, device: torch.device) -> Callable[[], float]:
+def ours(
+    options: argparse.Namespace, rollouts: RandomRollouts, device: torch.device, recomputed_layers: int
+) -> Callable[[], float]:
     """One optimiser step of this project's loop; returns the loss."""
     lora = LoraConfig()
-    compute = ComputeConfig(tokens_per_batch=options.tokens_per_batch, recomputed_layers=options.recomputed_layers)
+    compute = ComputeConfig(tokens_per_batch=options.tokens_per_batch, recomputed_layers=recomputed_layers)
     adapted = wear_adapter(random_model(options.shape, device), lora, options.shape)  # pyright: ignore[reportArgumentType]
-    objective = RolloutLoss(adapted, device, options.recomputed_layers, autocast=None)
+    objective = RolloutLoss(adapted, device, recomputed_layers, autocast=None)
     processes = Processes(0, 1, device)
     parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     run = loop.Run(
@@ -145,13 +159,23 @@ def recipe(options: argparse.Namespace, rollouts: RandomRollouts, device: torch.
     return step
 
 
-def measure(
-    make: Callable[[], Callable[[], float]], steps: int, device: torch.device
-) -> tuple[float, float, list[float]]:
-    """Seconds per step, peak memory in GB (0 on CPU) and the losses, the warming step first."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+@dataclass(frozen=True)
+class Measured:
+    """What one way of training came to."""
+
+    seconds: float
+    """Of one step."""
+    peak_gb: float
+    """Most memory allocated at once; 0 on a CPU."""
+    losses: list[float]
+    """The warming step's first."""
+    profile: str
+    """Table of the kernels that took longest in one more step, if asked for."""
+
+
+def measure(make: Callable[[], Callable[[], float]], steps: int, device: torch.device, *, profiled: bool) -> Measured:
+    """Warm up, time `steps` steps and, if asked, profile another."""
+    release(device)
     step = make()
     losses = [step()]
     _synchronise(device)
@@ -159,7 +183,25 @@ def measure(
     losses += [step() for _ in range(steps)]
     _synchronise(device)
     seconds = (time.perf_counter() - began) / steps
-    return seconds, torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0, losses
+    peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
+    return Measured(seconds, peak, losses, _profile(step, device) if profiled else "")
+
+
+def release(device: torch.device) -> None:
+    """Give back the last way's memory: a fused model refers to itself, so that only the collector frees its 66 GB."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _profile(step: Callable[[], float], device: torch.device) -> str:
+    with torch.profiler.profile() as profiler:
+        step()
+        _synchronise(device)
+    return profiler.key_averages().table(
+        sort_by=f"self_{device.type}_time_total", row_limit=20, max_name_column_width=80
+    )
 
 
 def _synchronise(device: torch.device) -> None:
@@ -173,43 +215,65 @@ def recomputed(work: Work, lengths: list[int], layers: int, all_layers: int) -> 
     return (work.per_token / 2 * sum(lengths) + work.per_squared_length / 3 * squares) * layers / all_layers
 
 
+def expected_gb(shape: str, tokens: int, recomputed_layers: int) -> float:
+    """Memory that `assets.adapter.memory` would reckon with for a pass of so many tokens."""
+    sizes = memory.Architecture(**SHAPES[shape])
+    parts = (
+        memory.weights(sizes, "bfloat16"),
+        memory.adam(sizes.adapter_parameters(1)),
+        memory.trained_activations(sizes, tokens, recomputed_layers),
+        memory.loss_chunk(sizes),
+    )
+    return memory.MemoryEstimate(parts).bytes / 1e9
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure both ways and print a Markdown table."""
+    """Measure ours for each number of recomputed layers, then the recipe, and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="32b")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tokens", type=int, default=10_000, help="mean tokens of a rollout")
     parser.add_argument("--rollouts", type=int, default=2, help="rollouts of a step (the paper: 16 over 8 GPUs)")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each way")
-    parser.add_argument("--tokens-per-batch", type=int, default=24_000)
-    parser.add_argument("--recomputed-layers", type=int, help="default: all")
-    parser.add_argument("--ways", default="ours,recipe")
+    parser.add_argument("--tokens-per-batch", type=int, default=12_000)
+    parser.add_argument("--recomputed-layers", help="numbers of layers, comma-separated; default: all")
+    parser.add_argument("--profile", action="store_true", help="show the kernels of one more step")
     options = parser.parse_args(arguments)
     from transformers import Qwen2Config
 
     device = torch.device(options.device)
     architecture = Qwen2Config(**SHAPES[options.shape])
+    layers = architecture.num_hidden_layers
     rollouts = random_rollouts(options.rollouts, options.tokens, architecture.vocab_size)
     lengths, predicted = rollouts.sizes(list(rollouts.lengths))
     work, peak = training_work(architecture, trains_weights=False), peak_flops(device, torch.bfloat16)
-    layers = architecture.num_hidden_layers
-    again = {"ours": layers if options.recomputed_layers is None else options.recomputed_layers, "recipe": layers}
+    ways: list[tuple[str, int, Callable[[], Callable[[], float]]]] = [
+        ("ours", again, partial(ours, options, rollouts, device, again))
+        for again in (int(each) for each in (options.recomputed_layers or str(layers)).split(","))
+    ]
+    ways.append(("recipe", layers, partial(recipe, options, rollouts, device)))
+    longest_pass = max(max(lengths), min(options.tokens_per_batch, sum(lengths)))
     print(f"{options.shape}, {sum(lengths)} tokens a step in {len(lengths)} rollouts, peak {peak / 1e12:.3g} TFLOP/s")
-    print("| way | tokens/s | MFU | HFU | peak memory, GB | first and last loss |")
-    print("|---|---|---|---|---|---|")
-    for way in options.ways.split(","):
-        make = partial({"ours": ours, "recipe": recipe}[way], options, rollouts, device)
+    print("| way | recomputed layers | tokens/s | MFU | HFU | peak memory (expected), GB | first and last loss |")
+    print("|---|---|---|---|---|---|---|")
+    for way, again, make in ways:
+        expected = f"{expected_gb(options.shape, longest_pass, again):.1f}" if way == "ours" else "–"
         try:
-            seconds, memory, losses = measure(make, options.steps, device)
+            found = measure(make, options.steps, device, profiled=options.profile)
         except torch.OutOfMemoryError:
-            print(f"| {way} | does not fit | | | | |")
+            print(f"| {way} | {again} | does not fit | | | ({expected}) | |", flush=True)
             continue
         needed = work.of(lengths, predicted)
-        hardware = needed + recomputed(work, lengths, again[way], layers)
+        hardware = needed + recomputed(work, lengths, again, layers)
+        per_second = 1 / found.seconds
         print(
-            f"| {way} | {sum(lengths) / seconds:.0f} | {needed / seconds / peak:.1%} | {hardware / seconds / peak:.1%} "
-            f"| {memory:.1f} | {losses[0]:.4f}, {losses[-1]:.4f} |"
+            f"| {way} | {again} | {sum(lengths) * per_second:.0f} | {needed * per_second / peak:.1%} "
+            f"| {hardware * per_second / peak:.1%} | {found.peak_gb:.1f} ({expected}) "
+            f"| {found.losses[0]:.4f}, {found.losses[-1]:.4f} |",
+            flush=True,
         )
+        if found.profile:
+            print(found.profile, flush=True)
 
 
 if __name__ == "__main__":

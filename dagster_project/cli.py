@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -165,12 +166,14 @@ def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
 
     found = compare_experiments(find_home(), experiments)
     if as_json:
-        click.echo(json.dumps({"parameters": found.parameters, "numbers": found.numbers, "frontier": found.frontier}))
+        click.echo(json.dumps(asdict(found)))
         return
     click.echo(text_table(found.parameters, "Parameters that differ"))
     click.echo(text_table(found.numbers, "Numbers"))
     if found.frontier:
         click.echo(text_table(found.frontier, "SAEs: sparsity against what they leave unexplained"))
+    if found.agreement:
+        click.echo(text_table(found.agreement, "Explainers of the same contexts: units by their two classes"))
 
 
 @main.command("ui")

@@ -1,11 +1,12 @@
 """`lorascope compare a b`: gather what the store has of several experiments and lay it side by side."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
 
+from assets.interpretations.artifact import INTERPRETATIONS_FILE
 from assets.paper.comparison import Comparison, Side, compare
 from assets.paper.config import PAPER_REPORT
 from dagster_project.experiment import Experiment, Experiments
@@ -13,6 +14,7 @@ from dagster_project.plan import keys
 from resources.charts import FOLDER, line_chart, save_chart
 from resources.errors import BadInput
 from resources.home import Home
+from resources.manifest import Manifest
 from resources.store import Store
 
 MOST = 20
@@ -49,7 +51,15 @@ def _side(experiment: Experiment, store: Store) -> Side:
     manifests = {asset: manifest for asset, manifest in found.items() if manifest is not None}
     if not manifests:
         raise BadInput(f"nothing of '{experiment.name}' is computed yet: run `lorascope run {experiment.name}` first")
-    return Side(experiment.name, {name: experiment.values(name) for name in experiment.sections}, manifests)
+    sections = {name: experiment.values(name) for name in experiment.sections}
+    return Side(experiment.name, sections, manifests, _explanations(manifests, store))
+
+
+def _explanations(manifests: Mapping[str, Manifest], store: Store) -> Path | None:
+    """The folder of the interpretations, if their table is there."""
+    manifest = manifests.get("interpretations")
+    folder = store.folder(manifest.asset, manifest.key) if manifest else None
+    return folder if folder and (folder / INTERPRETATIONS_FILE).is_file() else None
 
 
 def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Path:

@@ -164,10 +164,20 @@ def trained_activations(sizes: Architecture, tokens: int, recomputed: int | None
     """What the backward pass needs: inputs of the recomputed blocks, the other blocks whole, and one block at work."""
     again = sizes.num_hidden_layers if recomputed is None else min(recomputed, sizes.num_hidden_layers)
     whole = sizes.num_hidden_layers - again
-    kept = again * tokens * sizes.hidden_size * item + (whole + 1) * _block(sizes, tokens, item)
-    return Part(
-        "activations", kept, f"{tokens} tokens: inputs of {again} blocks, {whole} + 1 whole blocks, {item} bytes"
-    )
+    gradients = 3 * sizes.intermediate_size * item
+    kept = again * sizes.hidden_size * item + (whole + 1) * _saved(sizes, item) + gradients
+    how = f"{tokens} tokens: inputs of {again} blocks, {whole} + 1 whole blocks, 3 wide gradients, {item} bytes"
+    return Part("activations", tokens * kept, how)
+
+
+def _saved(sizes: Architecture, item: int) -> int:
+    """Bytes a token that one block keeps for its backward pass, none of its matrices having a gradient.
+
+    The norms' inputs in float32; both norms' outputs, queries and attention's output; keys and values; and four wide
+    tensors of the MLP: gate, its activation, up and their product.
+    """
+    narrow = 4 * sizes.hidden_size + 2 * sizes.kv_size
+    return 2 * sizes.hidden_size * 4 + item * (narrow + 4 * sizes.intermediate_size)
 
 
 def passing_activations(sizes: Architecture, tokens: int, item: int = 2) -> Part:
@@ -176,7 +186,7 @@ def passing_activations(sizes: Architecture, tokens: int, item: int = 2) -> Part
 
 
 def _block(sizes: Architecture, tokens: int, item: int) -> int:
-    """Norms (one in float32), queries, keys, values, attention output, and the MLP's three wide tensors."""
+    """Norms (one in float32), queries, keys, values, attention output, and the three wide tensors alive at once."""
     narrow = 6 * sizes.hidden_size + 2 * sizes.kv_size + 2 * sizes.hidden_size
     return tokens * item * (narrow + 3 * sizes.intermediate_size)
 

@@ -49,7 +49,7 @@ def prompt_name(name: str) -> str:
         ValueError: for anything that could be a path.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise ValueError("write the name of a file in the room's prompts folder, without .md")
+        raise ValueError("write the name of a file in the room's prompts folder, without .txt")
     return name
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from assets.dataset.artifact import S1kDataset
+from resources.errors import BadInput
 from resources.packing import Packed, pack
 
 
@@ -27,13 +28,26 @@ class Examples:
     """The rollouts of a training, cut to its block size."""
 
     def __init__(self, dataset: S1kDataset, block_size: int | None) -> None:
+        """Cut every rollout.
+
+        Raises:
+            BadInput: when no rollout has a token to predict inside the block.
+        """
         self._dataset = dataset
         self._block = slice(0, block_size)
-        self.lengths = {r: len(dataset.token_ids(r)[self._block]) for r in dataset}
-        """Tokens of each rollout, by rollout_id."""
-        self.predicted = {r: int(self._mask(r).sum()) for r in dataset}
-        """Tokens of each rollout that the loss is over."""
-        self.truncated_tokens = dataset.num_tokens - sum(self.lengths.values())
+        predicted = {r: int(self._mask(r).sum()) for r in dataset}
+        self.predicted = {r: tokens for r, tokens in predicted.items() if tokens}
+        """Tokens of each rollout that the loss is over, by rollout_id."""
+        self.without_loss = [r for r, tokens in predicted.items() if not tokens]
+        """Rollouts whose prompt fills the block: there is nothing to learn from them."""
+        if not self.predicted:
+            raise BadInput(
+                f"block_size {block_size} cuts every answer off: no prompt of the {dataset.num_rollouts} rollouts is "
+                f"shorter, so there is nothing to train on; set a larger one"
+            )
+        self.lengths = {r: len(dataset.token_ids(r)[self._block]) for r in self.predicted}
+        """Tokens of each rollout that is trained on."""
+        self.truncated_tokens = sum(len(dataset.token_ids(r)[block_size:]) for r in dataset) if block_size else 0
         """Tokens beyond the block size, of all rollouts."""
 
     def _mask(self, r: int) -> np.ndarray:

@@ -49,6 +49,8 @@ class TrainingMetrics(BaseModel):
     """Computed in all epochs, prompts included."""
     truncated_tokens: int = 0
     """Left out of each epoch by the block size."""
+    rollouts_without_loss: list[int] = []
+    """Left out of every epoch: their prompts fill the block."""
     trainable_parameters: int = 0
     parameters: int = 0
     """Of base model and adapter."""
@@ -78,9 +80,10 @@ def train_lora(
     with joined(compute.device, needs_group=False) as processes:
         if lora.source != TRAIN:
             return _published_adapter(lora, model, out, processes)
+        examples = Examples(S1kDataset.open(s1k_dataset), lora.block_size)
         adapted = wear_adapter(load_base(model, processes.device), lora, model.name)
         objective = RolloutLoss(adapted, processes.device, compute.recomputed_layers, autocast=None)
-        run = _run(objective, lora, model, s1k_dataset, scratch, progress, compute, processes, Replicas(processes))
+        run = _run(objective, lora, model, examples, scratch, progress, compute, processes, Replicas(processes))
         curve = _trained(run, out)
         if processes.first:
             write_adapter(adapted, out)
@@ -125,6 +128,7 @@ def finetune(
     sharded: bool,
 ) -> TrainingMetrics:
     """Train all weights, sharded or replicated, and write the model's folder."""
+    examples = Examples(S1kDataset.open(s1k_dataset), training.block_size)
     precision = getattr(torch, model.dtype)
     base = load_base(model, "cpu" if sharded else processes.device).requires_grad_(True)
     autocast = None if sharded or precision == torch.float32 else precision
@@ -136,7 +140,7 @@ def finetune(
     else:
         base.float()
         strategy = Replicas(processes)
-    run = _run(objective, training, model, s1k_dataset, scratch, progress, compute, processes, strategy)
+    run = _run(objective, training, model, examples, scratch, progress, compute, processes, strategy)
     curve = _trained(run, out)
     _write_model(base, precision, model, out, processes, sharded=sharded)
     return _metrics(run, curve, base)
@@ -146,7 +150,7 @@ def _run(
     objective: RolloutLoss,
     training: TrainingConfig,
     model: ModelConfig,
-    s1k_dataset: Path,
+    examples: Examples,
     scratch: Path,
     progress: Progress,
     compute: ComputeConfig,
@@ -162,7 +166,7 @@ def _run(
     return Run(
         objective=objective,
         parameters={name: p for name, p in objective.named_parameters() if p.requires_grad},
-        examples=Examples(S1kDataset.open(s1k_dataset), training.block_size),
+        examples=examples,
         training=training,
         compute=compute,
         processes=processes,
@@ -216,6 +220,7 @@ def _metrics(run: Run, curve: list[CurveRow], model: torch.nn.Module) -> Trainin
         last_epoch_loss=sum(last) / len(last),
         tokens=int(curve[-1]["tokens"]),
         truncated_tokens=run.examples.truncated_tokens,
+        rollouts_without_loss=run.examples.without_loss,
         trainable_parameters=trainable,
         parameters=everything,
         trainable_share=trainable / everything,

@@ -36,9 +36,9 @@ class CategoriesConfig(Section):
     tokens_around: int = Field(default=10, ge=1, le=256)
     """Tokens shown on either side of the peak at assignment (authors' code: 10)."""
     taxonomy_prompt: PromptName = "b2"
-    """File in `prompts/` (without .md) that asks for the taxonomy (paper: B.2)."""
+    """File in `prompts/` (without .txt) that asks for the taxonomy (paper: B.2)."""
     assign_prompt: PromptName = "assign"
-    """File in `prompts/` (without .md) that asks for one unit's category."""
+    """File in `prompts/` (without .txt) that asks for one unit's category."""
     kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = ("adapter", "neuron", "latent")
     """Which kinds of unit are assigned."""
     rollouts: int | None = Field(default=None, ge=1)
@@ -47,6 +47,10 @@ class CategoriesConfig(Section):
     """Resamples behind the intervals of class shares (authors' code: 10000)."""
     seed: int = Field(default=42, ge=0)
     """Seed of the sample of units, of rollouts and of the bootstrap (authors' code: 42)."""
+
+    def sources(self) -> tuple[str, ...]:
+        """The prompts, where an LLM makes the categories: an edited one makes them anew."""
+        return () if self.provider == "statistical" else ("assets/categories/prompts",)
 
 
 FEATURE_CATEGORIES = Stage(

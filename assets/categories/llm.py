@@ -1,4 +1,9 @@
-"""The paper's taxonomy: one model makes it from explanations, another puts every unit into one of its entries."""
+"""The paper's taxonomy: one model makes it from explanations, another puts every unit into one of its entries.
+
+The authors' repository (jnward/reasoning-lora-interp) holds no prompt for B.2 and no taxonomy file; of their assignment
+(`hierarchical_categorize_with_examples.py`) ours keeps five contexts of ten tokens around the peak, and asks for the
+entry's `string_id` alone, which a category and subcategory that do not belong together cannot contradict.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -87,7 +87,7 @@ def read_units(sources: Sources, limits: Limits) -> UnitTable:
 def _joined(sources: Sources) -> dict[str, dict[str, object]]:
     """Column -> unit -> value, from the rooms right of the contexts."""
     said = _by_unit(sources.interpretations / "interpretations.parquet")
-    scored = _by_unit(sources.scores / "scores.parquet", ("method", "detection"))
+    scored = own_detection(sources.scores / "scores.parquet", said)
     filed = _by_unit(sources.categories / "categories.parquet")
     wanted = {
         "explanation": (said, "explanation"),
@@ -104,9 +104,14 @@ def _joined(sources: Sources) -> dict[str, dict[str, object]]:
     return {column: {unit: row[name] for unit, row in rows.items()} for column, (rows, name) in wanted.items()}
 
 
-def _by_unit(path: Path, only: tuple[str, str] | None = None) -> dict[str, dict]:
-    rows = pq.read_table(path).to_pylist()
-    return {row["unit"]: row for row in rows if only is None or row[only[0]] == only[1]}
+def own_detection(path: Path, said: dict[str, dict]) -> dict[str, dict]:
+    """The detection score of the shown explanation: beside an LLM's words stands the score of the predicate, too."""
+    rows = (row for row in pq.read_table(path).to_pylist() if row["method"] == "detection")
+    return {row["unit"]: row for row in rows if row["explainer"] == said[row["unit"]]["explainer"]}
+
+
+def _by_unit(path: Path) -> dict[str, dict]:
+    return {row["unit"]: row for row in pq.read_table(path).to_pylist()}
 
 
 def read_contexts(path: Path, limits: Limits) -> ContextTable:

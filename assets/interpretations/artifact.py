@@ -115,6 +115,16 @@ class Interpretations:
         """The table as dictionaries."""
         return self.table().to_pylist()
 
+    def labels(self) -> dict[str, int]:
+        """Unit -> class, of the units that have one."""
+        table = pq.read_table(self.path / INTERPRETATIONS_FILE, columns=["unit", "label"])
+        pairs = zip(table["unit"].to_pylist(), table["label"].to_pylist(), strict=True)
+        return {unit: label for unit, label in pairs if label is not None}
+
+    def explainer(self) -> str:
+        """`statistical`, or `<provider>/<model>`."""
+        return pq.read_table(self.path / INTERPRETATIONS_FILE, columns=["explainer"])["explainer"][0].as_py()
+
     def settings(self) -> InterpretationsConfig:
         """The knobs it was made with."""
         return InterpretationsConfig.model_validate_json((self.path / SETTINGS_FILE).read_bytes())

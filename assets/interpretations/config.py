@@ -24,9 +24,10 @@ class InterpretationsConfig(Section):
     model_context: int = Field(default=128000, ge=512)
     """Tokens the model can read; a longer prompt loses its weakest contexts, and the row's detail says so."""
     prompt: PromptName = "b1"
-    """File in `prompts/` (without .md) that holds the prompt (paper: B.1). Its content is part of every cache key."""
+    """File in `prompts/` (without .txt) that holds the prompt (paper: B.1). Its content is part of every cache key."""
     samples: int = Field(default=1, ge=1, le=9)
-    """Answers asked per unit, each over its own shuffle of the contexts; more than one measures label stability."""
+    """Answers asked per unit, each over its own shuffle of the contexts (authors' code: one, shuffled); more than one
+    measures label stability."""
     kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = ("adapter", "neuron", "latent")
     """Which kinds of unit are explained (paper: all three)."""
 
@@ -53,6 +54,10 @@ class InterpretationsConfig(Section):
     null_units: int = Field(default=200, ge=20, le=10000)
     """Sets of random positions, matched in token frequency, that go through the same procedure: the null."""
 
+    def sources(self) -> tuple[str, ...]:
+        """The prompts, where an LLM explains: an edited one makes explanations, and scores after them, anew."""
+        return () if self.provider == "statistical" else ("assets/interpretations/prompts",)
+
 
 class ScoresConfig(Section):
     """The `scores` section. Provider, split and rendering are those of the explanations that are scored."""
@@ -76,7 +81,7 @@ class ScoresConfig(Section):
 INTERPRETATIONS = Stage(
     asset="interpretations",
     room="interpretations",
-    code_version=1,
+    code_version=2,
     call="assets.interpretations.explain:explain",
     artifact="assets.interpretations.artifact:Interpretations",
     sections=("interpretations",),

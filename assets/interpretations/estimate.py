@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from assets.interpretations.config import InterpretationsConfig, ScoresConfig
+from assets.interpretations.judge import judge_endpoint
 from assets.interpretations.label import PROMPTS, endpoint_of
 from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
@@ -43,9 +44,8 @@ def score_dollars(sections: Mapping[str, Section], units: int, compute: ComputeC
     assert isinstance(scores, ScoresConfig)
     if knobs.provider == "statistical":
         return 0.0
-    endpoint = endpoint_of(knobs.model_copy(update={"model": scores.judge_model or knobs.model}))
     each = (2 * scores.tokens_around + 1) * TOKENS_PER_TOKEN
-    price = price_of(endpoint, compute.llm_mode)
+    price = price_of(judge_endpoint(knobs, scores), compute.llm_mode)
     requests = _judgements(scores, units)
     prompts = [_prompt_tokens(method) + scores.examples_per_request * each for method in scores.methods]
     return sum(requests * price.dollars(int(tokens), JUDGE_TOKENS) for tokens in prompts)

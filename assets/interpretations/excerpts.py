@@ -21,19 +21,19 @@ class Excerpts:
         self._dataset = S1kDataset.open(dataset)
 
     def context(self, number: int, window: Window, most: float, around: int, least: float, listed: int) -> str:
-        """One `<context>`: the excerpt and its active tokens, strongest first."""
+        """One `<example>`: the excerpt and its active tokens, strongest first."""
         first, last = self._bounds(window, window.position, around)
         scaled = SCALE * window.values[first - window.start : last - window.start] / most
         order = sorted(np.flatnonzero(scaled >= max(least, 1e-9)).tolist(), key=lambda place: (-scaled[place], place))
         spans = self._dataset.spans(window.rollout_id)
         text = self._dataset.text(window.rollout_id)
         rows = [
-            f"{escaped(quoted(text[spans[first + place][0] : spans[first + place][1]]))} {scaled[place]:.1f}"
+            f"{escaped(quoted(text[spans[first + place][0] : spans[first + place][1]]))} {scaled[place]:.2f}"
             for place in order[:listed]
         ]
         active = "\n".join(rows)
         shown = self._cut(window.rollout_id, first, last)
-        return f'<context number="{number}">\n{shown}\n<active>\n{active}\n</active>\n</context>'
+        return f'<example number="{number}">\n{shown}\n<active>\n{active}\n</active>\n</example>'
 
     def example(self, number: int, window: Window, centre: int, around: int, marked: frozenset[int]) -> str:
         """One `<example>` around a position, with the tokens at `marked` positions between « and »."""

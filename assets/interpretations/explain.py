@@ -12,8 +12,8 @@ from assets.interpretations.artifact import CLASSES, INTERPRETATIONS_FILE, INTER
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Evidence, Split, read_evidence, unit_kinds
-from assets.interpretations.intervals import kappa
 from assets.interpretations.statistical import NAME, StatisticalExplainer, Verdict
+from resources.agreement import kappa
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.progress import Progress
@@ -193,4 +193,4 @@ def agreement(rows: list[dict]) -> tuple[float | None, list[dict[str, int]]]:
     ]
     both = [pair for pair in pairs if pair[1] >= 0]
     confusion = [{"llm": a, "statistical": b, "units": pairs.count((a, b))} for a, b in sorted(set(pairs))]
-    return (kappa([a for a, _ in both], [b for _, b in both]) if both else None), confusion
+    return (kappa(both) if both else None), confusion

@@ -25,13 +25,3 @@ def balanced(hits: float, positives: float, rejections: float, negatives: float)
     down = sqrt(sum((share - low) ** 2 for share, (low, _) in zip(shares, bounds, strict=True))) / 2
     up = sqrt(sum((high - share) ** 2 for share, (_, high) in zip(shares, bounds, strict=True))) / 2
     return middle, max(0.0, middle - down), min(1.0, middle + up)
-
-
-def kappa(first: list[int], second: list[int]) -> float:
-    """Cohen's kappa of two raters on the same items; 1.0 when both give one and the same label throughout."""
-    total = len(first)
-    if not total:
-        return 0.0
-    agreed = sum(a == b for a, b in zip(first, second, strict=True)) / total
-    chance = sum((first.count(label) / total) * (second.count(label) / total) for label in {*first, *second})
-    return 1.0 if chance >= 1 else (agreed - chance) / (1 - chance)

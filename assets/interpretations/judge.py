@@ -1,7 +1,7 @@
 """Score an LLM's explanations by another reading: detection, fuzzing and intruder questions over held-out excerpts."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,11 @@ class Sheet:
     examples: tuple[Example, ...]
 
 
+def judge_endpoint(knobs: InterpretationsConfig, scores: ScoresConfig) -> Endpoint:
+    """The explainer's endpoint, with the judging model where one is named."""
+    return replace(endpoint_of(knobs), model=scores.judge_model or knobs.model)
+
+
 def judge_units(
     scores: ScoresConfig,
     knobs: InterpretationsConfig,
@@ -73,12 +78,7 @@ def judge_units(
     progress: Progress,
 ) -> Judged:
     """Ask about held-out examples of every unit the LLM explained (at most `units_per_kind`, evenly spread)."""
-    endpoint = endpoint_of(knobs)
-    if scores.judge_model:
-        endpoint = Endpoint(
-            endpoint.provider, scores.judge_model, endpoint.base_url, endpoint.effort, endpoint.max_output_tokens,
-            endpoint.context_tokens,
-        )  # fmt: skip
+    endpoint = judge_endpoint(knobs, scores)
     prompts = {method: load_prompt(PROMPTS, method) for method in scores.methods}
     excerpts, chosen = Excerpts(dataset), _chosen(explained, scores.units_per_kind)
     sheets: dict[tuple[str, int], Sheet] = {}

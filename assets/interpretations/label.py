@@ -1,11 +1,16 @@
-"""Ask an LLM what every unit stands for (paper B.1): its strongest contexts of its own polarity, nothing else."""
+"""Ask an LLM what every unit stands for (paper B.1): its strongest contexts of its own polarity, nothing else.
+
+The prompt says in our words what the authors' says (jnward/reasoning-lora-interp, `autointerp_utils.py`): one wording
+for every kind of unit, contexts shuffled, explanation before class before reasoning, classes 0 and 1 only when every
+context fits. It departs in three: tokens are quoted, data are escaped and declared to be data, and a token of the other
+sign is no evidence (the authors print its absolute value).
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from assets.interpretations.config import InterpretationsConfig
@@ -26,21 +31,16 @@ LEAST_CONTEXTS = 2
 """A unit with fewer contexts is not worth a request."""
 MOST_WORDS = 10
 """Words of an explanation (paper B.1)."""
-KIND_WORDS = {
-    "adapter": "a direction of a rank-1 adapter, in one polarity",
-    "neuron": "an MLP neuron, in one polarity",
-    "latent": "a latent of a sparse autoencoder over the adapter's activations",
-}
 
 
 class Label(BaseModel):
-    """The answer: reasoning first, so that the class follows from it."""
+    """The answer, its fields in the authors' order."""
 
     model_config = ConfigDict(extra="forbid")
 
-    reasoning: str
     explanation: str
     classification: Literal[0, 1, 2]
+    classification_reasoning: str
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def label_units(
 def unit_question(
     evidence: Evidence, sample: int, prompt: Prompt, knobs: InterpretationsConfig, excerpts: Excerpts
 ) -> Question:
-    """The question about a unit; samples beyond the first see the contexts in another order."""
+    """The question about a unit; each sample sees the contexts in an order of its own."""
     shown = [evidence.windows[place] for place in evidence.shown(knobs.contexts_shown).tolist()]
     return _question(evidence, shown, sample, prompt, knobs, excerpts, len(shown))
 
@@ -114,15 +114,12 @@ def _question(
     wanted: int,
 ) -> Question:
     most = max(window.value for window in windows)
-    order = np.arange(len(windows))
-    if sample:
-        order = unit_rng(evidence.unit, knobs.seed + sample).permutation(len(windows))
-    contexts = [
+    order = unit_rng(evidence.unit, knobs.seed + sample).permutation(len(windows))
+    shown = [
         excerpts.context(number, windows[place], most, knobs.tokens_around, knobs.shown_activation, knobs.tokens_listed)
         for number, place in enumerate(order.tolist(), 1)
     ]
-    slots = {"kind": KIND_WORDS[evidence.kind], "count": str(len(windows)), "contexts": "\n".join(contexts)}
-    system, user = prompt.fill(slots)
+    system, user = prompt.fill({"count": str(len(windows)), "examples": "\n".join(shown)})
 
     def shorter() -> Question | None:
         fewer = windows[: len(windows) // 2]
@@ -164,7 +161,7 @@ def _columns(
         "explainer": endpoint.name,
         "explanation": label.explanation if label else "",
         "label": label.classification if label else None,
-        "reasoning": label.reasoning if label else "",
+        "reasoning": label.classification_reasoning if label else "",
         "status": status,
         "detail": detail,
         "stability": stability,

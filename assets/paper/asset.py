@@ -42,6 +42,7 @@ def experiment_comparison(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
             "parameters": table_metadata(found.parameters),
             "numbers": table_metadata(found.numbers),
             "frontier": table_metadata(found.frontier),
+            "agreement": table_metadata(found.agreement),
             "page": dg.MetadataValue.url(COMPARISON),
             "file": dg.MetadataValue.path(page),
         }

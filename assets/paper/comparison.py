@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations, product
+from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
+from assets.interpretations.artifact import CLASSES, Interpretations
+from resources.agreement import kappa
 from resources.manifest import Manifest
 
 Row = dict[str, Any]
@@ -18,6 +22,8 @@ SCALARS = (
     ("SAE, dead latents", "batchtopk_sae", "dead_latents"),
     ("SAE, KL of its reconstruction", "batchtopk_sae", "effect/kl_reconstructed"),
     ("SAE, cross-entropy recovered", "batchtopk_sae", "effect/cross_entropy_recovered"),
+    ("classes, kappa with the statistical ones", "interpretations", "agreement_kappa"),
+    ("classes, stability over resamples", "interpretations", "stability"),
     ("KL, all components", "ablation_kl", "kl_all"),
     ("KL, attention", "ablation_kl", "kl_attention"),
     ("KL, MLP", "ablation_kl", "kl_mlp"),
@@ -41,6 +47,8 @@ class Side:
     sections: Mapping[str, Mapping[str, JsonValue]]
     manifests: Mapping[str, Manifest]
     """Of the assets it has computed."""
+    interpretations: Path | None = None
+    """Folder of its explanations, if it has any."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,37 @@ class Comparison:
     """number, one column per experiment, and with two of them the delta."""
     frontier: list[Row] = field(default_factory=list)
     """SAEs from the sparsest: experiment, k, l0, fvu, and whether another is as sparse and explains more."""
+    agreement: list[Row] = field(default_factory=list)
+    """Two explainers of the same contexts: kappa, and how many units have which two classes (`0 / 1`)."""
 
 
 def compare(sides: Sequence[Side]) -> Comparison:
     """Parameters that are not the same everywhere, and every headline number that any side has."""
-    return Comparison(_parameters(sides), _numbers(sides), _frontier(sides))
+    return Comparison(_parameters(sides), _numbers(sides), _frontier(sides), _agreement(sides))
+
+
+def _agreement(sides: Sequence[Side]) -> list[Row]:
+    """Every two different explanations of the same contexts; never of one and the same artifact."""
+    by_key = {side.manifests["interpretations"].key: side for side in sides if side.interpretations is not None}
+    rows = [
+        _agreed(*pair) for pair in combinations(by_key.values(), 2) if len({_contexts_of(one) for one in pair}) == 1
+    ]
+    return [row for row in rows if row["units"]]
+
+
+def _contexts_of(side: Side) -> str:
+    return side.manifests["interpretations"].inputs["max_activating_contexts"]
+
+
+def _agreed(first: Side, second: Side) -> Row:
+    assert first.interpretations is not None  # the caller chose sides that have them
+    assert second.interpretations is not None
+    one, other = Interpretations.open(first.interpretations), Interpretations.open(second.interpretations)
+    theirs = other.labels()
+    pairs = [(label, theirs[unit]) for unit, label in one.labels().items() if unit in theirs]
+    counts = {f"{a} / {b}": pairs.count((a, b)) for a, b in product(CLASSES, repeat=2)}
+    names = {"first": f"{first.name}: {one.explainer()}", "second": f"{second.name}: {other.explainer()}"}
+    return {**names, "units": len(pairs), "kappa": kappa(pairs), **counts}
 
 
 def _frontier(sides: Sequence[Side]) -> list[Row]:

@@ -19,7 +19,11 @@ def examples(artifacts: Mapping[str, Path]) -> list[dict]:
     scored = [
         row
         for row in _rows(artifacts["interpretation_scores"] / "scores.parquet")
-        if row["method"] == "detection" and row["ci_low"] is not None and said[row["unit"]]["label"] is not None
+        if row["method"] == "detection"
+        and row["ci_low"] is not None
+        and said[row["unit"]]["label"] is not None
+        # Beside an LLM's words a unit has the score of its predicate, which says nothing of those words.
+        and row["explainer"] == said[row["unit"]]["explainer"]
     ]
     contexts = _top_contexts(artifacts["max_activating_contexts"] / "contexts.parquet")
     dataset = S1kDataset.open(artifacts["s1k_dataset"])
@@ -53,6 +57,7 @@ def _example(score: dict, said: dict, contexts: list[dict], dataset: S1kDataset)
         "explanation": said["explanation"],
         "explainer": said["explainer"],
         "label": said["label"],
+        "stability": said["stability"],
         "balanced_accuracy": score["balanced_accuracy"],
         "ci_low": score["ci_low"],
         "ci_high": score["ci_high"],

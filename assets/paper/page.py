@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,7 @@ def render_comparison(
         }
         for claim in CLAIMS
     ]
-    values = {"names": names, "claims": rows, "reports": reports}
-    return _page(
-        "comparison.html.jinja",
-        {**values, "parameters": found.parameters, "numbers": found.numbers, "frontier": found.frontier},
-    )
+    return _page("comparison.html.jinja", {"names": names, "claims": rows, "reports": reports, **asdict(found)})
 
 
 def render_front(experiments: Sequence[object], comparison: str | None) -> str:

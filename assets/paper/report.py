@@ -125,13 +125,15 @@ def _figures(artifacts: Mapping[str, Path], out: Path) -> list[Figure]:
 
 
 def _tables(manifests: Mapping[str, Manifest]) -> dict[str, list[dict[str, Any]]]:
-    """Tables 1 and 2, the score table behind them, and the strongest components."""
+    """Tables 1 and 2, the score table behind them, the strongest components, and how good explanations are."""
     benchmarks = manifests["benchmark_scores"].metrics
     wanted = {
         "table_1": benchmarks.get("table_1"),
         "table_2": benchmarks.get("table_2"),
         "scores": benchmarks.get("scores"),
         "strongest_components": manifests["ablation_kl"].metrics.get("strongest"),
+        "explanations": manifests["interpretation_scores"].metrics.get("summary"),
+        "agreement": manifests["interpretations"].metrics.get("agreement"),
     }
     return {
         name: [row for row in rows if isinstance(row, dict)] for name, rows in wanted.items() if isinstance(rows, list)

@@ -60,11 +60,8 @@ class BatchRun:
             self._model: Model = build_model(self._desk.endpoint, http)
             asked = {(q.id, q.sample): fitted(q, self._desk.endpoint) for q in questions}
             for sent in self._desk.cache.batches(self._desk.endpoint.name):
-                reservation = Reservation(sent.reservation, sent.dollars)
-                self._desk.ledger.adopt(reservation)
-                expected = self._expected(asked, sent.keys)
-                spent = await self._collect(_handles().validate_json(sent.handle), expected)
-                self._desk.ledger.settle(reservation, spent)
+                if expected := self._expected(asked, sent.keys):
+                    await self._take_over(sent, expected)
             while pending := self._pending(asked):
                 await self._send(pending)
 
@@ -95,12 +92,22 @@ class BatchRun:
         return 0, Answer.to(question, None, f"{wrong} ({self._desk.limits.unusable} answers)")
 
     def _expected(self, asked: dict[tuple[str, int], Question], keys: list[str]) -> Pending:
-        """Which of today's questions a batch of an earlier run holds."""
+        """Which of today's unanswered questions a batch of an earlier run holds."""
         known: Pending = {}
         for question in asked.values():
             for attempt in range(self._desk.limits.unusable):
                 known[question.key(self._desk.endpoint, attempt)] = (question, attempt)
-        return {key: known[key] for key in keys if key in known}
+        return {key: known[key] for key in keys if key in known and self._desk.cache.get(key) is None}
+
+    async def _take_over(self, sent: SentBatch, expected: Pending) -> None:
+        """Collect a batch of a run that is gone. What else it holds stays for the run that asks for it."""
+        reservation = Reservation(sent.reservation, sent.dollars)
+        self._desk.ledger.adopt(reservation)
+        batch = _handles().validate_json(sent.handle)
+        spent = await self._collect(batch, expected)
+        self._desk.ledger.settle(reservation, spent)
+        if all(key in expected or self._desk.cache.get(key) is not None for key in sent.keys):
+            self._desk.cache.forget_batch(batch.id)
 
     async def _send(self, pending: Pending) -> None:
         chunk = dict(list(pending.items())[:MOST_REQUESTS])
@@ -127,6 +134,7 @@ class BatchRun:
         sent = SentBatch(handle, list(chunk), reservation.id, reservation.dollars)
         self._desk.cache.add_batch(sent, batch.id, self._desk.endpoint.name)
         spent = await self._collect(batch, chunk)
+        self._desk.cache.forget_batch(batch.id)
         self._desk.ledger.settle(reservation, spent)
 
     def _affordable(self, chunk: Pending) -> Pending:
@@ -148,11 +156,9 @@ class BatchRun:
             batch = await self._patiently(lambda now=now: self._model.batch_status(now))
         ended = batch
         results = await self._patiently(lambda: self._model.batch_results(ended))
-        spent = sum(
+        return sum(
             self._keep(result, *expected[result.custom_id]) for result in results if result.custom_id in expected
         )
-        self._desk.cache.forget_batch(batch.id)
-        return spent
 
     def _keep(self, result: "BatchResult", question: Question, attempt: int) -> float:
         try:

@@ -1,4 +1,7 @@
-"""Prompts are data files; their content is part of every cache key, so that a changed word is a new question."""
+"""Prompts are data files; their content is part of every cache key, so that a changed word is a new question.
+
+They end in .txt: a folder's hash, which enters the artifacts' keys, leaves .md files out.
+"""
 
 import re
 from dataclasses import dataclass
@@ -30,14 +33,14 @@ class Prompt:
 
 
 def load_prompt(folder: Path, name: str) -> Prompt:
-    """The prompt `<name>.md`, which has a `# system` and a `# user` part.
+    """The prompt `<name>.txt`, which has a `# system` and a `# user` part.
 
     Raises:
         BadInput: when there is no such file or it has other parts.
     """
-    path = folder / f"{name}.md"
+    path = folder / f"{name}.txt"
     if not path.is_file():
-        known = ", ".join(sorted(each.stem for each in folder.glob("*.md")))
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.txt")))
         raise BadInput(f"there is no prompt '{name}' in {folder}: known are {known}")
     parts = re.fullmatch(r"# system\n(.*)\n# user\n(.*)", path.read_text(encoding="utf-8"), re.S)
     if parts is None:

@@ -2,13 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from assets.adapter.config import LoraConfig
+from assets.adapter.lora_model import wear_adapter
+from resources.attention import use_varlen_attention
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.memory import (
     GIB,
     KNOWN,
+    Architecture,
     MemoryEstimate,
     Part,
     architecture,
@@ -18,6 +25,7 @@ from resources.memory import (
     weights,
 )
 from resources.models import ModelConfig
+from resources.packing import forward_kwargs, pack
 
 QWEN_32B = KNOWN["Qwen/Qwen2.5-32B-Instruct"]
 
@@ -37,7 +45,6 @@ def test_a_rank_1_adapter_has_one_row_and_column_per_matrix() -> None:
 
 def test_parameters_and_adapter_agree_with_transformers_and_peft(tiny_model: Path, tiny_adapter: Path) -> None:
     from safetensors import safe_open
-    from transformers import Qwen2ForCausalLM
 
     sizes = architecture(ModelConfig(name=str(tiny_model), dtype="float32"))
     assert sizes is not None
@@ -54,10 +61,38 @@ def test_the_kv_cache_of_one_token_is_256_kib() -> None:
 
 
 def test_computing_blocks_again_leaves_only_their_inputs() -> None:
-    block = trained_activations(QWEN_32B, 1000, 64).bytes - 64 * 1000 * 5120 * 2
-    assert trained_activations(QWEN_32B, 1000, None).bytes == trained_activations(QWEN_32B, 1000, 64).bytes
-    assert trained_activations(QWEN_32B, 1000, 0).bytes == 65 * block
-    assert trained_activations(QWEN_32B, 1000, 63).bytes == 63 * 1000 * 5120 * 2 + 2 * block
+    # A block saves 2 x 5120 x 4 + 2 x (4 x 5120 + 2 x 1024 + 4 x 27648) = 307,200 bytes a token; the one at work takes
+    # 3 x 27648 x 2 = 165,888 more.
+    every = trained_activations(QWEN_32B, 1000, None).bytes
+    assert every == trained_activations(QWEN_32B, 1000, 64).bytes == 1000 * (64 * 5120 * 2 + 307_200 + 165_888)
+    assert trained_activations(QWEN_32B, 1000, 0).bytes == 1000 * (65 * 307_200 + 165_888)
+    assert trained_activations(QWEN_32B, 1000, 63).bytes == 1000 * (63 * 5120 * 2 + 2 * 307_200 + 165_888)
+
+
+def test_a_block_saves_what_autograd_keeps_of_it() -> None:
+    """Every distinct storage that autograd keeps of two layers in bf16, the weights left out."""
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 2}
+    config = {"hidden_size": 256, "intermediate_size": 1024, "vocab_size": 64, **heads}
+    base = Qwen2ForCausalLM(Qwen2Config(**config, num_hidden_layers=2)).to(torch.bfloat16)  # pyright: ignore
+    model = wear_adapter(base.requires_grad_(False), LoraConfig(), "a")
+    use_varlen_attention(model)
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    saved: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    tokens = 1024
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hidden = base.model(**forward_kwargs(pack([np.zeros(tokens, np.int32)]), "cpu")).last_hidden_state
+    assert hidden.requires_grad
+    found = sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in weights)
+    sizes = Architecture(num_hidden_layers=2, **config)
+    whole = trained_activations(sizes, tokens, 0).bytes - trained_activations(sizes, tokens, 1).bytes
+    block = whole + tokens * 256 * 2  # against a block of which only the input is kept
+    # On a CPU attention's output is copied once more, and the final norm keeps its input: float32, and in bf16 nothing.
+    assert found == pytest.approx(2 * (block + tokens * 256 * 2) + tokens * 256 * 4, rel=0.05)
 
 
 def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:

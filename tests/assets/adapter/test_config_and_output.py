@@ -144,6 +144,22 @@ def test_the_block_size_cuts_rollouts_and_counts_what_it_cut(world: World) -> No
     assert metrics.truncated_tokens == dataset.num_tokens - metrics.tokens > 0
 
 
+def test_a_rollout_whose_prompt_fills_the_block_is_left_out_and_named(world: World) -> None:
+    dataset = S1kDataset.open(world.dataset)
+    prompts = {r: int(dataset.loss_mask(r).argmax()) for r in dataset}
+    block = max(prompts.values())  # one token short of the longest prompt's first target
+    _, metrics = world.lora("cut", ONE.model_copy(update={"block_size": block}))
+    assert metrics.rollouts_without_loss == [r for r, prompt in prompts.items() if prompt >= block]
+    assert metrics.tokens == sum(min(dataset.lengths[r], block) for r, prompt in prompts.items() if prompt < block)
+
+
+def test_a_block_without_any_answer_is_refused_before_the_weights_are_loaded(world: World) -> None:
+    nowhere = World(world.model.model_copy(update={"name": "/nowhere"}), world.dataset, world.folder)
+    for train, config in ((nowhere.lora, ONE), (nowhere.full, FullFinetuneConfig())):
+        with pytest.raises(BadInput, match=r"block_size 8 cuts every answer off.*nothing to train on"):
+            train(f"short-{config.learning_rate}", config.model_copy(update={"block_size": 8}))
+
+
 def test_the_full_finetune_is_a_transformers_model_with_its_tokenizer(world: World) -> None:
     out, metrics = world.full("ours", FullFinetuneConfig(epochs=1, learning_rate=1e-3))
     assert metrics.trainable_share == 1.0

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from assets.interpretations.intervals import balanced, kappa, wilson
+from assets.interpretations.intervals import balanced, wilson
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 10), (5, 10), (31, 32), (64, 64), (1, 1)])
@@ -22,12 +22,3 @@ def test_balanced_accuracy_is_the_mean_of_both_rates_and_lies_in_its_interval() 
     # Wilson: 18/20 -> (.6990, .9721), 10/20 -> (.2993, .7007); half of the root of the summed squares.
     assert low == pytest.approx(0.7 - ((0.9 - 0.6990) ** 2 + (0.5 - 0.2993) ** 2) ** 0.5 / 2, abs=1e-3)
     assert high == pytest.approx(0.7 + ((0.9721 - 0.9) ** 2 + (0.7007 - 0.5) ** 2) ** 0.5 / 2, abs=1e-3)
-
-
-def test_kappa_of_a_worked_example() -> None:
-    # Agree on 3 of 4; chance = (2/4)(1/4) + (2/4)(3/4) = 0.5, so kappa = (.75 - .5) / .5.
-    assert kappa([0, 0, 1, 1], [0, 1, 1, 1]) == pytest.approx(0.5)
-
-
-def test_kappa_of_one_constant_label_is_one() -> None:
-    assert kappa([2, 2, 2], [2, 2, 2]) == 1.0

@@ -1,7 +1,12 @@
 """What counts as reproduced, as a pattern, and as not comparable."""
 
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from assets.interpretations.artifact import INTERPRETATIONS_FILE, INTERPRETATIONS_SCHEMA
 from assets.paper.claims import CLAIMS, Claim, Measurement, spoken, verdict
 from assets.paper.comparison import Side, compare
 from assets.paper.report import claim_rows
@@ -104,3 +109,29 @@ def test_saes_of_a_comparison_stand_from_the_sparsest_and_one_that_another_beats
         {"experiment": "c", "k": 9, "l0": 8.5, "fvu": 0.3, "dominated": True},
     ]
     assert compare([sides[0], same]).frontier == []
+
+
+def test_two_explainers_of_the_same_contexts_are_compared_by_kappa_and_confusion(tmp_path: Path) -> None:
+    from resources.manifest import Manifest
+
+    def side(name: str, explainer: str, contexts: str, labels: list[int | None]) -> Side:
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [{"unit": f"latent:{i}", "explainer": explainer, "label": label} for i, label in enumerate(labels)]
+        pq.write_table(pa.Table.from_pylist(rows, schema=INTERPRETATIONS_SCHEMA), folder / INTERPRETATIONS_FILE)
+        manifest = Manifest(
+            asset="interpretations", key=name, code_version=1, experiment=name, sections={}, section_versions={},
+            inputs={"max_activating_contexts": contexts}, files={}, metrics={"stability": 0.75}, columns=[], seconds=1,
+            device="cpu", packages={}, created="",
+        )  # fmt: skip
+        return Side(name, {}, {"interpretations": manifest}, folder)
+
+    gpt = side("gpt", "openai/x", "c", [0, 0, 1, 1, None])
+    claude = side("claude", "anthropic/y", "c", [0, 1, 1, 1, 2])
+    elsewhere = side("elsewhere", "anthropic/y", "other contexts", [0, 1, 1, 1, 2])
+    found = compare([gpt, claude, elsewhere, gpt])
+    cells = {f"{a} / {b}": 0 for a in range(3) for b in range(3)} | {"0 / 0": 1, "0 / 1": 1, "1 / 1": 2}
+    assert found.agreement == [
+        {"first": "gpt: openai/x", "second": "claude: anthropic/y", "units": 4, "kappa": 0.5, **cells}
+    ]
+    assert {row["number"] for row in found.numbers} == {"classes, stability over resamples"}

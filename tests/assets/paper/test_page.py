@@ -26,8 +26,8 @@ CHART = {
 def manifest(asset: str) -> Manifest:
     return Manifest(
         asset=asset, key=f"key-of-{asset}", code_version=1, experiment="a", sections={}, section_versions={}, inputs={},
-        files={}, metrics={"live_latents": 7, "held_out": {"fvu": 0.25}}, columns=[], seconds=1, device="cpu",
-        packages={}, created="2026-11-22",
+        files={}, metrics={"live_latents": 7, "held_out": {"fvu": 0.25}, "agreement_kappa": 0.4375}, columns=[],
+        seconds=1, device="cpu", packages={}, created="2026-11-22",
     )  # fmt: skip
 
 
@@ -35,16 +35,21 @@ def report(example: str = HOSTILE) -> str:
     measured = {claim.id: Measurement(1.5, None, None, "ablation_kl") for claim in CLAIMS}
     context = {"rollout": 0, "position": 1, "value": 2.0, "before": example, "token": example, "after": example}
     unit = {
-        "unit": "latent:3", "explanation": example, "explainer": "statistical", "label": 0, "balanced_accuracy": 0.9,
-        "ci_low": 0.8, "ci_high": 1.0, "contexts": [context],
+        "unit": "latent:3", "explanation": example, "explainer": "statistical", "label": 0, "stability": 0.75,
+        "balanced_accuracy": 0.9, "ci_low": 0.8, "ci_high": 1.0, "contexts": [context],
     }  # fmt: skip
     row = {"base": "0.1 [0.0, 0.2]", "base_paper": None, "lora": "0.4 [0.3, 0.5]", "lora_paper": 7 / 30}
     table = [{"benchmark": f"Mini {i}", **row} for i in range(3)]
     figures = [Figure("ablation_kl", "figure_3a", json.dumps(CHART)), Figure("batchtopk_sae", "fvu", json.dumps(CHART))]
-    assets = ("lora_checkpoint", "batchtopk_sae", "ablation_kl", "feature_dashboard")
+    assets = ("lora_checkpoint", "batchtopk_sae", "ablation_kl", "feature_dashboard", "interpretations")
     manifests = {asset: manifest(asset) for asset in assets}
     rows = claim_rows(measured, comparable=False)
-    return render(HOSTILE, rows, {"table_1": table}, figures, [unit], manifests, False)
+    scored = [
+        {"kind": "latent", "explainer": "openai/x", "method": "detection", "label": 0, "balanced_accuracy": 0.875}
+    ]
+    agreed = [{"llm": 0, "statistical": -1, "units": 12}]
+    tables = {"table_1": table, "explanations": scored, "agreement": agreed}
+    return render(HOSTILE, rows, tables, figures, [unit], manifests, False)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +119,21 @@ def test_each_claim_links_to_its_asset_and_each_asset_to_its_manifest() -> None:
     assert 'id="asset-ablation_kl"' in page
     assert 'href="../../ablation_kl/key-of-ablation_kl/manifest.json"' in page
     assert "held out, fvu" in page
+
+
+def test_scores_and_agreement_of_explanations_are_shown_beside_the_explainers_own_class() -> None:
+    page = report()
+    assert "<th>balanced accuracy</th>" in page
+    assert ">0.875<" in page
+    assert "kappa 0.4375" in page
+    assert "stable in 75" in page
+
+
+def test_explainers_are_compared_where_experiments_are() -> None:
+    row = {"first": "a: openai/x", "second": "b: anthropic/y", "units": 4, "kappa": 0.5, "0 / 1": 1}
+    page = render_comparison(["a", "b"], Comparison([], [], agreement=[row]), {}, {})
+    assert "anthropic/y" in page
+    assert "<th>0 / 1</th>" in page
 
 
 def test_the_front_page_says_what_to_do_when_there_is_nothing() -> None:

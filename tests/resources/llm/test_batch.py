@@ -76,6 +76,28 @@ def test_a_killed_run_finds_its_batch_again(provider: Provider, home: Path) -> N
     assert not _batches(home, endpoint.name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("provider", VENDORS)
+def test_another_experiments_run_leaves_a_killed_runs_batch_to_it(provider: Provider, home: Path) -> None:
+    """The other one shares 10 of the 40 questions: it takes their answers, and the rest is still there afterwards."""
+    with serving(Settings(key=KEY, batch_polls=60)) as server:
+        endpoint = server.endpoint(provider)
+        command = [sys.executable, "-c", RUN, provider, endpoint.model, endpoint.base_url]
+        process = subprocess.Popen(command, cwd=PROJECT, env=os.environ, stdout=subprocess.DEVNULL)
+        wait_until(lambda: (home / FILE_NAME).exists() and _batches(home, endpoint.name))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        stranger = ask(questions(5, start=900), 5, endpoint, BATCH, SILENT, "label")
+        assert server.counts()["batches"] == 2
+        shared = ask(questions(20, start=30), 20, endpoint, BATCH, SILENT, "label")
+        assert (len(stranger.answers), len(shared.answers)) == (5, 20)
+        done = subprocess.run(command, cwd=PROJECT, env=os.environ, capture_output=True, text=True, check=True)
+        counts = server.counts()
+    assert int(done.stdout) == 40
+    assert (counts["batches"], counts["requests"], counts["repeated"]) == (3, 40 + 5 + 10, 0)
+    assert not _batches(home, endpoint.name)
+
+
 def _batches(home: Path, endpoint: str) -> bool:
     cache = ResponseCache(home / FILE_NAME)
     try:
@@ -84,10 +106,11 @@ def _batches(home: Path, endpoint: str) -> bool:
         cache.close()
 
 
-def test_a_batch_never_passes_the_cap() -> None:
+@pytest.mark.parametrize("provider", VENDORS)
+def test_a_batch_never_passes_the_cap(provider: Provider) -> None:
     with serving(Settings(key=KEY)) as server:
         with pytest.raises(BadInput, match="stopped at this run's cap"):
-            ask(questions(200), 200, server.endpoint(), replace(BATCH, run_dollars=0.012), SILENT, "label")
+            ask(questions(200), 200, server.endpoint(provider), replace(BATCH, run_dollars=0.012), SILENT, "label")
         counts = server.counts()
         assert 0 < counts["answered"] < 200
         assert counts["dollars"] / 2 <= 0.012

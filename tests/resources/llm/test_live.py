@@ -1,11 +1,12 @@
 """Live asking against a server that fails a quarter of its calls, counted where the requests arrive."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from resources.llm.question import Question
 from tests.resources.llm.fault_server import Settings
 from tests.resources.llm.servers import KEY, PROJECT, QUICK, SILENT, Label, Server, questions, serving, wait_until
 
-PROVIDERS: tuple[Provider, ...] = ("openai", "anthropic", "openai-compatible")
+PAID: tuple[Provider, ...] = ("openai", "anthropic")
+PROVIDERS: tuple[Provider, ...] = (*PAID, "openai-compatible")
 
 
 def _ask(server: Server, count: int, limits: Limits = QUICK, provider: Provider = "openai", **changes: object) -> Asked:
@@ -125,18 +127,19 @@ def test_an_endpoint_that_dies_stops_the_run_and_keeps_what_came() -> None:
             ask(some(), 400, server.endpoint(), replace(QUICK, attempts=3), SILENT, "label")  # type: ignore[arg-type]
 
 
-def test_the_cap_is_never_passed(home: Path) -> None:
+@pytest.mark.parametrize("provider", PAID)
+def test_the_cap_is_never_passed(provider: Provider, home: Path) -> None:
     cap = 0.02
     limits = replace(QUICK, run_dollars=cap, concurrency=32)
     with serving(Settings(key=KEY, fault_share=0.1, latency_s=0.01, faults=("429", "500", "malformed"))) as server:
         with pytest.raises(BadInput, match=r"stopped at this run's cap.*missing"):
-            _ask(server, 2000, limits)
+            _ask(server, 2000, limits, provider)
         spent = server.counts()["dollars"]
         assert 0.5 * cap < spent <= cap
         kept = list_cache(home / FILE_NAME)[0]
         assert kept["dollars"] == pytest.approx(spent, rel=1e-6)
         kept_units = server.counts()["usable"]
-        asked = _ask(server, 2 * kept_units, replace(limits, run_dollars=1.0))
+        asked = _ask(server, 2 * kept_units, replace(limits, run_dollars=1.0), provider)
         assert asked.cached + asked.requests >= 2 * kept_units
         assert server.counts()["repeated"] == 0
 
@@ -187,24 +190,27 @@ def test_retry_after_holds_everyone_back() -> None:
 
 
 RUN = """
-import sys
+import json, sys
 from dataclasses import replace
 from resources.llm.ask import ask
 from resources.llm.endpoint import Endpoint
 from tests.resources.llm.servers import QUICK, SILENT, questions
-endpoint = Endpoint("openai", "gpt-5-mini", sys.argv[1], max_output_tokens=1000)
+endpoint = Endpoint(**json.loads(sys.argv[1]))
 done = ask(questions(150), 150, endpoint, replace(QUICK, concurrency=8), SILENT, "label")
 print(len(done.answers), done.cached)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [20, 90])
-def test_a_killed_run_repeats_no_answered_request(after: int) -> None:
-    with serving(Settings(key=KEY, latency_s=0.03)) as server:
-        command = [sys.executable, "-c", RUN, server.endpoint().base_url]
+@pytest.mark.parametrize(
+    ("provider", "after"), [("openai", 20), ("openai", 110), ("anthropic", 70), ("openai-compatible", 70)]
+)
+def test_a_killed_run_repeats_no_answered_request(provider: Provider, after: int) -> None:
+    faults = ("429", "500", "malformed", "wrong")
+    with serving(Settings(key=KEY, latency_s=0.03, fault_share=0.25, retry_after_s=0.02, faults=faults)) as server:
+        command = [sys.executable, "-c", RUN, json.dumps(asdict(server.endpoint(provider)))]
         process = subprocess.Popen(command, cwd=PROJECT, env=os.environ, stdout=subprocess.DEVNULL)
-        wait_until(lambda: server.counts()["answered"] >= after)
+        wait_until(lambda: server.counts()["usable"] >= after, 60)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         at_kill = server.counts()["usable"]
@@ -212,6 +218,7 @@ def test_a_killed_run_repeats_no_answered_request(after: int) -> None:
         answered, cached = map(int, done.stdout.split())
         counts = server.counts()
     assert answered == 150
+    assert after <= at_kill < 150
     # Only what was on the wire at the kill, at most one per worker, can be asked twice.
     assert counts["repeated"] <= 8
     assert cached >= at_kill - 8

@@ -1,0 +1,17 @@
+"""The CPU benchmark still drives the loop: its stand-ins for telemetry and checkpoints are what the loop expects."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.training import prepare, run_ours
+
+
+@pytest.mark.slow
+def test_our_way_counts_the_timed_steps_tokens_and_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(tmp_path)
+    monkeypatch.setenv("BENCH_ROLLOUTS", str(tmp_path))
+    found = run_ours("ours", 2)
+    first, last = found["losses"]
+    assert first > last > 0
+    assert 16 * 50 < found["tokens"] < 16 * 500  # one timed step of 16 rollouts
