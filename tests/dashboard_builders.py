@@ -14,7 +14,8 @@ from tests.shard_builders import build_shards
 
 TEXTS = {
     3: "<|im_start|>user\n数学 is 楽しい 😀🧮 <img src=x onerror=alert(1)>\n</script><script>alert(2)</script>",
-    7: "Wait, \u202eevil\u202c nul \u0000 and \u2066isolate\u2069 עברית \u2028 line & <b>bold</b> é",
+    7: "Wait, \u202eevil\u202c nul \u0000 and \u2066isolate\u2069 עברית \u2028 line & <b>bold</b> é"
+    "\u061c\u0085\u200b\ufeff",
     9: "plain words only. " * 12,
 }
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script>\u202e\u0000 数学"
