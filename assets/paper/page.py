@@ -158,5 +158,5 @@ def _measured(value: float | None, percent: bool = False) -> str:
     if value is None:
         return "–"
     if percent:
-        return f"{value:.1%}".replace("%", " %") if abs(value) >= TENTH else f"{100 * value:.3g} %"
+        return (f"{100 * value:.1f}" if abs(value) >= TENTH else f"{100 * value:.3g}") + "\u00a0%"
     return f"{value:.3g}" if abs(value) < LARGE and not float(value).is_integer() else f"{value:,.0f}"
