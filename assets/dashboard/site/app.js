@@ -74,7 +74,7 @@
       const action = event.ctrlKey || event.metaKey || event.altKey ? null : keys[event.key];
       if (action) { event.preventDefault(); action(); }
     });
-    document.getElementById("show-list").addEventListener("click", () => document.body.classList.toggle("list"));
+    document.getElementById("show-list").addEventListener("click", () => { document.body.classList.toggle("list"); lorascope.list.draw(); });
     document.getElementById("show-rollout").addEventListener("click", () => side(!document.body.classList.contains("rollout")));
     document.getElementById("show-help").addEventListener("click", () => document.getElementById("help").showModal());
     show().catch(failed);

@@ -87,5 +87,5 @@ lorascope.list = (() => {
     addEventListener("resize", draw);
     refresh();
   };
-  return { start, choose, step, first: () => shown[0], shown: () => shown.map((row) => lorascope.data.units.unit[row]) };
+  return { start, choose, draw, step, first: () => shown[0], shown: () => shown.map((row) => lorascope.data.units.unit[row]) };
 })();

@@ -11,9 +11,10 @@ lorascope.FLOOR = 0.02;
 
 lorascope.token = (piece, value, scale, title) => {
   const strength = Math.min(1, Math.abs(value) / (scale || 1));
-  const span = lorascope.make("span", { title }, lorascope.visible(piece));
-  // A line end alone has no width to be coloured: the style puts a sign before it.
-  if (piece.includes("\n") && !piece.trim()) span.classList.add("line");
+  const text = piece.replace(/\n+$/, "");
+  const span = lorascope.make("span", { title }, lorascope.visible(text));
+  // Line ends have no width to be coloured: they stand after the span, and the style puts a sign in it.
+  if (text !== piece) span.classList.add("line");
   if (strength > lorascope.FLOOR) {
     span.style.backgroundColor = `rgba(var(--${value < 0 ? "negative" : "positive"}), ${(0.1 + 0.6 * strength).toFixed(2)})`;
     span.classList.add("fires", ...(value < 0 ? ["minus"] : []));
@@ -28,8 +29,8 @@ lorascope.runs = (pieces, first, last, wanted, spanOf) => {
   for (let i = first; i < last; i += 1) {
     if (!wanted(i)) { plain += pieces[i]; continue; }
     if (plain) nodes.push(lorascope.visible(plain));
-    plain = "";
     nodes.push(spanOf(i));
+    plain = /\n*$/.exec(pieces[i])[0];
   }
   if (plain) nodes.push(lorascope.visible(plain));
   return nodes;

@@ -265,12 +265,25 @@ def test_a_copied_link_leads_to_its_token(page: Page, web_address: str) -> None:
     assert copied == f"{web_address}#unit=latent:3&rollout={rollout}&token={position}"
 
 
+def test_a_token_that_ends_a_line_is_coloured_on_its_own_line_only(page: Page, address: str) -> None:
+    show(page, address)
+    page.evaluate(
+        "document.querySelector('.context .text').replaceChildren(...lorascope.runs("
+        "['a', '.\\n', 'b'], 0, 3, i => i === 1, () => lorascope.token('.\\n', 1, 1, '')))"
+    )
+    assert page.locator(".context .text").first.evaluate("one => one.textContent") == "a.\nb"
+    assert page.eval_on_selector(".context .text .fires", "one => [one.textContent, one.getClientRects().length]") == [
+        ".",
+        1,
+    ]
+
+
 def test_a_lone_token_shows_its_spaces_and_line_ends(page: Page, address: str) -> None:
     show(page, address)
     assert page.evaluate("lorascope.lone(' a  b ')") == "␣a  b␣"
     assert page.evaluate("lorascope.lone('\\n\\n')") == "↵↵"
     span = "document.querySelector('.context .text').appendChild(lorascope.token('\\n', 1, 1, ''))"
-    assert page.evaluate(f"getComputedStyle({span}, '::before').content") == '"↵"'
+    assert page.evaluate(f"getComputedStyle({span}, '::after').content") == '"↵"'
 
 
 def test_signs_have_their_own_colour_and_line(page: Page, address: str) -> None:
@@ -309,6 +322,9 @@ def test_it_reads_at_any_width_in_both_themes(
     if width == 400:
         page.click("#show-list")
         assert page.is_visible("#search")
+        # As many rows as the list has room for, though it was hidden when it was filled.
+        room = page.evaluate("document.getElementById('rows').clientHeight / 52")
+        assert page.locator("#rows .row").count() >= room - 1
         page.click("#rows .row >> nth=1")
         assert page.is_visible("#unit h2")
     context.close()
