@@ -24,7 +24,7 @@ class DashboardConfig(Section):
     other_contexts: int = Field(default=8, ge=0, le=10_000)
     """Contexts shown across the quantiles, and as many in which the unit is silent."""
     neuron_contexts: int = Field(default=4, ge=1, le=10_000)
-    """Contexts of each sample shown per baseline neuron (the paper has 7680 of them)."""
+    """Strongest contexts shown per baseline neuron (the paper: 7680), and half as many of each other sample."""
     logit_tokens: int = Field(default=10, ge=0, le=100)
     """Most promoted and most suppressed tokens shown per direction (B through the unembedding)."""
 
