@@ -115,6 +115,8 @@ def _page(template: str, values: Mapping[str, Any]) -> str:
     environment.filters["interval"] = value_and_interval
     environment.globals |= {
         "filled": _filled,
+        "numeric": _numeric,
+        "same": _same,
         "twins": twins,
         "published": published,
         "arms": ARMS,
@@ -140,6 +142,15 @@ def _embedded(value: object) -> str:
 def _filled(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Columns in which any row says something."""
     return [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
+
+
+def _numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return any(isinstance(row.get(name), int | float) for row in rows)
+
+
+def _same(row: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Whether a row says the same in all of several columns."""
+    return len(names) > 1 and len({row.get(name) for name in names}) == 1
 
 
 def _visible(text: str) -> str:
