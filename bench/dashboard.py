@@ -229,7 +229,11 @@ def browse(folder: Path) -> None:
         page.wait_for_selector("#rollout p.text")
         shown = page.evaluate("lorascope.list.shown().length")
         switches = [page.evaluate(SWITCH, 1 + i * (shown // 21)) for i in range(20)]
-        rollouts = [page.evaluate(ROLLOUT, i) for i in range(10)]
+        page.select_option("[name=kind]", "latent")
+        page.evaluate("lorascope.go({ unit: lorascope.list.shown()[0] })")
+        page.locator(".context[data-sample=top]").nth(TOP - 1).wait_for(state="attached")
+        page.wait_for_selector("#rollout p.text")
+        rollouts = [page.evaluate(ROLLOUT, 1 + i) for i in range(10)]
         page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
         heap = page.evaluate("performance.memory.usedJSHeapSize") / 1e6
     print(f"boot (list is there): median {statistics.median(boots):.0f} ms, worst {max(boots):.0f}")
