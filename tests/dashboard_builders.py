@@ -155,7 +155,7 @@ def _write_said(folder: Path, units: list[dict]) -> dict[str, Path]:
         said.append(base | ok)
         score = {"method": "detection", "judge": "statistical", "status": "ok"}
         scores.append(base | score | {"balanced_accuracy": 0.5 + (i * 37 % 50) / 100, "ci_low": 0.5, "ci_high": 1.0})
-        filed.append(base | {"string_id": "1.1", "category": f"category {i % 4}", "subcategory": "entry"})
+        filed.append(base | {"string_id": "1.1", "category": f"category {i % 4}", "subcategory": "entry\u202e"})
     folders = {name: folder / name for name in ("interpretations", "interpretation_scores", "feature_categories")}
     tables = (
         pa.Table.from_pylist(said, schema=INTERPRETATIONS_SCHEMA),

@@ -18,7 +18,7 @@ lorascope.list = (() => {
   const choices = (name) => {
     const found = [...new Set(lorascope.data.units[name])].filter((value) => value !== null && value !== "" && value !== -1);
     found.sort((a, b) => (typeof a === "number" ? a - b : a < b ? -1 : 1));
-    return [["", NAMES[name]], ...found.map((value) => [String(value), name === "layer" ? `layer ${value}` : name === "label" ? LABELS[value] : String(value)])];
+    return [["", NAMES[name]], ...found.map((value) => [String(value), name === "layer" ? `layer ${value}` : name === "label" ? LABELS[value] : lorascope.visible(String(value))])];
   };
 
   const matches = (row, words) => {

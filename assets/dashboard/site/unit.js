@@ -14,7 +14,7 @@ lorascope.unit = (() => {
       `category ${units.category[row] || "none"}${units.subcategory[row] ? ` / ${units.subcategory[row]}` : ""}`,
       score === null ? "not scored" : `detection score ${number(score)}${units.score_low[row] === null ? "" : ` [${number(units.score_low[row], 2)}, ${number(units.score_high[row], 2)}]`}`,
       `density ${percent(units.density[row])}`, `fires ${units.n_fired[row].toLocaleString("en")}×`, `max ${number(units.max[row])}`,
-    ].map((text) => make("span", {}, text)));
+    ].map((text) => make("span", {}, visible(text))));
   };
 
   const histogram = (detail) => {
@@ -91,7 +91,7 @@ lorascope.unit = (() => {
     const builders = contexts(units.unit[row], detail);
     const grid = detail.decoder ? make("div", { class: "grid" }) : "";
     article.replaceChildren(make("h2", {}, visible(units.explanation[row] || "No explanation")),
-      make("p", { class: "soft" }, `${units.unit[row]} · explained by ${units.explainer[row] || "nobody"} `, make("button", { type: "button", onclick: () => download(detail) }, "download JSON")),
+      make("p", { class: "soft" }, `${units.unit[row]} · explained by ${visible(units.explainer[row] || "nobody")} `, make("button", { type: "button", onclick: () => download(detail) }, "download JSON")),
       facts(row), detail.reasoning ? make("p", {}, visible(detail.reasoning)) : "",
       ...effects(detail, units.kind[row]),
       ...(detail.decoder ? [make("h3", {}, "Decoder weights by projection and layer"), grid] : []),

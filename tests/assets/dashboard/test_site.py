@@ -123,6 +123,7 @@ def test_a_hostile_explanation_shows_as_text_in_list_and_heading(page: Page, add
     show(page, address, "#unit=adapter:L0.q_proj:%2B")
     assert page.inner_text("#unit h2").startswith('<img src=x onerror="document.title')
     assert "\\u202e\\u0000 数学" in page.inner_text("#unit h2")
+    assert "category 0 / entry\\u202e" in page.inner_text("#unit .facts")
     assert page.locator("img").count() == 0
     assert page.title() == page.evaluate("`Features of ${lorascope.data.model}`")
 
