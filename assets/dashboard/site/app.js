@@ -65,7 +65,7 @@
 
   lorascope.start = () => {
     const { model, units } = lorascope.data;
-    document.getElementById("summary").textContent = `${model} · ${units.unit.length} units · ${lorascope.data.rollouts.length} rollouts`;
+    document.getElementById("summary").textContent = `${model} · ${units.unit.length.toLocaleString("en")} units · ${lorascope.data.rollouts.length.toLocaleString("en")} rollouts`;
     document.title = `Features of ${model}`;
     lorascope.list.start();
     addEventListener("hashchange", () => show().catch(failed));
