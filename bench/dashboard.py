@@ -1,7 +1,8 @@
 """The dashboard at the paper's scale: build, disk, a browser's times. Run twice: python -m bench.dashboard FOLDER
 
-Synthetic: 3584 latents, each with 64 strongest contexts of 97 tokens (and 32 + 32 samples to thin), 1000 rollouts of
-10,000 tokens of Zipf-distributed words, states of 448 components. `--quick` takes a tenth of latents and rollouts.
+Synthetic: 3584 latents and 896 adapter directions, each with 64 strongest contexts of 97 tokens (and 32 + 32 samples to
+thin), 7680 baseline neurons with 8 + 8 + 8, 1000 rollouts of 10,000 tokens of Zipf-distributed words, states of 448
+components. `--quick` takes a tenth of units and rollouts.
 The first run synthesises into FOLDER (10 GB), the second builds and measures.
 """
 
@@ -12,6 +13,7 @@ import shutil
 import statistics
 import sys
 import time
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +22,14 @@ import pyarrow.parquet as pq
 
 from resources.components import components
 from resources.shards import SHARD, StateBatch, write_shard
+from resources.units import Unit
 
 LATENTS, TOP, SAMPLES, WINDOW, ROLLOUTS, TOKENS, WORDS, LAYERS = 3584, 64, 32, 97, 1000, 10_000, 40_000, 64
-DENSITY = 0.02
-"""Share of tokens on which a latent fires: k = 64 of 3584."""
+NEURONS, NEURON_SAMPLES = 60, 8
+"""Baseline neurons per layer, each in both polarities, and contexts of each sample."""
+DENSITY = {"latent": 0.08, "adapter": 0.4, "neuron": 0.4}
+"""Share of the tokens around a peak on which a unit fires too."""
+SAMPLES_OF = {"latent": (TOP, SAMPLES, SAMPLES), "adapter": (TOP, SAMPLES, SAMPLES), "neuron": (NEURON_SAMPLES,) * 3}
 
 
 def synthesise(folder: Path, scale: float) -> None:
@@ -31,16 +37,16 @@ def synthesise(folder: Path, scale: float) -> None:
     from tests.builders import build_random_adapter, build_tiny_qwen2
 
     random = np.random.default_rng(0)
-    rollouts, latents = int(ROLLOUTS * scale), int(LATENTS * scale)
+    rollouts, units = int(ROLLOUTS * scale), all_units(scale)
     words = [f" w{i:x}" for i in range(WORDS)]
     zipf = np.minimum(random.zipf(1.2, (rollouts, TOKENS)), WORDS) - 1
     _dataset(folder / "s1k_dataset", zipf, words)
     _states(folder / "activation_shards", rollouts, random)
-    _contexts(folder / "max_activating_contexts", rollouts, latents, random)
-    _said(folder, latents)
+    _contexts(folder / "max_activating_contexts", rollouts, units, random)
+    _said(folder, units)
     model = build_tiny_qwen2(folder / "model", num_layers=LAYERS)
     build_random_adapter(folder / "lora_checkpoint", model)
-    _sae(folder / "batchtopk_sae", latents)
+    _sae(folder / "batchtopk_sae", int(LATENTS * scale))
 
 
 def _dataset(folder: Path, zipf: np.ndarray, words: list[str]) -> None:
@@ -75,47 +81,68 @@ def _states(folder: Path, rollouts: int, random: np.random.Generator) -> None:
         write_shard(folder / SHARD.format(shard), batch, columns, "bench", 8192)
 
 
-def _contexts(folder: Path, rollouts: int, latents: int, random: np.random.Generator) -> None:
+def all_units(scale: float) -> list[Unit]:
+    """Directions and neurons in both polarities, and latents, in the order of the contexts room."""
+    parts = list(components(LAYERS))[: int(7 * LAYERS * scale)]
+    neurons = [(layer, i) for layer in range(LAYERS) for i in range(NEURONS)][: int(LAYERS * NEURONS * scale)]
+    return [
+        *(Unit("adapter", part.layer, part.projection, -1, sign) for part in parts for sign in (1, -1)),
+        *(Unit("neuron", layer, "", i, sign) for layer, i in neurons for sign in (1, -1)),
+        *(Unit("latent", -1, "", i, 1) for i in range(int(LATENTS * scale))),
+    ]
+
+
+def _contexts(folder: Path, rollouts: int, units: list[Unit], random: np.random.Generator) -> None:
     from assets.contexts.artifact import CONTEXTS, CONTEXTS_FILE, UNITS, UNITS_FILE
 
     folder.mkdir()
-    names = [f"latent:{i}" for i in range(latents)]
-    per = TOP + 2 * SAMPLES
-    n_fired = (random.random(latents) * 1e5 + 100).astype(np.int64)
-    units = {
-        "unit": names, "kind": ["latent"] * latents, "layer": np.full(latents, -1), "projection": [""] * latents,
-        "index": np.arange(latents), "polarity": np.ones(latents), "threshold": np.zeros(latents),
-        "n_tokens": np.full(latents, rollouts * TOKENS), "n_fired": n_fired, "density": n_fired / (rollouts * TOKENS),
-        "sum": n_fired.astype(float), "max": np.full(latents, 4.0), "histogram": [list(range(20))] * latents,
+    count = len(units)
+    n_fired = (random.random(count) * 1e5 + 100).astype(np.int64)
+    columns = {
+        "unit": [unit.id for unit in units], "kind": [unit.kind for unit in units],
+        "layer": [unit.layer for unit in units], "projection": [unit.projection for unit in units],
+        "index": [unit.index for unit in units], "polarity": [unit.polarity for unit in units],
+        "threshold": np.zeros(count), "n_tokens": np.full(count, rollouts * TOKENS), "n_fired": n_fired,
+        "density": n_fired / (rollouts * TOKENS), "sum": n_fired.astype(float), "max": np.full(count, 4.0),
+        "histogram": [list(range(20))] * count,
     }  # fmt: skip
     pq.write_table(
-        pa.table({k: pa.array(v).cast(UNITS.field(k).type) for k, v in units.items()}, UNITS), folder / UNITS_FILE
+        pa.table({k: pa.array(v).cast(UNITS.field(k).type) for k, v in columns.items()}, UNITS), folder / UNITS_FILE
     )
-    sample = ["top"] * TOP + ["quantile"] * SAMPLES + ["silent"] * SAMPLES
-    rank = [*range(TOP), *range(SAMPLES), *range(SAMPLES)]
     with pq.ParquetWriter(folder / CONTEXTS_FILE, CONTEXTS, compression="zstd") as writer:
-        for first in range(0, latents, 256):
-            mine = names[first : first + 256]
-            rows = len(mine) * per
-            start = random.integers(0, TOKENS - WINDOW, rows).astype(np.int32)
-            values = np.where(random.random((rows, WINDOW)) < DENSITY * 4, random.random((rows, WINDOW)) * 3, 0)
-            values[:, WINDOW // 2] = 4.0
-            offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * WINDOW)
-            columns = {
-                "unit": np.repeat(mine, per), "sample": sample * len(mine), "rank": np.tile(rank, len(mine)),
-                "rollout_id": random.integers(0, rollouts, rows), "position": start + WINDOW // 2,
-                "value": np.tile(np.sort(random.random(per) * 4)[::-1], len(mine)), "start": start,
-                "token_ids": pa.ListArray.from_arrays(offsets, pa.array(np.zeros(rows * WINDOW, np.int32))),
-                "values": pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32).ravel())),
-            }  # fmt: skip
-            arrays = {k: pa.array(v) if not isinstance(v, pa.Array) else v for k, v in columns.items()}
-            writer.write_table(pa.table({k: v.cast(CONTEXTS.field(k).type) for k, v in arrays.items()}, CONTEXTS))
+        for first in range(0, count, 256):
+            for kind, mine in groupby(units[first : first + 256], key=lambda unit: unit.kind):
+                writer.write_table(_rows([unit.id for unit in mine], kind, rollouts, random))
 
 
-def _said(folder: Path, latents: int) -> None:
+def _rows(names: list[str], kind: str, rollouts: int, random: np.random.Generator) -> pa.Table:
+    """The contexts of some units of a kind."""
+    from assets.contexts.artifact import CONTEXTS
+
+    counts = SAMPLES_OF[kind]
+    per = sum(counts)
+    rows = len(names) * per
+    start = random.integers(0, TOKENS - WINDOW, rows).astype(np.int32)
+    values = np.where(random.random((rows, WINDOW)) < DENSITY[kind], random.random((rows, WINDOW)) * 3, 0)
+    values[:, WINDOW // 2] = 4.0
+    offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * WINDOW)
+    sample = [name for name, n in zip(("top", "quantile", "silent"), counts, strict=True) for _ in range(n)]
+    columns = {
+        "unit": np.repeat(names, per), "sample": sample * len(names),
+        "rank": np.tile(np.concatenate([np.arange(n) for n in counts]), len(names)),
+        "rollout_id": random.integers(0, rollouts, rows), "position": start + WINDOW // 2,
+        "value": np.tile(np.sort(random.random(per) * 4)[::-1], len(names)), "start": start,
+        "token_ids": pa.ListArray.from_arrays(offsets, pa.array(np.zeros(rows * WINDOW, np.int32))),
+        "values": pa.ListArray.from_arrays(offsets, pa.array(values.astype(np.float32).ravel())),
+    }  # fmt: skip
+    arrays = {k: pa.array(v) if not isinstance(v, pa.Array) else v for k, v in columns.items()}
+    return pa.table({k: v.cast(CONTEXTS.field(k).type) for k, v in arrays.items()}, CONTEXTS)
+
+
+def _said(folder: Path, units: list[Unit]) -> None:
     from assets.interpretations.artifact import INTERPRETATIONS_SCHEMA, SCORES_SCHEMA
 
-    base = [{"unit": f"latent:{i}", "kind": "latent"} for i in range(latents)]
+    base = [{"unit": unit.id, "kind": unit.kind} for unit in units]
     text = "fires on words that open a step of a calculation, number"
     ok = {"explainer": "bench", "status": "ok", "reasoning": "because of what stands around it " * 3}
     said = [{**row, **ok, "explanation": f"{text} {i}", "label": i % 3} for i, row in enumerate(base)]
@@ -149,6 +176,7 @@ def _sae(folder: Path, latents: int) -> None:
 
 def build(folder: Path) -> None:
     """Build the site, and print time, memory and disk."""
+    from assets.dashboard.artifact import FEATURES
     from assets.dashboard.build import build as build_site
     from assets.dashboard.config import DashboardConfig
     from resources.models import ModelConfig
@@ -172,6 +200,15 @@ def build(folder: Path) -> None:
     print(f"  {metrics.contexts} contexts of {metrics.units} units, {metrics.rollouts} rollouts")
     for kind in ("pieces", "units", "full", "rollouts", "index"):
         print(f"  {kind}: {sum(p.stat().st_size for p in (folder / 'site' / 'data').glob(f'{kind}*')) / 1e6:.1f} MB")
+    kinds = pq.read_table(folder / "site" / FEATURES)["kind"].to_pylist()
+    for kind in dict.fromkeys(kinds):
+        chunks = {row // DashboardConfig().units_per_chunk for row, found in enumerate(kinds) if found == kind}
+        sizes = [sum(_chunk(folder, name, n) for n in chunks) / 1e6 for name in ("units", "full")]
+        print(f"  {kind}: contexts {sizes[0]:.1f} MB, full rollouts {sizes[1]:.1f} MB")
+
+
+def _chunk(folder: Path, name: str, number: int) -> int:
+    return (folder / "site" / "data" / f"{name}-{number:04d}.js").stat().st_size
 
 
 def browse(folder: Path) -> None:
@@ -192,7 +229,11 @@ def browse(folder: Path) -> None:
         page.wait_for_selector("#rollout p.text")
         shown = page.evaluate("lorascope.list.shown().length")
         switches = [page.evaluate(SWITCH, 1 + i * (shown // 21)) for i in range(20)]
-        rollouts = [page.evaluate(ROLLOUT, i) for i in range(10)]
+        page.select_option("[name=kind]", "latent")
+        page.evaluate("lorascope.go({ unit: lorascope.list.shown()[0] })")
+        page.locator(".context[data-sample=top]").nth(TOP - 1).wait_for(state="attached")
+        page.wait_for_selector("#rollout p.text")
+        rollouts = [page.evaluate(ROLLOUT, 1 + i) for i in range(10)]
         page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
         heap = page.evaluate("performance.memory.usedJSHeapSize") / 1e6
     print(f"boot (list is there): median {statistics.median(boots):.0f} ms, worst {max(boots):.0f}")

@@ -15,12 +15,12 @@ from assets.dashboard.config import DashboardConfig
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys, plan, total
 from dagster_project.rooms import STAGES
-from dagster_project.serve import HOST, PORT
 from resources.disk import disk_told
 from resources.errors import BadInput
 from resources.home import Home, find_home
 from resources.manifest import Manifest
 from resources.models import ModelConfig
+from resources.ports import HOST, PAGES_PORT, UI_PORT
 from resources.sources import PROJECT
 from resources.store import Store
 
@@ -177,7 +177,7 @@ def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command("ui")
-@click.option("--port", default=3000, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--port", default=UI_PORT, show_default=True, help=f"Port on {HOST}.")
 @explained
 def ui_command(port: int) -> None:
     """Open Dagster's UI, on this machine only.
@@ -190,11 +190,13 @@ def ui_command(port: int) -> None:
     os.environ["DAGSTER_HOME"] = str(home)
     os.chdir(home)  # Dagster warns of a dagster.yaml in the working folder that is not its own
     dagster, workspace = Path(sys.executable).with_name("dagster"), PROJECT / "workspace.yaml"
-    os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)])  # noqa: S606
+    os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", HOST, "-p", str(port)])  # noqa: S606
 
 
 @main.command("serve")
-@click.option("--port", default=PORT, show_default=True, help=f"Port on {HOST}; the UI's links expect the default.")
+@click.option(
+    "--port", default=PAGES_PORT, show_default=True, help=f"Port on {HOST}; the UI's links expect the default."
+)
 @explained
 def serve_command(port: int) -> None:
     """Show dashboards and reports, on this machine only.

@@ -7,11 +7,13 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from assets.interpretations.artifact import INTERPRETATIONS_FILE
+from assets.paper.artifact import TABLES
 from assets.paper.comparison import Comparison, Side, compare
 from assets.paper.config import PAPER_REPORT
+from assets.paper.frontier import frontier_chart
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys
-from resources.charts import FOLDER, line_chart, save_chart
+from resources.charts import FOLDER, save_chart
 from resources.errors import BadInput
 from resources.home import Home
 from resources.manifest import Manifest
@@ -64,7 +66,8 @@ def _explanations(manifests: Mapping[str, Manifest], store: Store) -> Path | Non
 
 def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Path:
     """Write the page that shows a comparison, with each experiment's claims; returns its path."""
-    from assets.paper.page import render_comparison
+    from assets.paper.page import claims_side_by_side, render_comparison
+    from assets.paper.tables import write_tables
 
     folder, store = Experiments(home.experiments), Store(home.store)
     claims: dict[str, list[dict[str, JsonValue]]] = {}
@@ -78,7 +81,15 @@ def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Pat
     page = home.comparison / "index.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render_comparison(names, found, claims, reports))
-    shutil.rmtree(page.parent / FOLDER, ignore_errors=True)
+    for name in (FOLDER, TABLES):
+        shutil.rmtree(page.parent / name, ignore_errors=True)
+    rows = {
+        "parameters": found.parameters,
+        "numbers": found.numbers,
+        "frontier": found.frontier,
+        "agreement": found.agreement,
+    }
+    write_tables({**rows, "claims": claims_side_by_side(names, claims)}, page.parent / TABLES)
     if found.frontier:
-        save_chart(line_chart(found.frontier, "l0", "fvu", "SAEs: FVU over L0"), page.parent, "frontier")
+        save_chart(frontier_chart(found.frontier), page.parent, "frontier")
     return page

@@ -14,6 +14,7 @@ from dagster_project.plan import keys
 from resources.errors import BadInput
 from resources.home import Home
 from resources.manifest import FILE_NAME
+from resources.ports import HOST, PAGES_PORT
 from resources.store import Store
 
 if TYPE_CHECKING:
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-HOST = "127.0.0.1"
-PORT = 3030
-COMPARISON = f"http://{HOST}:{PORT}/comparison/index.html"
+COMPARISON = f"http://{HOST}:{PAGES_PORT}/comparison/index.html"
 PAGES = {FEATURE_DASHBOARD.asset: "dashboard", PAPER_REPORT.asset: "report"}
 """Assets with a page, and what the list calls it."""
 
@@ -40,7 +39,7 @@ class Listed:
 
 def page_address(asset: str, key: str) -> str:
     """Where a page is, while `lorascope serve` runs on its usual port."""
-    return f"http://{HOST}:{PORT}/store/{asset}/{key}/index.html"
+    return f"http://{HOST}:{PAGES_PORT}/store/{asset}/{key}/index.html"
 
 
 def listed(home: Home) -> list[Listed]:

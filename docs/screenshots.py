@@ -62,8 +62,8 @@ def copy_installation(folder: Path) -> dict[str, str]:
 
 
 def take_dashboard(page: Page) -> None:
-    """The dashboard at a latent that is about a word, with its rollout beside it."""
-    page.goto(page_of("feature_dashboard") + "#unit=latent:9")
+    """The dashboard at an adapter direction, which fires both ways all through a rollout."""
+    page.goto(page_of("feature_dashboard") + "#unit=adapter:L3.down_proj:%2B")
     page.wait_for_selector("#rollout p.text")
     page.wait_for_selector("#unit:not([aria-busy])")
     page.mouse.move(700, 450)

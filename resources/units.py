@@ -8,6 +8,8 @@ from resources.components import parse_component
 from resources.errors import BadInput
 
 Kind = Literal["adapter", "neuron", "latent"]
+SPOKEN: dict[Kind, str] = {"adapter": "adapter directions", "latent": "SAE latents", "neuron": "baseline neurons"}
+"""How figures call the kinds, in the order of the paper's figure 1."""
 _SIGN = {1: "+", -1: "-"}
 _ID = re.compile(
     r"(?:adapter:(?P<component>[^:]+):(?P<asign>[+-])|neuron:L(?P<layer>\d+)\.(?P<neuron>\d+):(?P<nsign>[+-])|latent:(?P<latent>\d+))"

@@ -14,7 +14,8 @@ from tests.shard_builders import build_shards
 
 TEXTS = {
     3: "<|im_start|>user\n数学 is 楽しい 😀🧮 <img src=x onerror=alert(1)>\n</script><script>alert(2)</script>",
-    7: "Wait, \u202eevil\u202c nul \u0000 and \u2066isolate\u2069 עברית \u2028 line & <b>bold</b> é",
+    7: "Wait, \u202eevil\u202c nul \u0000 and \u2066isolate\u2069 עברית \u2028 line & <b>bold</b> é"
+    "\u061c\u0085\u200b\ufeff",
     9: "plain words only. " * 12,
 }
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script>\u202e\u0000 数学"
@@ -154,7 +155,7 @@ def _write_said(folder: Path, units: list[dict]) -> dict[str, Path]:
         said.append(base | ok)
         score = {"explainer": "statistical", "method": "detection", "judge": "statistical", "status": "ok"}
         scores.append(base | score | {"balanced_accuracy": 0.5 + (i * 37 % 50) / 100, "ci_low": 0.5, "ci_high": 1.0})
-        filed.append(base | {"string_id": "1.1", "category": f"category {i % 4}", "subcategory": "entry"})
+        filed.append(base | {"string_id": "1.1", "category": f"category {i % 4}", "subcategory": "entry\u202e"})
     folders = {name: folder / name for name in ("interpretations", "interpretation_scores", "feature_categories")}
     tables = (
         pa.Table.from_pylist(said, schema=INTERPRETATIONS_SCHEMA),

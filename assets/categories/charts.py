@@ -4,11 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from assets.interpretations.artifact import CLASSES
 from resources.charts import CATEGORIES
+from resources.units import SPOKEN, Kind
 
 if TYPE_CHECKING:
     import altair
 
-RADIUS = (70, 120, 165)
+NAMED = 0.03
+"""Least share of a slice that has room for its name."""
+RADIUS = (60, 105, 145)
 """Pixels: hole, edge between the rings, outer edge."""
 
 
@@ -16,36 +19,62 @@ def class_chart(classes: list[dict[str, Any]]) -> "altair.LayerChart | altair.Fa
     """Bars of class shares with 95 % intervals, one panel per kind."""
     import altair as alt
 
-    values = [row | {"class": CLASSES[row["label"]]} for row in classes]
-    base = alt.Chart(width=150, height=220).encode(alt.X("class:N", sort=list(CLASSES.values()), title=None))
-    bars = base.mark_bar(color=CATEGORIES[0]).encode(
-        alt.Y("share:Q", title="share of labelled units", axis=alt.Axis(format="%")),
-        tooltip=["kind:N", "class:N", "n:Q", alt.Tooltip("share:Q", format=".1%")],
+    names = list(CLASSES.values())
+    values = [row | {"class": CLASSES[row["label"]], "of": SPOKEN[row["kind"]]} for row in classes]
+    base = alt.Chart(width=420, height=66).encode(alt.Y("class:N", sort=names, title=None))
+    colours = alt.Color("class:N", scale=alt.Scale(domain=names, range=CATEGORIES[: len(names)]), legend=None)
+    bars = base.mark_bar().encode(
+        alt.X("share:Q", title="share of labelled units", axis=alt.Axis(format="%")),
+        colours,
+        tooltip=["of:N", "class:N", "n:Q", alt.Tooltip("share:Q", format=".1%")],
     )
-    whiskers = base.mark_rule(strokeWidth=1.5).encode(alt.Y("ci_low:Q"), alt.Y2("ci_high:Q"))
+    whiskers = base.mark_rule(strokeWidth=1.5).encode(alt.X("ci_low:Q"), alt.X2("ci_high:Q"))
+    header = alt.Header(labelOrient="top", labelAnchor="start", labelFontWeight="bold", labelPadding=2)
     explainers = ", ".join(sorted({row["explainer"] for row in classes}))
+    rows = alt.Row("of:N", title=None, sort=list(SPOKEN.values()), header=header)
     return alt.layer(bars, whiskers, data=alt.Data(values=values)).facet(
-        alt.Facet("kind:N", title=f"classes by {explainers}"), columns=3
+        row=rows, title=f"Classes (explainer: {explainers})", spacing=8
     )
 
 
-def density_chart(densities: list[dict[str, Any]], kind: str) -> "altair.LayerChart | altair.FacetChart":
-    """Inner ring: categories; outer ring: their subcategories in the same order and colour."""
+def density_chart(densities: list[dict[str, Any]], kind: Kind) -> "altair.LayerChart | altair.FacetChart":
+    """Inner ring: categories; outer ring: their subcategories in the same order and colour, named if large."""
     import altair as alt
 
     names = list(dict.fromkeys(row["category"] for row in densities))
-    colours = alt.Color("category:N", scale=alt.Scale(domain=names, range=list(CATEGORIES)), sort=names)
-    values = [row | {"order": place} for place, row in enumerate(densities)]
+    colours = alt.Color(
+        "category:N",
+        scale=alt.Scale(domain=names, range=list(CATEGORIES)),
+        sort=names,
+        legend=alt.Legend(orient="bottom", columns=4, title=None, labelExpr="replace(datum.label, /_/g, ' ')"),
+    )
+    values = [row | {"order": place, **_name(densities, place)} for place, row in enumerate(densities)]
     inner = [
         {"category": name, "order": place, "share": sum(r["share"] for r in densities if r["category"] == name)}
         for place, name in enumerate(names)
     ]
+    for row in inner:
+        row["shown"] = f"{row['share']:.0%}" if row["share"] >= NAMED else ""
     theta = alt.Theta("share:Q", stack=True)
     shown = [alt.Tooltip("category:N"), alt.Tooltip("share:Q", format=".1%")]
-    first = alt.Chart(alt.Data(values=inner)).mark_arc(
-        innerRadius=RADIUS[0], outerRadius=RADIUS[1], stroke="white"
-    ).encode(theta, colours, alt.Order("order:Q"), tooltip=shown)  # fmt: skip
-    second = alt.Chart(alt.Data(values=values)).mark_arc(
-        innerRadius=RADIUS[1], outerRadius=RADIUS[2], stroke="white", opacity=0.7
-    ).encode(theta, colours, alt.Order("order:Q"), tooltip=[*shown, alt.Tooltip("subcategory:N")])  # fmt: skip
-    return alt.layer(first, second, title=f"share of {kind} activation per category", width=360, height=360)
+    categories = alt.Chart(alt.Data(values=inner)).encode(theta, alt.Order("order:Q"), tooltip=shown)
+    entries = alt.Chart(alt.Data(values=values)).encode(
+        theta, alt.Order("order:Q"), tooltip=[*shown, alt.Tooltip("subcategory:N")]
+    )
+    hole, edge, outside = RADIUS
+    layers = (
+        categories.mark_arc(innerRadius=hole, outerRadius=edge, stroke="white").encode(colours),
+        entries.mark_arc(innerRadius=edge, outerRadius=outside, stroke="white", opacity=0.7).encode(colours),
+        categories.mark_text(radius=(hole + edge) / 2, fill="white", fontWeight="bold").encode(alt.Text("shown:N")),
+        entries.mark_text(radius=outside + 10, align="left").encode(alt.Text("right:N")),
+        entries.mark_text(radius=outside + 10, align="right").encode(alt.Text("left:N")),
+    )
+    return alt.layer(*layers, title=f"{SPOKEN[kind]}: share of activation", width=500, height=340)
+
+
+def _name(densities: list[dict[str, Any]], place: int) -> dict[str, str]:
+    """An entry's name, at the side of the donut on which the middle of its slice is."""
+    share = densities[place]["share"]
+    middle = sum(row["share"] for row in densities[:place]) + share / 2
+    name = densities[place]["subcategory"].replace("_", " ") if share >= NAMED else ""
+    return {"right": name, "left": ""} if middle < 0.5 else {"right": "", "left": name}

@@ -75,8 +75,12 @@ def build(
     rollouts = np.unique(table.contexts.rollout_C).tolist()
     pieces = Pieces.of(dataset, rollouts)
     progress.say(f"{len(pieces.vocabulary)} distinct pieces in {len(pieces.piece_T)} tokens")
-    of_kind = {"neuron": dashboard.full_rollouts_neuron, "adapter": dashboard.full_rollouts}
-    wanted = choose_rollouts(table, {**of_kind, "latent": dashboard.full_rollouts})
+    of_kind = {
+        "adapter": dashboard.full_rollouts_adapter,
+        "neuron": dashboard.full_rollouts_neuron,
+        "latent": dashboard.full_rollouts,
+    }
+    wanted = choose_rollouts(table, of_kind)
     full = full_values(wanted, states, neurons, sae)
     progress.say(f"every activation of {len(wanted)} rollouts")
     effects = LogitEffects(model, lora_checkpoint, sae, states.columns, dashboard.logit_tokens)

@@ -14,16 +14,17 @@ class DashboardConfig(Section):
     rollouts_per_chunk: int = Field(default=8, ge=1, le=1024)
     """Rollouts per data file of the full-text view."""
     full_rollouts: int = Field(default=4, ge=0, le=1000)
-    """Rollouts per direction and latent whose every token carries the unit's activation; the others show the stored
-    contexts only."""
+    """Rollouts per latent whose every token carries its activation; the others show the stored contexts only."""
+    full_rollouts_adapter: int = Field(default=1, ge=0, le=1000)
+    """The same for adapter directions, which fire on half the tokens (each: 9 MB at the paper's scale)."""
     full_rollouts_neuron: int = Field(default=0, ge=0, le=1000)
     """The same for neurons; 0 leaves their shards (77 GB at the paper's scale) unread."""
     top_contexts: int = Field(default=64, ge=1, le=10_000)
     """Strongest contexts shown per direction and latent (paper: 64)."""
     other_contexts: int = Field(default=8, ge=0, le=10_000)
     """Contexts shown across the quantiles, and as many in which the unit is silent."""
-    neuron_contexts: int = Field(default=8, ge=1, le=10_000)
-    """Contexts of each sample shown per baseline neuron (the paper has 7680 of them)."""
+    neuron_contexts: int = Field(default=4, ge=1, le=10_000)
+    """Strongest contexts shown per baseline neuron (the paper: 7680), and half as many of each other sample."""
     logit_tokens: int = Field(default=10, ge=0, le=100)
     """Most promoted and most suppressed tokens shown per direction (B through the unembedding)."""
 

@@ -35,7 +35,7 @@ class Limits:
     other: int
     """Of the quantile sample and of the silent one, spread evenly over what is there."""
     neuron: int
-    """Instead of both, for the baseline neurons."""
+    """Instead of `top`, for the baseline neurons; half as many of each other sample."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def _shown(rows: pa.Table, limits: Limits) -> np.ndarray:
     neuron_C = np.array([name.startswith("neuron:") for name in names], bool)[unit_C]
     shown_C = np.zeros(len(rank_C), bool)
     for sample in range(len(SAMPLES)):
-        for kind_C, limit in ((neuron_C, limits.neuron), (~neuron_C, limits.top if sample == 0 else limits.other)):
+        most, most_of_neuron = (limits.top, limits.neuron) if sample == 0 else (limits.other, limits.neuron // 2)
+        for kind_C, limit in ((neuron_C, most_of_neuron), (~neuron_C, most)):
             mine_C = kind_C & (sample_C == sample)
             if limit and mine_C.any():
                 stride = 1 if sample == 0 else -(-(int(rank_C[mine_C].max()) + 1) // limit)

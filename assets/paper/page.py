@@ -3,40 +3,28 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from assets.paper.beside import published, twins, value_and_interval
-from assets.paper.claims import CLAIMS, spoken
+from assets.interpretations.artifact import CLASSES
+from assets.paper.beside import ARMS, published, twins, value_and_interval
+from assets.paper.captions import Figure, arranged
+from assets.paper.claims import CLAIMS, LARGE, Verdict, spoken
 from assets.paper.comparison import Comparison
 from resources.manifest import Manifest
+from resources.ports import HOST, UI_PORT
 
 SITE = Path(__file__).parent / "site"
-ORDER = (
-    ("Figure 1: how interpretable directions are beside neurons", "category_densities", "figure_1"),
-    ("Figure 2: what activates", "category_densities", "figure_2"),
-    ("Figure 3: what the components do", "ablation_kl", ""),
-    ("Steering", "steering_effects", ""),
-    ("The sparse autoencoder", "batchtopk_sae", ""),
-    ("Training", "lora_checkpoint", ""),
-    ("Training the full finetune", "full_finetune_checkpoint", ""),
+_HIDDEN = re.compile(
+    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""Section title, asset, beginning of the chart's name."""
-_HIDDEN = re.compile("[\u0000-\u0008\u000b-\u001f\u007f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart of an artifact."""
-
-    asset: str
-    name: str
-    specification: str
-    """Vega-Lite JSON."""
+TENTH = 0.1
+"""From here on a share is told to a tenth of a percent, below to three digits."""
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
 def render(
@@ -49,23 +37,21 @@ def render(
     comparable: bool,
 ) -> str:
     """The report's HTML."""
-    sections = [
-        (title, [figure for figure in figures if figure.asset == asset and figure.name.startswith(begins)])
-        for title, asset, begins in ORDER
-    ]
+    verdicts = Counter(claim["verdict"] for claim in claims)
     specifications = {f"{figure.asset}-{figure.name}": json.loads(figure.specification) for figure in figures}
     return _page(
         "report.html.jinja",
         {
             "model": model,
             "claims": claims,
-            "counts": Counter(claim["verdict"] for claim in claims),
+            "by_id": {claim["id"]: claim for claim in claims},
+            "counts": {verdict: verdicts[verdict] for verdict in VERDICTS if verdicts[verdict]},
             "tables": tables,
-            "sections": [(title, found) for title, found in sections if found],
+            "sections": list(arranged(figures)),
             "examples": examples,
             "manifests": manifests,
             "comparable": comparable,
-            "sae": dict(_scalars(manifests["batchtopk_sae"].metrics)),
+            "dagster": f"http://{HOST}:{UI_PORT}/assets",
             "dashboard": f"../../feature_dashboard/{manifests['feature_dashboard'].key}/index.html",
             "specifications": _embedded(specifications),
             "bundle": _vega(),
@@ -80,17 +66,33 @@ def render_comparison(
     reports: Mapping[str, str],
 ) -> str:
     """Experiments side by side; `claims`: experiment -> rows of its report; `reports`: experiment -> address."""
-    by_id = {name: {row["id"]: row for row in rows} for name, rows in claims.items()}
+    by_id = _by_id(claims)
     rows = [
-        {
-            "statement": claim.statement,
-            "expected": claim.expected,
-            "percent": claim.percent,
-            "sides": [by_id.get(name, {}).get(claim.id) for name in names],
-        }
+        {"claim": claim, "sides": [by_id.get(name, {}).get(claim.id) for name in names]}
         for claim in CLAIMS
+        if any(claim.id in found for found in by_id.values())
     ]
-    return _page("comparison.html.jinja", {"names": names, "claims": rows, "reports": reports, **asdict(found)})
+    values = {"names": names, "claims": rows, "reports": reports, "found": found}
+    return _page("comparison.html.jinja", values)
+
+
+def claims_side_by_side(
+    names: Sequence[str], claims: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[dict[str, Any]]:
+    """The claims as rows of a file: what the paper has, then measured value and verdict of each experiment."""
+    by_id = _by_id(claims)
+    rows: list[dict[str, Any]] = []
+    for claim in CLAIMS:
+        row: dict[str, Any] = {"id": claim.id, "statement": claim.statement, "paper": claim.expected}
+        for name in names:
+            side = by_id.get(name, {}).get(claim.id, {})
+            row |= {name: side.get("measured"), f"{name} verdict": side.get("verdict")}
+        rows.append(row)
+    return rows
+
+
+def _by_id(claims: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    return {name: {row["id"]: row for row in rows} for name, rows in claims.items()}
 
 
 def render_front(experiments: Sequence[object], comparison: str | None) -> str:
@@ -100,12 +102,25 @@ def render_front(experiments: Sequence[object], comparison: str | None) -> str:
 
 def _page(template: str, values: Mapping[str, Any]) -> str:
     environment = Environment(loader=FileSystemLoader(SITE), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"number": _number, "slug": lambda text: text.replace(" ", "-"), "visible": _visible}
+    environment.filters |= {
+        "number": _number,
+        "measured": _measured,
+        "slug": lambda text: text.replace(" ", "-"),
+        "visible": _visible,
+    }
+    environment.filters["exact"] = lambda rows: [
+        {n: None if v is None else str(v) for n, v in row.items()} for row in rows
+    ]
+    environment.filters["line"] = lambda text: text.replace("\n", "↵")
     environment.filters["interval"] = value_and_interval
     environment.globals |= {
         "filled": _filled,
+        "numeric": _numeric,
+        "same": _same,
         "twins": twins,
         "published": published,
+        "arms": ARMS,
+        "classes": CLASSES,
         "style": (SITE / "report.css").read_text(),
     }
     return environment.get_template(template).render(**values)
@@ -124,18 +139,18 @@ def _embedded(value: object) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _scalars(metrics: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, object]]:
-    """Numbers and words of nested metrics, as `held out/fvu`; tables have their own place."""
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            yield from _scalars(value, f"{under}{name}/")
-        elif isinstance(value, int | float | str):
-            yield under + name, value
-
-
 def _filled(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Columns in which any row says something."""
     return [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
+
+
+def _numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return any(isinstance(row.get(name), int | float) for row in rows)
+
+
+def _same(row: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Whether a row says the same in all of several columns."""
+    return len(names) > 1 and len({row.get(name) for name in names}) == 1
 
 
 def _visible(text: str) -> str:
@@ -143,7 +158,16 @@ def _visible(text: str) -> str:
     return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _number(value: object, percent: bool = False) -> str:
+def _number(value: object) -> str:
     if value is None:
         return "–"
-    return str(value) if isinstance(value, bool) or not isinstance(value, int | float) else spoken(value, percent)
+    return str(value) if isinstance(value, bool) or not isinstance(value, int | float) else spoken(value)
+
+
+def _measured(value: float | None, percent: bool = False) -> str:
+    """A measurement with as many digits as mean something."""
+    if value is None:
+        return "–"
+    if percent:
+        return (f"{100 * value:.1f}" if abs(value) >= TENTH else f"{100 * value:.3g}") + "\u00a0%"
+    return f"{value:.3g}" if abs(value) < LARGE and not float(value).is_integer() else f"{value:,.0f}"

@@ -1,6 +1,5 @@
 """Write the report: tables, figures and claims of the paper, each from an artifact of ours."""
 
-import csv
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,12 +9,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from assets.paper.artifact import FIGURES, PAGE, REPORT, TABLES
+from assets.paper.captions import Figure
 from assets.paper.claims import CLAIMS, Claim, Measurement, verdict
 from assets.paper.evidence import measure
 from assets.paper.examples import examples
-from assets.paper.page import Figure, render
+from assets.paper.page import render
+from assets.paper.tables import tables, write_tables
 from resources.charts import FOLDER
-from resources.manifest import Manifest, read_manifest
+from resources.manifest import read_manifest
 from resources.models import ModelConfig
 from resources.progress import Progress
 
@@ -71,12 +72,20 @@ def report(
     claims = claim_rows(measure(artifacts), comparable=model == PAPER_MODEL)
     progress.say(f"{len(claims)} claims answered")
     figures = _figures(artifacts, out)
-    tables = _tables(manifests)
+    found = tables(manifests, ablation_kl)
     shown = examples(artifacts)
-    _write_tables({**tables, "claims": claims}, out / TABLES)
-    content = {"model": model, "claims": claims, "tables": tables, "examples": shown}
+    cited = [{name: value for name, value in example.items() if name != "contexts"} for example in shown]
+    write_tables({"claims": claims, **found, "examples": cited}, out / TABLES)
+    content = {
+        "model": model,
+        "claims": claims,
+        "tables": found,
+        "figures": [f"{FIGURES}/{figure.asset}-{figure.name}.svg" for figure in figures],
+        "examples": shown,
+        "artifacts": {asset: manifest.key for asset, manifest in manifests.items()},
+    }
     (out / REPORT).write_text(json.dumps(content, indent=1, ensure_ascii=False))
-    (out / PAGE).write_text(render(model, claims, tables, figures, shown, manifests, model == PAPER_MODEL))
+    (out / PAGE).write_text(render(model, claims, found, figures, shown, manifests, model == PAPER_MODEL))
     return _metrics(claims)
 
 
@@ -122,29 +131,3 @@ def _figures(artifacts: Mapping[str, Path], out: Path) -> list[Figure]:
                 shutil.copyfile(path.with_name(name + suffix), out / FIGURES / f"{asset}-{name}{suffix}")
             found.append(Figure(asset, name, path.read_text()))
     return found
-
-
-def _tables(manifests: Mapping[str, Manifest]) -> dict[str, list[dict[str, Any]]]:
-    """Tables 1 and 2, the score table behind them, the strongest components, and how good explanations are."""
-    benchmarks = manifests["benchmark_scores"].metrics
-    wanted = {
-        "table_1": benchmarks.get("table_1"),
-        "table_2": benchmarks.get("table_2"),
-        "scores": benchmarks.get("scores"),
-        "strongest_components": manifests["ablation_kl"].metrics.get("strongest"),
-        "explanations": manifests["interpretation_scores"].metrics.get("summary"),
-        "agreement": manifests["interpretations"].metrics.get("agreement"),
-    }
-    return {
-        name: [row for row in rows if isinstance(row, dict)] for name, rows in wanted.items() if isinstance(rows, list)
-    }
-
-
-def _write_tables(tables: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path) -> None:
-    folder.mkdir()
-    for name, rows in tables.items():
-        if rows:
-            with (folder / f"{name}.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)

@@ -4,7 +4,7 @@ lorascope.list = (() => {
   const HEIGHT = 52;
   const filters = { kind: "", layer: "", projection: "", label: "", category: "", alive: "alive" };
   const NAMES = { kind: "any kind", layer: "any layer", projection: "any projection", label: "any class", category: "any category" };
-  const ORDERS = { density: "by density", max: "by max", score: "by score", label: "by class", id: "by id" };
+  const ORDERS = { score: "sort: score", density: "sort: density", max: "sort: max", label: "sort: class", id: "sort: id" };
   const LABELS = { 0: "class 0", 1: "class 1", 2: "class 2" };
   let shown = [];
   let order = "score";
@@ -18,7 +18,7 @@ lorascope.list = (() => {
   const choices = (name) => {
     const found = [...new Set(lorascope.data.units[name])].filter((value) => value !== null && value !== "" && value !== -1);
     found.sort((a, b) => (typeof a === "number" ? a - b : a < b ? -1 : 1));
-    return [["", NAMES[name]], ...found.map((value) => [String(value), name === "layer" ? `layer ${value}` : name === "label" ? LABELS[value] : String(value)])];
+    return [["", NAMES[name]], ...found.map((value) => [String(value), name === "layer" ? `layer ${value}` : name === "label" ? LABELS[value] : lorascope.visible(String(value))])];
   };
 
   const matches = (row, words) => {
@@ -37,10 +37,17 @@ lorascope.list = (() => {
     return difference || lorascope.data.units.density[b] - lorascope.data.units.density[a] || a - b;
   };
 
+  // At the right of a row: its class, and the number that the list is ordered by.
+  const aside = (row) => {
+    const { label, score, max, density } = lorascope.data.units;
+    const ordered = order === "score" ? `score ${lorascope.number(score[row])}` : order === "max" ? `max ${lorascope.number(max[row])}` : lorascope.percent(density[row]);
+    return label[row] === null ? ordered : `${LABELS[label[row]]} · ${ordered}`;
+  };
+
   const refresh = () => {
     const words = element("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     shown = lorascope.data.units.unit.map((_, row) => row).filter((row) => matches(row, words)).sort(compare);
-    element("count").textContent = `${shown.length} of ${lorascope.data.units.unit.length} units`;
+    element("count").textContent = `${shown.length.toLocaleString("en")} of ${lorascope.data.units.unit.length.toLocaleString("en")} units${shown.length ? "" : ": nothing matches all of this"}`;
     element("spacer").style.height = `${shown.length * HEIGHT}px`;
     draw();
   };
@@ -53,9 +60,8 @@ lorascope.list = (() => {
     const units = lorascope.data.units;
     for (let i = first; i < last; i += 1) {
       const row = shown[i];
-      const label = units.label[row] === null ? "" : `${LABELS[units.label[row]]} · `;
       const item = lorascope.make("div", { class: row === chosen ? "row chosen" : "row", role: "option", "aria-selected": String(row === chosen), "data-unit": units.unit[row], onclick: () => lorascope.go({ unit: units.unit[row] }) },
-        lorascope.make("span", { class: "right" }, `${label}${lorascope.percent(units.density[row])}`), lorascope.make("b", {}, units.unit[row]), lorascope.make("div", {}, lorascope.visible(units.explanation[row] || "no explanation")));
+        lorascope.make("span", { class: "right" }, aside(row)), lorascope.make("b", {}, units.unit[row]), lorascope.make("div", {}, lorascope.visible(units.explanation[row] || "no explanation")));
       item.style.top = `${i * HEIGHT}px`;
       rows.append(item);
     }
@@ -74,11 +80,12 @@ lorascope.list = (() => {
   const start = () => {
     element("selects").append(...Object.keys(NAMES).filter((name) => choices(name).length > 2).map((name) => select(name, choices(name))), select("alive", [["alive", "alive only"], ["", "alive and dead"]]), select("order", Object.entries(ORDERS)));
     element("selects").querySelector("[name=order]").value = order;
-    element("search").addEventListener("input", refresh);
+    element("search").addEventListener("input", () => { element("rows").scrollTop = 0; refresh(); });
+    element("search").addEventListener("keydown", (event) => { if (event.key === "Enter" && shown.length) { lorascope.go({ unit: lorascope.data.units.unit[shown[0]] }); event.target.blur(); } });
     element("filters").addEventListener("submit", (event) => event.preventDefault());
     element("rows").addEventListener("scroll", () => requestAnimationFrame(draw));
     addEventListener("resize", draw);
     refresh();
   };
-  return { start, choose, step, first: () => shown[0], shown: () => shown.map((row) => lorascope.data.units.unit[row]) };
+  return { start, choose, draw, step, first: () => shown[0], shown: () => shown.map((row) => lorascope.data.units.unit[row]) };
 })();

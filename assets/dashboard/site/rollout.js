@@ -4,7 +4,8 @@ lorascope.rollout = (() => {
   const { make, token, number } = lorascope;
   const ROLES = ["system", "user", "think", "answer", "template"];
   const LEVELS = 127;
-  let firing = [];
+  const BINS = 160;
+  let shown = { unit: "", rollout: -1, peaks: [], spans: new Map() };
   let at = -1;
 
   // Activations of this unit in this rollout: everywhere in its full rollouts (in 127 steps), exact in its contexts.
@@ -26,11 +27,42 @@ lorascope.rollout = (() => {
     span.classList.add("peak");
   };
 
+  // To the n-th place where the unit fires; the address follows.
+  const visit = (place) => {
+    const { unit, rollout, peaks, spans } = shown;
+    at = place;
+    mark(spans.get(peaks[at]));
+    document.getElementById("place").textContent = `${at + 1} of ${peaks.length}`;
+    lorascope.follow({ unit, rollout, token: peaks[at] });
+  };
+
   const jump = (by) => {
-    if (!firing.length) return;
-    at = at < 0 && by < 0 ? firing.length - 1 : (at + by + firing.length) % firing.length;
-    mark(firing[at]);
-    document.getElementById("place").textContent = `${at + 1} of ${firing.length}`;
+    const { length } = shown.peaks;
+    if (length) visit(at < 0 && by < 0 ? length - 1 : (at + by + length) % length);
+  };
+
+  // The whole rollout at a glance: the strongest activation of each stretch of it, and a click goes there.
+  const strip = (peaks, size, tokens, detail) => {
+    const best = new Map();
+    peaks.forEach((token, place) => {
+      const bin = Math.floor((token / tokens) * BINS);
+      if (!best.has(bin) || size(token) > size(peaks[best.get(bin)])) best.set(bin, place);
+    });
+    return make("div", { class: detail.polarity < 0 ? "strip minus" : "strip", "aria-hidden": "true" }, [...best].map(([bin, place]) => {
+      const tick = make("i", { title: `token ${peaks[place]}: ${number(size(peaks[place]), 2)}`, onclick: () => visit(place) });
+      tick.style.left = `${(100 * bin) / BINS}%`;
+      tick.style.height = `${Math.max(15, (100 * size(peaks[place])) / detail.max)}%`;
+      return tick;
+    }));
+  };
+
+  // Rollouts that its contexts come from, strongest first, to read one after the other.
+  const choice = (detail, rollout) => {
+    const best = new Map();
+    for (const one of detail.contexts) if (!(best.get(one.rollout) >= one.value)) best.set(one.rollout, one.value);
+    if (!best.has(rollout)) best.set(rollout, null);
+    const options = [...best].map(([number_, value]) => make("option", { value: number_, selected: number_ === rollout }, `rollout ${number_}${value ? `, up to ${number(value)}` : ""}`));
+    return make("select", { "aria-label": "Rollouts of this unit", onchange: (event) => lorascope.go({ unit: detail.unit, rollout: event.target.value }) }, options);
   };
 
   // One element per stretch of the same role, so that system and user text can be dimmed.
@@ -55,14 +87,16 @@ lorascope.rollout = (() => {
     const wanted = (i) => i === position || Math.abs(values.get(i) ?? 0) > lorascope.FLOOR * detail.max;
     const body = stretches(text.roles).map(({ role, first, end }) => make("span", { class: role }, lorascope.runs(text.pieces, first, end, wanted, spanOf)));
     // Where the unit fires: its own polarity only, each stretch of neighbours once, at its strongest token.
-    const own = [...spans.keys()].filter((i) => (values.get(i) ?? 0) * detail.polarity > lorascope.FLOOR * detail.max);
-    const peaks = own.filter((i) => { const size = (j) => (values.get(j) ?? 0) * detail.polarity; return size(i) >= size(i - 1) && size(i) > size(i + 1); });
-    firing = peaks.map((i) => spans.get(i));
+    const size = (i) => (values.get(i) ?? 0) * detail.polarity;
+    const peaks = [...spans.keys()].filter((i) => size(i) > lorascope.FLOOR * detail.max && size(i) >= size(i - 1) && size(i) > size(i + 1));
+    shown = { unit: detail.unit, rollout, peaks, spans };
     at = peaks.indexOf(position);
-    const note = everywhere ? "every token carries this unit's activation" : "coloured in this unit's stored contexts only";
+    const signs = [-1, 1].filter((sign) => sign === detail.polarity || [...values.values()].some((value) => value * sign > 0)).map((sign) => (sign < 0 ? "negative" : "positive"));
+    const note = everywhere ? "every token carries this unit's activation" : "only this unit's stored contexts are coloured";
     document.getElementById("rollout").replaceChildren(
-      make("h2", {}, `Rollout ${rollout}`), make("p", { class: "soft" }, `${text.pieces.length} tokens; ${note}; purple and dotted: negative`),
-      make("div", { class: "bar" }, make("button", { type: "button", onclick: () => jump(-1) }, "previous"), make("button", { type: "button", onclick: () => jump(1) }, "next activation"), make("span", { id: "place", class: "soft" }, firing.length === 1 ? "1 activation" : `${firing.length} activations`)),
+      make("h2", {}, `Rollout ${rollout}`), make("p", { class: "soft" }, `${text.pieces.length.toLocaleString("en")} tokens; ${note} `, lorascope.legend(detail.max, signs)),
+      make("div", { class: "bar" }, choice(detail, rollout), make("button", { type: "button", title: "Key: p", onclick: () => jump(-1) }, "previous"), make("button", { type: "button", title: "Key: n", onclick: () => jump(1) }, "next activation"),
+        make("span", { id: "place", class: "soft" }, peaks.length === 1 ? "1 activation" : `${peaks.length} activations`), strip(peaks, size, text.pieces.length, detail)),
       make("p", { class: "text" }, body));
     if (spans.has(position)) mark(spans.get(position));
     else document.getElementById("rollout").scrollTop = 0;

@@ -1,6 +1,7 @@
 """The site as a person uses it, over file:// and http, in Debian's Chromium. Screenshots stay with pytest's files."""
 
 import http.server
+import re
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -84,7 +85,8 @@ def texts_of(page: Page, selector: str) -> list[str]:
 
 def escaped(text: str) -> str:
     """What `visible` makes of a text."""
-    hidden = [*range(9), *range(11, 32), 127, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+    hidden = [*range(9), *range(11, 32), *range(127, 160), 0x61C, 0x200B, 0x200E, 0x200F, 0xFEFF]
+    hidden += [*range(0x2028, 0x202F), *range(0x2066, 0x206A)]
     return text.translate({code: f"\\u{code:04x}" for code in hidden})
 
 
@@ -121,6 +123,7 @@ def test_a_hostile_explanation_shows_as_text_in_list_and_heading(page: Page, add
     show(page, address, "#unit=adapter:L0.q_proj:%2B")
     assert page.inner_text("#unit h2").startswith('<img src=x onerror="document.title')
     assert "\\u202e\\u0000 数学" in page.inner_text("#unit h2")
+    assert "category 0 / entry\\u202e" in page.inner_text("#unit .facts")
     assert page.locator("img").count() == 0
     assert page.title() == page.evaluate("`Features of ${lorascope.data.model}`")
 
@@ -215,6 +218,73 @@ def test_keys_walk_the_list_and_the_activations(page: Page, address: str) -> Non
     page.keyboard.press("n")
     expect(page.locator("#place")).not_to_have_text(before)
     assert " of " in page.inner_text("#place")
+    # The address follows, so that it can be sent on, and neither unit nor list moves.
+    token = page.get_attribute("#rollout .peak", "title").split(":")[0].removeprefix("token ")  # pyright: ignore
+    assert page.evaluate("location.hash").endswith(f"&token={token}")
+
+
+def test_reading_a_rollout_leaves_the_unit_where_one_was_and_marks_its_context(page: Page, address: str) -> None:
+    show(page, address, "#unit=latent:3")
+    last = page.locator(".context[data-sample=top]").last
+    last.get_by_role("button", name="rollout").click()
+    expect(last).to_have_class("context current")
+    before = page.evaluate("document.getElementById('unit').scrollTop")
+    assert before > 0
+    place = f"token {last.get_attribute('data-position')}"
+    expect(page.locator("#rollout .peak")).to_have_attribute("title", re.compile(f"^{place}"))
+    assert page.evaluate("document.getElementById('unit').scrollTop") == before
+    assert page.locator(".current").count() == 1
+
+
+def test_every_rollout_of_a_unit_can_be_chosen_strongest_first(page: Page, address: str, site: Site) -> None:
+    show(page, address, "#unit=latent:3")
+    rows = [row for row in site.built.contexts if row["unit"] == "latent:3" and row["sample"] == "top"]
+    wanted = list(dict.fromkeys(row["rollout_id"] for row in rows[: site.config.top_contexts]))
+    offered = page.eval_on_selector_all("#rollout option", "found => found.map(one => Number(one.value))")
+    assert offered[: len(wanted)] == wanted
+    page.select_option("#rollout select", str(wanted[-1]))
+    expect(page.locator("#rollout h2")).to_have_text(f"Rollout {wanted[-1]}")
+
+
+def test_the_strip_shows_where_a_rollout_fires_and_leads_there(page: Page, address: str) -> None:
+    show(page, address, "#unit=latent:3&rollout=9")
+    ticks = page.locator("#rollout .strip i")
+    assert 0 < ticks.count() <= 160
+    ticks.last.click()
+    named = (ticks.last.get_attribute("title") or "").split(":")[0]
+    expect(page.locator("#rollout .peak")).to_have_attribute("title", re.compile(f"^{named}:"))
+
+
+def test_a_copied_link_leads_to_its_token(page: Page, web_address: str) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    show(page, web_address, "#unit=latent:3")
+    first = page.locator(".context").first
+    first.get_by_role("button", name="link").click()
+    expect(first.get_by_role("button", name="copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    rollout, position = first.get_attribute("data-rollout"), first.get_attribute("data-position")
+    assert copied == f"{web_address}#unit=latent:3&rollout={rollout}&token={position}"
+
+
+def test_a_token_that_ends_a_line_is_coloured_on_its_own_line_only(page: Page, address: str) -> None:
+    show(page, address)
+    page.evaluate(
+        "document.querySelector('.context .text').replaceChildren(...lorascope.runs("
+        "['a', '.\\n', 'b'], 0, 3, i => i === 1, () => lorascope.token('.\\n', 1, 1, '')))"
+    )
+    assert page.locator(".context .text").first.evaluate("one => one.textContent") == "a.\nb"
+    assert page.eval_on_selector(".context .text .fires", "one => [one.textContent, one.getClientRects().length]") == [
+        ".",
+        1,
+    ]
+
+
+def test_a_lone_token_shows_its_spaces_and_line_ends(page: Page, address: str) -> None:
+    show(page, address)
+    assert page.evaluate("lorascope.lone(' a  b ')") == "␣a  b␣"
+    assert page.evaluate("lorascope.lone('\\n\\n')") == "↵↵"
+    span = "document.querySelector('.context .text').appendChild(lorascope.token('\\n', 1, 1, ''))"
+    assert page.evaluate(f"getComputedStyle({span}, '::after').content") == '"↵"'
 
 
 def test_signs_have_their_own_colour_and_line(page: Page, address: str) -> None:
@@ -253,6 +323,9 @@ def test_it_reads_at_any_width_in_both_themes(
     if width == 400:
         page.click("#show-list")
         assert page.is_visible("#search")
+        # As many rows as the list has room for, though it was hidden when it was filled.
+        room = page.evaluate("document.getElementById('rows').clientHeight / 52")
+        assert page.locator("#rows .row").count() >= room - 1
         page.click("#rows .row >> nth=1")
         assert page.is_visible("#unit h2")
     context.close()

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from assets.paper.captions import Figure
 from assets.paper.claims import CLAIMS, Measurement
 from assets.paper.comparison import Comparison
-from assets.paper.page import Figure, render, render_comparison, render_front
+from assets.paper.page import claims_side_by_side, render, render_comparison, render_front
 from assets.paper.report import claim_rows
+from assets.paper.tables import sae_rows
 from resources.manifest import Manifest
 from tests.end_to_end.browser import open_browser
 
@@ -40,15 +42,22 @@ def report(example: str = HOSTILE) -> str:
     }  # fmt: skip
     row = {"base": "0.1 [0.0, 0.2]", "base_paper": None, "lora": "0.4 [0.3, 0.5]", "lora_paper": 7 / 30}
     table = [{"benchmark": f"Mini {i}", **row} for i in range(3)]
-    figures = [Figure("ablation_kl", "figure_3a", json.dumps(CHART)), Figure("batchtopk_sae", "fvu", json.dumps(CHART))]
+    figures = [
+        Figure("ablation_kl", "figure_3a", json.dumps(CHART)),
+        Figure("batchtopk_sae", "new_chart", json.dumps(CHART)),
+    ]
     assets = ("lora_checkpoint", "batchtopk_sae", "ablation_kl", "feature_dashboard", "interpretations")
     manifests = {asset: manifest(asset) for asset in assets}
     rows = claim_rows(measured, comparable=False)
     scored = [
         {"kind": "latent", "explainer": "openai/x", "method": "detection", "label": 0, "balanced_accuracy": 0.875}
     ]
-    agreed = [{"llm": 0, "statistical": -1, "units": 12}]
-    tables = {"table_1": table, "explanations": scored, "agreement": agreed}
+    tables = {
+        "table_1": table,
+        "sae": list(sae_rows(manifests["batchtopk_sae"].metrics)),
+        "explanations": scored,
+        "agreement": [{"llm": 0, "statistical": -1, "units": 12}],
+    }
     return render(HOSTILE, rows, tables, figures, [unit], manifests, False)
 
 
@@ -105,10 +114,51 @@ def test_the_comparison_reads_with_twenty_experiments(browser: Browser, tmp_path
     assert complaints == []
 
 
+def test_parameters_of_a_comparison_are_exact_and_numbers_rounded() -> None:
+    found = Comparison(
+        [{"parameter": "lora.learning_rate", "a": 0.00123456, "b": 1}], [{"number": "KL", "a": 0.123456, "b": 2.0}]
+    )
+    page = render_comparison(["a", "b"], found, {}, {})
+    assert '<td class="">0.00123456</td>' in page
+    assert '<td class="number">0.123</td>' in page
+    assert 'href="tables/parameters.csv"' in page
+    assert 'href="tables/numbers.csv"' in page
+    assert "claims.csv" not in page
+
+
+def test_claims_side_by_side_name_the_paper_and_each_experiments_verdict() -> None:
+    rows = claim_rows({claim.id: Measurement(1.5, None, None, "x") for claim in CLAIMS}, comparable=False)
+    found = {row["id"]: row for row in claims_side_by_side(["a", "b"], {"a": rows})}
+    assert found["mlp_over_attention_kl"] == {
+        "id": "mlp_over_attention_kl", "statement": "KL without MLP adapters over KL without attention",
+        "paper": "above 1", "a": 1.5, "a verdict": "same pattern", "b": None, "b verdict": None,
+    }  # fmt: skip
+
+
 def test_the_papers_number_stands_under_ours_and_only_where_there_is_one() -> None:
     page = report()
     assert "<th>base</th>" in page
     assert page.count(">paper 0.233<") == page.count(">paper ") == 3
+
+
+def test_each_figure_says_what_it_shows_with_the_papers_number_and_its_files() -> None:
+    page = report()
+    assert "<b>Figure 3a.</b> KL divergence from the full adapter with one layer" in page
+    assert "Paper: layers 44, 45, 46 and 62 of 64 matter most." in page
+    assert ">KL without MLP adapters over KL without attention</a>: paper above 1, here 1.5" in page
+    assert "new chart" in page.split('id="more-figures"')[1]
+    for name in ("ablation_kl-figure_3a", "batchtopk_sae-new_chart"):
+        assert f'href="figures/{name}.svg"' in page
+        assert f'href="figures/{name}.png"' in page
+
+
+def test_each_table_has_its_csv_and_the_sae_the_published_sizes() -> None:
+    page = report()
+    for name in ("claims", "table_1", "sae", "examples"):
+        assert f'href="tables/{name}.csv"' in page
+    assert 'href="report.json"' in page
+    (row,) = sae_rows({"d_sae": 224, "effect": None})
+    assert row == {"number": "latents", "measured": 224, "paper": 3584}
 
 
 def test_each_claim_links_to_its_asset_and_each_asset_to_its_manifest() -> None:
@@ -118,7 +168,7 @@ def test_each_claim_links_to_its_asset_and_each_asset_to_its_manifest() -> None:
     assert 'href="#asset-ablation_kl"' in page
     assert 'id="asset-ablation_kl"' in page
     assert 'href="../../ablation_kl/key-of-ablation_kl/manifest.json"' in page
-    assert "held out, fvu" in page
+    assert 'href="http://127.0.0.1:3000/assets/ablation_kl"' in page
 
 
 def test_scores_and_agreement_of_explanations_are_shown_beside_the_explainers_own_class() -> None:

@@ -1,0 +1,78 @@
+"""Every table of the report as rows: those of the paper, the SAE's numbers, and the numbers behind the figures."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from assets.ablation.artifact import AblationKl
+from assets.paper.claims import CLAIMS, SAE_SIZES
+from resources.manifest import Manifest
+
+Row = dict[str, Any]
+SAE_NUMBERS = (
+    ("components that enter", "d_in"),
+    ("latents", "d_sae"),
+    ("latents per token, mean of a batch (k)", "k"),
+    ("live latents", "live_latents"),
+    ("dead latents", "dead_latents"),
+    ("variance unexplained (FVU), held out", "held_out/fvu"),
+    ("cosine of state and reconstruction, held out", "held_out/cosine"),
+    ("latents per token (L0), held out", "held_out/l0"),
+    ("its 5th percentile", "held_out/l0_p05"),
+    ("its 95th percentile", "held_out/l0_p95"),
+    ("largest cosine with another decoder row, mean", "held_out/decoder_similarity"),
+    ("KL with the reconstruction in place (nats per token)", "effect/kl_reconstructed"),
+    ("KL with the state set to zero (nats per token)", "effect/kl_zeroed"),
+    ("share of that KL recovered", "effect/kl_recovered"),
+    ("share of the cross-entropy recovered", "effect/cross_entropy_recovered"),
+    ("training tokens", "training_tokens"),
+    ("training steps", "steps"),
+)
+"""What it is, and its place in the SAE's metrics."""
+
+
+def tables(manifests: Mapping[str, Manifest], ablation_kl: Path) -> dict[str, list[Row]]:
+    """Name -> rows; a table without rows is left out."""
+    metrics = {asset: manifest.metrics for asset, manifest in manifests.items()}
+    found: dict[str, object] = {
+        "table_1": metrics["benchmark_scores"].get("table_1"),
+        "table_2": metrics["benchmark_scores"].get("table_2"),
+        "scores": metrics["benchmark_scores"].get("scores"),
+        "classes": metrics["category_densities"].get("classes"),
+        "categories": metrics["category_densities"].get("densities"),
+        "ablation": AblationKl.open(ablation_kl).table().to_pylist(),
+        "strongest_components": metrics["ablation_kl"].get("strongest"),
+        "explanations": metrics["interpretation_scores"].get("summary"),
+        "agreement": metrics["interpretations"].get("agreement"),
+        "sae": list(sae_rows(metrics["batchtopk_sae"])),
+        "sae_baselines": metrics["batchtopk_sae"].get("baselines"),
+    }
+    rows = {
+        name: [row for row in value if isinstance(row, dict)]
+        for name, value in found.items()
+        if isinstance(value, list)
+    }
+    return {name: value for name, value in rows.items() if value}
+
+
+def sae_rows(metrics: Mapping[str, Any]) -> Iterator[Row]:
+    """The SAE's numbers, each beside the published one where there is one."""
+    paper: dict[str, float | None] = {**SAE_SIZES}
+    paper["live_latents"] = next(claim.published for claim in CLAIMS if claim.id == "sae_live")
+    for name, place in SAE_NUMBERS:
+        value: Any = metrics
+        for part in place.split("/"):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            yield {"number": name, "measured": value, "paper": paper.get(place)}
+
+
+def write_tables(rows_by_name: Mapping[str, Sequence[Mapping[str, Any]]], folder: Path) -> None:
+    """One CSV per table that has rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in ((name, rows) for name, rows in rows_by_name.items() if rows):
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)

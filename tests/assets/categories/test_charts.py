@@ -1,0 +1,44 @@
+"""Figures 1 and 2 name what they show: kinds of unit, classes, and each slice with room for its name."""
+
+from assets.categories.charts import class_chart, density_chart
+
+DENSITIES = [
+    {"category": "words", "subcategory": "capitalised_words", "share": 0.4},
+    {"category": "words", "subcategory": "rare_words", "share": 0.02},
+    {"category": "numbers", "subcategory": "digits", "share": 0.58},
+]
+
+
+def names(layer: dict) -> list[str]:
+    """What a text layer writes, in the order of the slices."""
+    rows = layer["data"]["values"]
+    return [row[layer["encoding"]["text"]["field"]] for row in rows]
+
+
+def test_the_outer_ring_names_large_slices_at_their_own_side() -> None:
+    layers = density_chart(DENSITIES, "latent").to_dict()["layer"]
+    texts = {layer["mark"].get("align"): names(layer) for layer in layers if layer["mark"]["type"] == "text"}
+    # Middles of the slices at 0.2, 0.41 and 0.71 of the way round from the top, clockwise.
+    assert texts["left"] == ["capitalised words", "", ""]
+    assert texts["right"] == ["", "", "digits"]
+
+
+def test_the_inner_ring_sums_its_entries_and_says_how_much() -> None:
+    inner = density_chart(DENSITIES, "latent").to_dict()["layer"][0]
+    assert [(row["category"], round(row["share"], 6)) for row in inner["data"]["values"]] == [
+        ("words", 0.42),
+        ("numbers", 0.58),
+    ]
+    assert [row["shown"] for row in inner["data"]["values"]] == ["42%", "58%"]
+
+
+def test_classes_stand_in_the_papers_order_under_the_name_of_their_kind() -> None:
+    row = {"kind": "adapter", "explainer": "statistical", "n": 1, "share": 0.5, "ci_low": 0.4, "ci_high": 0.6}
+    chart = class_chart([{**row, "label": label} for label in (2, 0, 1)]).to_dict()
+    assert chart["spec"]["layer"][0]["encoding"]["y"]["sort"] == [
+        "monosemantic",
+        "broad but consistent",
+        "polysemantic",
+    ]
+    assert {value["of"] for value in chart["data"]["values"]} == {"adapter directions"}
+    assert "statistical" in chart["title"]

@@ -1,0 +1,19 @@
+"""The frontier: every SAE is named, and the line passes only through those that no other beats."""
+
+from assets.paper.frontier import frontier_chart
+
+
+def test_every_sae_is_named_and_only_unbeaten_ones_are_joined() -> None:
+    rows = [
+        {"experiment": "b", "k": 4, "l0": 4.0, "fvu": 0.4, "dominated": False},
+        {"experiment": "a", "k": 8, "l0": 8.0, "fvu": 0.2, "dominated": False},
+        {"experiment": "c", "k": 9, "l0": 8.5, "fvu": 0.3, "dominated": True},
+    ]
+    chart = frontier_chart(rows).to_dict()
+    line, points, names = chart["layer"]
+    assert line["mark"]["type"] == "line"
+    assert line["transform"] == [{"filter": "!datum.dominated"}]
+    assert names["encoding"]["text"]["field"] == "experiment"
+    assert points["encoding"]["color"]["field"] == points["encoding"]["shape"]["field"] == "state"
+    states = {row["experiment"]: row["state"] for row in chart["data"]["values"]}
+    assert states == {"a": "best at its L0", "b": "best at its L0", "c": "beaten in both"}
