@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config
 
+from assets.ablation.edits import entry_point
 from assets.ablation.memory import Shape, plan_memory
 from bench.ablation import Workload, flops, workload
 
@@ -41,8 +42,8 @@ def timed(run: Callable[[], list[float]], device: str) -> tuple[float, list[floa
 def report_memory(work: Workload) -> None:
     """Measured peak against the memory model's prediction."""
     shape = Shape.of(work.adapted, TOKENS, TOKENS)
-    edits = {c.layer * 2 + (c.projection[0] in "gud") for part in work.parts for c in part.components}
-    plan = plan_memory(shape, len(edits), work.tokens_per_batch)
+    entries = {min(map(entry_point, part.components)) for part in work.parts}
+    plan = plan_memory(shape, len(entries), work.tokens_per_batch)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     work.ours()
