@@ -8,7 +8,7 @@ Random bfloat16 weights, one rollout of 2048 tokens, every `stride`-th component
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -51,13 +51,13 @@ def report_memory(work: Workload) -> None:
     print(f"peak {peak / 2**30:.2f} GiB is {peak / plan.peak_bytes:.2f} of the predicted; {plan}")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Warm up, take turns, print ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--stride", type=int, default=16)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     device = "cpu" if arguments.shape == "tiny" else "cuda"
     config = Qwen2Config(
         vocab_size=VOCABULARY[arguments.shape],
