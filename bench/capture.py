@@ -4,9 +4,10 @@ MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 OMP_NUM_THRE
     [--turns 5] [--layers 64 --hidden 64 --shortest 20 --longest 200 | --mini]
 
 --mini: the mini world's own model and rollouts, and a random adapter; what a user runs on a CPU. Otherwise a random
-float32 Qwen2 in Qwen2.5-32B's proportions (MLP 5.4 x hidden, head 2 to 3 % of the weights). 64 layers have the paper's
-448 components and, narrow as they are, mostly overhead per operation, as a GPU has with short rollouts; few wide layers
-(--layers 16 --hidden 256 --shortest 100 --longest 1000) are mostly arithmetic, as a GPU has with long ones.
+float32 Qwen2 in Qwen2.5-32B's proportions (MLP 5.4 x hidden, head 2 to 3 % of the weights, attention heads of 32). 64
+layers have the paper's 448 components and, narrow as they are, mostly overhead per operation, as a GPU has with short
+rollouts; few wide layers (--layers 16 --hidden 256 --shortest 100 --longest 1000) are mostly arithmetic, as a GPU has
+with long ones.
 Seconds are CPU seconds of the thread that runs the model, since the machine is shared; what the writer's thread takes,
 and what the forward pass waits for it (wall time), is printed beside. The two variables keep freed memory in the
 process; without them page faults cost up to a third of a pass, in whichever way happens to meet them.
@@ -179,7 +180,8 @@ def random_world(options: argparse.Namespace) -> tuple[PeftModel, list[ShardPlan
     config = Qwen2Config(
         vocab_size=max(500, options.hidden * options.layers // 2), hidden_size=options.hidden,
         intermediate_size=int(5.4 * options.hidden), num_hidden_layers=options.layers,
-        num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=2048,
+        num_attention_heads=options.hidden // 32, num_key_value_heads=max(1, options.hidden // 128),
+        max_position_embeddings=2048,
     )  # fmt: skip
     shards = plans(options.tokens, options.shortest, options.longest, config.vocab_size, SHARD_ROWS)
     return build(config, "cpu", torch.float32), shards
