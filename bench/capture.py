@@ -1,28 +1,34 @@
 """Tokens per second of capture, beside the bare forward pass of the same batches and the authors' way, in one run.
 
 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 OMP_NUM_THREADS=1 python -m bench.capture
-    [--turns 5] [--layers 64 --hidden 64 --shortest 20 --longest 200]
+    [--turns 5] [--layers 64 --hidden 64 --shortest 20 --longest 200 | --mini]
 
-A random float32 Qwen2 in Qwen2.5-32B's proportions (MLP 5.4 x hidden, head 2 to 3 % of the weights). 64 layers have the
-paper's 448 components and, narrow as they are, mostly overhead per operation, as a GPU has with short rollouts; few
-wide layers (--layers 16 --hidden 256 --shortest 100 --longest 1000) are mostly arithmetic, as a GPU has with long ones.
+--mini: the mini world's own model and rollouts, and a random adapter; what a user runs on a CPU. Otherwise a random
+float32 Qwen2 in Qwen2.5-32B's proportions (MLP 5.4 x hidden, head 2 to 3 % of the weights, attention heads of 32). 64
+layers have the paper's 448 components and, narrow as they are, mostly overhead per operation, as a GPU has with short
+rollouts; few wide layers (--layers 16 --hidden 256 --shortest 100 --longest 1000) are mostly arithmetic, as a GPU has
+with long ones.
 Seconds are CPU seconds of the thread that runs the model, since the machine is shared; what the writer's thread takes,
 and what the forward pass waits for it (wall time), is printed beside. The two variables keep freed memory in the
 process; without them page faults cost up to a third of a pass, in whichever way happens to meet them.
 
-bare      the backbone's forward pass over the same packed batches, no hooks
-ours      hooks, scalars kept until the shard is full, shards written behind
-authors   batch 1, the whole model with its head, x @ A again in float32 and one copy to the CPU for each component,
-          gzip-4 of a float16 [tokens, layers, 7] per rollout (their HDF5 with h5py's default level, without the HDF5)
+peft      PEFT's forward pass of the backbone over the same packed batches, no hooks
+bare      the same with the adapter in the weights
+ours      that with hooks, scalars kept until the shard is full, shards written behind
+authors   batch 1, PEFT's whole model with its head, x @ A again in float32 and one copy to the CPU for each component,
+          gzip-1 of a float16 [tokens, layers, 7] per rollout (their HDF5 without the HDF5; their decoding of every
+          token to text left out)
 
 Then the bytes of a token on disk, for 448 columns of noise: any encoding must hold 10 M tokens in 9 GB.
 """
 
 import argparse
+import copy
 import statistics
 import tempfile
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +39,23 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from assets.activations.capture import forward_shard, to_rows
 from assets.activations.config import ActivationsConfig
-from assets.activations.plan import Reading, ShardPlan
+from assets.activations.plan import Reading, ShardPlan, plan_shards
 from assets.activations.probe import Probe, adapter_probe
 from assets.activations.shelf import Shelf
+from assets.dataset.artifact import S1kDataset
+from assets.dataset.config import DatasetConfig
+from assets.dataset.prepare import prepare
 from resources.attention import use_varlen_attention
-from resources.components import PROJECTIONS, components
+from resources.components import PROJECTIONS, Component, components
+from resources.models import ModelConfig, load_base
 from resources.packing import batches_by_length, forward_kwargs, pack
+from resources.progress import Progress
 from resources.shards import Encoding, StateBatch, write_shard
 
-GZIP = 4
-"""h5py's level where its user names none."""
+GZIP = 1
+"""The authors' script."""
+MINI = Path("resources/mini_world")
+TOKENS_PER_BATCH, SHARD_ROWS = 2048, 4096
 
 
 def build(config: Qwen2Config, device: str, dtype: torch.dtype) -> PeftModel:
@@ -56,6 +69,11 @@ def build(config: Qwen2Config, device: str, dtype: torch.dtype) -> PeftModel:
     rotary = model.model.rotary_emb
     half = rotary.inv_freq.numel()  # to_empty left the frequencies unset
     rotary.inv_freq = 1e6 ** (-torch.arange(half, device=device) / half)
+    return wear(model)
+
+
+def wear(model: Any) -> PeftModel:
+    """A random rank-1 adapter on all seven projections."""
     lora = LoraConfig(r=1, lora_alpha=16, use_rslora=True, target_modules=list(PROJECTIONS), task_type="CAUSAL_LM")
     adapted = get_peft_model(model, lora)
     for name, weight in adapted.named_parameters():
@@ -80,11 +98,22 @@ def plans(tokens: int, shortest: int, longest: int, vocabulary: int, shard_rows:
     return [ShardPlan(index, tuple(shard)) for index, shard in enumerate(shards)]
 
 
-def bare(probe: Probe, shards: list[ShardPlan], device: str, tokens_per_batch: int) -> None:
+def mini_world(shard_rows: int) -> tuple[PeftModel, list[ShardPlan]]:
+    """Its model with a random adapter, and all its rollouts."""
+    model = ModelConfig(name=str(MINI / "model"), dtype="float32")
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        config = DatasetConfig(source=str(MINI / "data/s1k_mini"))
+        prepare(model=model, dataset=config, out=Path(name), progress=Progress(lambda _: None))
+        planned = plan_shards(S1kDataset.open(Path(name)), "all", shard_rows, 1024)
+    return wear(load_base(model, "cpu")), list(planned.shards)
+
+
+def bare(backbone: Any, shards: list[ShardPlan], device: str, tokens_per_batch: int) -> None:
     """The same batches through the same modules, nothing kept."""
     for shard in shards:
         for batch in batches_by_length([len(reading.token_ids) for reading in shard.readings], tokens_per_batch):
-            probe.backbone(**forward_kwargs(pack([shard.readings[i].token_ids for i in batch]), device))
+            backbone(**forward_kwargs(pack([shard.readings[i].token_ids for i in batch]), device))
 
 
 def ours(probe: Probe, shards: list[ShardPlan], device: str, tokens_per_batch: int, folder: Path) -> Shelf:
@@ -102,21 +131,25 @@ def authors(model: PeftModel, shards: list[ShardPlan], device: str) -> int:
     base: Any = model.get_base_model()
     modules = dict(base.named_modules())
     base.set_attn_implementation("sdpa")
-    caught: list[torch.Tensor] = []
-    handles = []
-    for component in components(base.config.num_hidden_layers):
-        module: Any = modules[component.module]
-        a_I = module.lora_A["default"].weight[0].float()
-        handles.append(
-            module.register_forward_pre_hook(
-                lambda _module, inputs, a_I=a_I: caught.append((inputs[0][0].float() @ a_I).half().cpu())
-            )
+    columns = components(base.config.num_hidden_layers)
+    caught: dict[Component, np.ndarray] = {}
+
+    def read(component: Component, a_I: torch.Tensor, _module: object, inputs: tuple[torch.Tensor]) -> None:
+        caught[component] = (inputs[0][0].float() @ a_I).cpu().numpy()
+
+    handles = [
+        modules[c.module].register_forward_pre_hook(
+            partial(read, c, modules[f"{c.module}.lora_A.default"].weight[0].float())
         )
+        for c in columns
+    ]
     size = 0
     for reading in (reading for shard in shards for reading in shard.readings):
-        model(input_ids=torch.from_numpy(reading.token_ids.astype(np.int64))[None].to(device), use_cache=False)
-        size += len(zlib.compress(torch.stack(caught, dim=1).numpy().tobytes(), GZIP))
-        caught.clear()
+        model(input_ids=torch.from_numpy(reading.token_ids.astype(np.int64))[None].to(device))
+        states_TLP = np.zeros((len(reading.token_ids), len(columns) // len(PROJECTIONS), len(PROJECTIONS)), np.float16)
+        for c in columns:
+            states_TLP[:, c.layer, PROJECTIONS.index(c.projection)] = caught[c].astype(np.float16)
+        size += len(zlib.compress(states_TLP.tobytes(), GZIP))
     for handle in handles:
         handle.remove()
     use_varlen_attention(model)
@@ -142,6 +175,18 @@ def disk(tokens: int = 65_536) -> None:
         print(f"{way:32} {size:5.0f} bytes a token, 10 M tokens in {size / 100:.2f} GB")
 
 
+def random_world(options: argparse.Namespace) -> tuple[PeftModel, list[ShardPlan]]:
+    """A random model of the given shape, and random rollouts."""
+    config = Qwen2Config(
+        vocab_size=max(500, options.hidden * options.layers // 2), hidden_size=options.hidden,
+        intermediate_size=int(5.4 * options.hidden), num_hidden_layers=options.layers,
+        num_attention_heads=options.hidden // 32, num_key_value_heads=max(1, options.hidden // 128),
+        max_position_embeddings=2048,
+    )  # fmt: skip
+    shards = plans(options.tokens, options.shortest, options.longest, config.vocab_size, SHARD_ROWS)
+    return build(config, "cpu", torch.float32), shards
+
+
 def main() -> None:
     """Take turns and print ratios of medians."""
     parser = argparse.ArgumentParser()
@@ -151,48 +196,46 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--shortest", type=int, default=20)
     parser.add_argument("--longest", type=int, default=200)
+    parser.add_argument("--mini", action="store_true")
     options = parser.parse_args()
-    config = Qwen2Config(
-        vocab_size=max(500, options.hidden * options.layers // 2), hidden_size=options.hidden,
-        intermediate_size=int(5.4 * options.hidden), num_hidden_layers=options.layers,
-        num_attention_heads=8, num_key_value_heads=2, max_position_embeddings=2048,
-    )  # fmt: skip
     torch.set_num_threads(1)
-    model = build(config, "cpu", torch.float32)
-    shards = plans(options.tokens, options.shortest, options.longest, config.vocab_size, 4096)
+    model, shards = mini_world(16_384) if options.mini else random_world(options)
     tokens = sum(shard.num_rows for shard in shards)
-    probe = adapter_probe(model)
+    worn = copy.deepcopy(model)  # the probe takes the adapter into the weights
+    probe = adapter_probe(worn)
+    use_varlen_attention(worn)
     use_varlen_attention(model)
-    took: dict[str, list[float]] = {"bare": [], "ours": [], "authors": []}
+    peft: Any = model.get_base_model()
+    took: dict[str, list[float]] = {"peft": [], "bare": [], "ours": [], "authors": []}
     waits, writers = [], []
 
     def one_way(way: str, folder: Path) -> None:
         began, process, thread = time.perf_counter(), time.process_time(), time.thread_time()
-        if way == "bare":
-            bare(probe, shards, "cpu", 2048)
+        if way == "peft":
+            bare(peft.model, shards, "cpu", TOKENS_PER_BATCH)
+        elif way == "bare":
+            bare(probe.backbone, shards, "cpu", TOKENS_PER_BATCH)
         elif way == "authors":
             authors(model, shards, "cpu")
         else:
-            shelf = ours(probe, shards, "cpu", 2048, folder)
+            shelf = ours(probe, shards, "cpu", TOKENS_PER_BATCH, folder)
             waits.append(shelf.waited_s / (time.perf_counter() - began))
             writers.append((time.process_time() - process) / (time.thread_time() - thread) - 1)
         took[way].append(time.thread_time() - thread)
 
     with torch.inference_mode(), tempfile.TemporaryDirectory() as name:
-        bare(probe, shards, "cpu", 2048)
+        bare(probe.backbone, shards, "cpu", TOKENS_PER_BATCH)
         for turn in range(options.turns):
-            for place in range(3):  # in another order each turn
-                one_way(list(took)[(turn + place) % 3 if turn % 2 else (turn - place) % 3], Path(name))
+            for place in range(len(took)):  # in another order each turn
+                one_way(list(took)[(turn + place) % 4 if turn % 2 else (turn - place) % 4], Path(name))
         size = sum(path.stat().st_size for path in Path(name).glob("*.parquet"))
         gzip = authors(model, shards, "cpu")
-    medians = {way: statistics.median(values) for way, values in took.items()}
-    paired = statistics.median(b / o for b, o in zip(took["bare"], took["ours"], strict=True))
-    slower = statistics.median(a / o for a, o in zip(took["authors"], took["ours"], strict=True))
     print(f"{tokens} tokens, {len(probe.columns)} components, {len(shards)} shards, medians of {options.turns} turns")
-    for way, value in medians.items():
-        print(f"{way:8} {tokens / value:8.0f} tokens/s of CPU")
-    print(f"ours is {paired:.3f} of the bare pass of the same turn, and {slower:.2f} x the authors' way")
-    print(f"the writer's thread takes {statistics.median(writers):.3f} of that, waited for {max(waits):.3f} at most")
+    for way, values in took.items():
+        ratios = [value / mine for value, mine in zip(values, took["ours"], strict=True)]
+        beside = f"{statistics.median(ratios):.2f} x ours of the same turn ({min(ratios):.2f}-{max(ratios):.2f})"
+        print(f"{way:8} {tokens / statistics.median(values):8.0f} tokens/s of CPU; takes {beside}")
+    print(f"the writer's thread takes {statistics.median(writers):.3f} of ours, waited for {max(waits):.3f} at most")
     print(f"bytes a token: {size / tokens:.0f} in shards, {gzip / tokens:.0f} gzip, {2 * len(probe.columns)} raw")
     disk()
 

@@ -5,7 +5,8 @@
 2. End to end: shards -> SAE encoding -> finished latents' contexts, beside the encoder's matmul alone.
 3. Peak memory of the first reading for 1 to 20 million tokens (3584 latents, shards reused by name).
 CPU seconds of the main thread are counted, not wall time, since the machine is shared (the thread that decompresses the
-next shard is left out, and takes 8 % of the matmul); `-m bench.contexts merge` runs one.
+next shard is left out, and takes 8 % of the matmul); `-m bench.contexts merge` runs one, `end_to_end 1048576` part 2
+on so many tokens.
 """
 
 import heapq
@@ -188,8 +189,8 @@ def memory(tokens: int) -> None:
 def main() -> None:
     """Run the parts named on the command line, or all."""
     parts = sys.argv[1:] or ["merge", "end_to_end", "memory"]
-    if parts[0] == "memory" and len(parts) == 2:
-        memory(int(parts[1]))
+    if len(parts) == 2 and parts[1].isdecimal():
+        {"memory": memory, "end_to_end": end_to_end}[parts[0]](int(parts[1]))
         return
     if "merge" in parts:
         merge()

@@ -8,12 +8,13 @@ Random bfloat16 weights, one rollout of 2048 tokens, every `stride`-th component
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from transformers import Qwen2Config
 
+from assets.ablation.edits import entry_point
 from assets.ablation.memory import Shape, plan_memory
 from bench.ablation import Workload, flops, workload
 
@@ -41,8 +42,8 @@ def timed(run: Callable[[], list[float]], device: str) -> tuple[float, list[floa
 def report_memory(work: Workload) -> None:
     """Measured peak against the memory model's prediction."""
     shape = Shape.of(work.adapted, TOKENS, TOKENS)
-    edits = {c.layer * 2 + (c.projection[0] in "gud") for part in work.parts for c in part.components}
-    plan = plan_memory(shape, len(edits), work.tokens_per_batch)
+    entries = {min(map(entry_point, part.components)) for part in work.parts}
+    plan = plan_memory(shape, len(entries), work.tokens_per_batch)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     work.ours()
@@ -50,13 +51,13 @@ def report_memory(work: Workload) -> None:
     print(f"peak {peak / 2**30:.2f} GiB is {peak / plan.peak_bytes:.2f} of the predicted; {plan}")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Warm up, take turns, print ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--stride", type=int, default=16)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     device = "cpu" if arguments.shape == "tiny" else "cuda"
     config = Qwen2Config(
         vocab_size=VOCABULARY[arguments.shape],

@@ -10,7 +10,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -41,7 +41,7 @@ def wall(device: str, work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Take turns and print ratios."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--shape", choices=SHAPES, default="7b")
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=262_144)
     parser.add_argument("--tokens-per-batch", type=int, default=32_768)
     parser.add_argument("--turns", type=int, default=3)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     device, dtype = options.device, torch.bfloat16 if options.device.startswith("cuda") else torch.float32
     config = Qwen2Config(max_position_embeddings=32_768, **SHAPES[options.shape])
     model = build(config, device, dtype)
@@ -61,10 +61,10 @@ def main() -> None:
     print(f"Qwen2.5 {options.shape}, {dtype}, {tokens} tokens, {device}, torch {torch.__version__}")
     with torch.inference_mode(), tempfile.TemporaryDirectory() as name:
         for what, probe in (("adapter", adapter_probe(model)), ("neurons", neuron_probe(base, 60, "post"))):
-            bare(probe, shards[:1], device, options.tokens_per_batch)
+            bare(probe.backbone, shards[:1], device, options.tokens_per_batch)
             ratios, waits, rates = [], [], []
             for turn in range(options.turns):
-                plain = wall(device, lambda probe=probe: bare(probe, shards, device, options.tokens_per_batch))
+                plain = wall(device, lambda probe=probe: bare(probe.backbone, shards, device, options.tokens_per_batch))
                 shelves = []
                 folder = Path(name, f"{what}{turn}")
                 folder.mkdir()

@@ -1,7 +1,8 @@
 """The adapted model, run half a layer at a time with a different edit of the adapter in every row of the batch.
 
-The adapter is worn as hooks with PEFT's arithmetic (base(x) + scale * B(A(x)), A and B in at least float32), so that a
-row's activations can be changed between A and B.
+In a float32 model the adapter is added to the weights once, and a hook puts right what an edit changes in its rows. In
+bfloat16 that sum would round the adapter away, so hooks follow PEFT's arithmetic: base(x) + scale * B(A(x)), A and B in
+float32. Either way only rank-one products are added to the base model's cost.
 Shapes: N rows, K edited rows, T tokens, D hidden, I inputs and O outputs of an adapted matrix, R rank.
 """
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-WRITTEN_TOKENS = 4096
-"""Tokens to which `write_O` is added at once: bounds the copy that this needs."""
+CHANGED_TOKENS = 4096
+"""Tokens of edited rows that are changed at once: bounds the copies that this needs."""
 
 
 class _Changes(NamedTuple):
@@ -38,6 +39,24 @@ class _Changes(NamedTuple):
     """[K, 1 or T, 1]."""
     on_KT1: torch.Tensor | None
     write_KO: torch.Tensor | None
+
+    def part(self, here: slice) -> "_Changes":
+        """The same for some of the K rows."""
+        return _Changes(*[None if field is None else field[here] for field in self])  # pyright: ignore[reportArgumentType]
+
+    def written_KTO(self) -> torch.Tensor | float:
+        """[K, 1 or T, O]: what is added to the matrix's output beside the adapter."""
+        if self.write_KO is None:
+            return 0.0
+        return self.write_KO[:, None] if self.on_KT1 is None else self.on_KT1 * self.write_KO[:, None]
+
+
+class _Worn(NamedTuple):
+    """One component's matrices, in at least float32."""
+
+    A_RI: torch.Tensor
+    B_RO: torch.Tensor
+    """Times the adapter's scale."""
 
 
 Prepared = Mapping[Component, _Changes]
@@ -62,6 +81,9 @@ class AdaptedModel:
         self.dtype = base.dtype
         self._layers = base.model.layers
         self._changes: Prepared = {}
+        self._worn: dict[Component, _Worn] = {}
+        self._read_projections: tuple[str, ...] = ()
+        self._states: dict[Component, torch.Tensor] = {}
         self.live = frozenset(c for c in adapter.components if bool(adapter.B[c].any()))
         """Components whose B is not 0."""
         for component in sorted(self.live):
@@ -104,6 +126,19 @@ class AdaptedModel:
         finally:
             self._changes = before
 
+    @contextmanager
+    def reading(self, projections: tuple[str, ...]) -> Iterator[dict[Component, torch.Tensor]]:
+        """Fills the dict with the activations [N, T, R] of these projections in the passes of this block."""
+        self._read_projections, self._states = projections, {}
+        try:
+            yield self._states
+        finally:
+            self._read_projections, self._states = (), {}
+
+    def write_change(self, component: Component, edit: Edit, state_1TR: torch.Tensor) -> torch.Tensor:
+        """What an edit adds to the output of a component's matrix that had this activation: [T, O]."""
+        return _difference_KTO(state_1TR, self._stack(component, [edit], [0]), self._worn[component].B_RO)[0]
+
     def embed(self, ids_NT: torch.Tensor) -> torch.Tensor:
         """The residual stream that enters point 0: [N, T, D]."""
         return self.base.model.embed_tokens(ids_NT)
@@ -139,25 +174,44 @@ class AdaptedModel:
                 f"{component.id} of the adapter is {B_RO.shape[1]} x {A_RI.shape[1]} but the base model's matrix is "
                 f"{shape[0]} x {shape[1]}: the adapter belongs to another model"
             )
-        matrix.register_forward_hook(partial(self._add, component, A_RI, B_RO))
+        self._worn[component] = _Worn(A_RI, B_RO)
+        if self.dtype == precision:
+            merged_OI = torch.addmm(matrix.weight, B_RO.T, A_RI)
+            matrix.weight = torch.nn.Parameter(merged_OI, requires_grad=False)
+            matrix.register_forward_hook(partial(self._correct, component))
+        else:
+            matrix.register_forward_hook(partial(self._add, component))
+
+    def _correct(
+        self, component: Component, _matrix: torch.nn.Module, args: tuple[torch.Tensor, ...], out_NTO: torch.Tensor
+    ) -> torch.Tensor:
+        """The weights hold the adapter: edited rows are given the difference."""
+        worn, x_NTI = self._worn[component], args[0]
+        if component.projection in self._read_projections:
+            self._states[component] = _read(x_NTI, worn.A_RI)
+        changes = self._changes.get(component)
+        if changes is not None:
+            for part in _parts(changes, out_NTO.shape[1]):
+                state_KTR = _read(x_NTI[part.row_K], worn.A_RI)
+                out_NTO[part.row_K] += _difference_KTO(state_KTR, part, worn.B_RO)
+        return out_NTO
 
     def _add(
-        self,
-        component: Component,
-        A_RI: torch.Tensor,
-        B_RO: torch.Tensor,
-        _matrix: torch.nn.Module,
-        args: tuple[torch.Tensor, ...],
-        out_NTO: torch.Tensor,
+        self, component: Component, _matrix: torch.nn.Module, args: tuple[torch.Tensor, ...], out_NTO: torch.Tensor
     ) -> torch.Tensor:
-        state_NTR = _read(args[0], A_RI)
+        """The weights are the base model's: every row is given the adapter, edited or not."""
+        worn = self._worn[component]
+        state_NTR = _read(args[0], worn.A_RI)
+        if component.projection in self._read_projections:
+            self._states[component] = state_NTR.clone()
         changes = self._changes.get(component)
         if changes is not None:
             state_NTR[changes.row_K] = _changed(state_NTR[changes.row_K], changes)
-        for state_NT1, b_O in zip(state_NTR.split(1, dim=-1), B_RO, strict=True):
+        for state_NT1, b_O in zip(state_NTR.split(1, dim=-1), worn.B_RO, strict=True):
             out_NTO.addcmul_(state_NT1, b_O)
         if changes is not None and changes.write_KO is not None:
-            _write(out_NTO, changes)
+            for part in _parts(changes, out_NTO.shape[1]):
+                out_NTO[part.row_K] += part.written_KTO()
         return out_NTO
 
     def _stack(self, component: Component, edits: Sequence[Edit], rows: Sequence[int]) -> _Changes:
@@ -198,12 +252,12 @@ def _changed(state_KTR: torch.Tensor, changes: _Changes) -> torch.Tensor:
     return new_KTR if changes.on_KT1 is None else torch.where(changes.on_KT1, new_KTR, state_KTR)
 
 
-def _write(out_NTO: torch.Tensor, changes: _Changes) -> None:
-    assert changes.write_KO is not None
-    step = max(1, WRITTEN_TOKENS // out_NTO.shape[1])
+def _difference_KTO(state_KTR: torch.Tensor, changes: _Changes, B_RO: torch.Tensor) -> torch.Tensor:
+    """What the changes add to the output of a matrix that wears the unchanged adapter."""
+    return (_changed(state_KTR, changes) - state_KTR) @ B_RO + changes.written_KTO()
+
+
+def _parts(changes: _Changes, num_tokens: int) -> Iterator[_Changes]:
+    step = max(1, CHANGED_TOKENS // num_tokens)
     for first in range(0, len(changes.row_K), step):
-        here = slice(first, first + step)
-        write_K1O = changes.write_KO[here, None]
-        if changes.on_KT1 is not None:
-            write_K1O = changes.on_KT1[here] * write_K1O
-        out_NTO[changes.row_K[here]] += write_K1O
+        yield changes.part(slice(first, first + step))

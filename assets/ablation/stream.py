@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 
 from assets.ablation.adapted import AdaptedModel
-from assets.ablation.edits import Edit
+from assets.ablation.edits import WRITERS, Edit
+from resources.components import Component
 
 Keep = Literal["device", "host", "recompute"]
 
@@ -25,13 +26,15 @@ class FullStream:
         self.rotary = model.rotary(len(ids_T))
         self._ids_1T = ids_T.to(model.device)[None]
         self._kept: dict[int, torch.Tensor] = {}
+        self._states: dict[Component, torch.Tensor] = {}
         wanted = frozenset(points) if keep != "recompute" else frozenset()
         place = "cpu" if keep == "host" else model.device
         self._restart()
-        for point in range(model.num_points):
+        for point in range(model.num_points + 1):
             if point in wanted:
                 self._kept[point] = self._h_1TD.to(place)
-            self._step()
+            if point < model.num_points:
+                self._step()
         self.final_TD = model.finish(self._h_1TD)[0]
         """What the unembedding reads in the unedited run."""
         if keep == "recompute":
@@ -49,13 +52,25 @@ class FullStream:
             self._step()
         return self._h_1TD
 
+    def join(self, point: int, edits: Sequence[Edit]) -> torch.Tensor:
+        """What enters `point` under edits whose entry it is: [N, T, D]."""
+        fresh_NTD = self.at(point).expand(len(edits), -1, -1)
+        if not any(edit.writes for edit in edits):
+            return fresh_NTD
+        fresh_NTD = fresh_NTD.clone()
+        for h_TD, edit in zip(fresh_NTD, edits, strict=True):
+            for component in edit.writes:
+                h_TD += self.model.write_change(component, edit, self._states[component])
+        return fresh_NTD
+
     def _restart(self) -> None:
         self._point = 0
         self._h_1TD = self.model.embed(self._ids_1T)
 
     def _step(self) -> None:
-        with self.model.editing({}):
+        with self.model.editing({}), self.model.reading(WRITERS) as states:
             self._h_1TD = self.model.advance(self._point, self._h_1TD, self.rotary)
+        self._states.update(states)
         self._point += 1
 
 
@@ -64,15 +79,16 @@ def run_edited(stream: FullStream, edits: Sequence[Edit]) -> torch.Tensor:
     model = stream.model
     waiting = list(edits)
     h_NTD: torch.Tensor | None = None
-    with model.editing(model.prepare(edits)):
-        for point in range(edits[0].entry, model.num_points):
-            joining = sum(edit.entry == point for edit in waiting)
+    with model.editing(model.prepare([edit.rest for edit in edits])):
+        for point in range(edits[0].entry, model.num_points + 1):
+            joining = [edit for edit in waiting if edit.entry == point]
             if joining:
-                del waiting[:joining]
-                fresh_NTD = stream.at(point).expand(joining, -1, -1)
+                del waiting[: len(joining)]
+                fresh_NTD = stream.join(point, joining)
                 h_NTD = fresh_NTD if h_NTD is None else torch.cat([h_NTD, fresh_NTD])
             assert h_NTD is not None
-            h_NTD = model.advance(point, h_NTD, stream.rotary)
+            if point < model.num_points:
+                h_NTD = model.advance(point, h_NTD, stream.rotary)
     assert h_NTD is not None
     return model.finish(h_NTD)
 

@@ -3,12 +3,14 @@
 Shapes: T tokens of a packed batch, C columns, I inputs of a matrix.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from resources.components import components
+from resources.components import Component, components
 from resources.errors import BadInput
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
     from transformers import PreTrainedModel
+
+_SHARED_INPUT = {"q_proj": "qkv", "k_proj": "qkv", "v_proj": "qkv", "gate_proj": "gate_up", "up_proj": "gate_up"}
 
 
 @dataclass
@@ -49,16 +53,22 @@ class Probe:
 
 
 def adapter_probe(model: "PeftModel") -> Probe:
-    """A·x of every component: the outputs of PEFT's own `lora_A` modules, before scale and B (paper section 3).
+    """A·x of every component, before scale and B (paper section 3).
+
+    A float32 model carries the adapter in its weights from here on, and A reads each matrix's input: PEFT's own forward
+    pass would compute B·A·x in three more passes over every output. In bfloat16 the sum would round the adapter away,
+    so there the outputs of PEFT's `lora_A` modules are kept.
 
     Raises:
         BadInput: when the adapter's rank is not 1, so that a component is no scalar.
     """
+    import torch
+
     base = cast("PreTrainedModel", model.get_base_model())
     modules: dict[str, Any] = dict(base.named_modules())
     name = model.active_adapter
     found = [
-        (component.id, modules[f"{component.module}.lora_A.{name}"])
+        (component, modules[f"{component.module}.lora_A.{name}"])
         for component in components(base.config.num_hidden_layers)
         if f"{component.module}.lora_A.{name}" in modules
     ]
@@ -67,14 +77,40 @@ def adapter_probe(model: "PeftModel") -> Probe:
         raise BadInput(
             f"activation_shards reads one scalar per component, the adapter has rank {max(ranks)}: train rank 1"
         )
+    columns = tuple(component.id for component, _ in found)
+    if base.dtype != torch.float32:
+        return Probe(columns, _backbone(base), partial(_keep_outputs, [module for _, module in found]))
+    model.merge_adapter()
+    readers = [
+        (modules[members[0][0].module], torch.cat([module.weight for _, module in members]))
+        for members in (list(same) for _, same in groupby(found, key=lambda pair: _input(pair[0])))
+    ]
+    return Probe(columns, _backbone(base), partial(_read_inputs, readers))
 
-    def attach(caught: "list[torch.Tensor]") -> "list[torch.utils.hooks.RemovableHandle]":
-        def keep(_module: "nn.Module", _inputs: object, output_1T1: "torch.Tensor") -> None:
-            caught.append(output_1T1)
 
-        return [module.register_forward_hook(keep) for _, module in found]
+def _input(component: Component) -> tuple[int, str]:
+    """Components of one layer with the same value read the same input."""
+    return component.layer, _SHARED_INPUT.get(component.projection, component.projection)
 
-    return Probe(tuple(column for column, _ in found), _backbone(base), attach)
+
+def _keep_outputs(
+    modules: "Sequence[nn.Module]", caught: "list[torch.Tensor]"
+) -> "list[torch.utils.hooks.RemovableHandle]":
+    def keep(_module: "nn.Module", _inputs: object, output_1T1: "torch.Tensor") -> None:
+        caught.append(output_1T1)
+
+    return [module.register_forward_hook(keep) for module in modules]
+
+
+def _read_inputs(
+    readers: "Sequence[tuple[nn.Module, torch.Tensor]]", caught: "list[torch.Tensor]"
+) -> "list[torch.utils.hooks.RemovableHandle]":
+    """`readers`: a matrix, and the A [columns, I] of all components that read its input."""
+
+    def read(A_CI: "torch.Tensor", _module: "nn.Module", inputs: "tuple[torch.Tensor]") -> None:
+        caught.append(inputs[0] @ A_CI.T)
+
+    return [module.register_forward_pre_hook(partial(read, A_CI)) for module, A_CI in readers]
 
 
 def neuron_probe(model: "PreTrainedModel", per_layer: int, activation: Literal["post", "pre"]) -> Probe:

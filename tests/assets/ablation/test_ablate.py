@@ -11,6 +11,7 @@ import torch
 from assets.ablation.ablate import AblationMetrics, ablate
 from assets.ablation.artifact import AblationKl
 from assets.ablation.config import AblationConfig
+from assets.ablation.passages import cut, open_passages
 from assets.dataset.artifact import S1kDataset
 from resources.components import Component, components, parse_component
 from resources.errors import BadInput
@@ -139,6 +140,14 @@ def test_finished_shards_are_not_made_again(world: World, tmp_path: Path) -> Non
     times = {path: path.stat().st_mtime_ns for path in shards if path.exists()}
     assert run(world, tmp_path, config) == first
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_a_rollout_of_one_token_and_passages_without_a_scored_token_are_refused(world: World) -> None:
+    with pytest.raises(BadInput, match=r"rollout 3 has 1 token\(s\), KL needs 2 or more"):
+        cut(3, np.array([7]), np.array([True]), 2048, "all")
+    dataset = S1kDataset.open(world.folder / "dataset")
+    with pytest.raises(BadInput, match="no assistant token stands in the first 3 tokens"):
+        open_passages(dataset, num_rollouts=4, max_tokens=3, seed=0, positions="assistant")
 
 
 def test_a_component_that_does_not_exist_is_named(world: World, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from assets.ablation import divergence
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.catalogue import catalogue, removal
-from assets.ablation.edits import Edit, by_entry
+from assets.ablation.edits import WRITERS, ComponentEdit, Edit, by_entry, entry_point
 from assets.ablation.measure import measure
 from assets.ablation.memory import Shape, plan_memory, stream_bytes
 from assets.ablation.passages import Passage, cut
@@ -119,6 +119,40 @@ def test_units_spread_evenly_over_16_layers_cost_at_most_055_of_full_forwards(tm
     assert 0.4 < mine / (len(edits) * (one.get_total_flops() - head)) <= 0.55
 
 
+def test_removing_the_last_down_proj_runs_no_layer_again(adapted: AdaptedModel) -> None:
+    def flops(component: Component) -> int:
+        edit = removal(component.id, frozenset([component]), None)
+        assert edit is not None
+        with FlopCounterMode(display=False) as counted:
+            measure(adapted, passage(), [edit], 25)
+        return counted.get_total_flops()
+
+    with torch.inference_mode(), FlopCounterMode(display=False) as one:
+        FullStream(adapted, torch.from_numpy(passage().ids_T), [], "recompute")
+    # The head reads the full run alone, then both runs side by side; the write is 25 tokens x 32 outputs.
+    heads, write = 3 * 2 * 25 * adapted.head_VD.numel(), 2 * 25 * 32
+    assert flops(Component(1, "down_proj")) == one.get_total_flops() + heads + write
+    assert flops(Component(1, "o_proj")) < flops(Component(1, "v_proj"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_write_into_the_stream_equals_a_pass_from_the_embedding(tiny_model: Path, tmp_path: Path, dtype: str) -> None:
+    class FromTheEmbedding(Edit):
+        entry = 0  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+
+    config = ModelConfig(name=str(tiny_model), dtype=dtype)  # pyright: ignore[reportArgumentType]
+    model = AdaptedModel.load(config, build_random_adapter(tmp_path, tiny_model), "cpu")
+    on_T1 = (torch.arange(len(IDS)) > 7)[:, None]
+    writers = sorted((c for c in model.live if c.projection in WRITERS), key=entry_point)
+    change = ComponentEdit(gain=-2.0, shift=0.5, write_O=torch.ones(32))
+    edits = [Edit(c.id, {c: change}, on_T1) for c in writers]
+    assert [len(edit.writes) for edit in edits] == [1, 1, 1, 1]
+    short = final(model, edits, "device", 3).float()
+    long = final(model, [FromTheEmbedding(e.name, e.changes, e.on_T1) for e in edits], "device", 3).float()
+    tolerance = 0.05 if dtype == "bfloat16" else 1e-5
+    assert (short - long).abs().max() < tolerance * long.abs().max()
+
+
 def test_logits_that_are_not_finite_are_placed(world: World) -> None:
     model = AdaptedModel.load(world.model, world.adapter, "cpu")
     edit = Edit("a huge write", {c: _huge(model, c) for c in [Component(0, "up_proj")]})
@@ -129,9 +163,7 @@ def test_logits_that_are_not_finite_are_placed(world: World) -> None:
         measure(model, passage(), edits_of(model)[:1], 100)
 
 
-def _huge(model: AdaptedModel, component: Component):  # noqa: ANN202
-    from assets.ablation.edits import ComponentEdit
-
+def _huge(model: AdaptedModel, component: Component) -> ComponentEdit:
     return ComponentEdit(write_O=torch.full((model.adapter.B[component].shape[0],), 3e38))
 
 
