@@ -1,10 +1,11 @@
-"""Rough scores against exact ones: the filter may save work, never an entry. On a CPU without bfloat16 tiles too."""
+"""Filtered scores against exact ones: the filter may save work, never an entry. On a CPU without VNNI too."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assets.sae.candidates import candidates
 from assets.sae.scores import DenseScores, FilteredScores
 from assets.sae.selection import Threshold, select_batch
 from assets.sae.sparse_rows import dots
@@ -34,13 +35,8 @@ def test_no_score_above_a_bound_is_missed_or_invented(seed: int, tail: float, sh
     bound = float(exact_N.quantile(share))
     found = FilteredScores(x_BD, encoder_FD, bias_F).above(bound)
     expected_N = (exact_N > bound).nonzero().flatten()
-    if bound > 0:
-        assert torch.equal(found.flat_N, expected_N)
-        assert torch.equal(found.score_N, exact_N[expected_N])
-    else:
-        # the float32 product lists the entries then: equal but for rounding at the bound itself
-        missed = set(expected_N.tolist()) ^ set(found.flat_N.tolist())
-        assert all(abs(float(exact_N[i]) - bound) <= 1e-5 * float(exact_N.abs().max()) for i in missed)
+    assert torch.equal(found.flat_N, expected_N)
+    assert torch.equal(found.score_N, exact_N[expected_N])
 
 
 def test_exact_scores_are_the_dense_product() -> None:
@@ -65,4 +61,23 @@ def test_a_filter_looks_closely_at_few_scores() -> None:
     scores = FilteredScores(x_BD, encoder_FD, bias_F)
     bound = float(every_score(x_BD, encoder_FD, bias_F).quantile(0.99))
     assert len(scores.above(bound).flat_N) == 28
-    assert len(scores._candidates(bound)) < 56
+    assert len(candidates(x_BD, encoder_FD, bias_F, bound)) < 56
+
+
+@pytest.mark.parametrize("change", ["a token of zeros", "a huge entry", "a latent of zeros", "a huge bias", "all zero"])
+@pytest.mark.parametrize("bound", [-1.0, 0.0, 2.0])
+def test_no_score_is_missed_where_whole_numbers_cannot_follow(change: str, bound: float) -> None:
+    x_BD, encoder_FD, bias_F = build(4, 1.0)
+    if change == "a token of zeros":
+        x_BD[3] = 0
+    elif change == "a huge entry":
+        x_BD[3, 5] = 1e6
+    elif change == "a latent of zeros":
+        encoder_FD[7] = 0
+    elif change == "a huge bias":
+        bias_F[7] = 1e4
+    else:
+        x_BD.zero_()
+        encoder_FD.zero_()
+    exact_N = every_score(x_BD, encoder_FD, bias_F)
+    assert torch.equal(FilteredScores(x_BD, encoder_FD, bias_F).above(bound).flat_N, (exact_N > bound).nonzero()[:, 0])
