@@ -32,7 +32,7 @@ def candidates(input_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.T
     for start in range(0, len(input_BD), BLOCK):
         block_BE = tokens_BE[start : start + BLOCK]
         rows = len(block_BE)
-        torch._int_mm(block_BE, encoder_FE.T, out=product_BF[:rows])
+        torch.ops.aten._int_mm.out(block_BE, encoder_FE.T, out=product_BF[:rows])
         torch.ge(product_BF[:rows], least_B[start : start + BLOCK, None], out=is_candidate_BF[:rows])
         # numpy lists bools about five times faster than torch does on a CPU
         found.append(np.flatnonzero(is_candidate_BF[:rows].numpy()) + start * width)

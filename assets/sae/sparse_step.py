@@ -107,17 +107,18 @@ class SparseStep:
         encoder_FD = weights.W_enc_FD if norm_F is None else weights.W_enc_FD * norm_F[:, None]
         bias_F = weights.b_enc_F if norm_F is None else weights.b_enc_F * norm_F
         rows, width, k = len(encoded_BD), len(bias_F), self._config.k
-        filtered = filter_is_faster(encoded_BD.device.type) if self._filtered is None else self._filtered
-        if filtered and not self._per_token:
-            scores: Scores = FilteredScores(encoded_BD, encoder_FD, bias_F)
-        else:
+        if self._per_token or not self._filters(encoded_BD.device.type):
             room_BF = self._room(rows, width, encoded_BD.dtype, encoded_BD.device)
-            scores = DenseScores(torch.addmm(bias_F, encoded_BD, encoder_FD.T, out=room_BF))
-        if self._per_token:
-            chosen = select_rows(room_BF, k, self._floor)
+            scores: Scores = DenseScores(torch.addmm(bias_F, encoded_BD, encoder_FD.T, out=room_BF))
+            if self._per_token:
+                return scores, to_pairs(select_rows(room_BF, k, self._floor), width, norm_F)
         else:
-            chosen = select_batch(scores, k * rows, self._floor, self.threshold)
+            scores = FilteredScores(encoded_BD, encoder_FD, bias_F)
+        chosen = select_batch(scores, k * rows, self._floor, self.threshold)
         return scores, to_pairs(chosen, width, norm_F)
+
+    def _filters(self, device: str) -> bool:
+        return filter_is_faster(device) if self._filtered is None else self._filtered
 
     def _room(self, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """[rows, width] of memory that is used at every step: new pages cost as much as the product."""
