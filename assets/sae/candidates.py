@@ -17,23 +17,26 @@ LARGEST = 127
 """Of an int8, with either sign."""
 SHARES = 8
 """Columns that T is divided among, so that it may be so many times larger than an entry of W."""
-BLOCK = 2048
-"""Tokens whose product is compared while it is in cache."""
 _TINY = 1e-12
 
 
-def candidates(input_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.Tensor, bound: float) -> torch.Tensor:
-    """Flat indices into [B, F], ascending, of all scores above a finite `bound` and a few more."""
+def candidates(
+    input_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.Tensor, bound: float, product_BF: torch.Tensor
+) -> torch.Tensor:
+    """Flat indices into [B, F], ascending, of all scores above a finite `bound` and a few more.
+
+    `product_BF` (int32) is memory for as many tokens as are compared at once.
+    """
     width = len(bias_F)
     tokens_BE, encoder_FE, least_B = _in_whole_numbers(input_BD, encoder_FD, bias_F, bound)
-    product_BF = torch.empty(min(BLOCK, len(input_BD)), width, dtype=torch.int32)
+    block = len(product_BF)
     is_candidate_BF = torch.empty_like(product_BF, dtype=torch.bool)
     found: list[np.ndarray] = []
-    for start in range(0, len(input_BD), BLOCK):
-        block_BE = tokens_BE[start : start + BLOCK]
+    for start in range(0, len(input_BD), block):
+        block_BE = tokens_BE[start : start + block]
         rows = len(block_BE)
         torch.ops.aten._int_mm.out(block_BE, encoder_FE.T, out=product_BF[:rows])
-        torch.ge(product_BF[:rows], least_B[start : start + BLOCK, None], out=is_candidate_BF[:rows])
+        torch.ge(product_BF[:rows], least_B[start : start + block, None], out=is_candidate_BF[:rows])
         # numpy lists bools about five times faster than torch does on a CPU
         found.append(np.flatnonzero(is_candidate_BF[:rows].numpy()) + start * width)
     return torch.from_numpy(np.concatenate(found))

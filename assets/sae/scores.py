@@ -65,9 +65,11 @@ class DenseScores:
 class FilteredScores:
     """The scores that an int8 product cannot rule out, in float32; on a CPU."""
 
-    def __init__(self, input_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.Tensor) -> None:
-        """scores = input @ encoder.T + bias."""
-        self._input_BD, self._encoder_FD, self._bias_F = input_BD, encoder_FD, bias_F
+    def __init__(
+        self, input_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.Tensor, product_BF: torch.Tensor
+    ) -> None:
+        """scores = input @ encoder.T + bias; `product_BF`: see `candidates`."""
+        self._input_BD, self._encoder_FD, self._bias_F, self._product_BF = input_BD, encoder_FD, bias_F, product_BF
 
     def sample(self) -> torch.Tensor:
         """Every 61st score."""
@@ -76,7 +78,7 @@ class FilteredScores:
     def above(self, bound: float) -> Selected:
         """Exactly the scores greater than `bound`."""
         if bound > -torch.inf:
-            flat_N = candidates(self._input_BD, self._encoder_FD, self._bias_F, bound)
+            flat_N = candidates(self._input_BD, self._encoder_FD, self._bias_F, bound, self._product_BF)
         else:
             flat_N = torch.arange(len(self._input_BD) * len(self._bias_F))
         score_N = self._exactly(flat_N)

@@ -17,6 +17,8 @@ from assets.sae.scores import DenseScores, FilteredScores, Scores, Selected, fil
 from assets.sae.selection import Threshold, select_batch, select_rows
 from assets.sae.sparse_rows import bags, dots, sum_rows
 
+PRODUCT_TOKENS = 2048
+"""Tokens whose int8 product is compared at once: more only take more memory."""
 _INT16_MAX = 2**15
 
 
@@ -113,7 +115,8 @@ class SparseStep:
             if self._per_token:
                 return scores, to_pairs(select_rows(room_BF, k, self._floor), width, norm_F)
         else:
-            scores = FilteredScores(encoded_BD, encoder_FD, bias_F)
+            product_BF = self._room(min(rows, PRODUCT_TOKENS), width, torch.int32, encoded_BD.device)
+            scores = FilteredScores(encoded_BD, encoder_FD, bias_F, product_BF)
         chosen = select_batch(scores, k * rows, self._floor, self.threshold)
         return scores, to_pairs(chosen, width, norm_F)
 

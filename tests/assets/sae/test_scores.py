@@ -21,6 +21,11 @@ def build(seed: int, tail: float) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     return x_BD, torch.randn(LATENTS, WIDTH, generator=generator), torch.randn(LATENTS, generator=generator)
 
 
+def filtered(x_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.Tensor) -> FilteredScores:
+    """With room for 16 of the 40 tokens at once."""
+    return FilteredScores(x_BD, encoder_FD, bias_F, torch.empty(16, LATENTS, dtype=torch.int32))
+
+
 def every_score(x_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.Tensor) -> torch.Tensor:
     row_N = torch.arange(TOKENS).repeat_interleave(LATENTS)
     latent_N = torch.arange(LATENTS).repeat(TOKENS)
@@ -33,7 +38,7 @@ def test_no_score_above_a_bound_is_missed_or_invented(seed: int, tail: float, sh
     x_BD, encoder_FD, bias_F = build(seed, tail)
     exact_N = every_score(x_BD, encoder_FD, bias_F)
     bound = float(exact_N.quantile(share))
-    found = FilteredScores(x_BD, encoder_FD, bias_F).above(bound)
+    found = filtered(x_BD, encoder_FD, bias_F).above(bound)
     expected_N = (exact_N > bound).nonzero().flatten()
     assert torch.equal(found.flat_N, expected_N)
     assert torch.equal(found.score_N, exact_N[expected_N])
@@ -42,26 +47,26 @@ def test_no_score_above_a_bound_is_missed_or_invented(seed: int, tail: float, sh
 def test_exact_scores_are_the_dense_product() -> None:
     x_BD, encoder_FD, bias_F = build(1, 1.0)
     dense_BF = x_BD.double() @ encoder_FD.double().T + bias_F.double()
-    found = FilteredScores(x_BD, encoder_FD, bias_F).above(2.0)
+    found = filtered(x_BD, encoder_FD, bias_F).above(2.0)
     torch.testing.assert_close(found.score_N.double(), dense_BF.flatten()[found.flat_N], rtol=1e-5, atol=1e-5)
-    columns_BK = FilteredScores(x_BD, encoder_FD, bias_F).columns(torch.tensor([3, 5]))
+    columns_BK = filtered(x_BD, encoder_FD, bias_F).columns(torch.tensor([3, 5]))
     torch.testing.assert_close(columns_BK.double(), dense_BF[:, [3, 5]], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("carried", [None, 0.01, 1e6])
 def test_the_largest_are_the_same_filtered_or_dense(carried: float | None) -> None:
     x_BD, encoder_FD, bias_F = build(2, 1.0)
-    filtered = select_batch(FilteredScores(x_BD, encoder_FD, bias_F), 120, 0.0, Threshold(carried))
+    ours = select_batch(filtered(x_BD, encoder_FD, bias_F), 120, 0.0, Threshold(carried))
     dense = DenseScores(torch.addmm(bias_F, x_BD, encoder_FD.T))
-    assert torch.equal(filtered.flat_N, select_batch(dense, 120, 0.0, Threshold()).flat_N)
+    assert torch.equal(ours.flat_N, select_batch(dense, 120, 0.0, Threshold()).flat_N)
 
 
 def test_a_filter_looks_closely_at_few_scores() -> None:
     x_BD, encoder_FD, bias_F = build(3, 0.0)
-    scores = FilteredScores(x_BD, encoder_FD, bias_F)
+    scores = filtered(x_BD, encoder_FD, bias_F)
     bound = float(every_score(x_BD, encoder_FD, bias_F).quantile(0.99))
     assert len(scores.above(bound).flat_N) == 28
-    assert len(candidates(x_BD, encoder_FD, bias_F, bound)) < 56
+    assert len(candidates(x_BD, encoder_FD, bias_F, bound, scores._product_BF)) < 56
 
 
 @pytest.mark.parametrize("change", ["a token of zeros", "a huge entry", "a latent of zeros", "a huge bias", "all zero"])
@@ -80,4 +85,4 @@ def test_no_score_is_missed_where_whole_numbers_cannot_follow(change: str, bound
         x_BD.zero_()
         encoder_FD.zero_()
     exact_N = every_score(x_BD, encoder_FD, bias_F)
-    assert torch.equal(FilteredScores(x_BD, encoder_FD, bias_F).above(bound).flat_N, (exact_N > bound).nonzero()[:, 0])
+    assert torch.equal(filtered(x_BD, encoder_FD, bias_F).above(bound).flat_N, (exact_N > bound).nonzero()[:, 0])
