@@ -293,24 +293,21 @@ def peer_python() -> Path:
 
 
 def show(rows: list[dict]) -> None:
-    """A table per batch size, with ratios to the fastest peer and to the floor (by CPU time)."""
+    """A table per batch size, with ratios to the fastest peer (wall, CPU) and to the floor (CPU)."""
     for batch in sorted({row["batch"] for row in rows}):
-        mine = [row for row in rows if row["batch"] == batch]
-        speed = {row["method"]: row["tokens_per_cpu_s"] for row in mine}
-        peers = [speed[name] for name in ("dictionary_learning", "sae_lens", "authors") if name in speed]
+        mine = {row["method"]: row for row in rows if row["batch"] == batch}
+        peers = [mine[name] for name in ("dictionary_learning", "sae_lens", "authors") if name in mine]
         print(f"\nbatch {batch}\n")
-        print("| method | tokens/s | tokens/CPU-s | x fastest peer | of floor | held-out FVU | peak MB |")
+        print("| method | tokens/s | tokens/CPU-s | x fastest peer, wall / CPU | of floor, CPU | FVU | peak MB |")
         print("|---|---|---|---|---|---|---|")
-        for row in mine:
-            own = row["tokens_per_cpu_s"]
-            against = f"{own / max(peers):.1f}" if peers else "-"
-            of_floor = f"{own / speed['floor']:.0%}" if "floor" in speed else "-"
+        for name, row in mine.items():
+            speeds = ("tokens_per_s", "tokens_per_cpu_s")
+            against = " / ".join(f"{row[speed] / max(peer[speed] for peer in peers):.1f}" for speed in speeds if peers)
+            of_floor = f"{row[speeds[1]] / mine['floor'][speeds[1]]:.0%}" if "floor" in mine else "-"
             fvu = f"{row['fvu']:.4f}" if "fvu" in row else "-"
-            name = row["method"] + (f" (reading {row['reading_share']:.1%})" if "reading_share" in row else "")
-            print(
-                f"| {name} | {row['tokens_per_s']:,.0f} | {own:,.0f} | {against} | {of_floor} | {fvu} | "
-                f"{row['peak_mb']:,.0f} |"
-            )
+            reading = f" (reading {row['reading_share']:.1%})" if "reading_share" in row else ""
+            wall, cpu = (f"{row[speed]:,.0f}" for speed in speeds)
+            print(f"| {name}{reading} | {wall} | {cpu} | {against} | {of_floor} | {fvu} | {row['peak_mb']:,.0f} |")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Shapes: B tokens, D components that enter.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from resources.components import parse_component
 from resources.errors import BadInput
 from resources.shards import Shards
 
+READERS = 2
+"""Threads that decode row groups: half the wait for a window; more would hold more memory."""
 MIXED_GROUPS = 8
 """Row groups that a first sample is drawn from."""
 
@@ -166,21 +169,31 @@ class Order:
         of_group = np.minimum((ends - counts[groups] // 2) * number // ends[-1], number - 1)
         return [chosen for chosen in (groups[of_group == i] for i in range(number)) if len(chosen)]
 
+    def _fill(self, window: np.ndarray, groups: np.ndarray) -> None:
+        """All tokens of the groups; each reader holds one more row group while it decodes."""
+        counts = self.rows.counts_G[groups]
+
+        def fill(group: int, end: int, count: int) -> None:
+            window[end - count : end] = self.rows.load(group)
+
+        with ThreadPoolExecutor(READERS) as readers:
+            list(readers.map(fill, groups.tolist(), np.cumsum(counts).tolist(), counts.tolist()))
+
     def _pieces(self, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(window, random row indices) for each window of an epoch, without its first `skip` tokens."""
-        for number, groups in enumerate(self._windows(epoch)):
+        windows = self._windows(epoch)
+        # every window takes the last one's place: two at once would double the memory
+        room = np.empty(
+            (max(self.rows.counts_G[groups].sum() for groups in windows), len(self.rows.columns)), np.float16
+        )
+        for number, groups in enumerate(windows):
             size = int(self.rows.counts_G[groups].sum())
             if skip >= size:
                 skip -= size
                 continue
-            window = np.empty((size, len(self.rows.columns)), dtype=np.float16)
-            filled = 0
-            for group in np.sort(groups):
-                part = self.rows.load(int(group))
-                window[filled : filled + len(part)] = part
-                filled += len(part)
+            self._fill(room[:size], np.sort(groups))
             order = np.random.default_rng([self.seed, 4, epoch, number]).permutation(size)
-            yield window, order[skip:]
+            yield room[:size], order[skip:]
             skip = 0
 
 
@@ -201,7 +214,7 @@ def _recut(pieces: Iterator[tuple[np.ndarray, np.ndarray]], cuts: np.ndarray) ->
                 window, order = next(pieces)
                 used = 0
             taken = order[used : used + missing]
-            parts.append(window[taken])
+            parts.append(window.take(taken, axis=0))
             used += len(taken)
             missing -= len(taken)
         yield parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -13,10 +13,12 @@ import torch
 
 from assets.sae.batchtopk import Weights, score_norms
 from assets.sae.config import SaeConfig
-from assets.sae.scores import DenseScores, FilteredScores, Scores, Selected, rough_is_faster
+from assets.sae.scores import DenseScores, FilteredScores, Scores, Selected, filter_is_faster
 from assets.sae.selection import Threshold, select_batch, select_rows
 from assets.sae.sparse_rows import bags, dots, sum_rows
 
+PRODUCT_TOKENS = 2048
+"""Tokens whose int8 product is compared at once: more only take more memory."""
 _INT16_MAX = 2**15
 
 
@@ -64,17 +66,17 @@ class SparseStep:
         config: SaeConfig,
         variance: float,
         per_token: bool = False,
-        rough: bool | None = None,
+        filtered: bool | None = None,
     ) -> None:
         """`variance`: see `InputScale`; `per_token`: select k per token (TopK) instead of k x B per batch.
 
-        `rough`: filter scores by a bfloat16 product (see `FilteredScores`); None: where that is faster.
+        `filtered`: compute only scores that an int8 product leaves (see `FilteredScores`); None: where it is faster.
         """
         self._config = config
         self._variance = variance
         self._per_token = per_token
         self._floor = 0.0 if config.activation == "relu" else -torch.inf
-        self._rough = rough
+        self._filtered = filtered
         self._memory = torch.empty(0)
         self.threshold = Threshold()
 
@@ -107,18 +109,19 @@ class SparseStep:
         encoder_FD = weights.W_enc_FD if norm_F is None else weights.W_enc_FD * norm_F[:, None]
         bias_F = weights.b_enc_F if norm_F is None else weights.b_enc_F * norm_F
         rows, width, k = len(encoded_BD), len(bias_F), self._config.k
-        rough = rough_is_faster(encoded_BD.device.type) if self._rough is None else self._rough
-        if rough and not self._per_token:
-            room_BF = self._room(rows, width, torch.bfloat16, encoded_BD.device)
-            scores: Scores = FilteredScores(encoded_BD, encoder_FD, bias_F, room_BF)
-        else:
+        if self._per_token or not self._filters(encoded_BD.device.type):
             room_BF = self._room(rows, width, encoded_BD.dtype, encoded_BD.device)
-            scores = DenseScores(torch.addmm(bias_F, encoded_BD, encoder_FD.T, out=room_BF))
-        if self._per_token:
-            chosen = select_rows(room_BF, k, self._floor)
+            scores: Scores = DenseScores(torch.addmm(bias_F, encoded_BD, encoder_FD.T, out=room_BF))
+            if self._per_token:
+                return scores, to_pairs(select_rows(room_BF, k, self._floor), width, norm_F)
         else:
-            chosen = select_batch(scores, k * rows, self._floor, self.threshold)
+            product_BF = self._room(min(rows, PRODUCT_TOKENS), width, torch.int32, encoded_BD.device)
+            scores = FilteredScores(encoded_BD, encoder_FD, bias_F, product_BF)
+        chosen = select_batch(scores, k * rows, self._floor, self.threshold)
         return scores, to_pairs(chosen, width, norm_F)
+
+    def _filters(self, device: str) -> bool:
+        return filter_is_faster(device) if self._filtered is None else self._filtered
 
     def _room(self, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """[rows, width] of memory that is used at every step: new pages cost as much as the product."""

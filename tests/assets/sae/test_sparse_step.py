@@ -74,10 +74,10 @@ def reference(
 @pytest.mark.parametrize("preset", ["default", "authors"])
 @pytest.mark.parametrize("per_token", [False, True])
 @pytest.mark.parametrize("num_dead", [0, 2, 30])
-@pytest.mark.parametrize("rough", [False, True])
+@pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_sparse_gradients_equal_dense_autograd(
-    preset: str, per_token: bool, num_dead: int, seed: int, rough: bool
+    preset: str, per_token: bool, num_dead: int, seed: int, filtered: bool
 ) -> None:
     config = SaeConfig(preset=preset, k=K, auxiliary_k=5)
     weights = build_weights(seed, unit=config.decoder == "unit")
@@ -85,7 +85,7 @@ def test_sparse_gradients_equal_dense_autograd(
     dead = torch.zeros(LATENTS, dtype=torch.bool)
     dead[:num_dead] = True
     variance = 7.0
-    result = SparseStep(config, variance, per_token, rough=rough)(weights, x, dead)
+    result = SparseStep(config, variance, per_token, filtered=filtered)(weights, x, dead)
     loss, gradients = reference(config, weights, x, dead, variance, per_token)
     assert result.fvu + config.auxiliary_coefficient * result.auxiliary == pytest.approx(loss, rel=1e-5)
     assert (result.auxiliary > 0) == (num_dead > 0)
@@ -93,15 +93,15 @@ def test_sparse_gradients_equal_dense_autograd(
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize("rough", [False, True])
-def test_gradients_do_not_depend_on_the_threshold_carried_from_other_batches(rough: bool) -> None:
+@pytest.mark.parametrize("filtered", [False, True])
+def test_gradients_do_not_depend_on_the_threshold_carried_from_other_batches(filtered: bool) -> None:
     config = SaeConfig(k=K)
     weights = build_weights(3, unit=True)
     x = torch.randn(TOKENS, WIDTH)
     none_dead = torch.zeros(LATENTS, dtype=torch.bool)
-    fresh = SparseStep(config, 1.0, rough=rough)(weights, x, none_dead)
+    fresh = SparseStep(config, 1.0, filtered=filtered)(weights, x, none_dead)
     for factor in (100.0, 0.001):
-        step = SparseStep(config, 1.0, rough=rough)
+        step = SparseStep(config, 1.0, filtered=filtered)
         step(weights, x * factor, none_dead)
         again = step(weights, x, none_dead)
         for ours, theirs in zip(again.gradients.tensors(), fresh.gradients.tensors(), strict=True):

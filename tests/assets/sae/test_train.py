@@ -185,6 +185,15 @@ def test_shards_from_two_adapters_are_refused(tmp_path: Path) -> None:
         run_train(SMALL, folder, tmp_path)
 
 
+def test_shards_whose_components_lie_in_another_order_are_refused(tmp_path: Path) -> None:
+    states = {r: state[:, :2] for r, state in sparse_states(8, 50).items()}
+    folder = build_shards(tmp_path / "a", states, ("L0.q_proj", "L0.k_proj"))
+    other = build_shards(tmp_path / "b", states, ("L0.k_proj", "L0.q_proj"))
+    (folder / "shard-00001.parquet").write_bytes((other / "shard-00001.parquet").read_bytes())
+    with pytest.raises(BadInput, match="from another adapter"):
+        run_train(SMALL, folder, tmp_path)
+
+
 def test_an_unknown_projection_is_refused_when_the_config_is_read() -> None:
     with pytest.raises(ValueError, match="gate is none of q_proj"):
         SaeConfig(projections=("gate",))
