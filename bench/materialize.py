@@ -1,10 +1,12 @@
-"""What Dagster and the cache cost: python -m bench.materialize [--turns 5] [--backfill 20] [--base mini]
+"""What Dagster and the cache cost: python -m bench.materialize [--turns 5] [--backfill 20] [--base mini] [--daemon]
 
 1. All hits: the whole graph of a finished experiment in one run of the Dagster process, next to a bare graph of empty
    assets with the same names, edges, partitions and code versions, turn by turn in one process; and next to the same
    with as many empty asset checks, which ours has too.
 2. Backfill: so many variants of the SAE's k and seed over the finished experiment, one run after another in a process;
-   workers are counted by the run directories they leave, their work is summed from the manifests.
+   workers are counted by the run directories they leave, their work is summed from the manifests. With `--daemon` as
+   many more as one backfill of a real `dagster dev`, as many runs at a time as LORASCOPE_HOME/dagster/dagster.yaml
+   allows: its wall time stands beside the work of the variants that ran alone. Every worker is one process.
 
 Runs in LORASCOPE_HOME (give it a copy); computes the base first when it is not finished. Prints, and writes JSON to
 bench/results/materialize.json.
@@ -19,9 +21,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg  # noqa: TID251 (Dagster itself is what is measured)
 
@@ -31,7 +35,11 @@ from dagster_project.plan import keys, plan
 from dagster_project.rooms import STAGES
 from resources.home import Home, find_home
 from resources.sources import PROJECT
+from resources.stage import Stage
 from resources.store import Store
+
+if TYPE_CHECKING:
+    from tests.installation import Installation
 
 RESULTS = PROJECT / "bench" / "results" / "materialize.json"
 SHARED = (
@@ -44,44 +52,46 @@ SHARED = (
     "benchmark_scores",
 )
 """Assets that no SAE variant may compute again."""
+LAUNCH_BACKFILL = """mutation ($assets: [AssetKeyInput!]!, $names: [String!]!) {
+  launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $names}) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+BACKFILL_STATUS = """query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
+  ... on PartitionBackfill { status } } }"""
+PATIENCE_S = 24 * 3600
 
 
-def bare_graph() -> list[dg.AssetsDefinition]:
-    """As many assets in the same shape, which do nothing."""
+def bare_graph(checks: Mapping[str, Sequence[str]]) -> list[dg.AssetsDefinition]:
+    """As many assets in the same shape, which do nothing; `checks`: asset -> names of checks, which look at nothing."""
 
-    def empty(asset: str, deps: list[dg.AssetKey | str], version: int) -> dg.AssetsDefinition:
-        @dg.asset(name=asset, deps=deps, partitions_def=EXPERIMENTS, code_version=str(version))
+    def empty(stage: Stage) -> dg.AssetsDefinition:
+        names = checks.get(stage.asset, ())
+
+        @dg.asset(
+            name=stage.asset,
+            deps=[*stage.inputs, *(params_key(name) for name in stage.sections)],
+            partitions_def=EXPERIMENTS,
+            code_version=str(stage.code_version),
+            check_specs=[dg.AssetCheckSpec(name, asset=stage.asset) for name in names],
+        )
         def nothing() -> dg.MaterializeResult:
-            return dg.MaterializeResult(data_version=dg.DataVersion("1"))
+            passed = [dg.AssetCheckResult(passed=True, check_name=name) for name in names]
+            return dg.MaterializeResult(data_version=dg.DataVersion("1"), check_results=passed)
 
         return nothing
 
-    return [
-        empty(stage.asset, [*stage.inputs, *(params_key(name) for name in stage.sections)], stage.code_version)
-        for stage in STAGES
-    ]
+    return [empty(stage) for stage in STAGES]
 
 
-def empty_checks(defs: dg.Definitions) -> list[dg.AssetChecksDefinition]:
-    """As many checks on the same assets by the same number of steps, which look at nothing."""
-
-    def empty(theirs: dg.AssetChecksDefinition) -> dg.AssetChecksDefinition:
-        specs = [dg.AssetCheckSpec(key.name, asset=key.asset_key) for key in theirs.check_keys]
-
-        @dg.multi_asset_check(name=f"bare_{theirs.op.name}", specs=specs)
-        def nothing() -> Iterator[dg.AssetCheckResult]:
-            for spec in specs:
-                yield dg.AssetCheckResult(check_name=spec.name, asset_key=spec.asset_key, passed=True)
-
-        return nothing
-
-    return [empty(check) for check in defs.asset_checks or () if isinstance(check, dg.AssetChecksDefinition)]
+def checks_of(defs: dg.Definitions) -> dict[str, list[str]]:
+    """Asset -> names of its checks."""
+    assets = [asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition)]
+    return {asset.key.to_user_string(): [spec.name for spec in asset.check_specs] for asset in assets}
 
 
-def bare_job(checks: list[dg.AssetChecksDefinition]) -> dg.JobDefinition:
+def bare_job(checks: Mapping[str, Sequence[str]]) -> dg.JobDefinition:
     """All empty assets, with or without empty checks, in one run."""
     jobs = [dg.define_asset_job("bare")]
-    found = dg.Definitions(assets=bare_graph(), asset_checks=checks, jobs=jobs, executor=dg.in_process_executor)
+    found = dg.Definitions(assets=bare_graph(checks), jobs=jobs, executor=dg.in_process_executor)
     return found.resolve_job_def("bare")
 
 
@@ -110,7 +120,7 @@ def all_hits(base: str, turns: int) -> dict[str, object]:
             ]
             assert done.success and not computed, computed
 
-        jobs = {"bare": bare_job([]), "bare_checked": bare_job(empty_checks(defs)), "ours": whole}
+        jobs = {"bare": bare_job({}), "bare_checked": bare_job(checks_of(defs)), "ours": whole}
         for _ in range(turns + 1):
             for name, job in jobs.items():
                 seconds[name].append(timed(partial(run, job)))
@@ -124,23 +134,27 @@ def all_hits(base: str, turns: int) -> dict[str, object]:
     return {"assets": len(STAGES), "wall_s": wall, "cpu_s": cpu, **over}
 
 
-def backfill(base: str, variants: int, home: Home, folder: Path, small: bool) -> dict[str, object]:
-    """Run the variants as a backfill does, one after another, and count what was computed."""
-    base_path = home.experiments / f"{base}.yaml"
+def write_variants(base: str, seeds: Iterable[int], folder: Path, small: bool) -> list[str]:
+    """One experiment per seed in a folder of their own, ten values of k in turn; their names."""
+    base_path = find_home().experiments / f"{base}.yaml"
     (folder / base_path.name).write_text(base_path.read_text())
-    names = [f"{base}-variant-{index:02d}" for index in range(variants)]
-    for index, name in enumerate(names):
-        cheap = "  epochs: 0.1\n  baselines: []\n  effect_rollouts: 0\n" if small else ""
-        text = f"extends: {base}\nsae:\n  k: {1 + index % 10 + (index % 10 >= 3)}\n  seed: {100 + index // 10}\n{cheap}"
-        (folder / f"{name}.yaml").write_text(text)
-    environment = {**os.environ, "LORASCOPE_EXPERIMENTS": str(folder)}
+    cheap = "  epochs: 0.1\n  baselines: []\n  effect_rollouts: 0\n" if small else ""
+    names: list[str] = []
+    for seed in seeds:
+        k = 1 + seed % 10 + (seed % 10 >= 3)  # all but the base's own
+        names.append(f"{base}-variant-{seed}")
+        text = f"extends: {base}\ncompute:\n  processes: 1\nsae:\n  k: {k}\n  seed: {seed}\n{cheap}"
+        (folder / f"{names[-1]}.yaml").write_text(text)
+    return names
+
+
+def backfill(names: Sequence[str], run: Callable[[Home, Sequence[str]], float], home: Home) -> dict[str, object]:
+    """Run the variants and count what was computed; `run` returns its wall seconds."""
     before = _launched(home)
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "bench.materialize", "--only-run", *names], env=environment, check=True)
-    wall = time.perf_counter() - began
+    wall = run(home, names)
     launched = _launched(home) - before
     work = 0.0
-    experiments, store = Experiments(folder), Store(home.store)
+    experiments, store = Experiments(home.experiments), Store(home.store)
     for name in names:
         for asset, key in keys(experiments.load(name)).items():
             manifest = store.peek(asset, key)
@@ -148,14 +162,68 @@ def backfill(base: str, variants: int, home: Home, folder: Path, small: bool) ->
             work += manifest.seconds if manifest.experiment == name else 0.0
     counts = dict(sorted(Counter(asset for asset, _ in launched).items()))
     return {
-        "variants": variants,
-        "small": small,
+        "variants": len(names),
         "wall_s": wall,
         "work_s": work,
         "wall_over_work": wall / work,
         "launches": counts,
         "shared_launches": sum(counts.get(asset, 0) for asset in SHARED),
     }
+
+
+def one_after_another(home: Home, names: Sequence[str]) -> float:
+    """In one process, as `lorascope run` does."""
+    environment = {**os.environ, "LORASCOPE_EXPERIMENTS": str(home.experiments)}
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "bench.materialize", "--only-run", *names], env=environment, check=True)
+    return time.perf_counter() - began
+
+
+def through_the_daemon(home: Home, names: Sequence[str]) -> float:
+    """As a user does in the UI: one backfill of all assets; the start of the server is not counted."""
+    from tests.installation import Installation
+
+    with tempfile.TemporaryDirectory() as folder:
+        # At its end `open_dev` kills every process that names its home, and our own shell may name LORASCOPE_HOME.
+        link = Path(folder) / "home"
+        link.symlink_to(home.root)
+        return _one_backfill(Installation(link, home.experiments), names)
+
+
+def _one_backfill(installation: "Installation", names: Sequence[str]) -> float:
+    from tests.end_to_end.dev import PARTITION, open_dev, wait_for
+
+    with open_dev(installation, {}) as dev:
+        for name in names:
+            dev.ask(PARTITION, name=name)
+        began = time.perf_counter()
+        assets = [{"path": [stage.asset]} for stage in STAGES]
+        done = dev.ask(LAUNCH_BACKFILL, assets=assets, names=list(names))["launchPartitionBackfill"]
+        assert done["__typename"] == "LaunchBackfillSuccess", done
+
+        def status() -> str:
+            found = dev.ask(BACKFILL_STATUS, id=done["backfillId"])["partitionBackfillOrError"]["status"]
+            return "" if found in ("REQUESTED", "CANCELING", "FAILING") else found
+
+        ended = wait_for(status, PATIENCE_S)
+        assert ended == "COMPLETED_SUCCESS", ended
+        return time.perf_counter() - began
+
+
+def backfills(base: str, variants: int, *, small: bool, daemon: bool) -> dict[str, object]:
+    """The variants alone, and through the daemon if that is asked for."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = replace(find_home(), experiments=Path(folder))
+        # Seeds that this LORASCOPE_HOME has not seen: every variant is a miss, however often the bench runs.
+        first = 100 * (time.time_ns() // 10**9 % 10**7)
+        alone = backfill(
+            write_variants(base, range(first, first + variants), home.experiments, small), one_after_another, home
+        )
+        found: dict[str, object] = {"small": small, "alone": alone}
+        if daemon:
+            seeds = range(first + 10 * variants, first + 11 * variants)
+            found["daemon"] = backfill(write_variants(base, seeds, home.experiments, small), through_the_daemon, home)
+        return found
 
 
 def _launched(home: Home) -> set[tuple[str, str]]:
@@ -188,9 +256,10 @@ def main() -> None:
     """Both benches."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="mini")
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=5, help="of the graphs; 0 leaves them out")
     parser.add_argument("--backfill", type=int, default=20, help="variants; 0 leaves the backfill out")
     parser.add_argument("--small", action="store_true", help="variants with a tenth of an epoch and no comparisons")
+    parser.add_argument("--daemon", action="store_true", help="as many variants again as a backfill of `dagster dev`")
     parser.add_argument("--only-run", nargs="+", default=[], help="run these experiments and end")
     chosen = parser.parse_args()
     if chosen.only_run:
@@ -198,10 +267,11 @@ def main() -> None:
         return
     home = find_home()
     finish(chosen.base, home)
-    found: dict[str, object] = {"load": os.getloadavg()[0], "all_hits": all_hits(chosen.base, chosen.turns)}
+    found: dict[str, object] = {"load": os.getloadavg()[0]}
+    if chosen.turns:
+        found["all_hits"] = all_hits(chosen.base, chosen.turns)
     if chosen.backfill:
-        with tempfile.TemporaryDirectory() as folder:
-            found["backfill"] = backfill(chosen.base, chosen.backfill, home, Path(folder), chosen.small)
+        found["backfill"] = backfills(chosen.base, chosen.backfill, small=chosen.small, daemon=chosen.daemon)
     print(json.dumps(found, indent=1))
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The building: every room's assets and checks, left to right, with the resources and sensors around them.
+"""The building: every room's assets, left to right, with the resources and sensors around them.
 
 Opened by `dagster dev -w workspace.yaml` and by `dg dev`.
 """
@@ -33,7 +33,6 @@ def _params() -> Iterable[dg.AssetSpec]:
 
 defs = dg.Definitions(
     assets=[*_params(), *(asset for module in _MODULES for asset in module.ASSETS)],
-    asset_checks=[check for module in _MODULES for check in module.CHECKS],
     jobs=[whole_paper, gc, verify],
     sensors=[experiments.experiments, run_failed.run_failed, adapter_landed.adapter_landed],
     resources={"home": find_home(), "h200_node": load_deployment(), "claims": claims_of_the_run},

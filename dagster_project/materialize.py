@@ -1,7 +1,9 @@
 """How a stage becomes a Dagster asset: partitioned by experiment, cached exactly, computed in a worker."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.data_version import (
@@ -43,7 +45,23 @@ def claims_of_the_run(context: dg.InitResourceContext) -> Iterator[Claims]:
         found.close()
 
 
-def experiment_asset(stage: Stage, *, description: str, kinds: set[str]) -> dg.AssetsDefinition:
+@dataclass(frozen=True)
+class Check:
+    """A statement about an artifact, judged from its metrics whenever it is materialised, hit or computed.
+
+    The asset judges it itself: a check of its own would take a step and look the artifact up by what was made last,
+    which may be another experiment's.
+    """
+
+    name: str
+    statement: str
+    judge: Callable[[Mapping[str, Any]], dg.AssetCheckResult]
+    """Takes the metrics; the result needs no name."""
+
+
+def experiment_asset(
+    stage: Stage, *, description: str, kinds: set[str], checks: Sequence[Check] = ()
+) -> dg.AssetsDefinition:
     """The Dagster asset of a stage; its data version is the artifact's key."""
 
     @dg.asset(
@@ -55,6 +73,7 @@ def experiment_asset(stage: Stage, *, description: str, kinds: set[str]) -> dg.A
         partitions_def=EXPERIMENTS,
         deps=[*stage.inputs, *(params_key(section) for section in stage.sections)],
         code_version=str(stage.code_version),
+        check_specs=[dg.AssetCheckSpec(c.name, asset=stage.asset, description=c.statement) for c in checks],
         tags=_tags(stage),
     )
     def compute(
@@ -80,6 +99,7 @@ def experiment_asset(stage: Stage, *, description: str, kinds: set[str]) -> dg.A
         return dg.MaterializeResult(
             data_version=dg.DataVersion(done.manifest.key),
             metadata=metadata(done.manifest, done.folder, done.cache),
+            check_results=[c.judge(done.manifest.metrics)._replace(check_name=c.name) for c in checks],
             tags=_read_before_the_edit(context, claim, stage) if edited else None,
         )
 

@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.builders import build_random_adapter, build_tiny_qwen2
 from tests.installation import Installation, build_tiny
 from tests.resources.launcher.slurm_cluster import Cluster, Unavailable, start
+
+# Nothing is timed: hypothesis gives an example 200 ms, which a busy machine does not always keep.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -20,4 +20,3 @@ steering_effects = experiment_asset(
 )
 
 ASSETS = [ablation_kl, latent_kl, steering_effects]
-CHECKS = []

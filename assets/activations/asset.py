@@ -16,4 +16,3 @@ neuron_shards = experiment_asset(
 )
 
 ASSETS = [activation_shards, neuron_shards]
-CHECKS = []

@@ -15,4 +15,3 @@ full_finetune_checkpoint = experiment_asset(
 )
 
 ASSETS = [lora_checkpoint, full_finetune_checkpoint]
-CHECKS = []

@@ -1,25 +1,16 @@
 """`benchmark_scores` in Dagster, with two checks: against the paper's numbers, and that every answer is graded."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from assets.benchmarks.config import BENCHMARK_SCORES
-from dagster_project.materialize import experiment_asset
-from resources.manifest import read_manifest
-
-benchmark_scores = experiment_asset(
-    BENCHMARK_SCORES,
-    description="Base, LoRA, full finetune and ablated LoRA on the benchmarks, with intervals (paper: Tables 1 and 2)",
-    kinds={"huggingface", "parquet"},
-)
+from dagster_project.materialize import Check, experiment_asset
 
 
-@dg.asset_check(asset=benchmark_scores)
-def consistent_with_the_paper(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    """Every score that the paper reports too may be the same rate as the paper's (95 % interval of the difference)."""
-    rows = _metrics(context)["consistency"]
+def _consistent(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
+    rows = metrics["consistency"]
     off = [
         f"{row['benchmark']} {row['arm']}: {row['ours']}, paper {row['paper']}" for row in rows if not row["consistent"]
     ]
@@ -31,22 +22,24 @@ def consistent_with_the_paper(context: dg.AssetCheckExecutionContext) -> dg.Asse
     )
 
 
-@dg.asset_check(asset=benchmark_scores)
-def every_answer_is_graded(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-    """No answer was left ungraded by a judge."""
-    ungraded = _metrics(context)["num_ungraded"]
+def _graded(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
+    ungraded = metrics["num_ungraded"]
     return dg.AssetCheckResult(passed=ungraded == 0, description=f"{ungraded} answers are ungraded")
 
 
-def _metrics(context: dg.AssetCheckExecutionContext) -> dict[str, Any]:
-    """What the artifact measured that was materialised last, from its manifest."""
-    # Checks have no partitions of their own (a preview in Dagster 1.13); they run right after the asset's.
-    event = context.instance.get_latest_materialization_event(dg.AssetKey(BENCHMARK_SCORES.asset))
-    assert event is not None
-    assert event.asset_materialization is not None
-    folder = event.asset_materialization.metadata["folder"].value
-    return read_manifest(Path(str(folder))).metrics
-
+CHECKS = (
+    Check(
+        "consistent_with_the_paper",
+        "Every score that the paper reports too may be the same rate as the paper's (95 % interval of the difference).",
+        _consistent,
+    ),
+    Check("every_answer_is_graded", "No answer was left ungraded by a judge.", _graded),
+)
+benchmark_scores = experiment_asset(
+    BENCHMARK_SCORES,
+    description="Base, LoRA, full finetune and ablated LoRA on the benchmarks, with intervals (paper: Tables 1 and 2)",
+    kinds={"huggingface", "parquet"},
+    checks=CHECKS,
+)
 
 ASSETS = [benchmark_scores]
-CHECKS = [consistent_with_the_paper, every_answer_is_graded]

@@ -15,4 +15,3 @@ category_densities = experiment_asset(
 )
 
 ASSETS = [feature_categories, category_densities]
-CHECKS = []

@@ -10,4 +10,3 @@ max_activating_contexts = experiment_asset(
 )
 
 ASSETS = [max_activating_contexts]
-CHECKS = []

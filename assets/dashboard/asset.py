@@ -10,4 +10,3 @@ feature_dashboard = experiment_asset(
 )
 
 ASSETS = [feature_dashboard]
-CHECKS = []

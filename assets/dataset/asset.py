@@ -10,4 +10,3 @@ s1k_dataset = experiment_asset(
 )
 
 ASSETS = [s1k_dataset]
-CHECKS = []

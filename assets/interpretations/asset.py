@@ -15,4 +15,3 @@ interpretation_scores = experiment_asset(
 )
 
 ASSETS = [interpretations, interpretation_scores]
-CHECKS = []

@@ -10,4 +10,3 @@ batchtopk_sae = experiment_asset(
 )
 
 ASSETS = [batchtopk_sae]
-CHECKS = []

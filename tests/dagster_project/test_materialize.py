@@ -41,14 +41,14 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def materialize(
+def run(
     instance: dg.DagsterInstance,
     home: Home,
     launched: list[str],
     meanwhile: Meanwhile | None = None,
     names: tuple[str, ...] = ASSETS,
-) -> dict[str, tuple[str, str]]:
-    """Run assets of experiment `e` through Dagster, only the workers are played: asset -> (cache, data version).
+) -> dg.ExecuteInProcessResult:
+    """Run assets of experiment `e` through Dagster, only the workers are played.
 
     `meanwhile`: asset -> what happens while its worker is at work.
     """
@@ -62,9 +62,20 @@ def materialize(
     instance.add_dynamic_partitions("experiment", ["e"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dagster_project.materialize, "launch", launch)
-        done = dg.materialize(
+        return dg.materialize(
             assets, instance=instance, partition_key="e", resources={**(defs.resources or {}), "home": home}
         )
+
+
+def materialize(
+    instance: dg.DagsterInstance,
+    home: Home,
+    launched: list[str],
+    meanwhile: Meanwhile | None = None,
+    names: tuple[str, ...] = ASSETS,
+) -> dict[str, tuple[str, str]]:
+    """What a run came to: asset -> (cache, data version)."""
+    done = run(instance, home, launched, meanwhile, names)
     found: dict[str, tuple[str, str]] = {}
     for event in done.get_asset_materialization_events():
         made = event.step_materialization_data.materialization
@@ -141,3 +152,24 @@ def test_deleting_the_file_of_a_running_experiment_stops_nothing(home: Home, ins
     assert {asset: version for asset, (_, version) in done.items()} == {asset: planned[asset] for asset in CHAIN}
     assert set(launched) == set(CHAIN)
     assert list((home.store / ".claims").iterdir()) == []
+
+
+def test_an_asset_judges_its_checks_in_its_own_step_on_a_hit_too_and_of_its_own_experiment(
+    home: Home, instance: dg.DagsterInstance
+) -> None:
+    load(home.experiments, BASE)
+    for _ in ("computed", "hit"):
+        done = run(instance, home, [])
+        found = {(found.asset_key.path[-1], found.check_name): found for found in done.get_asset_check_evaluations()}
+        assert set(found) == {
+            ("benchmark_scores", "consistent_with_the_paper"),
+            ("benchmark_scores", "every_answer_is_graded"),
+            ("paper_report", "claims_of_the_paper"),
+        }
+        assert {event.step_key for event in done.get_step_success_events()} == set(ASSETS)
+        for (asset, _), evaluation in found.items():
+            target = evaluation.target_materialization_data
+            wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=["e"])
+            (made,) = instance.fetch_materializations(wanted, limit=1).records
+            assert target is not None
+            assert target.storage_id == made.storage_id

@@ -92,7 +92,17 @@ def test_without_a_whole_result_the_job_has_failed(
 
 
 def test_a_crash_after_the_result_was_written_is_no_failure(tmp_path: Path, deployment: Deployment) -> None:
-    assert build_attempt(build_job(tmp_path, "crash_at_exit"), tmp_path, deployment).result({}).metrics["number"] == 7
+    job = build_job(tmp_path, "crash_after_result")
+    assert build_attempt(job, tmp_path, deployment).result({}).metrics["number"] == 7
+
+
+def test_a_worker_that_is_done_ends_without_pythons_tidying_up_and_loses_no_word(
+    tmp_path: Path, deployment: Deployment
+) -> None:
+    build_attempt(build_job(tmp_path, "crash_when_python_ends"), tmp_path, deployment).result({})
+    run = RunDir(tmp_path / "run")
+    _await(lambda: run.exit_code() == 0, 5)
+    assert run.stdout.read_text().endswith("the last word")
 
 
 def test_processes_that_a_job_forgot_end_with_it(tmp_path: Path, deployment: Deployment) -> None:

@@ -190,12 +190,18 @@ def leave_without_result(*, play: PlayConfig, out: Path) -> PlayMetrics:
 
 def truncate_result(*, play: PlayConfig, out: Path) -> PlayMetrics:
     (out / "note.txt").write_text("done")
-    result = Path(sys.argv[1]) / "result.json"
-    atexit.register(lambda: os.truncate(result, 20))
+    sys.modules["__main__"].write_whole = lambda path, text: path.write_text(text[:20])
     return PlayMetrics(number=0)
 
 
-def crash_at_exit(*, play: PlayConfig, out: Path) -> PlayMetrics:
+def crash_after_result(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    (out / "note.txt").write_text("done")
+    sys.modules["__main__"].leave = lambda _: os.kill(os.getpid(), signal.SIGSEGV)
+    return PlayMetrics(number=7)
+
+
+def crash_when_python_ends(*, play: PlayConfig, out: Path) -> PlayMetrics:
     (out / "note.txt").write_text("done")
     atexit.register(lambda: os.kill(os.getpid(), signal.SIGSEGV))
+    print("the last word", end="")
     return PlayMetrics(number=7)

@@ -1,0 +1,39 @@
+"""What the report's check says of its claims."""
+
+import dagster as dg
+
+from assets.paper.asset import CHECKS
+from assets.paper.claims import CLAIMS, Measurement
+from assets.paper.report import claim_rows
+
+
+def judged(measured: dict[str, float], *, comparable: bool) -> dg.AssetCheckResult:
+    """The check of a report in which these claims were measured, and no others."""
+    found = {c.id: Measurement(measured[c.id], None, None, "a") if c.id in measured else None for c in CLAIMS}
+    (check,) = CHECKS
+    return check.judge({"claims": claim_rows(found, comparable=comparable)})
+
+
+def test_a_claim_that_was_not_measured_or_cannot_be_compared_is_no_difference() -> None:
+    # Recovery on AIME'24 is a number of the paper's own model, so another model's is neither right nor wrong.
+    found = judged({"recovery_hard": 0.1}, comparable=False)
+    assert found.passed
+    assert found.description == f"none of {len(CLAIMS)} claims differs"
+
+
+def test_claims_that_differ_warn_and_are_named_with_both_numbers_as_a_person_reads_them() -> None:
+    found = judged({"recovery_hard": 0.1, "sae_live": 1950, "gate_strongest": 0.8}, comparable=True)
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert found.description == (
+        "recovery_hard: the paper has 72.73 %, measured 10 %; gate_strongest: the paper has above 1, measured 0.8"
+    )
+
+
+def test_the_check_shows_every_claim_in_the_papers_order() -> None:
+    table = judged({"sae_live": 1950}, comparable=True).metadata["claims"]
+    assert isinstance(table, dg.TableMetadataValue)
+    rows = [record.data for record in table.records]
+    assert [row["id"] for row in rows] == [claim.id for claim in CLAIMS]
+    shown = {row["id"]: (row["verdict"], row["expected"], row["measured"], row["low"]) for row in rows}
+    assert shown["sae_live"] == ("reproduced", "2,000", "1,950", "–")
+    assert shown["latents_broad"] == ("not measured", "22 %", "–", "–")
