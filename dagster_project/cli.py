@@ -170,10 +170,14 @@ def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
         return
     click.echo(text_table(found.parameters, "Parameters that differ"))
     click.echo(text_table(found.numbers, "Numbers"))
-    if found.frontier:
-        click.echo(text_table(found.frontier, "SAEs: sparsity against what they leave unexplained"))
-    if found.agreement:
-        click.echo(text_table(found.agreement, "Explainers of the same contexts: units by their two classes"))
+    further = {
+        "SAEs: sparsity against what they leave unexplained": found.frontier,
+        "SAEs of two seeds: latents that the other has too": found.stability,
+        "Explainers of the same contexts: units by their two classes": found.agreement,
+    }
+    for title, rows in further.items():
+        if rows:
+            click.echo(text_table(rows, title))
 
 
 @main.command("ui")

@@ -1,12 +1,11 @@
 """`lorascope compare a b`: gather what the store has of several experiments and lay it side by side."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from assets.interpretations.artifact import INTERPRETATIONS_FILE
 from assets.paper.artifact import TABLES
 from assets.paper.comparison import Comparison, Side, compare
 from assets.paper.config import PAPER_REPORT
@@ -16,11 +15,12 @@ from dagster_project.plan import keys
 from resources.charts import FOLDER, save_chart
 from resources.errors import BadInput
 from resources.home import Home
-from resources.manifest import Manifest
 from resources.store import Store
 
 MOST = 20
 """Experiments side by side before a table stops being readable."""
+READ = ("batchtopk_sae", "interpretations")
+"""Artifacts that a comparison opens; of the others it reads the manifest."""
 
 
 def compare_experiments(home: Home, names: Sequence[str]) -> Comparison:
@@ -54,14 +54,10 @@ def _side(experiment: Experiment, store: Store) -> Side:
     if not manifests:
         raise BadInput(f"nothing of '{experiment.name}' is computed yet: run `lorascope run {experiment.name}` first")
     sections = {name: experiment.values(name) for name in experiment.sections}
-    return Side(experiment.name, sections, manifests, _explanations(manifests, store))
-
-
-def _explanations(manifests: Mapping[str, Manifest], store: Store) -> Path | None:
-    """The folder of the interpretations, if their table is there."""
-    manifest = manifests.get("interpretations")
-    folder = store.folder(manifest.asset, manifest.key) if manifest else None
-    return folder if folder and (folder / INTERPRETATIONS_FILE).is_file() else None
+    whole = [manifests[asset] for asset in READ if asset in manifests and store.find(asset, manifests[asset].key)]
+    return Side(
+        experiment.name, sections, manifests, {found.asset: store.folder(found.asset, found.key) for found in whole}
+    )
 
 
 def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Path:

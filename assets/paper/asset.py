@@ -44,11 +44,12 @@ def _as_read(row: Mapping[str, Any]) -> dict[str, str]:
     )
 
 
+CHECKS = tuple(_check(name, places) for name, places in PARTS.items())
 paper_report = experiment_asset(
     PAPER_REPORT,
     description="The paper's tables, figures and claims from our artifacts, each beside the published number.",
     kinds={"html", "vegalite"},
-    checks=[_check(name, places) for name, places in PARTS.items()],
+    checks=CHECKS,
 )
 
 
@@ -73,6 +74,7 @@ def experiment_comparison(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
             "parameters": table_metadata(found.parameters),
             "numbers": table_metadata(found.numbers),
             "frontier": table_metadata(found.frontier),
+            "stability": table_metadata(found.stability),
             "agreement": table_metadata(found.agreement),
             "page": dg.MetadataValue.url(COMPARISON),
             "file": dg.MetadataValue.path(page),

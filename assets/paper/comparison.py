@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from assets.interpretations.artifact import CLASSES, Interpretations
+from assets.paper.stability import stability
 from resources.agreement import kappa
 from resources.manifest import Manifest
 
@@ -47,8 +48,8 @@ class Side:
     sections: Mapping[str, Mapping[str, JsonValue]]
     manifests: Mapping[str, Manifest]
     """Of the assets it has computed."""
-    interpretations: Path | None = None
-    """Folder of its explanations, if it has any."""
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Of its artifacts, where they are whole."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,30 @@ class Comparison:
     """number, one column per experiment, and with two of them the delta."""
     frontier: list[Row] = field(default_factory=list)
     """SAEs from the sparsest: experiment, k, l0, fvu, and whether another is as sparse and explains more."""
+    stability: list[Row] = field(default_factory=list)
+    """Two SAEs that differ in their seed alone: how many of their latents the other has too."""
     agreement: list[Row] = field(default_factory=list)
     """Two explainers of the same contexts: kappa, and how many units have which two classes (`0 / 1`)."""
 
 
 def compare(sides: Sequence[Side]) -> Comparison:
     """Parameters that are not the same everywhere, and every headline number that any side has."""
-    return Comparison(_parameters(sides), _numbers(sides), _frontier(sides), _agreement(sides))
+    return Comparison(_parameters(sides), _numbers(sides), _frontier(sides), _stability(sides), _agreement(sides))
+
+
+def _stability(sides: Sequence[Side]) -> list[Row]:
+    """Of every two different SAEs on the same activations."""
+    saes = {side.manifests["batchtopk_sae"].key: side for side in sides if "batchtopk_sae" in side.folders}
+    by_data: dict[str, list[tuple[str, Mapping[str, JsonValue], Path]]] = {}
+    for side in saes.values():
+        data = side.manifests["batchtopk_sae"].inputs["activation_shards"]
+        by_data.setdefault(data, []).append((side.name, side.sections["sae"], side.folders["batchtopk_sae"]))
+    return [row for same in by_data.values() for row in stability(same)]
 
 
 def _agreement(sides: Sequence[Side]) -> list[Row]:
     """Every two different explanations of the same contexts; never of one and the same artifact."""
-    by_key = {side.manifests["interpretations"].key: side for side in sides if side.interpretations is not None}
+    by_key = {side.manifests["interpretations"].key: side for side in sides if "interpretations" in side.folders}
     rows = [
         _agreed(*pair) for pair in combinations(by_key.values(), 2) if len({_contexts_of(one) for one in pair}) == 1
     ]
@@ -84,9 +97,7 @@ def _contexts_of(side: Side) -> str:
 
 
 def _agreed(first: Side, second: Side) -> Row:
-    assert first.interpretations is not None  # the caller chose sides that have them
-    assert second.interpretations is not None
-    one, other = Interpretations.open(first.interpretations), Interpretations.open(second.interpretations)
+    one, other = (Interpretations.open(side.folders["interpretations"]) for side in (first, second))
     theirs = other.labels()
     pairs = [(label, theirs[unit]) for unit, label in one.labels().items() if unit in theirs]
     counts = {f"{a} / {b}": pairs.count((a, b)) for a, b in product(CLASSES, repeat=2)}

@@ -154,21 +154,6 @@ class Sae:
         return pq.read_table(self.path / LATENTS_FILE, schema=LATENTS)
 
 
-def mean_max_cosine(first: Sae, second: Sae) -> float:
-    """Stability between two SAEs (seeds, say): mean over the first's latents of the best cosine with one of the second.
-
-    Raises:
-        BadInput: when they read different components.
-    """
-    import torch
-
-    if first.columns != second.columns:
-        raise BadInput(f"{first.path} and {second.path} read different components: their latents cannot be matched")
-    ours_FD = torch.nn.functional.normalize(first.W_dec_FD, dim=1)
-    theirs_FD = torch.nn.functional.normalize(second.W_dec_FD, dim=1)
-    return float(torch.cat([(block @ theirs_FD.T).amax(dim=1) for block in ours_FD.split(ROWS_AT_ONCE)]).mean())
-
-
 def write_sae(folder: Path, sae: Sae, about: dict[str, object]) -> None:
     """Write SAELens's two files; `about` joins the metadata of `cfg.json` (dataset, model, recipe).
 

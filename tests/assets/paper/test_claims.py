@@ -131,7 +131,7 @@ def test_two_explainers_of_the_same_contexts_are_compared_by_kappa_and_confusion
             inputs={"max_activating_contexts": contexts}, files={}, metrics={"stability": 0.75}, columns=[], seconds=1,
             device="cpu", packages={}, created="",
         )  # fmt: skip
-        return Side(name, {}, {"interpretations": manifest}, folder)
+        return Side(name, {}, {"interpretations": manifest}, {"interpretations": folder})
 
     gpt = side("gpt", "openai/x", "c", [0, 0, 1, 1, None])
     claude = side("claude", "anthropic/y", "c", [0, 1, 1, 1, 2])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from assets.sae.artifact import CONFIG_FILE, LATENTS, Sae, SparseLatents, mean_max_cosine
+from assets.sae.artifact import CONFIG_FILE, LATENTS, Sae, SparseLatents
 from assets.sae.batchtopk import InputScale, Weights, fold
 from assets.sae.config import SaeConfig
 from assets.sae.evaluate import Errors, decoder_similarity, evaluate, quantile_of_counts
@@ -171,18 +171,3 @@ def test_decoder_similarity_leaves_out_the_row_itself() -> None:
 def test_quantile_of_counts_by_hand() -> None:
     counts = np.array([1, 0, 2, 1])
     assert [quantile_of_counts(counts, share) for share in (0.05, 0.25, 0.5, 0.75, 1)] == [0, 0, 2, 2, 3]
-
-
-def test_latents_of_two_saes_match_by_their_best_cosine() -> None:
-    def build(rows: list[list[float]], columns: tuple[str, ...] = ("a", "b")) -> Sae:
-        W_dec = torch.tensor(rows)
-        return Sae(
-            Path(), columns, 1, 0.0, W_dec.T, torch.zeros(len(rows)), W_dec, torch.zeros(2), torch.zeros(len(rows))
-        )
-
-    first, second = build([[2.0, 0.0], [0.0, 1.0]]), build([[3.0, 3.0], [5.0, 0.0], [-1.0, 0.0]])
-    assert mean_max_cosine(first, first) == pytest.approx(1)
-    assert mean_max_cosine(first, second) == pytest.approx((1 + 0.5**0.5) / 2)
-    assert mean_max_cosine(second, first) == pytest.approx((0.5**0.5 + 1 + 0) / 3)
-    with pytest.raises(BadInput, match="different components"):
-        mean_max_cosine(first, build([[1.0, 0.0]], ("a", "c")))
