@@ -152,6 +152,22 @@ def _manifest(experiment: str, asset: str) -> Manifest:
     return manifest
 
 
+@main.command("sweep")
+@click.argument("experiment")
+@click.argument("knobs", nargs=-1, required=True, metavar="SECTION.KNOB=V1,V2,...")
+@explained
+def sweep_command(experiment: str, knobs: tuple[str, ...]) -> None:
+    """Write an experiment file for every combination of values.
+
+    `lorascope sweep mini sae.k=2,8 sae.seed=1,2` writes mini-k2-seed1.yaml and three more, each `extends: mini`: four
+    partitions to backfill in the UI, or names for `lorascope run` and `lorascope compare`.
+    """
+    from dagster_project.sweep import parse_knob, write_sweep
+
+    for name in write_sweep(Experiments(find_home().experiments), experiment, [parse_knob(knob) for knob in knobs]):
+        click.echo(name)
+
+
 @main.command("compare")
 @click.argument("experiments", nargs=-1)
 @as_json
