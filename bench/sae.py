@@ -3,8 +3,8 @@
     python bench/sae.py                        # 448 components, 3584 latents, k = 16, batches of 512 and 4096
     python bench/sae.py --batches 512 --tokens 65536 --threads 1
 
-Peers (SAELens, dictionary_learning) are installed from the registry into an environment of their own below the cache
-folder; it sees this project's torch, and nothing of the project's is changed. Ours reads and shuffles Parquet shards;
+Peers (SAELens, dictionary_learning) are installed from the registry into an environment of their own, `.venv-peers`; it
+sees this project's torch, and nothing of the project's is changed. Ours reads and shuffles Parquet shards;
 the peers get the tokens as one shuffled tensor. All use one learning-rate schedule. Quality: FVU on held-out tokens by
 exact BatchTopK. On a busy machine compare tokens per CPU second, with one thread.
 """
@@ -33,6 +33,9 @@ WARMUP, DECAY = 0.05, 0.2
 HELD_OUT = 16_384
 METHODS = ("floor", "ours", "ours-authors", "dictionary_learning", "sae_lens", "authors")
 PEERS = ("sae-lens==6.54.12", "dictionary-learning==0.1.0")
+PEERS_FOLDER = Path(__file__).parents[1] / ".venv-peers"
+"""In the project: it reads the project's torch by its path."""
+PEERS_PYTHON = PEERS_FOLDER / "bin" / "python"
 Step = Callable[[torch.Tensor, float], None]
 
 
@@ -275,21 +278,19 @@ def held_out_fvu(weights: dict, held: torch.Tensor) -> float:
 
 def peer_python() -> Path:
     """The interpreter of the peers' environment, made on first use."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lorascope" / "peers"
-    python = folder / "bin" / "python"
-    if not (folder / "ready").is_file():
-        venv.create(folder, with_pip=True, clear=True)
+    if not (PEERS_FOLDER / "ready").is_file():
+        venv.create(PEERS_FOLDER, with_pip=True, clear=True)
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        site = folder / "lib" / version / "site-packages"
+        site = PEERS_FOLDER / "lib" / version / "site-packages"
         # a path file lets the peers use this project's torch, so that pip fetches no other
         (site / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        constraint = folder / "constraints.txt"
+        constraint = PEERS_FOLDER / "constraints.txt"
         constraint.write_text(f"torch=={torch.__version__.split('+')[0]}\n")
-        pip = [str(python), "-m", "pip", "install", "-qq"]
+        pip = [str(PEERS_PYTHON), "-m", "pip", "install", "-qq"]
         subprocess.run([*pip, "-c", str(constraint), PEERS[0]], check=True)
         subprocess.run([*pip, "--no-deps", PEERS[1]], check=True)
-        (folder / "ready").touch()
-    return python
+        (PEERS_FOLDER / "ready").touch()
+    return PEERS_PYTHON
 
 
 def show(rows: list[dict]) -> None:

@@ -1,7 +1,6 @@
 """The exported files in the packages they are for. Opt-in: runs where `bench/sae.py` made the peers' environment."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -13,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from assets.sae.artifact import Sae
 from assets.sae.config import SaeConfig
 from assets.sae.export import DICTIONARY_LEARNING_FILE
+from bench.sae import PEERS_PYTHON
 from tests.assets.sae.conftest import SMALL, run_train
 
-PYTHON = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lorascope" / "peers" / "bin" / "python"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not PYTHON.is_file(), reason="no peers: run bench/sae.py once to install them"),
+    pytest.mark.skipif(not PEERS_PYTHON.is_file(), reason="no peers: run bench/sae.py once to install them"),
 ]
 
 SAELENS = """
@@ -59,7 +58,7 @@ def in_peer(script: str, sae: Sae, folder: Path, state: torch.Tensor) -> dict[st
     save_file({"state": state}, folder / "state.safetensors")
     arguments = [sae.path, folder / "state.safetensors", folder / "latents.safetensors"]
     shape = json.dumps([sae.d_in, sae.d_sae, sae.k])
-    subprocess.run([PYTHON, "-W", "ignore", "-c", script, *map(str, arguments), shape], check=True, cwd=folder)
+    subprocess.run([PEERS_PYTHON, "-W", "ignore", "-c", script, *map(str, arguments), shape], check=True, cwd=folder)
     return load_file(folder / "latents.safetensors")
 
 
