@@ -127,3 +127,17 @@ class Densities:
     def classes(self) -> pa.Table:
         """Rows of `CLASSES_SCHEMA`."""
         return pq.read_table(self.path / CLASSES_FILE)
+
+
+def category_row(row: dict, taxonomy: Taxonomy, entry_id: str, by: str, detail: str) -> dict:
+    """One row of the categories table; an id outside the taxonomy gives `uncategorized`."""
+    entry = taxonomy.find(entry_id)
+    return {
+        "unit": row["unit"],
+        "kind": row["kind"],
+        "string_id": entry_id if entry else "",
+        "category": entry[0].name if entry else UNCATEGORIZED,
+        "subcategory": entry[1].name if entry else "",
+        "assigned_by": by,
+        "detail": detail,
+    }

@@ -11,7 +11,7 @@ from assets.categories.artifact import (
     CATEGORIES_SCHEMA,
     TAXONOMY_FILE,
     UNCATEGORIZED,
-    Taxonomy,
+    category_row,
 )
 from assets.categories.config import CategoriesConfig
 from assets.categories.statistical import TAXONOMY, string_id
@@ -92,20 +92,6 @@ def _is_explained(row: dict, provider: str) -> bool:
 def _assigned(row: dict) -> dict:
     predicate = Predicate.model_validate_json(row["predicate"]) if row["predicate"] else None
     return category_row(row, TAXONOMY, string_id(predicate, row["statistical_label"]), STATISTICAL, "")
-
-
-def category_row(row: dict, taxonomy: Taxonomy, entry_id: str, by: str, detail: str) -> dict:
-    """One row of the categories table; an id outside the taxonomy gives `uncategorized`."""
-    entry = taxonomy.find(entry_id)
-    return {
-        "unit": row["unit"],
-        "kind": row["kind"],
-        "string_id": entry_id if entry else "",
-        "category": entry[0].name if entry else UNCATEGORIZED,
-        "subcategory": entry[1].name if entry else "",
-        "assigned_by": by,
-        "detail": detail,
-    }
 
 
 def _counts(rows: list[dict]) -> list[dict[str, str | int]]:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from assets.categories.artifact import Taxonomy
-from assets.categories.categorise import category_row
+from assets.categories.artifact import Taxonomy, category_row
 from assets.categories.config import CategoriesConfig
 from assets.categories.contexts import strongest
 from resources.compute import ComputeConfig
