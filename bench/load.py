@@ -29,6 +29,7 @@ from resources.sources import PROJECT
 from resources.store import Store
 from tests.end_to_end.dev import open_dev, processes_of, wait_for
 from tests.installation import Installation
+from tests.sensors.ticks import tick
 
 PORT = 3941
 ASSET_PAGE = """query Page($key: AssetKeyInput!) {
@@ -95,24 +96,15 @@ def definitions_seconds(home: Home) -> float:
 
 def register_all() -> list[float]:
     """Seconds of each sensor tick, what the daemon stores afterwards included; the last one finds nothing to do."""
-    from dagster_project.definitions import defs
-    from sensors.experiments import experiments
-
     seconds, cursor = [], None
     with dg.DagsterInstance.get() as instance:
         while True:
             began = time.monotonic()
-            with dg.build_sensor_context(instance=instance, cursor=cursor, definitions=defs) as context:
-                result = experiments(context)
-            if isinstance(result, dg.SensorResult):
-                for request in result.dynamic_partitions_requests or ():
-                    instance.add_dynamic_partitions("experiment", list(request.partition_keys))
-                for event in result.asset_events:
-                    instance.report_runless_asset_event(event)
-                cursor = result.cursor
+            result = tick(instance, cursor)
             seconds.append(round(time.monotonic() - began, 3))
-            if not isinstance(result, dg.SensorResult):
+            if isinstance(result, dg.SkipReason):
                 return seconds
+            cursor = result.cursor
 
 
 @contextmanager

@@ -21,8 +21,8 @@ from resources.home import Home, find_home
 from resources.keys import digest
 from resources.store import Store
 
-PER_TICK = 20
-"""Experiments handled in one tick: 15 observations each when they are new, which SQLite stores one by one."""
+PER_TICK = 10
+"""Experiments handled in one tick: 16 observations each when they are new, which SQLite stores one by one."""
 NAMED = 20
 """Invalid files that a failed tick names; the rest is counted."""
 
@@ -46,7 +46,7 @@ def experiments(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     present = set(context.instance.get_dynamic_partitions("experiment"))
     # A file that comes back after gc took its partition is as good as new.
     seen = {name: signature for name, signature in seen.items() if name in present}
-    valid, invalid = _changed(home, seen, context.instance)
+    valid, invalid = _changed(home, seen, present, context.instance)
     if not valid:
         if invalid:
             raise BadInput(_refusal(invalid))
@@ -70,7 +70,7 @@ class _Changed:
 
 
 def _changed(
-    home: Home, seen: Mapping[str, Signature], instance: dg.DagsterInstance
+    home: Home, seen: Mapping[str, Signature], present: set[str], instance: dg.DagsterInstance
 ) -> tuple[list[_Changed], list[str]]:
     """Up to `PER_TICK` new or edited experiments, and what is wrong with the invalid files."""
     folder = Experiments(home.experiments)
@@ -82,14 +82,14 @@ def _changed(
         if name in seen and _still(seen[name], folder.folder):
             continue
         try:
-            valid.append(_prepared(folder, name, home, instance))
+            valid.append(_prepared(folder, name, home, instance if name in present else None))
         except BadInput as error:
             invalid.append(str(error) if str(error).startswith(str(folder.folder)) else f"{name}.yaml: {error}")
     return valid, invalid
 
 
-def _prepared(folder: Experiments, name: str, home: Home, instance: dg.DagsterInstance) -> _Changed:
-    """Everything that can fail for one file, so that it fails for this file alone.
+def _prepared(folder: Experiments, name: str, home: Home, instance: dg.DagsterInstance | None) -> _Changed:
+    """Everything that can fail for one file, so that it fails for this file alone; no instance: it knows none of it.
 
     Raises:
         BadInput: when the file is no experiment, or cannot be planned.
@@ -119,7 +119,9 @@ def _still(signature: Signature, folder: Path) -> bool:
         return False
 
 
-def _observations(experiment: Experiment, home: Home, instance: dg.DagsterInstance) -> Iterator[dg.AssetObservation]:
+def _observations(
+    experiment: Experiment, home: Home, instance: dg.DagsterInstance | None
+) -> Iterator[dg.AssetObservation]:
     """One for each section whose version the instance does not know yet: an edit of a parent touches many files."""
     planned = plan(experiment, Store(home.store))
     table = dg.MetadataValue.table(
@@ -127,7 +129,8 @@ def _observations(experiment: Experiment, home: Home, instance: dg.DagsterInstan
     )
     shared = {"plan": table, "plan_total": dg.MetadataValue.json(total(planned))}
     for section, version in experiment.versions.items():
-        if any(seen == version for _, seen in observed_versions(instance, section, experiment.name, 1)):
+        before = observed_versions(instance, section, experiment.name, 1) if instance else ()
+        if any(seen == version for _, seen in before):
             continue
         yield dg.AssetObservation(
             asset_key=params_key(section),

@@ -18,8 +18,8 @@ from resources.home import Home
 from resources.job import Job, JobResult
 from resources.launcher.deployment import Deployment
 from resources.store import Store
-from sensors.experiments import experiments
 from tests.dagster_project.edits import CHOICES, EDITS, fake_run, load
+from tests.sensors.ticks import tick
 
 BASE = dict.fromkeys(EDITS, 0)
 ASSETS = tuple(stage.asset for stage in STAGES)
@@ -104,15 +104,6 @@ def test_what_dagster_reports_is_what_the_plan_said_under_any_sequence_of_edits(
             assert set(launched) == {asset for asset in said if said[asset].cache == "miss"}
 
 
-def tick(instance: dg.DagsterInstance) -> None:
-    """What the experiments sensor's daemon does with one tick."""
-    with dg.build_sensor_context(instance=instance, definitions=defs) as context:
-        result = experiments(context)
-    assert isinstance(result, dg.SensorResult)
-    for event in result.asset_events:
-        instance.report_runless_asset_event(event)
-
-
 def stale(instance: dg.DagsterInstance) -> dict[str, list[list[str]]]:
     """Assets of partition `e` that the UI shows as Unsynced -> the assets it blames."""
     graph = defs.resolve_asset_graph()
@@ -129,11 +120,11 @@ def test_an_edit_during_a_run_changes_nothing_in_it_shows_as_unsynced_and_is_com
     home: Home, instance: dg.DagsterInstance
 ) -> None:
     planned = keys(load(home.experiments, BASE))
-    tick(instance)
+    tick(instance, None)
 
     def edit() -> None:
         load(home.experiments, {**BASE, "sae": 1})
-        tick(instance)
+        tick(instance, None)
 
     launched: list[str] = []
     first = materialize(instance, home, launched, {"activation_shards": edit}, CHAIN)

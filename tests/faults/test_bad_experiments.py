@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_project.definitions import defs
 from dagster_project.experiment import ALL_SECTIONS, Experiment, Experiments
 from dagster_project.plan import plan
 from resources.errors import BadInput
 from resources.sources import PROJECT
 from resources.store import Store
-from sensors.experiments import experiments
 from tests.faults.nasty_experiments import GOOD, LANGUAGE, REFUSED
+from tests.sensors.ticks import tick
 
 MINI = (PROJECT / "experiments" / "mini.yaml").read_text()
 
@@ -80,13 +79,6 @@ def test_what_is_no_file_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "round.yaml").symlink_to(tmp_path / "round.yaml")
     for name in Experiments(tmp_path).names():
         assert "is no experiment in" in refusal(tmp_path, name)
-
-
-def tick(instance: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult | dg.SkipReason:
-    with dg.build_sensor_context(instance=instance, cursor=cursor, definitions=defs) as context:
-        result = experiments(context)
-        assert isinstance(result, dg.SensorResult | dg.SkipReason)
-        return result
 
 
 def test_the_sensor_registers_the_good_files_alone_and_goes_on_after_naming_the_bad(

@@ -7,11 +7,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from dagster_project.definitions import defs
 from dagster_project.experiment import Experiments
 from dagster_project.rooms import SECTIONS
 from resources.errors import BadInput
-from sensors.experiments import PER_TICK, experiments
+from sensors.experiments import PER_TICK
+from tests.sensors.ticks import tick
 
 
 @pytest.fixture
@@ -28,19 +28,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         yield instance
-
-
-def tick(instance: dg.DagsterInstance, cursor: str | None) -> dg.SensorResult | dg.SkipReason:
-    with dg.build_sensor_context(instance=instance, cursor=cursor, definitions=defs) as context:
-        result = experiments(context)
-        assert isinstance(result, dg.SensorResult | dg.SkipReason)
-        # what the daemon does with them
-        for request in (result.dynamic_partitions_requests or ()) if isinstance(result, dg.SensorResult) else ():
-            instance.add_dynamic_partitions("experiment", list(request.partition_keys))
-        for event in result.asset_events if isinstance(result, dg.SensorResult) else []:
-            assert isinstance(event, dg.AssetObservation)
-            instance.report_runless_asset_event(event)
-        return result
 
 
 def observed(result: dg.SensorResult | dg.SkipReason) -> dict[str, str]:
