@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.paper.claims import PARTS, spoken
+from assets.paper.claims import PARTS, as_read
 from assets.paper.config import PAPER_REPORT
 from dagster_project.compare import MOST, compare_experiments, computed_experiments, write_comparison
 from dagster_project.materialize import OWNERS, Check, experiment_asset
@@ -18,7 +18,7 @@ def _check(name: str, places: Sequence[str]) -> Check:
     """Of the claims of a part of the paper; one that cannot be compared or was not measured is no difference."""
 
     def judge(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
-        rows = [_as_read(row) for row in metrics["claims"] if row["where"] in places]
+        rows = [as_read(row) for row in metrics["claims"] if row["where"] in places]
         off = [row for row in rows if row["verdict"] in ("differs", "pattern differs")]
         said = "; ".join(
             f"{row['statement']}: the paper has {row['expected']}, measured {row['measured']}" for row in off
@@ -31,17 +31,6 @@ def _check(name: str, places: Sequence[str]) -> Check:
         )
 
     return Check(name, f"No claim of {', '.join(places)} that can be compared comes out differently here.", judge)
-
-
-def _as_read(row: Mapping[str, Any]) -> dict[str, str]:
-    """A claim's row with its numbers as a person reads them."""
-    numbers = {name: row[name] for name in ("measured", "low", "high")}
-    shown = {name: "–" if value is None else spoken(value, row["percent"]) for name, value in numbers.items()}
-    return (
-        {name: row[name] for name in ("id", "verdict", "expected")}
-        | shown
-        | {name: row[name] for name in ("where", "statement")}
-    )
 
 
 CHECKS = tuple(_check(name, places) for name, places in PARTS.items())

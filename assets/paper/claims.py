@@ -3,8 +3,9 @@
 Nothing else in the project writes these numbers, except the benchmark counts (`assets/benchmarks/published.py`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Verdict = Literal["reproduced", "differs", "same pattern", "pattern differs", "not comparable", "not measured"]
 
@@ -137,3 +138,14 @@ def verdict(claim: Claim, measured: Measurement | None, comparable: bool) -> Ver
     low = measured.value - claim.tolerance if measured.low is None else measured.low
     high = measured.value + claim.tolerance if measured.high is None else measured.high
     return "reproduced" if low <= claim.published <= high else "differs"
+
+
+def as_read(row: Mapping[str, Any]) -> dict[str, str]:
+    """A claim's row with its numbers as a person reads them."""
+    numbers = {name: row[name] for name in ("measured", "low", "high")}
+    shown = {name: "–" if value is None else spoken(value, row["percent"]) for name, value in numbers.items()}
+    return (
+        {name: row[name] for name in ("id", "verdict", "expected")}
+        | shown
+        | {name: row[name] for name in ("where", "statement")}
+    )
