@@ -121,7 +121,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "figure_3": ("Figure 3", "Figure 3b"),
     "sae": ("Section 3.2",),
 }
-"""Asset check -> places in the paper whose claims it holds; a check per claim would make an all-hit run a sixth longer."""
+"""Asset check -> places in the paper whose claims it holds; one per claim would make an all-hit run a sixth longer."""
 
 
 def verdict(claim: Claim, measured: Measurement | None, comparable: bool) -> Verdict:
