@@ -52,10 +52,10 @@ docs: setup  ## build the documentation into build/docs; warnings are errors
 lock: setup  ## write requirements.lock from what .venv holds
 	$(BIN)/python -m pip freeze --exclude-editable --exclude lorascope | sed 's/+cpu//' > requirements.lock
 
-audit: setup  ## look the locked packages up in the advisory database, in an environment of its own
+audit: setup  ## look every locked package up in the advisory database; fails when one cannot be looked up
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
-	.venv-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+	.venv-audit/bin/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip
 
 clean:  ## remove .venv (the store stays)
 	rm -rf .venv

@@ -5,10 +5,10 @@ Shapes: B tokens, D components (columns of the shards), F latents, N active (tok
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "sae_weights.safetensors"
 CONFIG_FILE = "cfg.json"
 LATENTS_FILE = "latents.parquet"
-ROWS_AT_ONCE = 4096
-"""Tokens per dense product of `encode` on a GPU: 59 MB of scores for 3584 latents."""
-CPU_ROWS_AT_ONCE = 256
-"""The same on a CPU: 3.7 MB are still in the cache when they meet the thresholds; with 2048 that costs 4 x as much."""
 
 LATENTS = pa.schema(
     [
@@ -112,28 +108,22 @@ class Sae:
         """
         import torch
 
+        from assets.sae.encode import encode_densely, encode_filtered
+        from assets.sae.scores import filter_is_faster
+
         if state_BD.ndim != 2 or state_BD.shape[1] != self.d_in:
             raise BadInput(f"the SAE reads {self.d_in} components, the states are {tuple(state_BD.shape)}")
         # The sum is not finite when any state is not, and costs a quarter of looking at each; it may also overflow.
         if not bool(torch.isfinite(state_BD.sum())) and not bool(torch.isfinite(state_BD).all()):
             raise BadInput("the states hold NaN or infinity: capture them again, in bfloat16 or float32")
-        rows = ROWS_AT_ONCE if state_BD.is_cuda else CPU_ROWS_AT_ONCE
-        parts = [
-            self._encode_rows(state_BD[start : start + rows], start) for start in range(0, max(1, len(state_BD)), rows)
-        ]
-        return SparseLatents(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        rule_out = len(state_BD) > 0 and filter_is_faster(state_BD.device.type)
+        found = encode_filtered if rule_out else encode_densely
+        return SparseLatents(*found(state_BD.float(), self.W_enc_FD, self.b_enc_F, self.threshold_F))
 
-    def _encode_rows(self, state_BD: "torch.Tensor", first_row: int) -> SparseLatents:
-        import torch
-
-        latents_BF = torch.addmm(self.b_enc_F, state_BD.float(), self.W_enc_DF)
-        if latents_BF.is_cuda:
-            flat_N = (latents_BF > self.threshold_F).flatten().nonzero().flatten()
-        else:
-            # numpy finds the few set flags four times as fast as torch, which is 10 % of the whole encoding
-            flat_N = torch.from_numpy(np.flatnonzero(latents_BF.numpy() > self.threshold_F.numpy()))
-        row_N = torch.div(flat_N, self.d_sae, rounding_mode="floor")
-        return SparseLatents(row_N + first_row, flat_N - row_N * self.d_sae, latents_BF.flatten()[flat_N])
+    @cached_property
+    def W_enc_FD(self) -> "torch.Tensor":
+        """The encoder with a latent's weights in a row."""
+        return self.W_enc_DF.T.contiguous()
 
     def decode(self, latents: SparseLatents, rows: int) -> "torch.Tensor":
         """The reconstructed states [rows, D], float32; tokens without an active latent get the bias."""

@@ -5,6 +5,8 @@ unknown (time-out, cut connection, killed process) stays counted at its most: th
 """
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -47,7 +49,7 @@ class Ledger:
         """
         if self.spent + self.unknown + sum(self._held.values()) + dollars > self._run_dollars:
             raise OverBudget(f"this run's cap of {self._run_dollars:g} dollars (compute.llm_run_dollars)")
-        with self._transaction():
+        with self.transaction():
             if self._purse_total() + dollars > self._purse_dollars:
                 raise OverBudget(
                     f"the cap of {self._purse_dollars:g} dollars of purse '{self._purse}' (compute.llm_purse_dollars)"
@@ -74,7 +76,7 @@ class Ledger:
         self.unknown += reservation.dollars
 
     def _close(self, reservation: Reservation, dollars: float) -> None:
-        with self._transaction():
+        with self.transaction():
             self._connection.execute("delete from reserved where id = ?", (reservation.id,))
             self._connection.execute(
                 "insert into purses values (?, ?) on conflict(name) do update set dollars = dollars + excluded.dollars",
@@ -90,18 +92,16 @@ class Ledger:
         )
         return self._connection.execute(query, (self._purse,)).fetchone()[0]
 
-    def _transaction(self) -> "_Immediate":
-        return _Immediate(self._connection)
-
-
-class _Immediate:
-    """A write transaction that is rolled back on any exception."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is written in this block is written whole or, on any exception, not at all; may be nested."""
+        if self._connection.in_transaction:
+            yield
+            return
         self._connection.execute("begin immediate")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._connection.execute("commit" if kind is None else "rollback")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("rollback")
+            raise
+        self._connection.execute("commit")

@@ -160,8 +160,9 @@ class LiveRun:
         self._open = True
         self._failures_in_row = 0
         kept = exchange.stored(question, self._desk.endpoint, attempt, response, self._desk.price)
-        self._desk.keep(kept)
-        self._desk.ledger.settle(reservation, kept.dollars)
+        with self._desk.ledger.transaction():
+            self._desk.keep(kept)
+            self._desk.ledger.settle(reservation, kept.dollars)
         self._settled.set()
         return kept.response
 

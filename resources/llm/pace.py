@@ -1,4 +1,7 @@
-"""When the vendor says wait, everyone waits: Retry-After and used-up rate limits hold the whole run back."""
+"""When the vendor says wait, everyone waits: Retry-After and used-up rate limits hold the whole run back.
+
+Otherwise requests leave one by one: what is sent in a burst comes back in a burst, and waits for the CPU.
+"""
 
 import asyncio
 import re
@@ -8,6 +11,8 @@ from datetime import UTC, datetime
 
 LONGEST_WAIT_S = 120.0
 """A longer demand is cut to this and tried again then."""
+GAP_S = 0.003
+"""Between two requests: about the CPU time of one, so that a Python process could not send more of them anyway."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _HEADERS = (
     ("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
@@ -35,21 +40,28 @@ def seconds_of(text: str) -> float:
 
 def wait_asked(headers: Mapping[str, str]) -> float:
     """Seconds until a used-up rate limit is filled again; 0 while there is room."""
-    waits = [seconds_of(headers.get(reset, "")) for left, reset in _HEADERS if headers.get(left) == "0"]
+    found = dict(headers.items())  # one walk: each look into the client's own headers is another
+    waits = [seconds_of(found.get(reset, "")) for left, reset in _HEADERS if found.get(left) == "0"]
     return max(waits, default=0.0)
 
 
 class Pace:
-    """Holds requests back until a moment."""
+    """Holds requests back until a moment, and spaces them."""
 
     def __init__(self) -> None:
         self._until = 0.0
+        self._next = 0.0
 
     def hold(self, seconds: float) -> None:
         """Nobody sends for so long."""
         self._until = max(self._until, time.monotonic() + min(seconds, LONGEST_WAIT_S))
 
     async def wait(self) -> None:
-        """Return when sending is allowed."""
-        while (left := self._until - time.monotonic()) > 0:
-            await asyncio.sleep(left)
+        """Return when it is the caller's turn to send."""
+        while True:
+            now = time.monotonic()
+            turn = max(now, self._until, self._next)
+            self._next = turn + GAP_S
+            await asyncio.sleep(turn - now)
+            if turn >= self._until:
+                return

@@ -18,7 +18,7 @@ def test_a_claim_that_was_not_measured_or_cannot_be_compared_is_no_difference() 
     # Recovery on AIME'24 is a number of the paper's own model, so another model's is neither right nor wrong.
     found = judged({"recovery_hard": 0.1}, comparable=False)
     assert all(result.passed for result in found.values())
-    assert found["figure_3"].description == "none of 2 differs"
+    assert found["sae"].description == "none of 4 differs"
 
 
 def test_a_claim_that_differs_warns_in_its_own_part_with_both_numbers_as_a_person_reads_them() -> None:
@@ -26,8 +26,8 @@ def test_a_claim_that_differs_warns_in_its_own_part_with_both_numbers_as_a_perso
     off = {name: result for name, result in found.items() if not result.passed}
     assert {result.severity for result in off.values()} == {dg.AssetCheckSeverity.WARN}
     assert {name: result.description for name, result in off.items()} == {
-        "table_1": "Recovered gain on AIME'24 (mini world: hard): the paper has 72.73 %, measured 10 %",
-        "figure_3": "KL of gate_proj over that of the strongest other projection: the paper has above 1, measured 0.8",
+        "tables": "Recovered gain on AIME'24 (mini world: hard): the paper has 72.73 %, measured 10 %",
+        "figures": "KL of gate_proj over that of the strongest other projection: the paper has above 1, measured 0.8",
     }
 
 

@@ -1,9 +1,11 @@
 """The parts of asking on their own: keys, cache files, waiting, redaction, prices."""
 
+import asyncio
 import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ from resources.llm.endpoint import Endpoint
 from resources.llm.failures import redacted
 from resources.llm.ledger import Ledger, OverBudget
 from resources.llm.limits import Limits
-from resources.llm.pace import seconds_of, wait_asked
+from resources.llm.pace import GAP_S, Pace, seconds_of, wait_asked
 from resources.llm.prices import price_of
 from resources.llm.question import Question
 from tests.resources.llm.fault_server import Settings
@@ -120,6 +122,22 @@ def test_messages_lose_their_keys(text: str) -> None:
     assert not any(secret in told for secret in (KEY, "abcdefgh1234", "abc.def"))
 
 
+def test_requests_leave_one_by_one_and_after_a_hold_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept, holds = 100.0, [], {0.006: 0.1}
+    pace = Pace()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 6))
+        pace.hold(holds.pop(slept[-1], 0.0))  # the third is told to wait while it waits for its turn
+
+    monkeypatch.setattr("resources.llm.pace.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("resources.llm.pace.asyncio", SimpleNamespace(sleep=sleep))
+    for _ in range(4):
+        asyncio.run(pace.wait())
+    assert GAP_S == 0.003
+    assert slept == [0.0, 0.003, 0.006, 0.1, 0.103]
+
+
 def _ledger(path: Path, run: float = 1.0, purse: float = 10.0) -> Ledger:
     from resources.llm.cache import connect
 
@@ -147,6 +165,21 @@ def test_a_killed_runs_money_stays_counted_in_its_purse(tmp_path: Path) -> None:
         after.reserve(0.4)
     after.settle(after.reserve(0.3), 0.2)
     assert sqlite3.connect(path).execute("select dollars from purses").fetchone() == (0.2,)
+
+
+def test_what_is_written_beside_the_ledger_is_written_with_it_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    ledger = _ledger(path)
+    held = ledger.reserve(0.6)
+    with pytest.raises(ZeroDivisionError), ledger.transaction():
+        ledger.settle(held, 0.5)
+        raise ZeroDivisionError
+    seen = sqlite3.connect(path)
+    assert seen.execute("select dollars from reserved").fetchall() == [(0.6,)]
+    assert seen.execute("select dollars from purses").fetchall() == []
+    with ledger.transaction():
+        ledger.settle(ledger.reserve(0.0), 0.5)
+    assert seen.execute("select dollars from purses").fetchall() == [(0.5,)]
 
 
 def test_batches_cost_half() -> None:

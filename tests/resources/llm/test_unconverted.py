@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import asdict
 from typing import Any, Literal
 
 import httpx2
@@ -50,6 +51,56 @@ def _sent(endpoint: Endpoint, build: Any) -> tuple[str, dict[str, Any], dict[str
     text = asyncio.run(once())
     (request,) = seen
     return request.url.path, json.loads(request.content), dict(request.headers), text
+
+
+ENVELOPE = {"id", "timestamp", "run_id", "conversation_id"}
+"""Of a ModelResponse: made anew by every reading."""
+
+
+def _read(endpoint: Endpoint, build: Any, answer: dict[str, Any]) -> dict[str, Any]:
+    """What is stored of one answer."""
+
+    async def once() -> dict[str, Any]:
+        transport = httpx2.MockTransport(lambda _: httpx2.Response(200, json=answer))
+        async with httpx2.AsyncClient(transport=transport) as http:
+            (question,) = questions(1)
+            reply = await build(endpoint, http).request(
+                exchange.messages(question), settings(endpoint, 0), exchange.parameters(question)
+            )
+            return {name: value for name, value in asdict(reply).items() if name not in ENVELOPE}
+
+    return asyncio.run(once())
+
+
+PATHS: dict[Provider, str] = {"openai": "/v1/responses", "openai-compatible": "/v1/chat/completions"}
+
+
+@pytest.mark.parametrize("provider", ["openai", "openai-compatible"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"service_tier": "of tomorrow"},
+        {"created": "2026-01-01", "created_at": "2026-01-01"},
+        {"usage": {"input_tokens": 7, "output_tokens": 2, "prompt_tokens": 7, "completion_tokens": 2}},
+    ],
+    ids=["as documented", "an unknown value", "a wrong type", "missing fields"],
+)
+def test_an_answer_is_read_as_by_the_sdk_whether_or_not_it_fits_its_type(
+    provider: Provider, changes: dict[str, Any]
+) -> None:
+    answer = wire(PATHS[provider], "gpt-5-mini", '{"a": 1}', None, 5) | changes
+    endpoint = _endpoint(provider)
+    read, sdk = _told(endpoint, build_model, answer), _told(endpoint, _sdk, answer)
+    assert read == sdk
+
+
+def _told(endpoint: Endpoint, build: Any, answer: dict[str, Any]) -> object:
+    """What an answer is read as, or the kind of error that it is refused with."""
+    try:
+        return _read(endpoint, build, answer)
+    except Exception as error:
+        return type(error)
 
 
 @pytest.mark.parametrize("provider", ["openai", "openai-compatible"])

@@ -79,7 +79,7 @@ def _responses(model: str, answer: str, fault: str | None, tokens: int) -> dict:
     message = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [part]}
     usage = {
         "input_tokens": tokens,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": OUTPUT_TOKENS,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": tokens + OUTPUT_TOKENS,
