@@ -1,13 +1,16 @@
 """Ask over HTTP with bounded concurrency: one first request alone, then many, all within the budget.
 
-A worker holds one question until it is answered or given up. A failed try never holds money: it is settled at nothing
-when the server surely did not charge it, and at its most when nobody can know.
+A worker holds one question until it is answered or given up; there are some more of them than requests under way, so
+that one is sent while another's answer is stored. A failed try never holds money: it is settled at nothing when the
+server surely did not charge it, and at its most when nobody can know.
 """
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from resources.errors import BadInput
@@ -20,12 +23,18 @@ from resources.llm.pace import Pace, wait_asked
 from resources.llm.question import Question, fitted
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx2
     from pydantic_ai.messages import ModelResponse
     from pydantic_ai.models import Model
 
 DEAD_AFTER = 3
 """Failed tries in a row, in multiples of the concurrency and at least 30, after which the endpoint counts as down."""
+CLIENT_REQUESTS = 8
+"""Requests at once that share an HTTP client, whose pool looks at every connection twice for each request."""
+SPARE = 4
+"""One worker more for every four requests at once."""
 
 
 class Stop(Exception):
@@ -39,6 +48,7 @@ class LiveRun:
         self._desk = desk
         self._limits = desk.limits
         self._pace = Pace()
+        self._slots = asyncio.Semaphore(desk.limits.concurrency)
         self._settled = asyncio.Event()
         self._door = asyncio.Lock()
         self._open = False
@@ -52,9 +62,17 @@ class LiveRun:
         Raises:
             BadInput: when the endpoint refuses everything or cannot be reached, or at a cap.
         """
-        async with self._client() as http:
-            self._model = build_model(self._desk.endpoint, http)
-            workers = [asyncio.create_task(self._work(questions)) for _ in range(self._limits.concurrency)]
+        import httpx2
+
+        async with AsyncExitStack() as stack:
+            count = math.ceil(self._limits.concurrency / CLIENT_REQUESTS)
+            trusted = httpx2.create_ssl_context()
+            clients = [await stack.enter_async_context(self._client(trusted)) for _ in range(count)]
+            self._models = cycle([build_model(self._desk.endpoint, http) for http in clients])
+            workers = [
+                asyncio.create_task(self._work(questions))
+                for _ in range(self._limits.concurrency + math.ceil(self._limits.concurrency / SPARE))
+            ]
             try:
                 await asyncio.gather(*workers)
             finally:
@@ -64,7 +82,7 @@ class LiveRun:
             raise BadInput(str(self._stop)) from self._stop
 
     @asynccontextmanager
-    async def _client(self) -> "AsyncIterator[httpx2.AsyncClient]":
+    async def _client(self, trusted: "ssl.SSLContext") -> "AsyncIterator[httpx2.AsyncClient]":
         import httpx2
 
         async def listen(response: "httpx2.Response") -> None:
@@ -72,7 +90,11 @@ class LiveRun:
 
         bounds = httpx2.Limits(max_connections=None, max_keepalive_connections=self._limits.concurrency)
         async with httpx2.AsyncClient(
-            timeout=self._limits.timeout_s, limits=bounds, event_hooks={"response": [listen]}, follow_redirects=True
+            verify=trusted,
+            timeout=self._limits.timeout_s,
+            limits=bounds,
+            event_hooks={"response": [listen]},
+            follow_redirects=True,
         ) as http:
             yield http
 
@@ -140,11 +162,25 @@ class LiveRun:
         await asyncio.sleep(max(delay, failure.wait_s))
 
     async def _try(self, question: Question, attempt: int) -> str | Failure:
-        await self._pace.wait()
-        reservation = await self._reserve(question)
+        await self._pace.turn()
+        async with self._slots:
+            await self._pace.wait()
+            reservation = await self._reserve(question)
+            response = await self._response(question, attempt, reservation)
+        if isinstance(response, Failure):
+            return response
+        kept = exchange.stored(question, self._desk.endpoint, attempt, response, self._desk.price)
+        with self._desk.ledger.transaction():
+            self._desk.keep(kept)
+            self._desk.ledger.settle(reservation, kept.dollars)
+        self._settled.set()
+        return kept.response
+
+    async def _response(self, question: Question, attempt: int, reservation: Reservation) -> "ModelResponse | Failure":
+        """One request; what failed is settled, what came is the caller's to keep and settle."""
         try:
             async with asyncio.timeout(self._limits.timeout_s):
-                response = await self._request(self._model, question, attempt)
+                response = await self._request(next(self._models), question, attempt)
         except asyncio.CancelledError:
             self._desk.ledger.lose(reservation)
             raise
@@ -159,12 +195,7 @@ class LiveRun:
             return failure
         self._open = True
         self._failures_in_row = 0
-        kept = exchange.stored(question, self._desk.endpoint, attempt, response, self._desk.price)
-        with self._desk.ledger.transaction():
-            self._desk.keep(kept)
-            self._desk.ledger.settle(reservation, kept.dollars)
-        self._settled.set()
-        return kept.response
+        return response
 
     async def _request(self, model: "Model", question: Question, attempt: int) -> "ModelResponse":
         chosen = settings(self._desk.endpoint, question.seed(attempt))

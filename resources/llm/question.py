@@ -45,8 +45,15 @@ class Question:
 
     def key(self, endpoint: Endpoint, attempt: int) -> str:
         """The cache key; `attempt` counts answers that came but could not be used."""
-        content = [self.system, self.user, self.prompt_version, self.sample, attempt]
-        return digest("llm", [endpoint.identity(), self.schema, content])
+        asked = endpoint, attempt
+        if asked not in self._keys:
+            content = [self.system, self.user, self.prompt_version, self.sample, attempt]
+            self._keys[asked] = digest("llm", [endpoint.identity(), self.schema, content])
+        return self._keys[asked]
+
+    @cached_property
+    def _keys(self) -> dict[tuple[Endpoint, int], str]:
+        return {}
 
     def seed(self, attempt: int) -> int:
         """What an endpoint of one's own samples with: the same in every run, another for each sample and attempt.

@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 class UnconvertedClient(AsyncOpenAI):
     """Sends responses and chat completions as they are given, reads them compiled; everything else is the SDK's."""
 
+    @cached_property
+    def _addresses(self) -> "dict[str, httpx2.URL]":
+        return {}
+
+    def _prepare_url(self, url: str) -> "httpx2.URL":
+        """Joined to the base once; the SDK parses and joins both for every request, 3 % of its CPU."""
+        if url not in self._addresses:
+            self._addresses[url] = super()._prepare_url(url)
+        return self._addresses[url]
+
     def _process_response_data(
         self, *, data: object, cast_to: type[ResponseT], response: "httpx2.Response"
     ) -> ResponseT:

@@ -122,20 +122,24 @@ def test_messages_lose_their_keys(text: str) -> None:
     assert not any(secret in told for secret in (KEY, "abcdefgh1234", "abc.def"))
 
 
-def test_requests_leave_one_by_one_and_after_a_hold_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, slept, holds = 100.0, [], {0.006: 0.1}
-    pace = Pace()
+def test_requests_leave_one_by_one_and_nobody_during_a_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept, pace = 100.0, [], Pace()
 
     async def sleep(seconds: float) -> None:
+        nonlocal now
         slept.append(round(seconds, 6))
-        pace.hold(holds.pop(slept[-1], 0.0))  # the third is told to wait while it waits for its turn
+        now += seconds if slept[-1] > GAP_S else 0.0  # the turns are asked for at one moment
 
     monkeypatch.setattr("resources.llm.pace.time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr("resources.llm.pace.asyncio", SimpleNamespace(sleep=sleep))
-    for _ in range(4):
-        asyncio.run(pace.wait())
-    assert GAP_S == 0.003
-    assert slept == [0.0, 0.003, 0.006, 0.1, 0.103]
+    for _ in range(2):
+        asyncio.run(pace.turn())
+    asyncio.run(pace.wait())
+    assert slept == [0.0, GAP_S]
+    pace.hold(6.0)
+    asyncio.run(pace.wait())
+    asyncio.run(pace.turn())  # long after the last one
+    assert slept[2:] == [6.0, 0.0]
 
 
 def _ledger(path: Path, run: float = 1.0, purse: float = 10.0) -> Ledger:
