@@ -96,9 +96,10 @@ def experiment_asset(
                 f"'{claim.experiment.name}' was edited since this run began, which goes on as it was planned; "
                 "run it again for the edit"
             )
+        # Metadata of the result itself would be stored once more, with the step's output.
+        context.add_asset_metadata(metadata(done.manifest, done.folder, done.cache))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(done.manifest.key),
-            metadata=metadata(done.manifest, done.folder, done.cache),
             check_results=[c.judge(done.manifest.metrics)._replace(check_name=c.name) for c in checks],
             tags=_read_before_the_edit(context, claim, stage) if edited else None,
         )

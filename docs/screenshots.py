@@ -87,7 +87,7 @@ def take_dagster(page: Page, root: str, copied: dict[str, str]) -> None:
     show_rooms(tall)
     save(tall, "lineage")
     page.goto(root + "/assets/paper_report?view=checks")
-    page.wait_for_selector("text=figures")
+    page.wait_for_selector("text=features")
     page.wait_for_timeout(SETTLE_MS)
     save(page, "checks")
     page.goto(root + "/asset-groups")

@@ -18,16 +18,17 @@ def test_a_claim_that_was_not_measured_or_cannot_be_compared_is_no_difference() 
     # Recovery on AIME'24 is a number of the paper's own model, so another model's is neither right nor wrong.
     found = judged({"recovery_hard": 0.1}, comparable=False)
     assert all(result.passed for result in found.values())
-    assert found["sae"].description == "none of 4 differs"
+    assert found["features"].description == "none of 6 differs"
 
 
 def test_a_claim_that_differs_warns_in_its_own_part_with_both_numbers_as_a_person_reads_them() -> None:
-    found = judged({"recovery_hard": 0.1, "sae_live": 1950, "gate_strongest": 0.8}, comparable=True)
-    off = {name: result for name, result in found.items() if not result.passed}
+    measured = {"recovery_hard": 0.1, "sae_live": 1950, "latents_broad": 0.5, "gate_strongest": 0.8}
+    off = {name: result for name, result in judged(measured, comparable=True).items() if not result.passed}
     assert {result.severity for result in off.values()} == {dg.AssetCheckSeverity.WARN}
     assert {name: result.description for name, result in off.items()} == {
-        "tables": "Recovered gain on AIME'24 (mini world: hard): the paper has 72.73 %, measured 10 %",
-        "figures": "KL of gate_proj over that of the strongest other projection: the paper has above 1, measured 0.8",
+        "adapter": "Recovered gain on AIME'24 (mini world: hard): the paper has 72.73 %, measured 10 %; "
+        "KL of gate_proj over that of the strongest other projection: the paper has above 1, measured 0.8",
+        "features": "Broad but consistent latents (class 1): the paper has 22 %, measured 50 %",
     }
 
 
