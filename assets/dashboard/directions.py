@@ -5,6 +5,7 @@ Shapes: D residual width, V vocabulary, M components that write, F latents, U un
 """
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -18,6 +19,7 @@ from resources.units import Unit, parse_unit
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
 WRITERS = ("o_proj", "down_proj")
 
@@ -77,8 +79,20 @@ class LogitEffects:
 
     def _name(self, token: int) -> str:
         if token not in self._names:
-            self._names[token] = str(self._tokenizer.decode([token]))
+            self._names[token] = token_name(self._tokenizer, token)
         return self._names[token]
+
+
+def token_name(tokenizer: "PreTrainedTokenizerBase", token: int) -> str:
+    r"""Text of a byte-level token alone; what is no whole character, or a control character, is written as `\xe5`."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    text = str(tokenizer.decode([token]))
+    if "\ufffd" in text:
+        byte_of = {character: byte for byte, character in bytes_to_unicode().items()}
+        raw = bytes(byte_of[character] for character in tokenizer.convert_ids_to_tokens(token))
+        text = raw.decode(errors="backslashreplace")
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" and c not in "\t\n\r" else c for c in text)
 
 
 def read_unembedding(model: ModelConfig) -> "tuple[torch.Tensor, torch.Tensor]":

@@ -15,13 +15,13 @@ import torch
 
 from assets.dashboard.artifact import FeatureDashboard
 from assets.dashboard.chunks import write_chunk, write_index
-from assets.dashboard.directions import LogitEffects, read_unembedding
+from assets.dashboard.directions import LogitEffects, read_unembedding, token_name
 from assets.dashboard.pieces import Pieces
 from assets.dashboard.units import own_detection
 from assets.dataset.artifact import S1kDataset
 from assets.interpretations.artifact import SCORES_SCHEMA
 from assets.sae.artifact import Sae
-from resources.models import ModelConfig
+from resources.models import ModelConfig, load_tokenizer
 from tests.assets.dashboard.conftest import Site
 from tests.dashboard_builders import HOSTILE, SILENT, TEXTS
 
@@ -174,6 +174,15 @@ def test_logit_effects_are_the_direction_through_norm_and_unembedding(
     expected = base.lm_head.weight @ (base.model.norm.weight * written)
     assert latent is not None
     assert [v for _, v in latent["up"]] == pytest.approx(expected.topk(5).values.tolist(), rel=6e-3)
+
+
+def test_a_token_that_is_no_whole_character_is_named_by_its_bytes() -> None:
+    tokenizer = load_tokenizer(ModelConfig(name="resources/mini_world/model"))
+    names = {token_name(tokenizer, token) for token in range(256)}  # the alphabet and a few merges
+    assert {"a", "\n", "\\xe5", "\\xff", "\\x00", "\\x7f"} <= names
+    assert not any("\ufffd" in name or "\0" in name for name in names)
+    (token,) = tokenizer.convert_tokens_to_ids(["åĽ"[0]])  # the byte e5 in the alphabet of byte-level BPE
+    assert token_name(tokenizer, token) == "\\xe5"
 
 
 def test_a_tied_model_reads_its_embedding_as_the_unembedding(tmp_path: Path) -> None:

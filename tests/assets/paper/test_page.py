@@ -1,6 +1,7 @@
 """The report and the comparison as pages: charts draw from file://, text stays text, both widths and themes read."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +125,15 @@ def test_parameters_of_a_comparison_are_exact_and_numbers_rounded() -> None:
     assert 'href="tables/parameters.csv"' in page
     assert 'href="tables/numbers.csv"' in page
     assert "claims.csv" not in page
+
+
+def test_what_is_the_same_in_every_experiment_is_grey_whatever_its_delta() -> None:
+    numbers = [
+        {"number": "same", "a": 1.5, "b": 1.5, "delta": 0.0},
+        {"number": "other", "a": 1.5, "b": 2.5, "delta": 1.0},
+    ]
+    page = render_comparison(["a", "b"], Comparison([], numbers), {}, {})
+    assert re.findall(r'<tr class="(\w*)"><td class="">(\w+)</td>', page) == [("soft", "same"), ("", "other")]
 
 
 def test_claims_side_by_side_name_the_paper_and_each_experiments_verdict() -> None:
