@@ -24,10 +24,14 @@ def draw(out: Path, curve: list[dict[str, float]], held: Held, columns: tuple[st
 
 def _l0(counts: np.ndarray) -> alt.Chart:
     rows = [{"active latents": i, "share of tokens": float(n / counts.sum())} for i, n in enumerate(counts)]
+    whole = alt.Scale(domain=[-0.5, len(rows) - 0.5], nice=False)
     return (
         alt.Chart(alt.Data(values=rows), title="Latents that fire per held-out token", width=520, height=200)
         .mark_bar(color=ACCENT)
-        .encode(alt.X("active latents", type="quantitative"), alt.Y("share of tokens", type="quantitative"))
+        .encode(
+            alt.X("active latents", type="quantitative", scale=whole, axis=alt.Axis(tickMinStep=1)),
+            alt.Y("share of tokens", type="quantitative"),
+        )
     )
 
 
