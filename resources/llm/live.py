@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 DEAD_AFTER = 3
 """Failed tries in a row, in multiples of the concurrency and at least 30, after which the endpoint counts as down."""
-CLIENT_REQUESTS = 8
+CLIENT_REQUESTS = 4
 """Requests at once that share an HTTP client, whose pool looks at every connection twice for each request."""
 SPARE = 4
 """One worker more for every four requests at once."""
