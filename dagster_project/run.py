@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from assets.paper.beside import upright
 from dagster_project.experiment import Experiment
 from dagster_project.failure import reason
+from dagster_project.observe import observations
 from dagster_project.plan import keys
 from dagster_project.preflight import lacking
 from dagster_project.rooms import STAGES
@@ -125,6 +126,8 @@ def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = (
 
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions("experiment", [experiment.name])
+        for observation in observations(experiment, home, instance):
+            instance.report_runless_asset_event(observation)
         result = defs.resolve_job_def(JOB).execute_in_process(
             instance=instance,
             partition_key=experiment.name,

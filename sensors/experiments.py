@@ -1,25 +1,19 @@
-"""Experiment files become partitions, and their sections' versions become observations of `params/<section>`.
-
-An observation, not a materialization: only observations of external assets mark the right partitions as Unsynced
-(Dagster issue 26162).
-"""
+"""Experiment files become partitions, and their sections' versions become observations of `params/<section>`."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.jobs import whole_paper
-from dagster_project.materialize import EXPERIMENTS, observed_versions, params_key
-from dagster_project.plan import plan, total
+from dagster_project.materialize import EXPERIMENTS
+from dagster_project.observe import observations
 from resources.errors import BadInput
 from resources.home import Home, find_home
 from resources.keys import digest
-from resources.store import Store
 
 PER_TICK = 10
 """Experiments handled in one tick: 16 observations each when they are new, which SQLite stores one by one."""
@@ -96,7 +90,7 @@ def _prepared(folder: Experiments, name: str, home: Home, instance: dg.DagsterIn
     """
     experiment = folder.load(name)
     signature = _signature(experiment.files)
-    return _Changed(experiment, signature, tuple(_observations(experiment, home, instance)))
+    return _Changed(experiment, signature, tuple(observations(experiment, home, instance)))
 
 
 def _refusal(invalid: list[str]) -> str:
@@ -117,27 +111,6 @@ def _still(signature: Signature, folder: Path) -> bool:
         return _signature(tuple(Path(path) for path, _, _ in signature)) == [tuple(entry) for entry in signature]
     except OSError:
         return False
-
-
-def _observations(
-    experiment: Experiment, home: Home, instance: dg.DagsterInstance | None
-) -> Iterator[dg.AssetObservation]:
-    """One for each section whose version the instance does not know yet: an edit of a parent touches many files."""
-    planned = plan(experiment, Store(home.store))
-    table = dg.MetadataValue.table(
-        [dg.TableRecord({"asset": p.asset, "cache": p.cache, "why": p.reason, "key": p.key}) for p in planned]
-    )
-    shared = {"plan": table, "plan_total": dg.MetadataValue.json(total(planned))}
-    for section, version in experiment.versions.items():
-        before = observed_versions(instance, section, experiment.name, 1) if instance else ()
-        if any(seen == version for _, seen in before):
-            continue
-        yield dg.AssetObservation(
-            asset_key=params_key(section),
-            partition=experiment.name,
-            metadata={"values": dg.MetadataValue.json(experiment.values(section)), **shared},
-            tags={DATA_VERSION_TAG: version},
-        )
 
 
 def _run_request(experiment: Experiment) -> dg.RunRequest:

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.data_version import CachingStaleStatusResolver
-from dagster._core.loader import LoadingContextForTest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +17,7 @@ from resources.job import Job, JobResult
 from resources.launcher.deployment import Deployment
 from resources.store import Store
 from tests.dagster_project.edits import CHOICES, EDITS, fake_run, load
-from tests.sensors.ticks import tick
+from tests.sensors.ticks import tick, unsynced
 
 BASE = dict.fromkeys(EDITS, 0)
 ASSETS = tuple(stage.asset for stage in STAGES)
@@ -104,18 +102,6 @@ def test_what_dagster_reports_is_what_the_plan_said_under_any_sequence_of_edits(
             assert set(launched) == {asset for asset in said if said[asset].cache == "miss"}
 
 
-def stale(instance: dg.DagsterInstance) -> dict[str, list[list[str]]]:
-    """Assets of partition `e` that the UI shows as Unsynced -> the assets it blames."""
-    graph = defs.resolve_asset_graph()
-    resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    causes = {asset: resolver.get_stale_causes(dg.AssetKey(asset), "e") for asset in CHAIN}
-    return {
-        asset: [list(cause.dependency.asset_key.path) for cause in found if cause.dependency]
-        for asset, found in causes.items()
-        if found
-    }
-
-
 def test_an_edit_during_a_run_changes_nothing_in_it_shows_as_unsynced_and_is_computed_by_the_next_run(
     home: Home, instance: dg.DagsterInstance
 ) -> None:
@@ -129,11 +115,11 @@ def test_an_edit_during_a_run_changes_nothing_in_it_shows_as_unsynced_and_is_com
     launched: list[str] = []
     first = materialize(instance, home, launched, {"activation_shards": edit}, CHAIN)
     assert {asset: version for asset, (_, version) in first.items()} == {asset: planned[asset] for asset in CHAIN}
-    assert stale(instance) == {"batchtopk_sae": [["params", "sae"]]}
+    assert unsynced(instance, "e", CHAIN) == {"batchtopk_sae": [["params", "sae"]]}
     launched.clear()
     materialize(instance, home, launched, names=CHAIN)
     assert launched == ["batchtopk_sae"]
-    assert stale(instance) == {}
+    assert unsynced(instance, "e", CHAIN) == {}
 
 
 def test_deleting_the_file_of_a_running_experiment_stops_nothing(home: Home, instance: dg.DagsterInstance) -> None:

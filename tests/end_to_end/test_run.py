@@ -4,18 +4,21 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
 from dagster_project.rooms import STAGES
 from resources.manifest import read_manifest
 from tests.end_to_end.conftest import Installation
+from tests.sensors.ticks import tick, unsynced
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 ASSETS = [stage.asset for stage in STAGES]
@@ -40,6 +43,23 @@ def test_every_asset_is_a_hit_afterwards_and_a_second_run_starts_no_worker_and_w
     assert {outcome[asset] for asset in ASSETS} == {"hit"}
     assert snapshot(tiny.home / "store") == before
     assert snapshot(tiny.home / "runs") == logs
+
+
+def test_an_edit_after_lorascope_run_shows_as_unsynced_though_no_sensor_had_ticked_before(
+    tiny: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny.home / "dagster", tmp_path / "home" / "dagster")
+    experiments = Path(shutil.copytree(tiny.experiments, tmp_path / "experiments"))
+    monkeypatch.setenv("LORASCOPE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LORASCOPE_EXPERIMENTS", str(experiments))
+    seen = ("lora_checkpoint", "activation_shards", "batchtopk_sae")
+    with dg.DagsterInstance.from_config(str(tmp_path / "home" / "dagster")) as instance:
+        tick(instance, None)
+        assert unsynced(instance, "tiny", seen) == {}
+        edited = (experiments / "tiny.yaml").read_text().replace("\nsae:\n", "\nsae:\n  seed: 9\n")
+        (experiments / "tiny.yaml").write_text(edited)
+        tick(instance, None)
+        assert unsynced(instance, "tiny", seen) == {"batchtopk_sae": [["params", "sae"]]}
 
 
 def test_the_first_run_says_what_it_did_and_where_to_look(tiny: Installation) -> None:
