@@ -96,12 +96,13 @@ class FilteredScores:
         return torch.addmm(self._bias_F[latent_K], self._input_BD, self._encoder_FD[latent_K].T)
 
 
-def above(scores_BF: torch.Tensor, bound: float) -> torch.Tensor:
-    """Flat indices of the scores greater than `bound`, ascending."""
+def above(scores_BF: torch.Tensor, bound: float | torch.Tensor) -> torch.Tensor:
+    """Flat indices of the scores greater than `bound`, one number or one for each latent, ascending."""
     if scores_BF.is_cuda:
         return (scores_BF > bound).flatten().nonzero().flatten()
     # numpy compares and lists bools about five times faster than torch does on a CPU
-    return torch.from_numpy(np.flatnonzero(np.greater(scores_BF.numpy(), np.float32(bound))))
+    limit = bound.numpy() if isinstance(bound, torch.Tensor) else np.float32(bound)
+    return torch.from_numpy(np.flatnonzero(np.greater(scores_BF.numpy(), limit)))
 
 
 @cache
