@@ -146,7 +146,7 @@ def show_command(experiment: str, asset: str, as_json: bool) -> None:
 
 def _manifest(experiment: str, asset: str) -> Manifest:
     key = keys(_load(experiment))[asset]
-    manifest = _store().find(asset, key)
+    manifest = _store().whole(asset, key)
     if manifest is None:
         raise BadInput(f"{asset} of '{experiment}' is not computed yet: run `lorascope run {experiment}` first")
     return manifest

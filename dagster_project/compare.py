@@ -54,7 +54,7 @@ def _side(experiment: Experiment, store: Store) -> Side:
     if not manifests:
         raise BadInput(f"nothing of '{experiment.name}' is computed yet: run `lorascope run {experiment.name}` first")
     sections = {name: experiment.values(name) for name in experiment.sections}
-    whole = [manifests[asset] for asset in READ if asset in manifests and store.find(asset, manifests[asset].key)]
+    whole = [manifests[asset] for asset in READ if asset in manifests and store.whole(asset, manifests[asset].key)]
     return Side(
         experiment.name, sections, manifests, {found.asset: store.folder(found.asset, found.key) for found in whole}
     )

@@ -33,7 +33,7 @@ class OpenExperiment:
         found = keys(self.experiment)
         if asset not in found:
             raise BadInput(f"there is no asset '{asset}'; known are {', '.join(found)}")
-        if self.store.find(asset, found[asset]) is None:
+        if self.store.whole(asset, found[asset]) is None:
             name = self.experiment.name
             raise BadInput(f"{asset} of '{name}' is not computed yet: run `lorascope run {name}` first")
         return self.store.folder(asset, found[asset])

@@ -85,7 +85,7 @@ def _planned(
     stage: Stage, experiment: Experiment, found: Mapping[str, str], store: Store, history: History
 ) -> PlannedAsset:
     key = found[stage.asset]
-    present = store.find(stage.asset, key)
+    present = store.whole(stage.asset, key)
     if present is not None:
         return PlannedAsset(stage.asset, stage.room, "hit", key, f"computed for {present.experiment}", 0.0, 0.0)
     dollars = _dollars(stage, experiment)

@@ -55,17 +55,19 @@ class Store:
 
     def find(self, asset: str, key: str) -> Manifest | None:
         """The manifest of a whole artifact; None when it is absent or damaged (then it is set aside)."""
-        folder = self.folder(asset, key)
-        if not folder.exists():
-            return None
+        manifest = self.whole(asset, key)
+        if manifest is None and self.folder(asset, key).exists():
+            self.set_aside(asset, key)
+        return manifest
+
+    def whole(self, asset: str, key: str) -> Manifest | None:
+        """The manifest of a whole artifact; None when it is absent or damaged: for plans, which move nothing."""
         manifest = self.peek(asset, key)
-        if manifest is not None and next(self._differences(asset, key, manifest, SMALL), None) is None:
-            return manifest
-        self.set_aside(asset, key)
-        return None
+        damaged = manifest is None or next(self._differences(asset, key, manifest, SMALL), None) is not None
+        return None if damaged else manifest
 
     def peek(self, asset: str, key: str) -> Manifest | None:
-        """The manifest as it stands, without looking at the files: for plans and listings."""
+        """The manifest as it stands, without looking at the files: for listings."""
         try:
             return read_manifest(self.folder(asset, key))
         except (OSError, ValueError):

@@ -102,6 +102,19 @@ def test_a_damaged_artifact_is_computed_again_and_what_is_right_of_it_stays(tmp_
     assert [asset for asset, cache in caches.items() if cache == "computed"] == ["batchtopk_sae"]
 
 
+def test_a_plan_calls_a_damaged_artifact_a_miss_and_leaves_it_where_it_is_for_the_run_to_name(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    experiment = load(tmp_path, dict.fromkeys(EDITS, 0))
+    run_all(experiment, home)
+    store = Store(home.store)
+    folder = store.folder("batchtopk_sae", keys(experiment)["batchtopk_sae"])
+    (folder / "data").unlink()
+    lines = {line.asset: line for line in plan(experiment, store)}
+    assert [asset for asset, line in lines.items() if line.cache == "miss"] == ["batchtopk_sae"]
+    assert lines["batchtopk_sae"].reason == "removed or damaged"
+    assert folder.exists() and not (store.root / ".damaged").exists()
+
+
 def test_a_thousand_random_configs_have_a_thousand_keys(tmp_path: Path) -> None:
     found = set()
     for number in range(1000):
