@@ -32,6 +32,11 @@ def artifact_key(asset: str, code_version: int, sections: Mapping[str, str], inp
     return digest("artifact", [asset, code_version, sections, inputs])
 
 
+def bytes_digest(content: bytes) -> str:
+    """SHA-256 of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, streamed."""
     with path.open("rb") as file:

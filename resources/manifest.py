@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from resources.keys import digest
+from resources.keys import bytes_digest
 
 FILE_NAME = "manifest.json"
 
@@ -65,13 +65,18 @@ class Manifest(BaseModel):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Put the manifest into its folder, with a checksum of itself."""
-    values = manifest.model_dump(mode="json")
-    (folder / FILE_NAME).write_bytes(_text({"checksum": digest("manifest", values), **values}))
+    """Put the manifest into its folder, under a first line with the checksum of the others.
+
+    Raises:
+        ValueError: for NaN or infinity among the metrics, which no JSON can hold.
+    """
+    values = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False)
+    rest = values.removeprefix("{\n").encode()
+    (folder / FILE_NAME).write_bytes(_first_line(rest) + rest)
 
 
-def _text(values: dict[str, object]) -> bytes:
-    return json.dumps(values, indent=1, ensure_ascii=False).encode()
+def _first_line(rest: bytes) -> bytes:
+    return f'{{ "checksum": "{bytes_digest(rest)}",\n'.encode()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -81,10 +86,7 @@ def read_manifest(folder: Path) -> Manifest:
         FileNotFoundError: when there is none.
         ValueError: when it is damaged.
     """
-    written = (folder / FILE_NAME).read_bytes()
-    values = json.loads(written)
-    # The bytes as well: `1e-05` and `1E-05` are one number and one bit apart.
-    whole = isinstance(values, dict) and _text(values) == written
-    if not whole or values.pop("checksum", None) != digest("manifest", values):
+    first, newline, rest = (folder / FILE_NAME).read_bytes().partition(b"\n")
+    if first + newline != _first_line(rest):
         raise ValueError(f"{folder / FILE_NAME} differs from its checksum")
-    return Manifest.model_validate(values)
+    return Manifest.model_validate_json(b"{" + rest)

@@ -14,14 +14,14 @@ from pydantic import TypeAdapter
 from resources.errors import BadInput
 from resources.llm import exchange
 from resources.llm.answers import Answer, Desk
-from resources.llm.cache import SentBatch
+from resources.llm.cache import SentBatch, Stored
 from resources.llm.endpoint import build_model, settings
 from resources.llm.failures import Failure, classify
 from resources.llm.ledger import OverBudget, Reservation
 from resources.llm.question import Question, fitted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from pydantic_ai.models import Model
     from pydantic_ai.models.batch import Batch, BatchRequest, BatchResult
@@ -45,6 +45,7 @@ class BatchRun:
         self._desk = desk
         self._tries: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
+        self._fatal = ""
 
     async def run(self, questions: Iterator[Question]) -> None:
         """Answer every question into the desk.
@@ -104,10 +105,7 @@ class BatchRun:
         reservation = Reservation(sent.reservation, sent.dollars)
         self._desk.ledger.adopt(reservation)
         batch = _handles().validate_json(sent.handle)
-        spent = await self._collect(batch, expected)
-        self._desk.ledger.settle(reservation, spent)
-        if all(key in expected or self._desk.cache.get(key) is not None for key in sent.keys):
-            self._desk.cache.forget_batch(batch.id)
+        self._store(batch.id, await self._results(batch), expected, sent)
 
     async def _send(self, pending: Pending) -> None:
         chunk = dict(list(pending.items())[:MOST_REQUESTS])
@@ -133,9 +131,7 @@ class BatchRun:
         handle = _handles().dump_json(batch).decode()
         sent = SentBatch(handle, list(chunk), reservation.id, reservation.dollars)
         self._desk.cache.add_batch(sent, batch.id, self._desk.endpoint.name)
-        spent = await self._collect(batch, chunk)
-        self._desk.cache.forget_batch(batch.id)
-        self._desk.ledger.settle(reservation, spent)
+        self._store(batch.id, await self._results(batch), chunk, sent)
 
     def _affordable(self, chunk: Pending) -> Pending:
         """The first questions that fit under the cap together, found by halving."""
@@ -148,19 +144,31 @@ class BatchRun:
                     return chunk
         return chunk
 
-    async def _collect(self, batch: "Batch", expected: Pending) -> float:
-        """Wait for a batch and store its results; returns their cost."""
+    async def _results(self, batch: "Batch") -> "Sequence[BatchResult]":
+        """Wait for a batch."""
         while batch.status != "ended":
             await asyncio.sleep(self._desk.limits.poll_s)
             now = batch
             batch = await self._patiently(lambda now=now: self._model.batch_status(now))
         ended = batch
-        results = await self._patiently(lambda: self._model.batch_results(ended))
-        return sum(
-            self._keep(result, *expected[result.custom_id]) for result in results if result.custom_id in expected
-        )
+        return await self._patiently(lambda: self._model.batch_results(ended))
 
-    def _keep(self, result: "BatchResult", question: Question, attempt: int) -> float:
+    def _store(self, batch_id: str, results: "Sequence[BatchResult]", expected: Pending, sent: SentBatch) -> None:
+        """Answers, their price and the end of the batch at once: a kill leaves all to the next run, or nothing."""
+        read = [self._read(result, *expected[result.custom_id]) for result in results if result.custom_id in expected]
+        kept = [stored for stored in read if stored is not None]
+        with self._desk.ledger.transaction():
+            for stored in kept:
+                self._desk.keep(stored)
+            self._desk.ledger.settle(
+                Reservation(sent.reservation, sent.dollars), sum(stored.dollars for stored in kept)
+            )
+            if all(key in expected or self._desk.cache.get(key) is not None for key in sent.keys):
+                self._desk.cache.forget_batch(batch_id)
+        if self._fatal:
+            raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name} refuses: {self._fatal}"))
+
+    def _read(self, result: "BatchResult", question: Question, attempt: int) -> Stored | None:
         try:
             response = self._model.batch_decode(result, _request(self._desk, result.custom_id, question, attempt))
         except Exception as error:
@@ -168,15 +176,13 @@ class BatchRun:
             if failure is None:
                 raise
             self._note(result.custom_id, failure)
-            return 0.0
-        kept = exchange.stored(question, self._desk.endpoint, attempt, response, self._desk.price)
-        self._desk.keep(kept)
-        return kept.dollars
+            return None
+        return exchange.stored(question, self._desk.endpoint, attempt, response, self._desk.price)
 
     def _note(self, key: str, failure: Failure) -> None:
         self._reasons[key] = failure.reason
         if failure.kind == "fatal":
-            raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name} refuses: {failure.reason}"))
+            self._fatal = failure.reason
         if failure.kind != "retry":
             self._tries[key] = self._desk.limits.attempts
 

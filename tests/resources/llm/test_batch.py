@@ -13,6 +13,7 @@ from resources.errors import BadInput
 from resources.llm.ask import ask
 from resources.llm.cache import FILE_NAME, ResponseCache
 from resources.llm.endpoint import Provider
+from resources.llm.ledger import Ledger, Reservation
 from tests.resources.llm.fault_server import Settings
 from tests.resources.llm.servers import KEY, PROJECT, QUICK, SILENT, Label, questions, serving, wait_until
 
@@ -114,6 +115,26 @@ def test_a_batch_never_passes_the_cap(provider: Provider) -> None:
         counts = server.counts()
         assert 0 < counts["answered"] < 200
         assert counts["dollars"] / 2 <= 0.012
+
+
+def test_a_run_that_ends_before_its_batch_is_settled_leaves_the_batch_to_the_next_and_no_money_aside(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(ledger: Ledger, reservation: Reservation, dollars: float) -> None:
+        raise KeyboardInterrupt
+
+    with serving(Settings(key=KEY)) as server:
+        endpoint = server.endpoint("openai")
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Ledger, "settle", die)
+            ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
+        assert _batches(home, endpoint.name)
+        done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
+        assert (len(done.answers), server.counts()["batches"]) == (5, 1)
+    assert not _batches(home, endpoint.name)
+    cache = ResponseCache(home / FILE_NAME)
+    assert cache.connection.execute("select count(*) from reserved").fetchone() == (0,)
+    cache.close()
 
 
 def test_a_wrong_key_sends_no_batch() -> None:
