@@ -17,6 +17,9 @@ LARGEST_TABLE = 64
 CURVE = "_curve"
 """Ending of metrics that a chart shows better than a table."""
 
+MADE = {"experiment", "created", "key", "code_version", "inputs", "device", "packages"}
+"""Fields of the manifest shown together."""
+
 
 def metadata(manifest: Manifest, folder: Path, cache: Literal["hit", "computed"]) -> dict[str, dg.MetadataValue]:
     """Plots first, then numbers and tables, then where the artifact comes from."""
@@ -85,16 +88,11 @@ def _provenance(manifest: Manifest, folder: Path, cache: str) -> dict[str, dg.Me
     columns = [dg.TableColumn(column.name, column.type, column.description) for column in manifest.columns]
     shown: dict[str, dg.MetadataValue] = {
         "cache": dg.MetadataValue.text(cache),
-        "key": dg.MetadataValue.text(manifest.key),
-        "computed_for": dg.MetadataValue.text(manifest.experiment),
-        "computed_at": dg.MetadataValue.text(manifest.created),
-        "code_version": dg.MetadataValue.int(manifest.code_version),
         "config": dg.MetadataValue.json(manifest.sections),
-        "inputs": dg.MetadataValue.json(manifest.inputs),
+        # Every entry counts: Dagster stores all of them three times, and reads them again for every asset downstream.
+        "made": dg.MetadataValue.json(manifest.model_dump(mode="json", include=MADE)),
         "seconds": dg.MetadataValue.float(round(manifest.seconds, 2)),
         "bytes": dg.MetadataValue.int(manifest.size),
-        "device": dg.MetadataValue.text(manifest.device),
-        "packages": dg.MetadataValue.json(manifest.packages),
         "folder": dg.MetadataValue.path(folder),
     }
     if manifest.columns:

@@ -113,12 +113,6 @@ CLAIMS = (
 )
 """A difference or ratio without a published number is a pattern: it holds above its threshold."""
 
-PARTS: dict[str, tuple[str, ...]] = {
-    "adapter": ("Section 2.1", "Abstract", "Table 1", "Table 2", "Figure 3", "Figure 3b"),
-    "features": ("Section 3.2", "Figure 1"),
-}
-"""Asset check -> places in the paper whose claims it holds; each check makes an all-hit run about 2 % longer."""
-
 
 def verdict(claim: Claim, measured: Measurement | None, comparable: bool) -> Verdict:
     """What our measurement says of the claim; `comparable`: it was made on the paper's own model."""

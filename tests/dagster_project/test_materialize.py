@@ -141,7 +141,7 @@ def test_an_asset_judges_its_checks_in_its_own_step_on_a_hit_too_and_of_its_own_
         assert set(found) == {
             ("benchmark_scores", "consistent_with_the_paper"),
             ("benchmark_scores", "every_answer_is_graded"),
-            *(("paper_report", part) for part in ("adapter", "features")),
+            ("paper_report", "claims_agree"),
         }
         assert {event.step_key for event in done.get_step_success_events()} == set(ASSETS)
         for (asset, _), evaluation in found.items():

@@ -1,6 +1,5 @@
 """What counts as reproduced, as a pattern, and as not comparable."""
 
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.interpretations.artifact import INTERPRETATIONS_FILE, INTERPRETATIONS_SCHEMA
-from assets.paper.claims import CLAIMS, PARTS, Claim, Measurement, spoken, verdict
+from assets.paper.claims import CLAIMS, Claim, Measurement, spoken, verdict
 from assets.paper.comparison import Side, compare
 from assets.paper.report import claim_rows
 
@@ -55,12 +54,6 @@ def test_a_pattern_holds_only_above_its_threshold(value: float, comparable: bool
 def test_every_claim_has_its_own_id_and_a_place_in_the_paper() -> None:
     assert len({claim.id for claim in CLAIMS}) == len(CLAIMS)
     assert all(claim.where and claim.statement for claim in CLAIMS)
-
-
-def test_every_claim_is_in_exactly_one_asset_check() -> None:
-    held = Counter(place for places in PARTS.values() for place in places)
-    assert set(held) == {claim.where for claim in CLAIMS}
-    assert set(held.values()) == {1}
 
 
 def test_every_claim_is_answered_by_the_evidence() -> None:
