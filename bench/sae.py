@@ -2,17 +2,22 @@
 
     python bench/sae.py                        # 448 components, 3584 latents, k = 16, batches of 512 and 4096
     python bench/sae.py --batches 512 --tokens 65536 --threads 1
+    python bench/sae.py --turns 5 --methods floor ours ours-authors authors
 
 Peers (SAELens, dictionary_learning) are installed from the registry into an environment of their own, `.venv-peers`; it
 sees this project's torch, and nothing of the project's is changed. Ours reads and shuffles Parquet shards;
 the peers get the tokens as one shuffled tensor. All use one learning-rate schedule. Quality: FVU on held-out tokens by
-exact BatchTopK. On a busy machine compare tokens per CPU second, with one thread.
+exact BatchTopK. Every method runs with the settings of glibc that the launcher gives its workers. With several turns
+every figure is the median of its turns, ratios are taken turn by turn. On a busy machine compare tokens per CPU second,
+with one thread.
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import sysconfig
@@ -293,22 +298,60 @@ def peer_python() -> Path:
     return PEERS_PYTHON
 
 
+def middle(turns: list[dict[str, dict]], ratio: Callable[[dict[str, dict]], float]) -> float:
+    """The median over turns; a turn holds a row per method."""
+    return statistics.median(ratio(turn) for turn in turns)
+
+
 def show(rows: list[dict]) -> None:
     """A table per batch size, with ratios to the fastest peer (wall, CPU) and to the floor (CPU)."""
     for batch in sorted({row["batch"] for row in rows}):
-        mine = {row["method"]: row for row in rows if row["batch"] == batch}
-        peers = [mine[name] for name in ("dictionary_learning", "sae_lens", "authors") if name in mine]
-        print(f"\nbatch {batch}\n")
+        chosen = [row for row in rows if row["batch"] == batch]
+        names = list(dict.fromkeys(row["method"] for row in chosen))
+        each = [[row for row in chosen if row["method"] == name] for name in names]
+        turns = [{row["method"]: row for row in turn} for turn in zip(*each, strict=True)]
+        peers = [name for name in ("dictionary_learning", "sae_lens", "authors") if name in names]
+        print(f"\nbatch {batch}, {len(turns)} turns\n")
         print("| method | tokens/s | tokens/CPU-s | x fastest peer, wall / CPU | of floor, CPU | FVU | peak MB |")
         print("|---|---|---|---|---|---|---|")
-        for name, row in mine.items():
-            speeds = ("tokens_per_s", "tokens_per_cpu_s")
-            against = " / ".join(f"{row[speed] / max(peer[speed] for peer in peers):.1f}" for speed in speeds if peers)
-            of_floor = f"{row[speeds[1]] / mine['floor'][speeds[1]]:.0%}" if "floor" in mine else "-"
-            fvu = f"{row['fvu']:.4f}" if "fvu" in row else "-"
-            reading = f" (reading {row['reading_share']:.1%})" if "reading_share" in row else ""
-            wall, cpu = (f"{row[speed]:,.0f}" for speed in speeds)
-            print(f"| {name}{reading} | {wall} | {cpu} | {against} | {of_floor} | {fvu} | {row['peak_mb']:,.0f} |")
+        for name in names:
+            print(f"| {' | '.join(cells(name, turns, peers))} |")
+
+
+def cells(name: str, turns: list[dict[str, dict]], peers: list[str]) -> list[str]:
+    """One line of the table."""
+
+    def fastest(turn: dict[str, dict], speed: str) -> float:
+        return max(turn[peer][speed] for peer in peers)
+
+    speeds = ("tokens_per_s", "tokens_per_cpu_s")
+    against = [
+        f"{middle(turns, lambda turn, speed=speed: turn[name][speed] / fastest(turn, speed)):.1f}"
+        for speed in speeds
+        if peers
+    ]
+    row = turns[0][name]
+    floor = "floor" in turns[0]
+    return [
+        name + (f" (reading {row['reading_share']:.1%})" if "reading_share" in row else ""),
+        *(f"{middle(turns, lambda turn, speed=speed: turn[name][speed]):,.0f}" for speed in speeds),
+        " / ".join(against),
+        f"{middle(turns, lambda turn: turn[name][speeds[1]] / turn['floor'][speeds[1]]):.0%}" if floor else "-",
+        f"{row['fvu']:.4f}" if "fvu" in row else "-",
+        f"{row['peak_mb']:,.0f}",
+    ]
+
+
+def run_alone(method: str, folder: str, batch: int, options: argparse.Namespace) -> dict:
+    """One method in a process of its own."""
+    from resources.launcher.command import KEPT_MEMORY
+
+    python = peer_python() if method in ("dictionary_learning", "sae_lens") else Path(sys.executable)
+    command = [str(python), "-W", "ignore", __file__, "--in-process", method, folder]
+    settings = ["--batches", batch, "--tokens", options.tokens, "--rate", options.rate, "--threads", options.threads]
+    environment = os.environ | KEPT_MEMORY | {"OMP_NUM_THREADS": str(options.threads)}
+    done = subprocess.run([*command, *map(str, settings)], env=environment, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -317,6 +360,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[512, 4096])
     parser.add_argument("--tokens", type=int, default=131_072)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate of all methods")
+    parser.add_argument("--turns", type=int, default=1, help="of all methods, one after the other")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--in-process", nargs=2, metavar=("METHOD", "FOLDER"), help="used by the bench itself")
@@ -329,18 +373,9 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder), options.tokens)
-        for batch in options.batches:
-            for method in options.methods:
-                python = peer_python() if method in ("dictionary_learning", "sae_lens") else Path(sys.executable)
-                command = [str(python), "-W", "ignore", __file__, "--in-process", method, folder]
-                settings = ["--batches", batch, "--tokens", options.tokens, "--rate", options.rate]
-                settings += ["--threads", options.threads]
-                environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-                done = subprocess.run(
-                    [*command, *map(str, settings)], env=environment, check=True, capture_output=True, text=True
-                )
-                rows.append(json.loads(done.stdout.splitlines()[-1]))
-                print(rows[-1], file=sys.stderr)
+        for batch, _, method in itertools.product(options.batches, range(options.turns), options.methods):
+            rows.append(run_alone(method, folder, batch, options))
+            print(rows[-1], file=sys.stderr)
     show(rows)
 
 

@@ -17,6 +17,8 @@ LARGEST = 127
 """Of an int8, with either sign."""
 SHARES = 8
 """Columns that T is divided among, so that it may be so many times larger than an entry of W."""
+BLOCK = 512
+"""Rows that are scaled and rounded at once: their copies stay in the second-level cache."""
 _TINY = 1e-12
 
 
@@ -48,8 +50,8 @@ def _in_whole_numbers(
     """Rows of the product, and the least value of a candidate for every token."""
     # what float32 may be off by, here and in the exact score, relative to |x| and to t
     rounding = (input_BD.shape[1] + 8) * 2.0**-22
-    length_F = torch.linalg.vector_norm(encoder_FD, dim=1).clamp_(min=_TINY)
-    unit = max(float((_largest(encoder_FD) / length_F).max()) / LARGEST, _TINY)
+    length_F, largest_F = _sizes(encoder_FD)
+    unit = max(float((largest_F / length_F).max()) / LARGEST, _TINY)
     encoder_FE, rest_F = _rounded(encoder_FD, length_F * unit)
     rest = float((rest_F / length_F).max())
 
@@ -70,6 +72,13 @@ def _in_whole_numbers(
     return tokens_BE, encoder_FE, (-off_B / (step_B * unit)).floor_().clamp_(min=-2.0e9).int()
 
 
+def _sizes(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Length of each row, never 0, and its largest entry."""
+    parts = [(torch.linalg.vector_norm(part, dim=1), _largest(part)) for part in rows.split(BLOCK)]
+    length, largest = (torch.cat(found) for found in zip(*parts, strict=True))
+    return length.clamp_(min=_TINY), largest
+
+
 def _largest(rows: torch.Tensor) -> torch.Tensor:
     """Largest size of an entry of each row; a tenth of the time of torch's maximum norm."""
     return torch.maximum(rows.amax(dim=1), -rows.amin(dim=1))
@@ -77,8 +86,12 @@ def _largest(rows: torch.Tensor) -> torch.Tensor:
 
 def _rounded(rows: torch.Tensor, step: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Every row as whole numbers times its step, int8 with `SHARES` columns to fill, and the length of what is lost."""
-    scaled = rows / step[:, None]
-    whole = scaled.round().clamp_(-LARGEST, LARGEST)
     room = torch.empty(len(rows), rows.shape[1] + SHARES, dtype=torch.int8)
-    room[:, :-SHARES] = whole
-    return room, torch.linalg.vector_norm(scaled.sub_(whole), dim=1).mul_(step)
+    lost = torch.empty_like(step)
+    blocks = (tensor.split(BLOCK) for tensor in (rows, step, room, lost))
+    for rows_B, step_B, room_B, lost_B in zip(*blocks, strict=True):
+        scaled = rows_B / step_B[:, None]
+        whole = scaled.round().clamp_(-LARGEST, LARGEST)
+        room_B[:, :-SHARES] = whole
+        torch.linalg.vector_norm(scaled.sub_(whole), dim=1, out=lost_B)
+    return room, lost.mul_(step)

@@ -120,7 +120,7 @@ class Fit:
         config, counters = self._config, self._counters
         rate = learning_rate(config, counters.step, self.steps)
         input_BD = self._scale.apply(torch.from_numpy(batch).to(self._device))
-        with torch.no_grad():
+        with torch.inference_mode():
             dead_F = self._silent_F >= config.dead_after_tokens
             result = self._step(self._weights, input_BD, dead_F)
             if not math.isfinite(result.fvu):

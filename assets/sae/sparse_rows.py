@@ -8,6 +8,9 @@ import warnings
 
 import torch
 
+SHARE = 256
+"""Rows that one thread adds up at a time."""
+
 
 def bags(owner_N: torch.Tensor, owners: int) -> torch.Tensor:
     """Where each owner's entries begin, for sorted owners."""
@@ -18,6 +21,12 @@ def bags(owner_N: torch.Tensor, owners: int) -> torch.Tensor:
 def sum_rows(index_N: torch.Tensor, weight_N: torch.Tensor, begin: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """For every bag the sum of rows[index] x weight."""
     return torch.nn.functional.embedding_bag(index_N, rows, begin, mode="sum", per_sample_weights=weight_N)
+
+
+def sum_all_rows(weight_N: torch.Tensor, rows_ND: torch.Tensor) -> torch.Tensor:
+    """The sum of all rows x weight; from memory a third of the time of `weight @ rows`, which takes one thread."""
+    index_N = torch.arange(len(weight_N), device=weight_N.device)
+    return sum_rows(index_N, weight_N, index_N[::SHARE], rows_ND).sum(dim=0)
 
 
 def dots(row_N: torch.Tensor, latent_N: torch.Tensor, left_BD: torch.Tensor, right_FD: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from assets.sae.batchtopk import Weights, score_norms
 from assets.sae.config import SaeConfig
 from assets.sae.scores import DenseScores, FilteredScores, Scores, Selected, filter_is_faster
 from assets.sae.selection import Threshold, select_batch, select_rows
-from assets.sae.sparse_rows import bags, dots, sum_rows
+from assets.sae.sparse_rows import bags, dots, sum_all_rows, sum_rows
 
 PRODUCT_TOKENS = 2048
 """Tokens whose int8 product is compared at once: more only take more memory."""
@@ -213,7 +213,7 @@ def _gradients(parts: list[_Part], weights: Weights, config: SaeConfig) -> Gradi
         b_enc_F = _sum_by_latent(latent_N, slope_N, width)
         b_dec_D = part.slope_BD.sum(dim=0) if part.main else torch.zeros_like(weights.b_dec_D)
         if config.center and (part.main or config.auxiliary == "residual"):
-            b_dec_D -= b_enc_F @ weights.W_enc_FD
+            b_dec_D -= sum_all_rows(b_enc_F, weights.W_enc_FD)
         W_dec_FD = sum_rows(row_sorted_N, value_N.index_select(0, order_N), begin_F, part.slope_BD)
         if config.decoder == "unit":
             # a row's gradient along itself is the sum of value x slope over its pairs: no pass over the matrix

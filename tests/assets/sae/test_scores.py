@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from assets.sae.candidates import candidates
 from assets.sae.scores import DenseScores, FilteredScores
 from assets.sae.selection import Threshold, select_batch
-from assets.sae.sparse_rows import dots
+from assets.sae.sparse_rows import SHARE, dots, sum_all_rows
 
 TOKENS, WIDTH, LATENTS = 40, 30, 70
 
@@ -42,6 +42,22 @@ def test_no_score_above_a_bound_is_missed_or_invented(seed: int, tail: float, sh
     expected_N = (exact_N > bound).nonzero().flatten()
     assert torch.equal(found.flat_N, expected_N)
     assert torch.equal(found.score_N, exact_N[expected_N])
+
+
+def test_candidates_do_not_depend_on_how_many_rows_are_rounded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x_BD, encoder_FD, bias_F = build(3, 1.0)
+    room_BF = torch.empty(TOKENS, LATENTS, dtype=torch.int32)
+    at_once = candidates(x_BD, encoder_FD, bias_F, 2.0, room_BF)
+    monkeypatch.setattr("assets.sae.candidates.BLOCK", 16)
+    assert torch.equal(candidates(x_BD, encoder_FD, bias_F, 2.0, room_BF), at_once)
+
+
+@pytest.mark.parametrize("rows", [1, SHARE, SHARE + 1, 3 * SHARE - 1])
+def test_the_sum_of_all_rows_is_the_product_with_their_weights(rows: int) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    weight_N, rows_ND = torch.randn(rows, generator=generator), torch.randn(rows, WIDTH, generator=generator)
+    exact_D = (weight_N.double() @ rows_ND.double()).float()
+    torch.testing.assert_close(sum_all_rows(weight_N, rows_ND), exact_D, rtol=1e-5, atol=1e-4)
 
 
 def test_exact_scores_are_the_dense_product() -> None:
