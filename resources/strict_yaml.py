@@ -48,8 +48,7 @@ def read_yaml(path: Path) -> Document:
     text = _text(path)
     lines: dict[Location, int] = {}
     try:
-        _refuse_features(path, text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = _Loader(path, text).get_single_node()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -74,23 +73,33 @@ def _text(path: Path) -> str:
         raise BadInput(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _refuse_features(path: Path, text: str) -> None:
-    """Stop before composing: an alias bomb is harmless as long as nobody expands it."""
-    documents = depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        place = f"{path}:{event.start_mark.line + 1}"
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
+class _Loader(yaml.SafeLoader):
+    """Looks at each event before it is composed: an alias bomb is harmless as long as nobody expands it."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(text)
+        self._path, self._depth, self._documents = path, 0, 0
+
+    def get_event(self) -> yaml.Event:
+        event = super().get_event()
+        self._refuse_features(event)
+        return event
+
+    def _refuse_features(self, event: yaml.Event) -> None:
+        place = f"{self._path}:{event.start_mark.line + 1}"
+        self._depth += isinstance(event, yaml.CollectionStartEvent)
+        self._depth -= isinstance(event, yaml.CollectionEndEvent)
+        if self._depth > DEEPEST:
             raise BadInput(f"{place}: nested too deeply; an experiment has sections, knobs and lists")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise BadInput(f"{place}: anchors and aliases are not supported; use `extends:` to share values")
-        if getattr(event, "tag", None) not in (None, "!"):
-            raise BadInput(f"{place}: the tag {quoted(str(event.tag))} is not supported; write plain values")
+        tag = getattr(event, "tag", None)
+        if tag not in (None, "!"):
+            raise BadInput(f"{place}: the tag {quoted(str(tag))} is not supported; write plain values")
         if isinstance(event, yaml.ScalarEvent):
             _refuse_hidden(place, event.value)
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        if documents > 1:
+        self._documents += isinstance(event, yaml.DocumentStartEvent)
+        if self._documents > 1:
             raise BadInput(f"{place}: a second document begins here; one file is one experiment")
 
 

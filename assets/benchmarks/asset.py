@@ -1,4 +1,4 @@
-"""`benchmark_scores` in Dagster, with two checks: against the paper's numbers, and that every answer is graded."""
+"""`benchmark_scores` in Dagster, with a check: every answer is graded, and no score is unlike the paper's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,31 +9,29 @@ from assets.benchmarks.config import BENCHMARK_SCORES
 from dagster_project.materialize import Check, experiment_asset
 
 
-def _consistent(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
-    rows = metrics["consistency"]
-    off = [
+def _stand(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
+    """An answer without a grade is an error, a score unlike the paper's a warning."""
+    rows, ungraded = metrics["consistency"], metrics["num_ungraded"]
+    said = [f"{ungraded} answers are ungraded"] if ungraded else []
+    said += [
         f"{row['benchmark']} {row['arm']}: {row['ours']}, paper {row['paper']}" for row in rows if not row["consistent"]
     ]
+    agrees = f"{len(rows)} scores agree" if rows else "the paper reports none of these"
     return dg.AssetCheckResult(
-        passed=not off,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(off) or (f"{len(rows)} scores agree" if rows else "the paper reports none of these"),
+        passed=not said,
+        severity=dg.AssetCheckSeverity.ERROR if ungraded else dg.AssetCheckSeverity.WARN,
+        description="; ".join(said) or agrees,
         metadata={"scores": dg.MetadataValue.table([dg.TableRecord(row) for row in rows])} if rows else {},
     )
 
 
-def _graded(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
-    ungraded = metrics["num_ungraded"]
-    return dg.AssetCheckResult(passed=ungraded == 0, description=f"{ungraded} answers are ungraded")
-
-
 CHECKS = (
     Check(
-        "consistent_with_the_paper",
-        "Every score that the paper reports too may be the same rate as the paper's (95 % interval of the difference).",
-        _consistent,
+        "graded_and_consistent_with_the_paper",
+        "No answer was left ungraded by a judge, and every score that the paper reports too may be the same rate as "
+        "the paper's (95 % interval of the difference).",
+        _stand,
     ),
-    Check("every_answer_is_graded", "No answer was left ungraded by a judge.", _graded),
 )
 benchmark_scores = experiment_asset(
     BENCHMARK_SCORES,

@@ -139,8 +139,7 @@ def test_an_asset_judges_its_checks_in_its_own_step_on_a_hit_too_and_of_its_own_
         done = run(instance, home, [])
         found = {(found.asset_key.path[-1], found.check_name): found for found in done.get_asset_check_evaluations()}
         assert set(found) == {
-            ("benchmark_scores", "consistent_with_the_paper"),
-            ("benchmark_scores", "every_answer_is_graded"),
+            ("benchmark_scores", "graded_and_consistent_with_the_paper"),
             ("paper_report", "claims_agree"),
         }
         assert {event.step_key for event in done.get_step_success_events()} == set(ASSETS)
