@@ -78,7 +78,7 @@ def take_report(page: Page) -> None:
 
 
 def take_dagster(page: Page, root: str, copied: dict[str, str]) -> None:
-    """Asset graph, claims in their checks, the backfill of a new experiment, and an edited one as Unsynced."""
+    """Asset graph, claims in their check, the backfill of a new experiment, and an edited one as Unsynced."""
     wait(lambda: NEW in partitions(root))
     tall = page.context.browser.new_page(viewport={"width": 1200, "height": 760})  # pyright: ignore
     tall.add_init_script("localStorage.setItem('asset-graph-direction', '\"vertical\"')")
@@ -87,7 +87,7 @@ def take_dagster(page: Page, root: str, copied: dict[str, str]) -> None:
     show_rooms(tall)
     save(tall, "lineage")
     page.goto(root + "/assets/paper_report?view=checks")
-    page.wait_for_selector("text=features")
+    page.wait_for_selector("text=claims_agree")
     page.wait_for_timeout(SETTLE_MS)
     save(page, "checks")
     page.goto(root + "/asset-groups")

@@ -22,7 +22,7 @@ def _agrees(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=not off,
         severity=dg.AssetCheckSeverity.WARN,
-        description=said or f"none of {len(rows)} differs",
+        description=f"{len(off)} of {len(rows)} differ: {said}" if off else f"none of {len(rows)} differs",
         metadata={"claims": table_metadata(rows)},
     )
 
