@@ -1,8 +1,8 @@
 """Speed and quality of the SAE training against its peers, in one run on the same data, device and threads.
 
-    python bench/sae.py                        # 448 components, 3584 latents, k = 16, batches of 512 and 4096
-    python bench/sae.py --batches 512 --tokens 65536 --threads 1
-    python bench/sae.py --turns 5 --methods floor ours ours-authors authors
+    python -m bench.sae                       # 448 components, 3584 latents, k = 16, batches of 512 and 4096
+    python -m bench.sae --batches 512 --tokens 65536 --threads 1
+    python -m bench.sae --turns 5 --methods floor ours ours-authors authors
 
 Peers (SAELens, dictionary_learning) are installed from the registry into an environment of their own, `.venv-peers`; it
 sees this project's torch, and nothing of the project's is changed. Ours reads and shuffles Parquet shards;
@@ -20,11 +20,8 @@ import resource
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import types
-import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,16 +29,22 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-D, F, K = 448, 3584, 16
-WARMUP, DECAY = 0.05, 0.2
-"""Shares of the steps over which the learning rate rises and falls."""
+from bench.sae_peers import (
+    DECAY,
+    WARMUP,
+    D,
+    F,
+    K,
+    Step,
+    peer_python,
+    run_authors,
+    run_dictionary_learning,
+    run_sae_lens,
+)
+
 HELD_OUT = 16_384
+PROJECT = Path(__file__).parents[1]
 METHODS = ("floor", "ours", "ours-authors", "dictionary_learning", "sae_lens", "authors")
-PEERS = ("sae-lens==6.54.12", "dictionary-learning==0.1.0")
-PEERS_FOLDER = Path(__file__).parents[1] / ".venv-peers"
-"""In the project: it reads the project's torch by its path."""
-PEERS_PYTHON = PEERS_FOLDER / "bin" / "python"
-Step = Callable[[torch.Tensor, float], None]
 
 
 def make_states(tokens: int, seed: int) -> torch.Tensor:
@@ -86,7 +89,7 @@ def learning_rates(steps: int, peak: float) -> Iterator[float]:
         yield peak * min(1, (step + 1) / (WARMUP * steps + 1), (steps - step) / (DECAY * steps))
 
 
-def run_ours(folder: Path, batch: int, rate: float, tokens: int, preset: str) -> tuple[float, float, dict]:
+def run_ours(folder: Path, batch: int, rate: float, tokens: int, preset: str, device: str) -> tuple[float, float, dict]:
     """This project's training from shards: wall seconds, CPU seconds, weights and the share of time spent reading."""
     from assets.sae.config import SaeConfig
     from assets.sae.fit import Fit
@@ -106,7 +109,7 @@ def run_ours(folder: Path, batch: int, rate: float, tokens: int, preset: str) ->
     )
     census = Census.take(Shards.open(folder / "shards"))
     order = Order(census.rows(census.rollouts, np.arange(D)), batch, config.shuffle_tokens, config.seed)
-    fit = Fit(config, order, F, "cpu")
+    fit = Fit(config, order, F, device)
     wall, cpu = time.perf_counter(), time.process_time()
     fitted = fit.run(Progress(lambda _: None), "step")
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -136,102 +139,9 @@ def scale_of(folder: Path) -> float:
     return float(np.linalg.norm(raw) / np.linalg.norm(scaled))
 
 
-def run_dictionary_learning(train: torch.Tensor, batch: int, rate: float) -> tuple[Step, Callable[[], dict]]:
-    """dictionary_learning's BatchTopKTrainer, inputs of unit mean square norm as its `trainSAE` makes them."""
-    # nnsight is needed to run language models only; the package imports it whatever one does
-    stand_in = types.ModuleType("nnsight")
-    stand_in.LanguageModel = object  # pyright: ignore[reportAttributeAccessIssue]
-    sys.modules["nnsight"] = stand_in
-    from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer  # pyright: ignore[reportMissingImports]
-
-    steps = round(len(train) / batch)
-    norm = float(train.square().sum(dim=1).mean().sqrt())
-    trainer = BatchTopKTrainer(
-        steps=steps, activation_dim=D, dict_size=F, k=K, layer=0, lm_name="none", lr=rate, device="cpu", seed=0,
-        warmup_steps=round(WARMUP * steps), decay_start=round((1 - DECAY) * steps),
-    )  # fmt: skip
-    done = [0]
-
-    def step(x: torch.Tensor, _rate: float) -> None:
-        trainer.update(done[0], x / norm)
-        done[0] += 1
-
-    def weights() -> dict:
-        ae = trainer.ae
-        return {
-            "W_enc": ae.encoder.weight.T / norm,
-            "b_enc": ae.encoder.bias,
-            "W_dec": ae.decoder.weight.T * norm,
-            "b_dec": ae.b_dec * norm,
-            "center": torch.tensor(True),
-        }
-
-    return step, weights
-
-
-def run_sae_lens(_train: torch.Tensor, _batch: int, rate: float) -> tuple[Step, Callable[[], dict]]:
-    """SAELens's BatchTopKTrainingSAE with its trainer's step (Adam, gradient norm clipped to 1)."""
-    from sae_lens.saes.batchtopk_sae import (  # pyright: ignore[reportMissingImports]
-        BatchTopKTrainingSAE,
-        BatchTopKTrainingSAEConfig,
-    )
-    from sae_lens.saes.sae import TrainStepInput  # pyright: ignore[reportMissingImports]
-
-    torch.manual_seed(0)
-    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=D, d_sae=F, k=K))
-    adam = torch.optim.Adam(sae.parameters(), lr=rate)
-    nothing_dead = torch.zeros(F, dtype=torch.bool)
-
-    def step(x: torch.Tensor, now: float) -> None:
-        adam.param_groups[0]["lr"] = now
-        out = sae.training_forward_pass(TrainStepInput(x, {}, nothing_dead, 0, False))
-        adam.zero_grad()
-        out.loss.backward()
-        torch.nn.utils.clip_grad_norm_(sae.parameters(), 1.0)
-        adam.step()
-
-    def weights() -> dict:
-        return {
-            "W_enc": sae.W_enc,
-            "b_enc": sae.b_enc,
-            "W_dec": sae.W_dec,
-            "b_dec": sae.b_dec,
-            "center": torch.tensor(True),
-        }
-
-    return step, weights
-
-
-def run_authors(_train: torch.Tensor, _batch: int, rate: float) -> tuple[Step, Callable[[], dict]]:
-    """The paper's recipe in dense autograd: no ReLU, no centring, scores x decoder norm."""
-    torch.manual_seed(0)
-    W_enc = torch.randn(F, D) / D**0.5
-    W_dec = W_enc.clone()
-    parameters = [W_enc, torch.zeros(F), W_dec, torch.zeros(D)]
-    adam = torch.optim.Adam([p.requires_grad_() for p in parameters], lr=rate)
-
-    def step(x: torch.Tensor, now: float) -> None:
-        adam.param_groups[0]["lr"] = now
-        latents = torch.addmm(parameters[1], x, parameters[0].T)
-        scores = (latents.detach() * parameters[2].detach().norm(dim=1)).flatten()
-        kept = torch.topk(scores, K * len(x), sorted=False).indices
-        mask = torch.zeros_like(scores)
-        mask[kept] = 1
-        rebuilt = torch.addmm(parameters[3], latents * mask.view_as(latents), parameters[2])
-        adam.zero_grad()
-        torch.nn.functional.mse_loss(rebuilt, x).backward()
-        adam.step()
-
-    def weights() -> dict:
-        names = ("b_enc", "W_dec", "b_dec")
-        return {"W_enc": W_enc.T, **dict(zip(names, parameters[1:], strict=True)), "center": torch.tensor(False)}
-
-    return step, weights
-
-
-def run_floor(_train: torch.Tensor, batch: int, _rate: float) -> tuple[Step, Callable[[], dict]]:
+def run_floor(train: torch.Tensor, batch: int, _rate: float) -> tuple[Step, Callable[[], dict]]:
     """The encoder's product and nothing else."""
-    W_enc, out = torch.randn(F, D), torch.empty(batch, F)
+    W_enc, out = torch.randn(F, D).to(train.device), train.new_empty(batch, F)
 
     def step(x: torch.Tensor, _now: float) -> None:
         torch.mm(x, W_enc.T, out=out[: len(x)])
@@ -239,29 +149,33 @@ def run_floor(_train: torch.Tensor, batch: int, _rate: float) -> tuple[Step, Cal
     return step, dict
 
 
-def measure(method: str, folder: Path, batch: int, rate: float, tokens: int) -> dict:
+def measure(method: str, folder: Path, batch: int, rate: float, tokens: int, device: str) -> dict:
     """Train with one method in this process: tokens per second of wall and of CPU time, held-out FVU."""
     if method.startswith("ours"):
-        wall, cpu, found = run_ours(folder, batch, rate, tokens, "authors" if method.endswith("authors") else "default")
+        preset = "authors" if method.endswith("authors") else "default"
+        wall, cpu, found = run_ours(folder, batch, rate, tokens, preset, device)
     else:
         train = load_file(folder / "data.safetensors")["train"]
-        train = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))]
+        train = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))].to(device)
         make = {
             "dictionary_learning": run_dictionary_learning,
             "sae_lens": run_sae_lens,
             "authors": run_authors,
             "floor": run_floor,
         }[method]
-        step, weights = make(train, batch, rate)
+        step, taken = make(train, batch, rate)
         rates = learning_rates(round(tokens / batch), rate)
         wall, cpu = time.perf_counter(), time.process_time()
         for x, now in zip(train.split(batch), rates, strict=False):
             step(x, now)
+        if train.is_cuda:
+            torch.cuda.synchronize()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        found = {"weights": weights()}
+        found = {"weights": taken()}
     row = {"method": method, "batch": batch, "tokens_per_s": tokens / wall, "tokens_per_cpu_s": tokens / cpu}
     if found["weights"]:
-        row["fvu"] = held_out_fvu(found["weights"], load_file(folder / "data.safetensors")["held"])
+        weights = {name: tensor.cpu() for name, tensor in found["weights"].items()}
+        row["fvu"] = held_out_fvu(weights, load_file(folder / "data.safetensors")["held"])
     if "reading" in found:
         row["reading_share"] = found["reading"]
     return row | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -279,23 +193,6 @@ def held_out_fvu(weights: dict, held: torch.Tensor) -> float:
         mask[torch.topk(scores, K * len(x), sorted=False).indices] = 1
         error += float((x - (latents * mask.view_as(latents)) @ weights["W_dec"] - weights["b_dec"]).square().sum())
     return error / float((held - held.mean(dim=0)).square().sum())
-
-
-def peer_python() -> Path:
-    """The interpreter of the peers' environment, made on first use."""
-    if not (PEERS_FOLDER / "ready").is_file():
-        venv.create(PEERS_FOLDER, with_pip=True, clear=True)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        site = PEERS_FOLDER / "lib" / version / "site-packages"
-        # a path file lets the peers use this project's torch, so that pip fetches no other
-        (site / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        constraint = PEERS_FOLDER / "constraints.txt"
-        constraint.write_text(f"torch=={torch.__version__.split('+')[0]}\n")
-        pip = [str(PEERS_PYTHON), "-m", "pip", "install", "-qq"]
-        subprocess.run([*pip, "-c", str(constraint), PEERS[0]], check=True)
-        subprocess.run([*pip, "--no-deps", PEERS[1]], check=True)
-        (PEERS_FOLDER / "ready").touch()
-    return PEERS_PYTHON
 
 
 def middle(turns: list[dict[str, dict]], ratio: Callable[[dict[str, dict]], float]) -> float:
@@ -347,10 +244,13 @@ def run_alone(method: str, folder: str, batch: int, options: argparse.Namespace)
     from resources.launcher.command import KEPT_MEMORY
 
     python = peer_python() if method in ("dictionary_learning", "sae_lens") else Path(sys.executable)
-    command = [str(python), "-W", "ignore", __file__, "--in-process", method, folder]
+    command = [str(python), "-W", "ignore", "-m", "bench.sae", "--in-process", method, folder]
     settings = ["--batches", batch, "--tokens", options.tokens, "--rate", options.rate, "--threads", options.threads]
+    settings += ["--device", options.device]
     environment = os.environ | KEPT_MEMORY | {"OMP_NUM_THREADS": str(options.threads)}
-    done = subprocess.run([*command, *map(str, settings)], env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, *map(str, settings)], cwd=PROJECT, env=environment, check=True, capture_output=True, text=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -361,6 +261,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=131_072)
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate of all methods")
     parser.add_argument("--turns", type=int, default=1, help="of all methods, one after the other")
+    parser.add_argument("--device", default="cpu", help="or cuda")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--in-process", nargs=2, metavar=("METHOD", "FOLDER"), help="used by the bench itself")
@@ -368,7 +269,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.in_process:
         method, folder = options.in_process
-        print(json.dumps(measure(method, Path(folder), options.batches[0], options.rate, options.tokens)))
+        row = measure(method, Path(folder), options.batches[0], options.rate, options.tokens, options.device)
+        print(json.dumps(row))
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -55,8 +55,11 @@ class Store:
 
     def find(self, asset: str, key: str) -> Manifest | None:
         """The manifest of a whole artifact; None when it is absent or damaged (then it is set aside)."""
+        # Looked at first: what another run finishes meanwhile is not to be taken for damaged.
+        if not self.folder(asset, key).exists():
+            return None
         manifest = self.whole(asset, key)
-        if manifest is None and self.folder(asset, key).exists():
+        if manifest is None:
             self.set_aside(asset, key)
         return manifest
 

@@ -9,7 +9,7 @@ from assets.benchmarks.config import BENCHMARK_SCORES
 from dagster_project.materialize import Check, experiment_asset
 
 
-def _stand(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
+def _graded_and_consistent(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
     """An answer without a grade is an error, a score unlike the paper's a warning."""
     rows, ungraded = metrics["consistency"], metrics["num_ungraded"]
     said = [f"{ungraded} answers are ungraded"] if ungraded else []
@@ -30,7 +30,7 @@ CHECKS = (
         "graded_and_consistent_with_the_paper",
         "No answer was left ungraded by a judge, and every score that the paper reports too may be the same rate as "
         "the paper's (95 % interval of the difference).",
-        _stand,
+        _graded_and_consistent,
     ),
 )
 benchmark_scores = experiment_asset(

@@ -8,7 +8,7 @@ import torch
 
 from assets.sae.candidates import candidates
 from assets.sae.scores import above
-from assets.sae.sparse_rows import dots
+from assets.sae.sparse_rows import dots, places
 
 ROWS_AT_ONCE = 4096
 """Tokens per dense product on a GPU: 59 MB of scores for 3584 latents."""
@@ -32,7 +32,7 @@ def encode_densely(
     for start in range(0, max(1, len(state_BD)), rows):
         latents_BF = torch.addmm(b_enc_F, state_BD[start : start + rows], W_enc_FD.T)
         flat_N = above(latents_BF, threshold_F)
-        row_N, latent_N = _places(flat_N, len(b_enc_F))
+        row_N, latent_N = places(flat_N, len(b_enc_F))
         parts.append((row_N + start, latent_N, latents_BF.flatten()[flat_N]))
     row, latent, value = zip(*parts, strict=True)
     return torch.cat(row), torch.cat(latent), torch.cat(value)
@@ -45,12 +45,7 @@ def encode_filtered(
     bias_F, limit_F = b_enc_F.double(), threshold_F.double()
     margin_F = (bias_F - limit_F + ROUNDING * (bias_F.abs() + limit_F.abs())).clamp(min=LEAST_MARGIN)
     product_BF = torch.empty(CPU_ROWS_AT_ONCE, len(b_enc_F), dtype=torch.int32)
-    row_N, latent_N = _places(candidates(state_BD, W_enc_FD, margin_F, 0.0, product_BF), len(b_enc_F))
+    row_N, latent_N = places(candidates(state_BD, W_enc_FD, margin_F, 0.0, product_BF), len(b_enc_F))
     value_N = dots(row_N, latent_N, state_BD, W_enc_FD) + b_enc_F[latent_N]
     fires_N = value_N > threshold_F[latent_N]
     return row_N[fires_N], latent_N[fires_N], value_N[fires_N]
-
-
-def _places(flat_N: torch.Tensor, latents: int) -> tuple[torch.Tensor, torch.Tensor]:
-    row_N = torch.div(flat_N, latents, rounding_mode="floor")
-    return row_N, flat_N - row_N * latents

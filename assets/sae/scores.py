@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from assets.sae.candidates import candidates
-from assets.sae.sparse_rows import dots
+from assets.sae.sparse_rows import dots, places
 
 SAMPLE_STRIDE = 61
 """Every how many scores a threshold is estimated from; coprime with usual widths."""
@@ -86,9 +86,7 @@ class FilteredScores:
         return Selected(flat_N.masked_select(keep_N), score_N.masked_select(keep_N))
 
     def _exactly(self, flat_N: torch.Tensor) -> torch.Tensor:
-        width = len(self._bias_F)
-        row_N = torch.div(flat_N, width, rounding_mode="floor")
-        latent_N = flat_N - row_N * width
+        row_N, latent_N = places(flat_N, len(self._bias_F))
         return dots(row_N, latent_N, self._input_BD, self._encoder_FD) + self._bias_F.index_select(0, latent_N)
 
     def columns(self, latent_K: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,12 @@ SHARE = 256
 """Rows that one thread adds up at a time."""
 
 
+def places(flat_N: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Row and latent of flat indices into a [B, width] matrix."""
+    row_N = torch.div(flat_N, width, rounding_mode="floor")
+    return row_N, flat_N - row_N * width
+
+
 def bags(owner_N: torch.Tensor, owners: int) -> torch.Tensor:
     """Where each owner's entries begin, for sorted owners."""
     count = torch.bincount(owner_N, minlength=owners)

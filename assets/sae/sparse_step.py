@@ -15,7 +15,7 @@ from assets.sae.batchtopk import Weights, score_norms
 from assets.sae.config import SaeConfig
 from assets.sae.scores import DenseScores, FilteredScores, Scores, Selected, filter_is_faster
 from assets.sae.selection import Threshold, select_batch, select_rows
-from assets.sae.sparse_rows import bags, dots, sum_all_rows, sum_rows
+from assets.sae.sparse_rows import bags, dots, places, sum_all_rows, sum_rows
 
 PRODUCT_TOKENS = 2048
 """Tokens whose int8 product is compared at once: more only take more memory."""
@@ -174,8 +174,7 @@ class _Part(NamedTuple):
 
 def to_pairs(chosen: Selected, width: int, norm_F: torch.Tensor | None) -> Pairs:
     """Selected scores of a [B, width] matrix as activations; `norm_F` is what scores carry beside the activation."""
-    row_N = torch.div(chosen.flat_N, width, rounding_mode="floor")
-    latent_N = chosen.flat_N - row_N * width
+    row_N, latent_N = places(chosen.flat_N, width)
     return Pairs(row_N, latent_N, chosen.score_N if norm_F is None else chosen.score_N / norm_F[latent_N])
 
 

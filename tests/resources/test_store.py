@@ -48,6 +48,17 @@ def test_a_finished_artifact_has_its_files_hashed_and_its_workspace_gone(tmp_pat
     assert list((tmp_path / ".partial").rglob("*")) == [tmp_path / ".partial" / "sae"]
 
 
+def test_what_another_run_finishes_while_it_is_looked_for_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def finished_meanwhile(store: Store, asset: str, key: str) -> None:
+        build_artifact(store, asset, key)
+
+    monkeypatch.setattr(Store, "whole", finished_meanwhile)
+    assert Store(tmp_path).find("sae", "k1") is None
+    assert not (tmp_path / ".damaged").exists()
+
+
 def test_half_made_work_is_no_artifact_and_keeps_its_scratch(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.workspace("sae", "k1").scratch.joinpath("checkpoint").write_text("step 3")

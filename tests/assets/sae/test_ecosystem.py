@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from assets.sae.artifact import Sae
 from assets.sae.config import SaeConfig
 from assets.sae.export import DICTIONARY_LEARNING_FILE
-from bench.sae import PEERS_PYTHON
+from bench.sae_peers import PEERS_PYTHON
 from tests.assets.sae.conftest import SMALL, run_train
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not PEERS_PYTHON.is_file(), reason="no peers: run bench/sae.py once to install them"),
+    pytest.mark.skipif(not PEERS_PYTHON.is_file(), reason="no peers: run `python -m bench.sae` once to install them"),
 ]
 
 SAELENS = """
