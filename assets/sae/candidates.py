@@ -10,8 +10,9 @@ of rows with a few more columns, compared with one number per token.
 Shapes: B tokens, D components, F latents, E = D + `SHARES`, N candidates.
 """
 
-import numpy as np
 import torch
+
+from assets.sae.entries import true_entries
 
 LARGEST = 127
 """Of an int8, with either sign."""
@@ -33,15 +34,14 @@ def candidates(
     tokens_BE, encoder_FE, least_B = _in_whole_numbers(input_BD, encoder_FD, bias_F, bound)
     block = len(product_BF)
     is_candidate_BF = torch.empty_like(product_BF, dtype=torch.bool)
-    found: list[np.ndarray] = []
+    found: list[torch.Tensor] = []
     for start in range(0, len(input_BD), block):
         block_BE = tokens_BE[start : start + block]
         rows = len(block_BE)
         torch.ops.aten._int_mm.out(block_BE, encoder_FE.T, out=product_BF[:rows])
         torch.ge(product_BF[:rows], least_B[start : start + block, None], out=is_candidate_BF[:rows])
-        # numpy lists bools about five times faster than torch does on a CPU
-        found.append(np.flatnonzero(is_candidate_BF[:rows].numpy()) + start * width)
-    return torch.from_numpy(np.concatenate(found))
+        found.append(true_entries(is_candidate_BF[:rows]) + start * width)
+    return torch.cat(found)
 
 
 def _in_whole_numbers(

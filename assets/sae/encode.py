@@ -7,8 +7,9 @@ Shapes: B tokens, D components, F latents, N active (token, latent) pairs.
 import torch
 
 from assets.sae.candidates import candidates
+from assets.sae.entries import places
 from assets.sae.scores import above
-from assets.sae.sparse_rows import dots, places
+from assets.sae.sparse_rows import dots
 
 ROWS_AT_ONCE = 4096
 """Tokens per dense product on a GPU: 59 MB of scores for 3584 latents."""

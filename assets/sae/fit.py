@@ -14,6 +14,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from assets.sae.adam import Moments, descend
+from assets.sae.backward import Backward
 from assets.sae.batchtopk import InputScale, Weights, learning_rate, measure_scale, start_weights
 from assets.sae.config import SAMPLE_TOKENS, SaeConfig
 from assets.sae.shuffle import Order
@@ -78,9 +80,7 @@ class Fit:
             raise BadInput(not_finite(order))
         self._scale = measure_scale(sample_BD, config.input_scale)
         self._weights = start_weights(config, self._scale.apply(sample_BD), latents)
-        for tensor in self._weights.tensors():
-            tensor.requires_grad_()
-        self._adam = torch.optim.Adam(self._weights.tensors(), fused=True)
+        self._moments = tuple(Moments.of(tensor) for tensor in self._weights.tensors())
         self._silent_F = torch.zeros(latents, dtype=torch.int64, device=device)
         self._step = SparseStep(config, self._scale.variance, per_token)
         self._counters = Counters()
@@ -106,8 +106,7 @@ class Fit:
         if checkpoint is not None and self._counters.step > first:
             self._save(checkpoint)
         seconds = time.monotonic() - began
-        weights = Weights(*(tensor.detach() for tensor in self._weights.tensors()))
-        return Fitted(weights, self._scale, self._silent_F, self._counters, tokens / seconds if tokens else 0.0)
+        return Fitted(self._weights, self._scale, self._silent_F, self._counters, tokens / seconds if tokens else 0.0)
 
     def _save_on_the_way(self, checkpoint: Path, progress: Progress) -> None:
         stopping, done = progress.stopping, self._counters.step
@@ -125,15 +124,9 @@ class Fit:
             result = self._step(self._weights, input_BD, dead_F)
             if not math.isfinite(result.fvu):
                 raise BadInput(not_finite(self._order))
-            for tensor, gradient in zip(self._weights.tensors(), result.gradients.tensors(), strict=True):
-                tensor.grad = gradient
-            self._adam.param_groups[0]["lr"] = rate
-            self._adam.step()
-            if config.decoder == "unit":
-                W_dec_FD = self._weights.W_dec_FD
-                W_dec_FD /= W_dec_FD.norm(dim=1, keepdim=True)
+            self._descend(result.backward, rate)
             self._silent_F += len(batch)
-            self._silent_F[result.fired_F] = 0
+            self._silent_F.masked_fill_(result.fired_F, 0)
         counters.step += 1
         if self._step.threshold.carried is not None:
             counters.threshold = moving_threshold(counters.threshold, self._step.threshold.carried)
@@ -141,6 +134,13 @@ class Fit:
         counters.fvu_steps += 1
         if counters.step * CURVE_POINTS // self.steps > (counters.step - 1) * CURVE_POINTS // self.steps:
             self._add_point(result.auxiliary, int(dead_F.sum()), rate)
+
+    def _descend(self, backward: Backward, rate: float) -> None:
+        W_enc_FD, b_enc_F, W_dec_FD, b_dec_D = self._weights.tensors()
+        descend((W_dec_FD, b_dec_D), backward.decoder(), self._moments[2:], rate)
+        if self._config.decoder == "unit":
+            W_dec_FD /= W_dec_FD.norm(dim=1, keepdim=True)
+        descend((W_enc_FD, b_enc_F), backward.encoder(), self._moments[:2], rate)
 
     def _add_point(self, auxiliary: float, dead: int, rate: float) -> None:
         counters = self._counters
@@ -158,15 +158,14 @@ class Fit:
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         named = {"silent": self._silent_F}
-        for i, tensor in enumerate(self._weights.tensors()):
-            moments = self._adam.state[tensor]
-            named |= {f"weight.{i}": tensor, f"mean.{i}": moments["exp_avg"], f"square.{i}": moments["exp_avg_sq"]}
+        for i, (tensor, moments) in enumerate(zip(self._weights.tensors(), self._moments, strict=True)):
+            named |= {f"weight.{i}": tensor, f"mean.{i}": moments.mean, f"square.{i}": moments.square}
         return named
 
     def _save(self, path: Path) -> None:
         partial = path.with_suffix(".partial")
         save_file(
-            {name: tensor.detach().cpu() for name, tensor in self._tensors().items()},
+            {name: tensor.cpu() for name, tensor in self._tensors().items()},
             partial,
             metadata={_STATE: json.dumps(asdict(self._counters))},
         )
@@ -175,15 +174,10 @@ class Fit:
     def _load(self, path: Path) -> None:
         with safe_open(path, framework="pt", device=self._device) as file:
             self._counters = Counters(**json.loads(file.metadata()[_STATE]))
-            with torch.no_grad():
-                self._silent_F.copy_(file.get_tensor("silent"))
-                for i, tensor in enumerate(self._weights.tensors()):
-                    tensor.copy_(file.get_tensor(f"weight.{i}"))
-                    self._adam.state[tensor] = {
-                        "step": torch.tensor(float(self._counters.step), device=self._device),
-                        "exp_avg": file.get_tensor(f"mean.{i}"),
-                        "exp_avg_sq": file.get_tensor(f"square.{i}"),
-                    }
+            for name, tensor in self._tensors().items():
+                tensor.copy_(file.get_tensor(name))
+        for moments in self._moments:
+            moments.steps.fill_(self._counters.step)
 
 
 def not_finite(order: Order) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from assets.sae.candidates import candidates
-from assets.sae.sparse_rows import dots, places
+from assets.sae.entries import places, true_entries
+from assets.sae.sparse_rows import dots
 
 SAMPLE_STRIDE = 61
 """Every how many scores a threshold is estimated from; coprime with usual widths."""
@@ -24,6 +25,10 @@ class Selected(NamedTuple):
     flat_N: torch.Tensor
     """int64 indices into the flattened [B, F] scores, ascending."""
     score_N: torch.Tensor
+
+    def chosen(self, entry_M: torch.Tensor) -> "Selected":
+        """Some of them, by their places here."""
+        return Selected(self.flat_N.index_select(0, entry_M), self.score_N.index_select(0, entry_M))
 
 
 class Scores(Protocol):
@@ -82,8 +87,7 @@ class FilteredScores:
         else:
             flat_N = torch.arange(len(self._input_BD) * len(self._bias_F))
         score_N = self._exactly(flat_N)
-        keep_N = score_N > bound
-        return Selected(flat_N.masked_select(keep_N), score_N.masked_select(keep_N))
+        return Selected(flat_N, score_N).chosen(true_entries(score_N > bound))
 
     def _exactly(self, flat_N: torch.Tensor) -> torch.Tensor:
         row_N, latent_N = places(flat_N, len(self._bias_F))
@@ -97,10 +101,10 @@ class FilteredScores:
 def above(scores_BF: torch.Tensor, bound: float | torch.Tensor) -> torch.Tensor:
     """Flat indices of the scores greater than `bound`, one number or one for each latent, ascending."""
     if scores_BF.is_cuda:
-        return (scores_BF > bound).flatten().nonzero().flatten()
-    # numpy compares and lists bools about five times faster than torch does on a CPU
+        return true_entries(scores_BF > bound)
+    # numpy compares several times faster than torch does on one thread of a CPU
     limit = bound.numpy() if isinstance(bound, torch.Tensor) else np.float32(bound)
-    return torch.from_numpy(np.flatnonzero(np.greater(scores_BF.numpy(), limit)))
+    return true_entries(torch.from_numpy(np.greater(scores_BF.numpy(), limit)))
 
 
 @cache

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from assets.sae.entries import true_entries
 from assets.sae.scores import SAMPLE_STRIDE, Scores, Selected
 
 MARGIN = 0.05
@@ -47,7 +48,7 @@ def largest(found: Selected, count: int) -> Selected | None:
     if surplus:
         tied_N = (score_N == last).nonzero().flatten()
         keep_N[tied_N[len(tied_N) - surplus :]] = False
-    return Selected(flat_N.masked_select(keep_N), score_N.masked_select(keep_N))
+    return found.chosen(true_entries(keep_N))
 
 
 def _kth_largest(score_N: torch.Tensor, count: int) -> float:

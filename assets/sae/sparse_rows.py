@@ -12,12 +12,6 @@ SHARE = 256
 """Rows that one thread adds up at a time."""
 
 
-def places(flat_N: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row and latent of flat indices into a [B, width] matrix."""
-    row_N = torch.div(flat_N, width, rounding_mode="floor")
-    return row_N, flat_N - row_N * width
-
-
 def bags(owner_N: torch.Tensor, owners: int) -> torch.Tensor:
     """Where each owner's entries begin, for sorted owners."""
     count = torch.bincount(owner_N, minlength=owners)
@@ -38,7 +32,7 @@ def sum_all_rows(weight_N: torch.Tensor, rows_ND: torch.Tensor) -> torch.Tensor:
 def dots(row_N: torch.Tensor, latent_N: torch.Tensor, left_BD: torch.Tensor, right_FD: torch.Tensor) -> torch.Tensor:
     """left[row] . right[latent] for every pair, sorted by row; each a function of its two rows alone."""
     begin = bags(row_N, len(left_BD))
-    crow = torch.cat([begin, begin.new_tensor([len(row_N)])])
+    crow = torch.cat([begin, begin.new_full((1,), len(row_N))])
     shape = (len(left_BD), len(right_FD))
     with warnings.catch_warnings():
         # torch says once per process that CSR tensors are beta; what is used of them is tested against autograd

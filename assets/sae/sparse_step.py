@@ -5,43 +5,20 @@ active latent.
 Shapes: B tokens, D components, F latents, N active (token, latent) pairs, M pairs of dead latents.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
+from assets.sae.backward import Backward, Pairs, Part
 from assets.sae.batchtopk import Weights, score_norms
 from assets.sae.config import SaeConfig
+from assets.sae.entries import places
 from assets.sae.scores import DenseScores, FilteredScores, Scores, Selected, filter_is_faster
 from assets.sae.selection import Threshold, select_batch, select_rows
-from assets.sae.sparse_rows import bags, dots, places, sum_all_rows, sum_rows
+from assets.sae.sparse_rows import bags, sum_rows
 
 PRODUCT_TOKENS = 2048
 """Tokens whose int8 product is compared at once: more only take more memory."""
-_INT16_MAX = 2**15
-
-
-class Pairs(NamedTuple):
-    """Active latents, sorted by token, then latent."""
-
-    row_N: torch.Tensor
-    latent_N: torch.Tensor
-    value_N: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Gradients of the whole loss, in the order of `Weights`."""
-
-    W_enc_FD: torch.Tensor
-    b_enc_F: torch.Tensor
-    W_dec_FD: torch.Tensor
-    b_dec_D: torch.Tensor
-
-    def tensors(self) -> tuple[torch.Tensor, ...]:
-        """All four, in the order of `Weights.tensors`."""
-        return (self.W_enc_FD, self.b_enc_F, self.W_dec_FD, self.b_dec_D)
 
 
 class StepResult(NamedTuple):
@@ -55,7 +32,8 @@ class StepResult(NamedTuple):
     """Pairs selected."""
     fired_F: torch.Tensor
     """bool: latents that fired in this batch."""
-    gradients: Gradients
+    backward: Backward
+    """The gradients of the whole loss."""
 
 
 class SparseStep:
@@ -95,13 +73,13 @@ class SparseStep:
         revived = None
         if config.auxiliary != "none" and bool(dead_F.any()):
             revived = self._revive(weights, scores, error_BD, encoded_BD, norm_F, dead_F)
-        main = _Part(pairs, encoded_BD, error_BD.mul_(-2 * per_entry), main=True)
+        main = Part(pairs, encoded_BD, error_BD.mul_(-2 * per_entry), main=True)
         return StepResult(
             fvu=fvu,
             auxiliary=revived[1] if revived else 0.0,
             active=len(pairs.row_N),
             fired_F=torch.bincount(pairs.latent_N, minlength=len(weights.b_enc_F)) > 0,
-            gradients=_gradients([main, revived[0]] if revived else [main], weights, config),
+            backward=Backward([main, revived[0]] if revived else [main], weights, config),
         )
 
     def _select(self, weights: Weights, encoded_BD: torch.Tensor, norm_F: torch.Tensor | None) -> tuple[Scores, Pairs]:
@@ -137,7 +115,7 @@ class SparseStep:
         encoded_BD: torch.Tensor,
         norm_F: torch.Tensor | None,
         dead_F: torch.Tensor,
-    ) -> tuple["_Part", float]:
+    ) -> tuple[Part, float]:
         config, rows = self._config, len(error_BD)
         dead_K = dead_F.nonzero().flatten()
         if config.auxiliary == "residual":
@@ -157,19 +135,7 @@ class SparseStep:
         missing_BD = error_BD - weighted_rows(pairs, weights.W_dec_FD, rows)
         auxiliary = float(_sum_of_squares(missing_BD)) * unit
         slope_BD = missing_BD.mul_(-2 * unit * config.auxiliary_coefficient)
-        return _Part(pairs, source_BD, slope_BD, main=False), auxiliary
-
-
-class _Part(NamedTuple):
-    """One sum of decoder rows whose error is a term of the loss."""
-
-    pairs: Pairs
-    source_BD: torch.Tensor
-    """What its activations were computed from."""
-    slope_BD: torch.Tensor
-    """Gradient of the loss with respect to the decoded sum."""
-    main: bool
-    """The decoder bias is added to the main part only."""
+        return Part(pairs, source_BD, slope_BD, main=False), auxiliary
 
 
 def to_pairs(chosen: Selected, width: int, norm_F: torch.Tensor | None) -> Pairs:
@@ -185,43 +151,3 @@ def _sum_of_squares(x_BD: torch.Tensor) -> torch.Tensor:
 def weighted_rows(pairs: Pairs, rows_FD: torch.Tensor, tokens: int) -> torch.Tensor:
     """For every token the sum of its latents' rows, weighted by their activations: [tokens, D]."""
     return sum_rows(pairs.latent_N, pairs.value_N, bags(pairs.row_N, tokens), rows_FD)
-
-
-def _order_by_latent(latent_N: torch.Tensor) -> torch.Tensor:
-    """Stable order by latent; on a CPU a 16-bit radix sort, a tenth of torch's time."""
-    if latent_N.is_cuda:
-        return torch.argsort(latent_N, stable=True)
-    keys = latent_N.numpy()
-    small = keys.astype(np.int16) if len(keys) and keys.max() < _INT16_MAX else keys
-    return torch.from_numpy(np.argsort(small, kind="stable"))
-
-
-def _sum_by_latent(latent_N: torch.Tensor, value_N: torch.Tensor, width: int) -> torch.Tensor:
-    """[F]; torch counts nothing in integers, whatever the weights are."""
-    return torch.bincount(latent_N, weights=value_N, minlength=width).to(value_N.dtype)
-
-
-def _gradients(parts: list[_Part], weights: Weights, config: SaeConfig) -> Gradients:
-    width = len(weights.b_enc_F)
-    sums: list[list[torch.Tensor]] = []
-    for part in parts:
-        row_N, latent_N, value_N = part.pairs
-        slope_N = dots(row_N, latent_N, part.slope_BD, weights.W_dec_FD)
-        order_N = _order_by_latent(latent_N)
-        begin_F, row_sorted_N = bags(latent_N, width), row_N.index_select(0, order_N)
-        b_enc_F = _sum_by_latent(latent_N, slope_N, width)
-        b_dec_D = part.slope_BD.sum(dim=0) if part.main else torch.zeros_like(weights.b_dec_D)
-        if config.center and (part.main or config.auxiliary == "residual"):
-            b_dec_D -= sum_all_rows(b_enc_F, weights.W_enc_FD)
-        W_dec_FD = sum_rows(row_sorted_N, value_N.index_select(0, order_N), begin_F, part.slope_BD)
-        if config.decoder == "unit":
-            # a row's gradient along itself is the sum of value x slope over its pairs: no pass over the matrix
-            along_F = _sum_by_latent(latent_N, value_N * slope_N, width)
-            W_dec_FD.addcmul_(weights.W_dec_FD, along_F[:, None], value=-1)
-        W_enc_FD = sum_rows(row_sorted_N, slope_N.index_select(0, order_N), begin_F, part.source_BD)
-        sums.append([W_enc_FD, b_enc_F, W_dec_FD, b_dec_D])
-    total, *others = sums
-    for other in others:
-        for mine, more in zip(total, other, strict=True):
-            mine.add_(more)
-    return Gradients(*total)
