@@ -17,6 +17,7 @@ from transformers import Qwen2Config
 from assets.ablation.edits import entry_point
 from assets.ablation.memory import Shape, plan_memory
 from bench.ablation import Workload, flops, workload
+from bench.gpu_versions import accept_older
 
 TOKENS, TURNS = 2048, 3
 SHAPES = {
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--stride", type=int, default=16)
     arguments = parser.parse_args(argv)
+    accept_older()
     device = "cpu" if arguments.shape == "tiny" else "cuda"
     config = Qwen2Config(
         vocab_size=VOCABULARY[arguments.shape],

@@ -18,6 +18,7 @@ from transformers import Qwen2Config
 
 from assets.activations.probe import adapter_probe, neuron_probe
 from bench.capture import bare, build, ours, plans
+from bench.gpu_versions import accept_older
 from resources.attention import use_varlen_attention
 
 SHAPES = {
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens-per-batch", type=int, default=32_768)
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args(arguments)
+    accept_older()
     device, dtype = options.device, torch.bfloat16 if options.device.startswith("cuda") else torch.float32
     config = Qwen2Config(max_position_embeddings=32_768, **SHAPES[options.shape])
     model = build(config, device, dtype)

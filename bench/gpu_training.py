@@ -31,6 +31,7 @@ from assets.adapter.lora_model import wear_adapter
 from assets.adapter.objective import RolloutLoss
 from assets.adapter.parallel import Processes, Replicas
 from assets.adapter.plan import Step
+from bench.gpu_versions import accept_older
 from resources import memory
 from resources.compute import ComputeConfig
 from resources.packing import pack
@@ -239,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--recomputed-layers", help="numbers of layers, comma-separated; default: all")
     parser.add_argument("--profile", action="store_true", help="show the kernels of one more step")
     options = parser.parse_args(arguments)
+    accept_older()
     from transformers import Qwen2Config
 
     device = torch.device(options.device)

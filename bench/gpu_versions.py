@@ -1,0 +1,32 @@
+"""Lets the GPU benches run on what a GPU machine's image brings: torch from 2.11 and transformers from 5.17 on.
+
+The project itself pins newer ones (pyproject.toml); nothing in it knows of this file.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch.nn.attention import varlen
+from transformers import PreTrainedModel
+
+
+def accept_older() -> None:
+    """Give older versions the two names that newer ones have for what both do."""
+    if not hasattr(PreTrainedModel, "activation_checkpointing_enable"):
+        PreTrainedModel.activation_checkpointing_enable = PreTrainedModel.gradient_checkpointing_enable
+    if "enable_gqa" not in inspect.signature(varlen.varlen_attn).parameters:
+        varlen.varlen_attn = _FewerKeyHeads(varlen.varlen_attn)
+
+
+class _FewerKeyHeads:
+    """`varlen_attn` of torch 2.11, which takes fewer key heads than query heads without being told so."""
+
+    def __init__(self, attend: Any) -> None:
+        self._attend = attend
+
+    def __call__(
+        self, *states: torch.Tensor | int, enable_gqa: bool, scale: float, window_size: tuple[int, int]
+    ) -> Any:
+        del enable_gqa
+        return self._attend(*states, scale=scale, window_size=window_size)
