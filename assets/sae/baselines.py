@@ -126,13 +126,13 @@ def train_jumprelu(budget: Budget, progress: Progress) -> Rebuild:
     parameters = [*weights.tensors(), threshold_F]
     adam = torch.optim.Adam([tensor.requires_grad_() for tensor in parameters], fused=True)
     steps = max(1, round(config.epochs * order.batches_per_epoch))
-    for step, batch in enumerate(order.batches(0, steps)):
-        input_BE = budget.scale.apply(torch.from_numpy(batch).to(budget.device))
+    for step, batch_BE in enumerate(order.batches(0, steps, budget.device)):
+        input_BE = budget.scale.apply(batch_BE)
         scores_BF = scores(input_BE)
         gate_BF = _Jump.apply(scores_BF, threshold_F, BANDWIDTH * start)
         rebuilt_BE = (scores_BF * gate_BF) @ weights.W_dec_FD + weights.b_dec_D
-        fvu = (input_BE - rebuilt_BE).square().sum() / (len(batch) * budget.scale.variance)
-        loss = fvu + L0_PULL * (gate_BF.sum() / (len(batch) * config.k) - 1).square()
+        fvu = (input_BE - rebuilt_BE).square().sum() / (len(batch_BE) * budget.scale.variance)
+        loss = fvu + L0_PULL * (gate_BF.sum() / (len(batch_BE) * config.k) - 1).square()
         adam.zero_grad()
         loss.backward()
         adam.param_groups[0]["lr"] = learning_rate(config, step, steps)

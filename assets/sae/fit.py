@@ -96,9 +96,9 @@ class Fit:
             self._load(checkpoint)
             progress.say(f"{what}: going on from step {self._counters.step}")
         began, first, tokens = time.monotonic(), self._counters.step, 0
-        for batch in self._order.batches(first, self.steps):
-            self._train_on(batch)
-            tokens += len(batch)
+        for batch_BD in self._order.batches(first, self.steps, self._device):
+            self._train_on(batch_BD)
+            tokens += len(batch_BD)
             done = self._counters.step
             progress.step(what, done, self.steps, self._counters.curve[-1] if self._counters.curve else None)
             if checkpoint is not None and done < self.steps:
@@ -115,17 +115,17 @@ class Fit:
         if stopping:
             raise Interrupted(f"saved after step {done} of {self.steps}")
 
-    def _train_on(self, batch: np.ndarray) -> None:
+    def _train_on(self, batch_BD: torch.Tensor) -> None:
         config, counters = self._config, self._counters
         rate = learning_rate(config, counters.step, self.steps)
-        input_BD = self._scale.apply(torch.from_numpy(batch).to(self._device))
+        input_BD = self._scale.apply(batch_BD)
         with torch.inference_mode():
             dead_F = self._silent_F >= config.dead_after_tokens
             result = self._step(self._weights, input_BD, dead_F)
             if not math.isfinite(result.fvu):
                 raise BadInput(not_finite(self._order))
             self._descend(result.backward, rate)
-            self._silent_F += len(batch)
+            self._silent_F += len(batch_BD)
             self._silent_F.masked_fill_(result.fired_F, 0)
         counters.step += 1
         if self._step.threshold.carried is not None:

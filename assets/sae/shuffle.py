@@ -1,6 +1,7 @@
 """Tokens in a random order from shards larger than memory: every training token once per epoch, order set by the seed.
 
-Row groups are shuffled and taken window by window; within a window the tokens are shuffled. Memory holds one window.
+Row groups are shuffled and taken window by window; within a window the tokens are shuffled. Memory holds one window,
+and so does the device if it has its own.
 The order is computed from row counts alone, so a resumed training reads only from where it stopped.
 Shapes: B tokens, D components that enter.
 """
@@ -10,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from assets.sae.config import SaeConfig
 from resources.components import parse_component
 from resources.errors import BadInput
 from resources.shards import Shards
 
-READERS = 2
-"""Threads that decode row groups: half the wait for a window; more would hold more memory."""
+FEWEST_READERS = 2
+"""Threads that decode row groups, or one per thread of torch: a GPU trains faster than one of them reads."""
 MIXED_GROUPS = 8
 """Row groups that a first sample is drawn from."""
 
@@ -150,14 +152,14 @@ class Order:
         each = -(-tokens // len(groups))
         return np.concatenate([_thinned(self.rows.load(int(group)), each) for group in groups])[:tokens]
 
-    def batches(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Batches `start` to `stop` (counted over all epochs) as float16 [B, D]."""
+    def batches(self, start: int, stop: int, device: str = "cpu") -> Iterator[torch.Tensor]:
+        """Batches `start` to `stop` (counted over all epochs) as float16 [B, D] on the device."""
         per_epoch = self.batches_per_epoch
         cuts = np.linspace(0, self.rows.num_tokens, per_epoch + 1).round().astype(np.int64)
         while start < stop:
             epoch, first = divmod(start, per_epoch)
             last = min(per_epoch, first + stop - start)
-            yield from _recut(self._pieces(epoch, int(cuts[first])), cuts[first : last + 1])
+            yield from _recut(self._pieces(epoch, int(cuts[first]), device), cuts[first : last + 1])
             start += last - first
 
     def _windows(self, epoch: int) -> list[np.ndarray]:
@@ -176,10 +178,10 @@ class Order:
         def fill(group: int, end: int, count: int) -> None:
             window[end - count : end] = self.rows.load(group)
 
-        with ThreadPoolExecutor(READERS) as readers:
+        with ThreadPoolExecutor(max(FEWEST_READERS, torch.get_num_threads())) as readers:
             list(readers.map(fill, groups.tolist(), np.cumsum(counts).tolist(), counts.tolist()))
 
-    def _pieces(self, epoch: int, skip: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _pieces(self, epoch: int, skip: int, device: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(window, random row indices) for each window of an epoch, without its first `skip` tokens."""
         windows = self._windows(epoch)
         # every window takes the last one's place: two at once would double the memory
@@ -193,7 +195,7 @@ class Order:
                 continue
             self._fill(room[:size], np.sort(groups))
             order = np.random.default_rng([self.seed, 4, epoch, number]).permutation(size)
-            yield room[:size], order[skip:]
+            yield torch.from_numpy(room[:size]).to(device), torch.from_numpy(order[skip:]).to(device)
             skip = 0
 
 
@@ -202,19 +204,19 @@ def _thinned(rows: np.ndarray, most: int) -> np.ndarray:
     return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
-def _recut(pieces: Iterator[tuple[np.ndarray, np.ndarray]], cuts: np.ndarray) -> Iterator[np.ndarray]:
+def _recut(pieces: Iterator[tuple[torch.Tensor, torch.Tensor]], cuts: np.ndarray) -> Iterator[torch.Tensor]:
     """Batches of `diff(cuts)` rows from the concatenated pieces."""
     window, order = next(pieces)
     used = 0
     for size in np.diff(cuts):
-        parts: list[np.ndarray] = []
+        parts: list[torch.Tensor] = []
         missing = int(size)
         while missing:
             if used == len(order):
                 window, order = next(pieces)
                 used = 0
             taken = order[used : used + missing]
-            parts.append(window.take(taken, axis=0))
+            parts.append(window.index_select(0, taken))
             used += len(taken)
             missing -= len(taken)
-        yield parts[0] if len(parts) == 1 else np.concatenate(parts)
+        yield parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from assets.sae.shuffle import Census, Order, split_rollouts
 from resources.errors import BadInput
@@ -28,8 +29,8 @@ def expected_tokens() -> list[tuple[float, float]]:
     return sorted((float(r), float(p)) for r in range(ROLLOUTS) if r not in (2, 5) for p in range(20 + r))
 
 
-def as_tokens(batches: list[np.ndarray]) -> list[tuple[float, float]]:
-    return [(float(a), float(b)) for a, b in np.concatenate(batches)]
+def as_tokens(batches: list[torch.Tensor]) -> list[tuple[float, float]]:
+    return [(float(a), float(b)) for a, b in torch.cat(batches)]
 
 
 @pytest.mark.parametrize("window", [1, 30, 100, 10_000])
@@ -51,7 +52,7 @@ def test_starting_at_any_step_gives_the_same_batches(numbered: Shards, window: i
     whole = list(order.batches(0, 2 * order.batches_per_epoch + 3))
     for start in (1, 7, order.batches_per_epoch, order.batches_per_epoch + 5):
         for ours, theirs in zip(order.batches(start, len(whole)), whole[start:], strict=True):
-            assert np.array_equal(ours, theirs)
+            assert torch.equal(ours, theirs)
 
 
 def test_the_order_is_a_function_of_the_seed(numbered: Shards) -> None:
