@@ -1,13 +1,12 @@
 """Units x tokens per second of the ablation, against an equal naive loop and against the authors' way.
 
-MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 OMP_NUM_THREADS=1 python -m bench.ablation
-    [--turns 5] [--hidden 256] [--vocabulary 8]
+OMP_NUM_THREADS=1 python -m bench.ablation [--turns 5] [--hidden 256] [--vocabulary 8]
 
 A random float32 Qwen2 with Qwen2.5-32B's layers in small (MLP 5.4 x hidden), 16 of them, one 256-token rollout, and
 every second of its 112 components and 16 layers. --vocabulary 8 words per unit of width make the head 2.5 % of the
 weights as in the 32B; 30 make the softmaxes as wide beside the hidden size as there, and the head 9 %. The three ways
-take turns in one run; seconds are CPU seconds of one thread, so that other work on the machine counts least. The two
-variables keep freed memory in the process (page faults cost ours 10 %). All three must give the same KL.
+take turns in one run; seconds are CPU seconds of one thread, so that other work on the machine counts least. All run
+with the launcher's settings of glibc (bench/kept_memory.py), and must give the same KL.
 
 ours      stream of the full run, passes from the first change, batches of several units, fused KL
 naive     the same code and batches, every pass from the embedding
@@ -36,6 +35,7 @@ from assets.ablation.catalogue import Part, catalogue, removal
 from assets.ablation.edits import Edit
 from assets.ablation.measure import measure
 from assets.ablation.passages import Passage, cut
+from bench.kept_memory import restart_with_kept_memory
 from resources.adapters import Adapter
 from resources.components import PROJECTIONS
 
@@ -178,4 +178,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_kept_memory()
     main()

@@ -1,6 +1,6 @@
 """Tokens per second of capture, beside the bare forward pass of the same batches and the authors' way, in one run.
 
-MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 OMP_NUM_THREADS=1 python -m bench.capture
+OMP_NUM_THREADS=1 python -m bench.capture
     [--turns 5] [--layers 64 --hidden 64 --shortest 20 --longest 200 | --mini]
 
 --mini: the mini world's own model and rollouts, and a random adapter; what a user runs on a CPU. Otherwise a random
@@ -9,8 +9,8 @@ layers have the paper's 448 components and, narrow as they are, mostly overhead 
 rollouts; few wide layers (--layers 16 --hidden 256 --shortest 100 --longest 1000) are mostly arithmetic, as a GPU has
 with long ones.
 Seconds are CPU seconds of the thread that runs the model, since the machine is shared; what the writer's thread takes,
-and what the forward pass waits for it (wall time), is printed beside. The two variables keep freed memory in the
-process; without them page faults cost up to a third of a pass, in whichever way happens to meet them.
+and what the forward pass waits for it (wall time), is printed beside. Freed memory stays in the process, as in the
+launcher's workers (bench/kept_memory.py).
 
 peft      PEFT's forward pass of the backbone over the same packed batches, no hooks
 bare      the same with the adapter in the weights
@@ -45,6 +45,7 @@ from assets.activations.shelf import Shelf
 from assets.dataset.artifact import S1kDataset
 from assets.dataset.config import DatasetConfig
 from assets.dataset.prepare import prepare
+from bench.kept_memory import restart_with_kept_memory
 from resources.attention import use_varlen_attention
 from resources.components import PROJECTIONS, Component, components
 from resources.models import ModelConfig, load_base
@@ -241,4 +242,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_kept_memory()
     main()

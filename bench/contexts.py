@@ -23,6 +23,7 @@ import numpy as np
 
 from assets.contexts.config import ContextsConfig
 from assets.contexts.tally import Events, Tally, priorities, tokens_of
+from bench.kept_memory import restart_with_kept_memory
 
 LATENTS, ACTIVE, COLUMNS, BLOCK = 3584, 16, 448, 4096
 ROLLOUT = 10_000
@@ -204,4 +205,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    restart_with_kept_memory()
     main()
