@@ -11,8 +11,8 @@ from resources.sources import PROJECT
 WORKER = "resources.worker"
 RANKS = "resources.launcher.ranks"
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""glibc keeps freed tensors below 32 MB (the most that it takes; more is ignored) for the next ones: mapping their pages
-anew is an eighth of the ablation's CPU time (bench/RESULTS.md)."""
+"""glibc keeps freed tensors below 32 MB (the most that it takes; more is ignored) for the next ones: mapping their
+pages anew is an eighth of the ablation's CPU time (bench/RESULTS.md)."""
 
 
 def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
