@@ -2,8 +2,9 @@
 
 python -m bench.gpu_capture --shape 7b|32b [--tokens 262144] [--tokens-per-batch 32768] [--turns 3]
 
-Needs torch, transformers, peft and pyarrow, no network and no model files. `--shape tiny --device cpu` tries the script
-itself. Goal: capture at 0.95 of the bare pass or more, and a writer that is never waited for longer than 5 %.
+Needs little beside this repository (bench/gpu_versions.py), no network and no model files. `--shape tiny --device
+cpu` tries the script itself. Goal: capture at 0.95 of the bare pass or more, and a writer that is never waited for
+longer than 5 %.
 """
 
 import argparse

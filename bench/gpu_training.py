@@ -4,12 +4,12 @@
     python -m bench.gpu_training --shape 7b --recomputed-layers 28,8 --profile
     python -m bench.gpu_training --shape toy --device cpu --tokens 64 --steps 2
 
-Needs torch, transformers, peft and this repository; no weights, no data. A step has 2 rollouts of about 10,000 tokens,
-as each of the paper's 8 GPUs. `recipe` is the paper's training script on one GPU: PEFT's forward under bf16 autocast,
-SDPA, batch 1 with accumulation, checkpointing, full logits. Ours runs once per number of recomputed layers: fewer are
-faster and take more memory. MFU counts what the mathematics needs (4 FLOP per frozen weight and token, causal
-attention); HFU also what is recomputed. The expected memory is `resources.memory`'s, which refuses a job before it
-is launched. One step of each way warms up and is not timed. A way that does not fit says so.
+Needs little beside this repository (bench/gpu_versions.py); no weights, no data. A step has 2 rollouts of about
+10,000 tokens, as each of the paper's 8 GPUs. `recipe` is the paper's training script on one GPU: PEFT's forward under
+bf16 autocast, SDPA, batch 1 with accumulation, checkpointing, full logits. Ours runs once per number of recomputed
+layers: fewer are faster and take more memory. MFU counts what the mathematics needs (4 FLOP per frozen weight and
+token, causal attention); HFU also what is recomputed. The expected memory is `resources.memory`'s, which refuses a
+job before it is launched. One step of each way warms up and is not timed. A way that does not fit says so.
 """
 
 import argparse
