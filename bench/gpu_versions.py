@@ -19,18 +19,14 @@ def accept_older() -> None:
     """Give older versions the two names that newer ones have for what both do."""
     if not hasattr(PreTrainedModel, "activation_checkpointing_enable"):
         PreTrainedModel.activation_checkpointing_enable = PreTrainedModel.gradient_checkpointing_enable
-    if "enable_gqa" not in inspect.signature(varlen.varlen_attn).parameters:
-        varlen.varlen_attn = _FewerKeyHeads(varlen.varlen_attn)
+    attend = varlen.varlen_attn
+    if "enable_gqa" in inspect.signature(attend).parameters:
+        return
 
-
-class _FewerKeyHeads:
-    """`varlen_attn` of torch 2.11, which takes fewer key heads than query heads without being told so."""
-
-    def __init__(self, attend: Any) -> None:
-        self._attend = attend
-
-    def __call__(
-        self, *states: torch.Tensor | int, enable_gqa: bool, scale: float, window_size: tuple[int, int]
+    def attend_with_fewer_key_heads(
+        *states: torch.Tensor | int, enable_gqa: bool, scale: float, window_size: tuple[int, int]
     ) -> Any:
-        del enable_gqa
-        return self._attend(*states, scale=scale, window_size=window_size)
+        del enable_gqa  # torch 2.11 takes fewer key heads without being told so
+        return attend(*states, scale=scale, window_size=window_size)
+
+    varlen.varlen_attn = attend_with_fewer_key_heads

@@ -1,7 +1,6 @@
 """Runs a bench under the settings of glibc that the launcher gives its workers, so that nobody has to type them.
 
-glibc reads them when a process starts and ignores a value it does not take: with 4 GB for the 32 MB that it allows,
-it mapped every tensor's pages anew, an eighth of the ablation's time.
+glibc reads them when a process starts, and ignores a threshold above 32 MB without a word.
 """
 
 import os

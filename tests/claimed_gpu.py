@@ -1,7 +1,7 @@
 """CPU tensors that say they lie on a GPU: what mixes them with others fails here as it would there.
 
 CI has no GPU. This finds a tensor left on the CPU, a missing `.cpu()` before numpy and a branch for CUDA that does not
-run; it says nothing of kernels, speed or memory. Use it through the fixture `claimed_gpu`.
+run; it says nothing of kernels, speed or memory.
 """
 
 from collections.abc import Callable, Iterator

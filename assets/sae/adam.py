@@ -11,7 +11,7 @@ from torch.optim.adam import adam
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-"""torch's defaults, as in the authors' script."""
+"""Both are torch's defaults."""
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from assets.sae.config import SaeConfig
 from assets.sae.sparse_rows import bags, dots, sum_all_rows, sum_rows
 
 _INT16_MAX = 2**15
-Pair = tuple[torch.Tensor, torch.Tensor]
-"""A matrix's gradient and its bias's."""
+MatrixAndBias = tuple[torch.Tensor, torch.Tensor]
+"""The gradients of a layer."""
 
 
 class Pairs(NamedTuple):
@@ -46,7 +46,7 @@ class Backward:
         """Everything that needs the weights as they were in the forward pass, but for `decoder`."""
         self._weights, self._unit = weights, config.decoder == "unit"
         self._parts = [_ByLatent.of(part, weights) for part in parts]
-        encoder_bias_F = [_sum_by_latent(part.pairs.latent_N, part.slope_N, weights) for part in self._parts]
+        encoder_bias_F = [part.by_latent(part.slope_N) for part in self._parts]
         b_dec_D = torch.zeros_like(weights.b_dec_D)
         for part, b_enc_F in zip(parts, encoder_bias_F, strict=True):
             if part.main:
@@ -55,21 +55,16 @@ class Backward:
                 b_dec_D -= sum_all_rows(b_enc_F, weights.W_enc_FD)
         self._b_dec_D, self._b_enc_F = b_dec_D, _summed(encoder_bias_F)
 
-    def decoder(self) -> Pair:
+    def decoder(self) -> MatrixAndBias:
         """Of W_dec [F, D], before it changes, and b_dec [D]."""
         W_dec_FD = _summed([part.decoder_FD() for part in self._parts])
         if self._unit:
             # a row's gradient along itself is the sum of value x slope over its pairs: no pass over the matrix
-            along_F = _summed(
-                [
-                    _sum_by_latent(part.pairs.latent_N, part.pairs.value_N * part.slope_N, self._weights)
-                    for part in self._parts
-                ]
-            )
+            along_F = _summed([part.by_latent(part.part.pairs.value_N * part.slope_N) for part in self._parts])
             W_dec_FD.addcmul_(self._weights.W_dec_FD, along_F[:, None], value=-1)
         return W_dec_FD, self._b_dec_D
 
-    def encoder(self) -> Pair:
+    def encoder(self) -> MatrixAndBias:
         """Of W_enc [F, D] and b_enc [F]."""
         return _summed([part.encoder_FD() for part in self._parts]), self._b_enc_F
 
@@ -96,19 +91,20 @@ class _ByLatent(NamedTuple):
             bags(latent_N, len(weights.b_enc_F)),
         )
 
-    @property
-    def pairs(self) -> Pairs:
-        return self.part.pairs
+    def by_latent(self, value_N: torch.Tensor) -> torch.Tensor:
+        """Each latent's sum, [F]; torch counts nothing in integers, whatever the weights are."""
+        latent_N = self.part.pairs.latent_N
+        return torch.bincount(latent_N, weights=value_N, minlength=len(self.begin_F)).to(value_N.dtype)
 
     def decoder_FD(self) -> torch.Tensor:
         """Each latent's slopes, weighted by its activations."""
-        return self._summed(self.pairs.value_N, self.part.slope_BD)
+        return self._rows(self.part.pairs.value_N, self.part.slope_BD)
 
     def encoder_FD(self) -> torch.Tensor:
         """Each latent's inputs, weighted by its activations' gradients."""
-        return self._summed(self.slope_N, self.part.source_BD)
+        return self._rows(self.slope_N, self.part.source_BD)
 
-    def _summed(self, weight_N: torch.Tensor, rows_BD: torch.Tensor) -> torch.Tensor:
+    def _rows(self, weight_N: torch.Tensor, rows_BD: torch.Tensor) -> torch.Tensor:
         return sum_rows(self.row_sorted_N, weight_N.index_select(0, self.order_N), self.begin_F, rows_BD)
 
 
@@ -126,8 +122,3 @@ def _order_by_latent(latent_N: torch.Tensor) -> torch.Tensor:
     keys = latent_N.numpy()
     small = keys.astype(np.int16) if len(keys) and keys.max() < _INT16_MAX else keys
     return torch.from_numpy(np.argsort(small, kind="stable"))
-
-
-def _sum_by_latent(latent_N: torch.Tensor, value_N: torch.Tensor, weights: Weights) -> torch.Tensor:
-    """[F]; torch counts nothing in integers, whatever the weights are."""
-    return torch.bincount(latent_N, weights=value_N, minlength=len(weights.b_enc_F)).to(value_N.dtype)

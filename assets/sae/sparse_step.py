@@ -1,7 +1,4 @@
-"""Loss and exact gradients of one batch with a single dense product; everything else touches active latents only.
-
-Decoding and both weight gradients are weighted sums of rows; the gradient of an activation is one dot product per
-active latent.
+"""The loss of one batch with a single dense product; everything else, gradients too, touches active latents only.
 Shapes: B tokens, D components, F latents, N active (token, latent) pairs, M pairs of dead latents.
 """
 
