@@ -1,6 +1,6 @@
 """Speed and memory of the adapter's training on one GPU, for randomly initialised Qwen2.5 shapes, against the recipe.
 
-    PYTORCH_ALLOC_CONF=expandable_segments:True python -m bench.gpu_training --shape 32b --recomputed-layers 64,52,48
+    PYTORCH_ALLOC_CONF=expandable_segments:True python -m bench.gpu_training --shape 32b --recomputed-layers 64,28
     python -m bench.gpu_training --shape 7b --recomputed-layers 28,8 --profile
     python -m bench.gpu_training --shape toy --device cpu --tokens 64 --steps 2
 
@@ -8,8 +8,9 @@ Needs little beside this repository (bench/gpu_versions.py); no weights, no data
 10,000 tokens, as each of the paper's 8 GPUs. `recipe` is the paper's training script on one GPU: PEFT's forward under
 bf16 autocast, SDPA, batch 1 with accumulation, checkpointing, full logits. Ours runs once per number of recomputed
 layers: fewer are faster and take more memory. MFU counts what the mathematics needs (4 FLOP per frozen weight and
-token, causal attention); HFU also what is recomputed. The expected memory is `resources.memory`'s, which refuses a
-job before it is launched. One step of each way warms up and is not timed. A way that does not fit says so.
+token, causal attention); HFU also what is recomputed: in ours all of a layer but the MLP's last matrix. The expected
+memory is `resources.memory`'s, which refuses a job before it is launched. One step of each way warms up and is not
+timed. A way that does not fit says so.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from assets.adapter.plan import Step
 from bench.gpu_versions import accept_older
 from resources import memory
 from resources.compute import ComputeConfig
-from resources.packing import pack
+from resources.packing import batches_by_length, pack
 
 SHAPES: dict[str, dict[str, int]] = {
     "toy": {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -210,10 +211,14 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def recomputed(work: Work, lengths: list[int], layers: int, all_layers: int) -> float:
-    """FLOP of a second forward pass through `layers` layers: half of 4 per weight, a third of attention's 6."""
+def recomputed(work: Work, lengths: list[int], layers: int, all_layers: int, skipped: int) -> float:
+    """FLOP of a second forward pass through `layers` layers: half of 4 per weight, a third of attention's 6.
+
+    `skipped`: weights of a layer whose product is not made again.
+    """
     squares = sum(length * length for length in lengths)
-    return (work.per_token / 2 * sum(lengths) + work.per_squared_length / 3 * squares) * layers / all_layers
+    whole = (work.per_token / 2 * sum(lengths) + work.per_squared_length / 3 * squares) * layers / all_layers
+    return whole - 2 * skipped * layers * sum(lengths)
 
 
 def expected_gb(shape: str, tokens: int, recomputed_layers: int) -> float:
@@ -222,7 +227,7 @@ def expected_gb(shape: str, tokens: int, recomputed_layers: int) -> float:
     parts = (
         memory.weights(sizes, "bfloat16"),
         memory.adam(sizes.adapter_parameters(1)),
-        memory.trained_activations(sizes, tokens, recomputed_layers),
+        memory.trained_activations(sizes, tokens, recomputed_layers, memory.adapted_block(sizes)),
         memory.loss_chunk(sizes),
     )
     return memory.MemoryEstimate(parts).bytes / 1e9
@@ -254,7 +259,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for again in (int(each) for each in (options.recomputed_layers or str(layers)).split(","))
     ]
     ways.append(("recipe", layers, partial(recipe, options, rollouts, device)))
-    longest_pass = max(max(lengths), min(options.tokens_per_batch, sum(lengths)))
+    passes = batches_by_length(lengths, options.tokens_per_batch)
+    longest_pass = max(sum(lengths[i] for i in one) for one in passes)
     print(f"{options.shape}, {sum(lengths)} tokens a step in {len(lengths)} rollouts, peak {peak / 1e12:.3g} TFLOP/s")
     print("| way | recomputed layers | tokens/s | MFU | HFU | peak memory (expected), GB | first and last loss |")
     print("|---|---|---|---|---|---|---|")
@@ -266,7 +272,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"| {way} | {again} | does not fit | | | ({expected}) | |", flush=True)
             continue
         needed = work.of(lengths, predicted)
-        hardware = needed + recomputed(work, lengths, again, layers)
+        down = architecture.hidden_size * architecture.intermediate_size if way == "ours" else 0
+        hardware = needed + recomputed(work, lengths, again, layers, skipped=down)
         per_second = 1 / found.seconds
         print(
             f"| {way} | {again} | {sum(lengths) * per_second:.0f} | {needed * per_second / peak:.1%} "

@@ -1,9 +1,11 @@
 """The peers of `bench/sae.py`: their own training steps, and the environment they are installed in.
 
-Each takes the scaled training states (on the device to use), the batch and the peak learning rate, and gives a step and
-a function that returns weights for raw states. Imported by the peers' Python too, so nothing of the project is.
+Each takes the scaled training states (on the device to use), the number of steps and the peak learning rate, and gives
+a step and a function that returns weights for raw states. Imported by the peers' Python too, so nothing of the project
+is.
 """
 
+import importlib.util
 import subprocess
 import sys
 import sysconfig
@@ -24,7 +26,7 @@ PEERS_PYTHON = PEERS_FOLDER / "bin" / "python"
 Step = Callable[[torch.Tensor, float], None]
 
 
-def run_dictionary_learning(train: torch.Tensor, batch: int, rate: float) -> tuple[Step, Callable[[], dict]]:
+def run_dictionary_learning(train: torch.Tensor, steps: int, rate: float) -> tuple[Step, Callable[[], dict]]:
     """dictionary_learning's BatchTopKTrainer, inputs of unit mean square norm as its `trainSAE` makes them."""
     # nnsight is needed to run language models only; the package imports it whatever one does
     stand_in = types.ModuleType("nnsight")
@@ -32,7 +34,6 @@ def run_dictionary_learning(train: torch.Tensor, batch: int, rate: float) -> tup
     sys.modules["nnsight"] = stand_in
     from dictionary_learning.trainers.batch_top_k import BatchTopKTrainer  # pyright: ignore[reportMissingImports]
 
-    steps = round(len(train) / batch)
     norm = float(train.square().sum(dim=1).mean().sqrt())
     trainer = BatchTopKTrainer(
         steps=steps, activation_dim=D, dict_size=F, k=K, layer=0, lm_name="none", lr=rate, seed=0,
@@ -57,7 +58,7 @@ def run_dictionary_learning(train: torch.Tensor, batch: int, rate: float) -> tup
     return step, weights
 
 
-def run_sae_lens(train: torch.Tensor, _batch: int, rate: float) -> tuple[Step, Callable[[], dict]]:
+def run_sae_lens(train: torch.Tensor, _steps: int, rate: float) -> tuple[Step, Callable[[], dict]]:
     """SAELens's BatchTopKTrainingSAE with its trainer's step (Adam, gradient norm clipped to 1)."""
     from sae_lens.saes.batchtopk_sae import (  # pyright: ignore[reportMissingImports]
         BatchTopKTrainingSAE,
@@ -90,7 +91,7 @@ def run_sae_lens(train: torch.Tensor, _batch: int, rate: float) -> tuple[Step, C
     return step, weights
 
 
-def run_authors(train: torch.Tensor, _batch: int, rate: float) -> tuple[Step, Callable[[], dict]]:
+def run_authors(train: torch.Tensor, _steps: int, rate: float) -> tuple[Step, Callable[[], dict]]:
     """The paper's recipe in dense autograd: no ReLU, no centring, scores x decoder norm."""
     torch.manual_seed(0)
     W_enc = (torch.randn(F, D) / D**0.5).to(train.device)
@@ -118,7 +119,9 @@ def run_authors(train: torch.Tensor, _batch: int, rate: float) -> tuple[Step, Ca
 
 
 def peer_python() -> Path:
-    """The interpreter of the peers' environment, made on first use."""
+    """This interpreter where it has the peers, else that of an environment of their own, made on first use."""
+    if all(importlib.util.find_spec(name) for name in ("sae_lens", "dictionary_learning")):
+        return Path(sys.executable)
     if not (PEERS_FOLDER / "ready").is_file():
         venv.create(PEERS_FOLDER, with_pip=True, clear=True)
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"

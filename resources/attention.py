@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "lorascope_varlen"
+LONG = 1024
+"""Mean tokens of a rollout from which a GPU takes them one by one, by cuDNN's kernels for Hopper: at 10,000 they are
+twice as fast as the flash attention that takes variable lengths (`bench/gpu_training.py --profile`)."""
 
 
 def use_varlen_attention(model: "PreTrainedModel | PeftModel") -> None:
@@ -43,8 +46,8 @@ def _varlen_attention(
     attention_mask: None,  # noqa: ARG001
     scaling: float,
     *,
-    cu_seq_lens_q: torch.Tensor | None = None,
-    max_length_q: int | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    rollout_lengths: tuple[int, ...] = (),
     **_others: object,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention signature; returns [1, T, H, D].
@@ -52,11 +55,13 @@ def _varlen_attention(
     Raises:
         ValueError: when the call does not say where the rollouts begin.
     """
-    if cu_seq_lens_q is None or max_length_q is None:
+    if cu_seqlens is None:
         raise ValueError("this model takes packed rollouts: call it with resources.packing.forward_kwargs(pack(...))")
-    if query_1HTD.is_cuda and query_1HTD.dtype in (torch.bfloat16, torch.float16):
-        return _flash(query_1HTD, key_1KTD, value_1KTD, cu_seq_lens_q, max_length_q, scaling), None
-    return _each_alone(query_1HTD, key_1KTD, value_1KTD, cu_seq_lens_q, scaling), None
+    states = query_1HTD, key_1KTD, value_1KTD
+    in_halves = query_1HTD.is_cuda and query_1HTD.dtype in (torch.bfloat16, torch.float16)
+    if in_halves and sum(rollout_lengths) < LONG * len(rollout_lengths):
+        return _flash(*states, cu_seqlens, max(rollout_lengths), scaling), None
+    return _each_alone(*states, rollout_lengths, scaling), None
 
 
 def _flash(
@@ -90,11 +95,11 @@ def _each_alone(
     query_1HTD: torch.Tensor,
     key_1KTD: torch.Tensor,
     value_1KTD: torch.Tensor,
-    cu_seqlens: torch.Tensor,
+    lengths: tuple[int, ...],
     scaling: float,
 ) -> torch.Tensor:
     """One SDPA call per run of neighbouring rollouts of equal length; [1, T, H, D]."""
-    runs = [(length, len(list(same))) for length, same in groupby(cu_seqlens.diff().tolist())]
+    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
     # split, not slices: the backward pass of a slice fills a whole [1, H, T, D] with zeros
     parts = (
         states.split([length * num for length, num in runs], dim=2) for states in (query_1HTD, key_1KTD, value_1KTD)

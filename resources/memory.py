@@ -160,23 +160,35 @@ def adam(parameters: float, shared_by: int = 1) -> Part:
     return Part("gradients and optimiser", parameters * 12 / shared_by, how)
 
 
-def trained_activations(sizes: Architecture, tokens: int, recomputed: int | None, item: int = 2) -> Part:
-    """What the backward pass needs: inputs of the recomputed blocks, the other blocks whole, and one block at work."""
+def trained_activations(sizes: Architecture, tokens: int, recomputed: int | None, block: int, item: int = 2) -> Part:
+    """What the backward pass needs: inputs of the recomputed blocks, the other blocks whole, and one block at work.
+
+    `block`: bytes that a block keeps of one token, by `adapted_block` or `full_block`.
+    """
     again = sizes.num_hidden_layers if recomputed is None else min(recomputed, sizes.num_hidden_layers)
     whole = sizes.num_hidden_layers - again
     gradients = 3 * sizes.intermediate_size * item
-    kept = again * sizes.hidden_size * item + (whole + 1) * _saved(sizes, item) + gradients
+    kept = again * sizes.hidden_size * item + (whole + 1) * block + gradients
     how = f"{tokens} tokens: inputs of {again} blocks, {whole} + 1 whole blocks, 3 wide gradients, {item} bytes"
     return Part("activations", tokens * kept, how)
 
 
-def _saved(sizes: Architecture, item: int) -> int:
-    """Bytes a token that one block keeps for its backward pass, none of its matrices having a gradient.
+def adapted_block(sizes: Architecture, item: int = 2) -> int:
+    """Bytes a token that a block keeps for its backward pass when its adapter alone is trained, on a GPU.
 
-    The norms' inputs in float32; both norms' outputs, queries and attention's output; keys and values; and four wide
-    tensors of the MLP: gate, its activation, up and their product.
+    Both norms' inputs and outputs, queries and attention's output; keys and values; gate and up of the MLP
+    (`assets/adapter/lora_blocks.py` keeps no more).
     """
-    narrow = 4 * sizes.hidden_size + 2 * sizes.kv_size
+    return item * (6 * sizes.hidden_size + 2 * sizes.kv_size + 2 * sizes.intermediate_size)
+
+
+def full_block(sizes: Architecture, item: int = 2) -> int:
+    """Bytes a token that a block of transformers keeps for its backward pass when all of it is trained.
+
+    The norms' inputs in float32, and normalised; both norms' outputs, queries and attention's output; keys and values;
+    and four wide tensors of the MLP: gate, its activation, up and their product.
+    """
+    narrow = 6 * sizes.hidden_size + 2 * sizes.kv_size
     return 2 * sizes.hidden_size * 4 + item * (narrow + 4 * sizes.intermediate_size)
 
 

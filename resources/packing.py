@@ -42,15 +42,13 @@ class Packed:
 
 
 class ForwardKwargs(TypedDict):
-    """What a transformers Qwen2 takes for one packed row; the last four are its names for variable lengths."""
+    """What a transformers Qwen2 takes for one packed row; all but the first three reach the attention."""
 
     input_ids: "torch.Tensor"
     position_ids: "torch.Tensor"
     use_cache: bool
-    cu_seq_lens_q: "torch.Tensor"
-    cu_seq_lens_k: "torch.Tensor"
-    max_length_q: int
-    max_length_k: int
+    cu_seqlens: "torch.Tensor"
+    rollout_lengths: tuple[int, ...]
 
 
 def pack(rollouts: Sequence[TokenIds]) -> Packed:
@@ -74,16 +72,12 @@ def forward_kwargs(packed: Packed, device: "str | torch.device") -> ForwardKwarg
     """The arguments of one forward pass; add `logits_to_keep` or the like beside them."""
     import torch
 
-    cu_seqlens = torch.from_numpy(packed.cu_seqlens).to(device)
-    longest = max(packed.lengths)
     return {
         "input_ids": torch.from_numpy(packed.input_ids_1T).to(device),
         "position_ids": torch.from_numpy(packed.position_ids_1T).to(device),
         "use_cache": False,
-        "cu_seq_lens_q": cu_seqlens,
-        "cu_seq_lens_k": cu_seqlens,
-        "max_length_q": longest,
-        "max_length_k": longest,
+        "cu_seqlens": torch.from_numpy(packed.cu_seqlens).to(device),
+        "rollout_lengths": packed.lengths,
     }
 
 

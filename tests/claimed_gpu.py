@@ -76,11 +76,18 @@ def _call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
             return tree_map(_claimed, found) if claimed else found
         given: dict[int, OnGpu] = {}
         cpu_args, cpu_kwargs = tree_map(partial(_as_cpu, given), (args, kwargs))
-        found = func(*cpu_args, **cpu_kwargs)
+        found = (_wide_product if "out_dtype" in kwargs else func)(*cpu_args, **cpu_kwargs)
         if not _goes_to_gpu(name, args, kwargs, bool(claimed)):
             return tree_map(lambda leaf: leaf.clone() if id(leaf) in given else leaf, found)
+        if name == "to" and not claimed:  # a GPU has memory of its own
+            return tree_map(lambda leaf: _claimed(leaf.clone()), found)
         # what is changed in place, or needs no conversion, is the very tensor that was given
         return tree_map(_claimed, tree_map(lambda leaf: given.get(id(leaf), leaf), found))
+
+
+def _wide_product(a: torch.Tensor, b: torch.Tensor, *, out_dtype: torch.dtype) -> torch.Tensor:
+    """`torch.mm` into a wider dtype, which CPUs lack: of widened operands, as a GPU accumulates."""
+    return torch.mm(a.to(out_dtype), b.to(out_dtype))
 
 
 def _goes_to_gpu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], from_gpu: bool) -> bool:

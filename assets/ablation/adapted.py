@@ -2,7 +2,8 @@
 
 In a float32 model the adapter is added to the weights once, and a hook puts right what an edit changes in its rows. In
 bfloat16 that sum would round the adapter away, so hooks follow PEFT's arithmetic: base(x) + scale * B(A(x)), A and B in
-float32. Either way only rank-one products are added to the base model's cost.
+float32, on a GPU as sums of bfloat16 numbers. Either way only products of the adapter's rank are added to the base
+model's cost.
 Shapes: N rows, K edited rows, T tokens, D hidden, I inputs and O outputs of an adapted matrix, R rank.
 """
 
@@ -21,6 +22,7 @@ from resources.adapters import Adapter
 from resources.components import Component
 from resources.errors import BadInput
 from resources.models import ModelConfig, load_base
+from resources.narrow_products import NarrowProducts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,6 +59,20 @@ class _Worn(NamedTuple):
     A_RI: torch.Tensor
     B_RO: torch.Tensor
     """Times the adapter's scale."""
+    narrow: NarrowProducts | None
+    """The same for a bfloat16 model on a GPU."""
+
+    def read(self, x_NTI: torch.Tensor) -> torch.Tensor:
+        """A x: [N, T, R]."""
+        return _read(x_NTI, self.A_RI) if self.narrow is None else self.narrow.read(x_NTI)
+
+    def add_update_(self, out_NTO: torch.Tensor, state_NTR: torch.Tensor) -> None:
+        """Adds scale x B(state)."""
+        if self.narrow is not None:
+            self.narrow.add_update_(out_NTO, state_NTR)
+            return
+        for state_NT1, b_O in zip(state_NTR.split(1, dim=-1), self.B_RO, strict=True):
+            out_NTO.addcmul_(state_NT1, b_O)
 
 
 Prepared = Mapping[Component, _Changes]
@@ -174,7 +190,8 @@ class AdaptedModel:
                 f"{component.id} of the adapter is {B_RO.shape[1]} x {A_RI.shape[1]} but the base model's matrix is "
                 f"{shape[0]} x {shape[1]}: the adapter belongs to another model"
             )
-        self._worn[component] = _Worn(A_RI, B_RO)
+        is_narrow = self.dtype == torch.bfloat16 and self.device.type == "cuda"
+        self._worn[component] = _Worn(A_RI, B_RO, NarrowProducts(A_RI, B_RO) if is_narrow else None)
         if self.dtype == precision:
             merged_OI = torch.addmm(matrix.weight, B_RO.T, A_RI)
             matrix.weight = torch.nn.Parameter(merged_OI, requires_grad=False)
@@ -201,14 +218,13 @@ class AdaptedModel:
     ) -> torch.Tensor:
         """The weights are the base model's: every row is given the adapter, edited or not."""
         worn = self._worn[component]
-        state_NTR = _read(args[0], worn.A_RI)
+        state_NTR = worn.read(args[0])
         if component.projection in self._read_projections:
             self._states[component] = state_NTR.clone()
         changes = self._changes.get(component)
         if changes is not None:
             state_NTR[changes.row_K] = _changed(state_NTR[changes.row_K], changes)
-        for state_NT1, b_O in zip(state_NTR.split(1, dim=-1), worn.B_RO, strict=True):
-            out_NTO.addcmul_(state_NT1, b_O)
+        worn.add_update_(out_NTO, state_NTR)
         if changes is not None and changes.write_KO is not None:
             for part in _parts(changes, out_NTO.shape[1]):
                 out_NTO[part.row_K] += part.written_KTO()

@@ -14,6 +14,8 @@ ELEMENTS = {"cpu": 2**18, "cuda": 2**26}
 """Logits of one run in one slice: 2 MB of float64, a core's second cache, and 256 MB of float32 on a GPU."""
 FEWEST_COLUMNS = 16
 """Slices are not cut thinner, however many tokens there are."""
+ALIGNED = 128
+"""Slices begin at a multiple of this on a GPU, whose fast products want rows that begin at 16 bytes and fill tiles."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def diverge(reference: Reference, hidden_NPD: torch.Tensor, head_VD: torch.Tenso
 
 def columns_per_slice(num_tokens: int, device: torch.device) -> int:
     """Vocabulary columns of one slice for that many rows x tokens."""
-    return max(FEWEST_COLUMNS, ELEMENTS[device.type] // num_tokens)
+    columns = max(FEWEST_COLUMNS, ELEMENTS[device.type] // num_tokens)
+    return columns if device.type == "cpu" else max(1, columns // ALIGNED) * ALIGNED
 
 
 def _slices(head_VD: torch.Tensor, num_tokens: int) -> Iterator[tuple[int, torch.Tensor]]:

@@ -78,7 +78,8 @@ def pass_bytes(shape: Shape, rows: int) -> int:
     norm = 2 * stream + 2 * 4 * shape.hidden + full * shape.hidden
     mlp = 2 * stream + 3 * shape.wide * shape.item
     attention = 2 * stream + (4 * shape.heads + 4 * shape.kv) * shape.item
-    one_row = full * shape.tokens * max(shape.wide, shape.hidden)
+    # a CPU reads the adapter's inputs in float32, row by row
+    one_row = 0 if shape.device.type == "cuda" else full * shape.tokens * max(shape.wide, shape.hidden)
     return max(rows * shape.tokens * max(norm, mlp, attention) + one_row, _kl_bytes(shape, rows))
 
 

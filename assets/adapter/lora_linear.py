@@ -1,34 +1,55 @@
-"""The adapted matrix as one autograd node: base product and rank-R update without intermediate [T, O] tensors.
+"""An adapted matrix as one autograd node: base product and rank-R update without intermediate [T, O] tensors.
 
 PEFT's own forward computes the update, scales it and adds it in three passes over [T, O], and casts the input to the
 adapter's precision. Here the update is added in place by one rank-R product, and A and B stay float32 masters.
 Shapes: T tokens, I inputs, O outputs, R rank.
 """
 
-from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from peft.tuners.lora import Linear as PeftLinear
 
-
-def fuse(model: torch.nn.Module) -> None:
-    """Let every LoRA matrix of a PEFT model compute through `_AdaptedLinear`; parameters and names stay PEFT's."""
-    for module in model.modules():
-        if isinstance(module, PeftLinear):
-            module.forward = partial(_forward, module)  # pyright: ignore[reportAttributeAccessIssue]
+from resources.narrow_products import ALIGNED
 
 
-def _forward(layer: PeftLinear, x: torch.Tensor) -> torch.Tensor:
-    (name,) = layer.active_adapters
-    base = cast("torch.nn.Linear", layer.get_base_layer())
-    a_RI, b_OR = layer.lora_A[name].weight, layer.lora_B[name].weight
-    out = _AdaptedLinear.apply(x, base.weight, base.bias, a_RI, b_OR, layer.scaling[name])
-    return cast("torch.Tensor", out)
+class Adapted(NamedTuple):
+    """What an adapted matrix computes with: W and bias are frozen."""
+
+    weight_OI: torch.Tensor
+    bias_O: torch.Tensor | None
+    a_RI: torch.Tensor
+    b_OR: torch.Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, layer: PeftLinear) -> "Adapted":
+        """PEFT's parameters of one matrix."""
+        (name,) = layer.active_adapters
+        base = cast("torch.nn.Linear", layer.get_base_layer())
+        a, b = (cast("torch.nn.Linear", matrices[name]) for matrices in (layer.lora_A, layer.lora_B))
+        return cls(base.weight, base.bias, a.weight, b.weight, layer.scaling[name])
+
+
+def linear(layer: PeftLinear, x: torch.Tensor) -> torch.Tensor:
+    """What PEFT's forward gives."""
+    return cast("torch.Tensor", _AdaptedLinear.apply(x, *Adapted.of(layer)))
+
+
+def add_product_(out_TO: torch.Tensor, left_TR: torch.Tensor, right_RO: torch.Tensor, scale: float) -> torch.Tensor:
+    """out += scale x left @ right, in place.
+
+    On a GPU R is padded: the kernels that take eight columns read and write `out` twice as fast as the one for less.
+    """
+    missing = -left_TR.shape[1] % ALIGNED if out_TO.is_cuda else 0
+    if missing:
+        left_TR, right_RO = F.pad(left_TR, (0, missing)), F.pad(right_RO, (0, 0, 0, missing))
+    return out_TO.addmm_(left_TR, right_RO, alpha=scale)
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """y = x W^T + bias + scale (x A^T) B^T; W and bias are frozen."""
+    """One adapted matrix."""
 
     @staticmethod
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -43,8 +64,7 @@ class _AdaptedLinear(torch.autograd.Function):
         x_TI = x.reshape(-1, x.shape[-1])
         a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
         h_TR = x_TI @ a_RI.T
-        y_TO = torch.nn.functional.linear(x_TI, weight_OI, bias_O)
-        y_TO.addmm_(h_TR, b_OR.T, alpha=scale)
+        y_TO = add_product_(F.linear(x_TI, weight_OI, bias_O), h_TR, b_OR.T, scale)
         ctx.save_for_backward(x_TI, weight_OI, a_RI, b_OR, h_TR)
         ctx.scale = scale
         return y_TO.unflatten(0, x.shape[:-1])
@@ -58,7 +78,7 @@ class _AdaptedLinear(torch.autograd.Function):
         grad_h_TR = (grad_TO @ b_OR).mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = (grad_TO @ weight_OI).addmm_(grad_h_TR, a_RI).unflatten(0, grad.shape[:-1])
+            grad_x = add_product_(grad_TO @ weight_OI, grad_h_TR, a_RI, 1.0).unflatten(0, grad.shape[:-1])
         grad_a_RI = (grad_h_TR.T @ x_TI).float()
         grad_b_OR = (grad_TO.T @ h_TR).float().mul_(ctx.scale)
         return grad_x, None, None, grad_a_RI, grad_b_OR, None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from assets.adapter.config import LoraConfig
-from assets.adapter.lora_linear import fuse
+from assets.adapter.lora_blocks import fuse
 from resources.adapters import CONFIG, WEIGHTS
 from resources.components import Component
 from resources.errors import BadInput

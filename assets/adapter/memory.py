@@ -19,7 +19,7 @@ def lora(sections: Sections, compute: ComputeConfig, _gpus: int) -> MemoryEstima
             memory.weights(sizes, model.dtype),
             Part("adapter", 4 * trained, f"{trained / 1e6:.2f} M parameters x 4 bytes"),
             memory.adam(trained),
-            memory.trained_activations(sizes, compute.tokens_per_batch, compute.recomputed_layers),
+            _activations(sizes, compute, memory.adapted_block(sizes)),
             memory.loss_chunk(sizes),
         )
     )
@@ -36,7 +36,11 @@ def full(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimat
             memory.weights(sizes, "float32", gpus),
             memory.adam(sizes.parameters, gpus),
             memory.gathered(sizes),
-            memory.trained_activations(sizes, compute.tokens_per_batch, compute.recomputed_layers),
+            _activations(sizes, compute, memory.full_block(sizes)),
             memory.loss_chunk(sizes),
         )
     )
+
+
+def _activations(sizes: memory.Architecture, compute: ComputeConfig, block: int) -> Part:
+    return memory.trained_activations(sizes, compute.tokens_per_batch, compute.recomputed_layers, block)

@@ -30,9 +30,12 @@ class Moments:
 
 
 def descend(
-    tensors: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor], moments: Sequence[Moments], rate: float
+    tensors: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor],
+    moments: Sequence[Moments],
+    rate: float | torch.Tensor,
 ) -> None:
-    """One step down the gradients, in place."""
+    """One step down the gradients, in place; a CUDA graph needs the rate as a tensor."""
     adam(
         list(tensors),
         list(gradients),
@@ -41,6 +44,7 @@ def descend(
         [],
         [each.steps for each in moments],
         fused=True,
+        capturable=isinstance(rate, torch.Tensor) and rate.is_cuda,
         amsgrad=False,
         beta1=BETAS[0],
         beta2=BETAS[1],

@@ -6,7 +6,10 @@ Shapes: B tokens, D components that enter, F latents.
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +17,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from assets.sae.adam import Moments, descend
-from assets.sae.backward import Backward
+from assets.sae.adam import Moments
 from assets.sae.batchtopk import InputScale, Weights, learning_rate, measure_scale, start_weights
 from assets.sae.config import SAMPLE_TOKENS, SaeConfig
 from assets.sae.shuffle import Order
-from assets.sae.sparse_step import SparseStep
-from assets.sae.threshold import moving_threshold
+from assets.sae.stepping import Diverged, GraphedStepping, News, SparseStepping, Trained
 from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
 
@@ -79,11 +80,20 @@ class Fit:
         if not bool(torch.isfinite(sample_BD).all()):
             raise BadInput(not_finite(order))
         self._scale = measure_scale(sample_BD, config.input_scale)
-        self._weights = start_weights(config, self._scale.apply(sample_BD), latents)
-        self._moments = tuple(Moments.of(tensor) for tensor in self._weights.tensors())
-        self._silent_F = torch.zeros(latents, dtype=torch.int64, device=device)
-        self._step = SparseStep(config, self._scale.variance, per_token)
+        weights = start_weights(config, self._scale.apply(sample_BD), latents)
+        self._trained = Trained(
+            weights,
+            tuple(Moments.of(tensor) for tensor in weights.tensors()),
+            torch.zeros(latents, dtype=torch.int64, device=device),
+        )
         self._counters = Counters()
+        self._begin_stepping = partial(
+            GraphedStepping if torch.device(device).type == "cuda" else SparseStepping,
+            config,
+            self._trained,
+            self._scale,
+            per_token=per_token,
+        )
 
     def run(self, progress: Progress, what: str, checkpoint: Path | None = None) -> Fitted:
         """Train from the checkpoint, if there is one, to the end; save one every `checkpoint_steps`.
@@ -95,6 +105,7 @@ class Fit:
         if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint)
             progress.say(f"{what}: going on from step {self._counters.step}")
+        self._stepping = self._begin_stepping(threshold=self._counters.threshold)
         began, first, tokens = time.monotonic(), self._counters.step, 0
         for batch_BD in self._order.batches(first, self.steps, self._device):
             self._train_on(batch_BD)
@@ -105,8 +116,15 @@ class Fit:
                 self._save_on_the_way(checkpoint, progress)
         if checkpoint is not None and self._counters.step > first:
             self._save(checkpoint)
+        self._count()
         seconds = time.monotonic() - began
-        return Fitted(self._weights, self._scale, self._silent_F, self._counters, tokens / seconds if tokens else 0.0)
+        return Fitted(
+            self._trained.weights,
+            self._scale,
+            self._trained.silent_F,
+            self._counters,
+            tokens / seconds if tokens else 0.0,
+        )
 
     def _save_on_the_way(self, checkpoint: Path, progress: Progress) -> None:
         stopping, done = progress.stopping, self._counters.step
@@ -116,40 +134,37 @@ class Fit:
             raise Interrupted(f"saved after step {done} of {self.steps}")
 
     def _train_on(self, batch_BD: torch.Tensor) -> None:
-        config, counters = self._config, self._counters
-        rate = learning_rate(config, counters.step, self.steps)
-        input_BD = self._scale.apply(batch_BD)
-        with torch.inference_mode():
-            dead_F = self._silent_F >= config.dead_after_tokens
-            result = self._step(self._weights, input_BD, dead_F)
-            if not math.isfinite(result.fvu):
-                raise BadInput(not_finite(self._order))
-            self._descend(result.backward, rate)
-            self._silent_F += len(batch_BD)
-            self._silent_F.masked_fill_(result.fired_F, 0)
+        counters = self._counters
+        rate = learning_rate(self._config, counters.step, self.steps)
+        with self._explained():
+            self._stepping.step(batch_BD, rate)
         counters.step += 1
-        if self._step.threshold.carried is not None:
-            counters.threshold = moving_threshold(counters.threshold, self._step.threshold.carried)
-        counters.fvu_sum += result.fvu
         counters.fvu_steps += 1
         if counters.step * CURVE_POINTS // self.steps > (counters.step - 1) * CURVE_POINTS // self.steps:
-            self._add_point(result.auxiliary, int(dead_F.sum()), rate)
+            self._add_point(rate)
 
-    def _descend(self, backward: Backward, rate: float) -> None:
-        W_enc_FD, b_enc_F, W_dec_FD, b_dec_D = self._weights.tensors()
-        descend((W_dec_FD, b_dec_D), backward.decoder(), self._moments[2:], rate)
-        if self._config.decoder == "unit":
-            W_dec_FD /= W_dec_FD.norm(dim=1, keepdim=True)
-        descend((W_enc_FD, b_enc_F), backward.encoder(), self._moments[:2], rate)
+    def _count(self) -> News:
+        with self._explained():
+            news = self._stepping.news()
+        self._counters.fvu_sum += news.fvu_sum
+        self._counters.threshold = news.threshold
+        return news
 
-    def _add_point(self, auxiliary: float, dead: int, rate: float) -> None:
-        counters = self._counters
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Diverged as error:
+            raise BadInput(not_finite(self._order)) from error
+
+    def _add_point(self, rate: float) -> None:
+        news, counters = self._count(), self._counters
         counters.curve.append(
             {
                 "step": counters.step,
                 "fvu": counters.fvu_sum / counters.fvu_steps,
-                "auxiliary": auxiliary,
-                "dead": dead,
+                "auxiliary": news.auxiliary,
+                "dead": news.dead,
                 "threshold": counters.threshold or 0.0,
                 "learning_rate": rate,
             }
@@ -157,26 +172,28 @@ class Fit:
         counters.fvu_sum, counters.fvu_steps = 0.0, 0
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        named = {"silent": self._silent_F}
-        for i, (tensor, moments) in enumerate(zip(self._weights.tensors(), self._moments, strict=True)):
+        trained = self._trained
+        named = {"silent": trained.silent_F}
+        for i, (tensor, moments) in enumerate(zip(trained.weights.tensors(), trained.moments, strict=True)):
             named |= {f"weight.{i}": tensor, f"mean.{i}": moments.mean, f"square.{i}": moments.square}
         return named
 
     def _save(self, path: Path) -> None:
-        partial = path.with_suffix(".partial")
+        self._count()
+        unfinished = path.with_suffix(".partial")
         save_file(
             {name: tensor.cpu() for name, tensor in self._tensors().items()},
-            partial,
+            unfinished,
             metadata={_STATE: json.dumps(asdict(self._counters))},
         )
-        partial.replace(path)
+        unfinished.replace(path)
 
     def _load(self, path: Path) -> None:
         with safe_open(path, framework="pt", device=self._device) as file:
             self._counters = Counters(**json.loads(file.metadata()[_STATE]))
             for name, tensor in self._tensors().items():
                 tensor.copy_(file.get_tensor(name))
-        for moments in self._moments:
+        for moments in self._trained.moments:
             moments.steps.fill_(self._counters.step)
 
 

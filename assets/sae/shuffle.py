@@ -154,13 +154,25 @@ class Order:
 
     def batches(self, start: int, stop: int, device: str = "cpu") -> Iterator[torch.Tensor]:
         """Batches `start` to `stop` (counted over all epochs) as float16 [B, D] on the device."""
-        per_epoch = self.batches_per_epoch
-        cuts = np.linspace(0, self.rows.num_tokens, per_epoch + 1).round().astype(np.int64)
+        cuts = np.linspace(0, self.rows.num_tokens, self.batches_per_epoch + 1).round().astype(np.int64)
+        pieces = self._pieces(self._plan(start, stop, cuts), device)
         while start < stop:
-            epoch, first = divmod(start, per_epoch)
-            last = min(per_epoch, first + stop - start)
-            yield from _recut(self._pieces(epoch, int(cuts[first]), device), cuts[first : last + 1])
+            first = start % self.batches_per_epoch
+            last = min(self.batches_per_epoch, first + stop - start)
+            yield from _recut(pieces, cuts[first : last + 1])
             start += last - first
+
+    def _plan(self, start: int, stop: int, cuts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Row groups of each window that batches `start` to `stop` need, and the order in which its rows are taken."""
+        first_epoch, first = divmod(start, self.batches_per_epoch)
+        skip = int(cuts[first])
+        for epoch in range(first_epoch, -(-stop // self.batches_per_epoch)):
+            for number, groups in enumerate(self._windows(epoch)):
+                size = int(self.rows.counts_G[groups].sum())
+                if skip < size:
+                    order = np.random.default_rng([self.seed, 4, epoch, number]).permutation(size)
+                    yield np.sort(groups), order[skip:]
+                skip = max(0, skip - size)
 
     def _windows(self, epoch: int) -> list[np.ndarray]:
         """Row groups of each window: about equally many tokens, as many windows as the buffer asks for."""
@@ -171,32 +183,54 @@ class Order:
         of_group = np.minimum((ends - counts[groups] // 2) * number // ends[-1], number - 1)
         return [chosen for chosen in (groups[of_group == i] for i in range(number)) if len(chosen)]
 
-    def _fill(self, window: np.ndarray, groups: np.ndarray) -> None:
+    def _fill(self, room: np.ndarray, groups: np.ndarray) -> np.ndarray:
         """All tokens of the groups; each reader holds one more row group while it decodes."""
         counts = self.rows.counts_G[groups]
+        window = room[: counts.sum()]
 
         def fill(group: int, end: int, count: int) -> None:
             window[end - count : end] = self.rows.load(group)
 
         with ThreadPoolExecutor(max(FEWEST_READERS, torch.get_num_threads())) as readers:
             list(readers.map(fill, groups.tolist(), np.cumsum(counts).tolist(), counts.tolist()))
+        return window
 
-    def _pieces(self, epoch: int, skip: int, device: str) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(window, random row indices) for each window of an epoch, without its first `skip` tokens."""
-        windows = self._windows(epoch)
-        # every window takes the last one's place: two at once would double the memory
-        room = np.empty(
-            (max(self.rows.counts_G[groups].sum() for groups in windows), len(self.rows.columns)), np.float16
-        )
-        for number, groups in enumerate(windows):
-            size = int(self.rows.counts_G[groups].sum())
-            if skip >= size:
-                skip -= size
-                continue
-            self._fill(room[:size], np.sort(groups))
-            order = np.random.default_rng([self.seed, 4, epoch, number]).permutation(size)
-            yield torch.from_numpy(room[:size]).to(device), torch.from_numpy(order[skip:]).to(device)
-            skip = 0
+    def _pieces(
+        self, plan: Iterator[tuple[np.ndarray, np.ndarray]], device: str
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(window, random row indices) one after the other, in one window's memory.
+
+        A device with memory of its own frees that room as soon as it has the window: the next one is read meanwhile.
+        """
+        windows = self._read(plan)
+        held = torch.empty(0)
+        with ThreadPoolExecutor(1) as ahead:
+            reading = ahead.submit(next, windows, None)
+            while (read := reading.result()) is not None:
+                window, order = read
+                if window is not None:
+                    held = torch.from_numpy(window).to(device)
+                piece = held, torch.from_numpy(order).to(device)
+                if held.device.type == "cpu":
+                    yield piece
+                    reading = ahead.submit(next, windows, None)
+                else:
+                    reading = ahead.submit(next, windows, None)
+                    yield piece
+
+    def _read(self, plan: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
+        """Every window takes the last one's place; None where it is the last one: what fits in one is read once."""
+        room = np.empty((self._largest_window(), len(self.rows.columns)), np.float16)
+        held = np.empty(0, np.int64)
+        for groups, order in plan:
+            same = np.array_equal(groups, held)
+            held = groups
+            yield None if same else self._fill(room, groups), order
+
+    def _largest_window(self) -> int:
+        """Tokens, at most: windows are of equal size, but for a row group at either end."""
+        number = -(-self.rows.num_tokens // self.window_tokens)
+        return min(self.rows.num_tokens, -(-self.rows.num_tokens // number) + 2 * int(self.rows.counts_G.max()))
 
 
 def _thinned(rows: np.ndarray, most: int) -> np.ndarray:

@@ -32,10 +32,14 @@ def sum_all_rows(weight_N: torch.Tensor, rows_ND: torch.Tensor) -> torch.Tensor:
 def dots(row_N: torch.Tensor, latent_N: torch.Tensor, left_BD: torch.Tensor, right_FD: torch.Tensor) -> torch.Tensor:
     """left[row] . right[latent] for every pair, sorted by row; each a function of its two rows alone."""
     begin = bags(row_N, len(left_BD))
-    crow = torch.cat([begin, begin.new_full((1,), len(row_N))])
-    shape = (len(left_BD), len(right_FD))
+    return dots_by_owner(torch.cat([begin, begin.new_full((1,), len(row_N))]), latent_N, left_BD, right_FD)
+
+
+def dots_by_owner(begin: torch.Tensor, other_N: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left[owner] . right[other] for every pair; `begin`: where each owner's pairs begin, and the end."""
+    shape = (len(left), len(right))
     with warnings.catch_warnings():
         # torch says once per process that CSR tensors are beta; what is used of them is tested against autograd
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
-        where = torch.sparse_csr_tensor(crow, latent_N, left_BD.new_zeros(len(row_N)), shape, check_invariants=False)
-    return torch.sparse.sampled_addmm(where, left_BD, right_FD.T, beta=0.0).values()
+        where = torch.sparse_csr_tensor(begin, other_N, left.new_zeros(len(other_N)), shape, check_invariants=False)
+    return torch.sparse.sampled_addmm(where, left, right.T, beta=0.0).values()

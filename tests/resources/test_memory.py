@@ -18,8 +18,10 @@ from resources.memory import (
     Architecture,
     MemoryEstimate,
     Part,
+    adapted_block,
     architecture,
     forward,
+    full_block,
     kv_cache,
     trained_activations,
     weights,
@@ -61,20 +63,27 @@ def test_the_kv_cache_of_one_token_is_256_kib() -> None:
 
 
 def test_computing_blocks_again_leaves_only_their_inputs() -> None:
-    # A block saves 2 x 5120 x 4 + 2 x (4 x 5120 + 2 x 1024 + 4 x 27648) = 307,200 bytes a token; the one at work takes
+    # An adapted block saves 2 x (6 x 5120 + 2 x 1024 + 2 x 27648) = 176,128 bytes a token; the one at work takes
     # 3 x 27648 x 2 = 165,888 more.
-    every = trained_activations(QWEN_32B, 1000, None).bytes
-    assert every == trained_activations(QWEN_32B, 1000, 64).bytes == 1000 * (64 * 5120 * 2 + 307_200 + 165_888)
-    assert trained_activations(QWEN_32B, 1000, 0).bytes == 1000 * (65 * 307_200 + 165_888)
-    assert trained_activations(QWEN_32B, 1000, 63).bytes == 1000 * (63 * 5120 * 2 + 2 * 307_200 + 165_888)
+    block = adapted_block(QWEN_32B)
+    every = trained_activations(QWEN_32B, 1000, None, block).bytes
+    assert every == trained_activations(QWEN_32B, 1000, 64, block).bytes == 1000 * (64 * 5120 * 2 + 176_128 + 165_888)
+    assert trained_activations(QWEN_32B, 1000, 0, block).bytes == 1000 * (65 * 176_128 + 165_888)
+    assert trained_activations(QWEN_32B, 1000, 63, block).bytes == 1000 * (63 * 5120 * 2 + 2 * 176_128 + 165_888)
 
 
-def test_a_block_saves_what_autograd_keeps_of_it() -> None:
+def test_a_block_of_transformers_saves_its_mlp_twice_and_float32_for_its_norms() -> None:
+    # 2 x 5120 x 4 + 2 x (6 x 5120 + 2 x 1024 + 4 x 27648)
+    assert full_block(QWEN_32B) == 327_680
+
+
+@pytest.mark.parametrize("adapted", [True, False], ids=["adapted", "of transformers"])
+def test_a_block_saves_what_autograd_keeps_of_it(adapted: bool) -> None:
     """Every distinct storage that autograd keeps of two layers in bf16, the weights left out."""
     heads = {"num_attention_heads": 8, "num_key_value_heads": 2}
     config = {"hidden_size": 256, "intermediate_size": 1024, "vocab_size": 64, **heads}
     base = Qwen2ForCausalLM(Qwen2Config(**config, num_hidden_layers=2)).to(torch.bfloat16)  # pyright: ignore
-    model = wear_adapter(base.requires_grad_(False), LoraConfig(), "a")
+    model = wear_adapter(base.requires_grad_(False), LoraConfig(), "a") if adapted else base
     use_varlen_attention(model)
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     saved: dict[int, torch.Tensor] = {}
@@ -89,10 +98,10 @@ def test_a_block_saves_what_autograd_keeps_of_it() -> None:
     assert hidden.requires_grad
     found = sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in weights)
     sizes = Architecture(num_hidden_layers=2, **config)
-    whole = trained_activations(sizes, tokens, 0).bytes - trained_activations(sizes, tokens, 1).bytes
-    block = whole + tokens * 256 * 2  # against a block of which only the input is kept
-    # On a CPU attention's output is copied once more, and the final norm keeps its input: float32, and in bf16 nothing.
-    assert found == pytest.approx(2 * (block + tokens * 256 * 2) + tokens * 256 * 4, rel=0.05)
+    # On a CPU attention's output is copied once more, and the adapted blocks' norms keep their inputs in float32 too.
+    # The final norm keeps its input and, where it is trained, the normalised one.
+    block, last = (adapted_block(sizes) + 2 * 256 * 2, 4) if adapted else (full_block(sizes), 4 + 2)
+    assert found == pytest.approx(tokens * (2 * (block + 256 * 2) + 256 * last), rel=0.05)
 
 
 def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:

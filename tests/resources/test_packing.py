@@ -18,10 +18,10 @@ def test_rollouts_stand_end_to_end_with_positions_from_zero() -> None:
     assert packed.slices() == [slice(0, 3), slice(3, 4)]
 
 
-def test_forward_arguments_name_the_boundaries_and_the_longest_rollout() -> None:
+def test_forward_arguments_name_the_rollouts_boundaries_and_lengths() -> None:
     arguments = forward_kwargs(pack([np.arange(3), np.arange(5)]), "cpu")
-    assert arguments["cu_seq_lens_q"].tolist() == [0, 3, 8]
-    assert arguments["max_length_k"] == 5
+    assert arguments["cu_seqlens"].tolist() == [0, 3, 8]
+    assert arguments["rollout_lengths"] == (3, 5)
     assert arguments["input_ids"].shape == (1, 8)
 
 

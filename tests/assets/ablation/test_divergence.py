@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from assets.ablation import divergence
-from assets.ablation.divergence import diverge, refer
+from assets.ablation.divergence import columns_per_slice, diverge, refer
 from assets.ablation.pool import ratio
 
 
@@ -40,6 +40,14 @@ def test_any_slice_width_gives_the_definition(seed: int, columns: int, scale: fl
     torch.testing.assert_close(found.kl_NP, (p.exp() * (p - q)).sum(-1), rtol=1e-9, atol=1e-9)
     wanted = -q.gather(-1, target.clamp(min=0).expand(3, 5)[..., None])[..., 0] * (target >= 0)
     torch.testing.assert_close(found.ce_NP, wanted, rtol=1e-9, atol=1e-9)
+
+
+@given(st.integers(1, 2**20))
+def test_slices_on_a_gpu_begin_at_multiples_of_128_and_hold_no_more_logits_than_allowed(num_tokens: int) -> None:
+    columns = columns_per_slice(num_tokens, torch.device("cuda"))
+    assert columns >= 128
+    assert columns % 128 == 0
+    assert columns == 128 or columns * num_tokens <= divergence.ELEMENTS["cuda"]
 
 
 class Largest(TorchDispatchMode):

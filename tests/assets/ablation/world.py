@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -42,11 +43,13 @@ class World:
     folder: Path
     model_folder: Path
     adapter: Path
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """The fixtures are float32: what the naive definition is exact for."""
     _full: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict, compare=False)
 
     @property
     def model(self) -> ModelConfig:
-        return ModelConfig(name=str(self.model_folder), dtype="float32")
+        return ModelConfig(name=str(self.model_folder), dtype=self.dtype)
 
     @property
     def compute(self) -> ComputeConfig:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from assets.sae.shuffle import Census, Order, split_rollouts
+from assets.sae.shuffle import Census, Order, Rows, split_rollouts
 from resources.errors import BadInput
 from resources.shards import Shards
+from tests.claimed_gpu import claimed_gpu
 from tests.shard_builders import build_shards
 
 ROLLOUTS = 11
@@ -72,6 +73,29 @@ def test_a_small_buffer_reads_no_more_than_its_size_and_one_row_group(numbered: 
     order = build_order(numbered, window=40)
     for groups in order._windows(0):
         assert order.rows.counts_G[groups].sum() <= 40 + 17
+
+
+@pytest.mark.parametrize("window", [30, 100, 10_000])
+def test_a_device_with_memory_of_its_own_gets_the_same_batches(numbered: Shards, window: int) -> None:
+    """There the next window is read while the last one is used."""
+    order = build_order(numbered, window)
+    with claimed_gpu():
+        there = [batch.cpu() for batch in order.batches(3, 2 * order.batches_per_epoch + 3, "cuda")]
+    for ours, theirs in zip(there, order.batches(3, 2 * order.batches_per_epoch + 3), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_tokens_of_one_window_are_read_once(numbered: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = build_order(numbered, 10_000)
+    read, load = list[int](), Rows.load
+
+    def counted(rows: Rows, group: int) -> np.ndarray:
+        read.append(group)
+        return load(rows, group)
+
+    monkeypatch.setattr(Rows, "load", counted)
+    assert len(list(order.batches(0, 3 * order.batches_per_epoch))) == 3 * order.batches_per_epoch
+    assert sorted(read) == np.flatnonzero(order.rows.counts_G).tolist()
 
 
 def test_held_out_rollouts_are_disjoint_and_complete() -> None:

@@ -1,0 +1,99 @@
+"""A GPU's way through the steps, its kernels called instead of recorded, against a CPU's."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from assets.sae import stepping
+from assets.sae.adam import Moments
+from assets.sae.batchtopk import InputScale, measure_scale
+from assets.sae.config import SaeConfig
+from assets.sae.stepping import Diverged, GraphedStepping, SparseStepping, Trained
+from tests.assets.sae.test_sparse_step import LATENTS, TOKENS, WIDTH, K, build_weights
+
+
+@pytest.fixture(autouse=True)
+def called(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA graphs exist on GPUs alone."""
+
+    def call(take: Callable[[torch.Tensor], None], _example: torch.Tensor) -> Callable[[torch.Tensor], None]:
+        return take
+
+    monkeypatch.setattr(stepping, "_repeated", call)
+
+
+def batches(number: int) -> list[torch.Tensor]:
+    """Of two sizes, as a training's are."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(TOKENS + i % 2, WIDTH, generator=generator) for i in range(number)]
+
+
+def fresh(config: SaeConfig) -> tuple[Trained, InputScale]:
+    weights = build_weights(0, unit=config.decoder == "unit")
+    moments = tuple(Moments.of(tensor) for tensor in weights.tensors())
+    scale = measure_scale(torch.cat(batches(4)), config.input_scale)
+    return Trained(weights, moments, torch.zeros(LATENTS, dtype=torch.int64)), scale
+
+
+@pytest.mark.parametrize("preset", ["default", "authors"])
+@pytest.mark.parametrize("per_token", [False, True])
+def test_both_ways_train_alike_while_latents_die_and_are_revived(preset: str, per_token: bool) -> None:
+    config = SaeConfig(preset=preset, k=K, auxiliary_k=5, dead_after_tokens=200)  # pyright: ignore[reportArgumentType]
+    found = []
+    for way in (SparseStepping, GraphedStepping):
+        trained, scale = fresh(config)
+        taken, dead = way(config, trained, scale, None, per_token), 0
+        for batch in batches(60):
+            taken.step(batch, 2e-2)
+            news = taken.news()
+            dead = max(dead, news.dead)
+        found.append((trained, news, dead))
+    (sparse, sparse_news, sparse_dead), (graphed, graphed_news, graphed_dead) = found
+    assert sparse_dead == graphed_dead > 0
+    assert graphed_news.fvu_sum == pytest.approx(sparse_news.fvu_sum, rel=1e-3)
+    assert graphed_news.auxiliary == pytest.approx(sparse_news.auxiliary, rel=1e-3)
+    assert graphed_news.threshold == (None if per_token else pytest.approx(sparse_news.threshold, rel=1e-3))
+    for ours, theirs in zip(graphed.weights.tensors(), sparse.weights.tensors(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
+    assert torch.equal(graphed.silent_F, sparse.silent_F)
+
+
+def test_no_latent_is_revived_before_one_can_be_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 tokens of at most 38 each: in the first five steps the device need not be asked."""
+    config = SaeConfig(k=K, dead_after_tokens=200)
+    trained, scale = fresh(config)
+    taken = GraphedStepping(config, trained, scale, None, False)
+    revived = []
+    take = taken._take
+    monkeypatch.setattr(taken, "_take", lambda batch, revives: (revived.append(revives), take(batch, revives)))
+    dead = []
+    for batch in batches(30):
+        dead.append(bool((trained.silent_F >= 200).any()))
+        taken.step(batch, 1e-3)
+    assert not any(revived[:5])
+    assert any(dead)
+    assert all(revives for revives, some in zip(revived, dead, strict=True) if some)
+
+
+def test_a_threshold_goes_on_from_the_checkpoints() -> None:
+    config, found = SaeConfig(k=K), list[float | None]()
+    for start in (None, 5.0):
+        trained, scale = fresh(config)
+        taken = GraphedStepping(config, trained, scale, start, False)
+        assert taken.news().threshold == start
+        taken.step(batches(1)[0], 0.0)
+        found.append(taken.news().threshold)
+    first, moved = found
+    assert first is not None and first > 0
+    assert moved == pytest.approx(0.99 * 5 + 0.01 * first)
+
+
+def test_a_loss_that_is_not_finite_is_told_with_the_next_news() -> None:
+    config = SaeConfig(k=K)
+    trained, scale = fresh(config)
+    taken = GraphedStepping(config, trained, scale, None, False)
+    taken.step(torch.full((TOKENS, WIDTH), torch.nan), 1e-3)
+    taken.step(batches(1)[0], 1e-3)
+    with pytest.raises(Diverged):
+        taken.news()
