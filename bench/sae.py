@@ -3,7 +3,7 @@
     python -m bench.sae                       # 448 components, 3584 latents, k = 16, batches of 512 and 4096
     python -m bench.sae --batches 512 --tokens 65536 --threads 1
     python -m bench.sae --turns 5 --methods floor ours ours-authors authors
-    python -m bench.sae --device cuda --epochs 8
+    python -m bench.sae --device cuda --epochs 8 --threads 16
 
 Peers (SAELens, dictionary_learning) are installed from the registry into an environment of their own, `.venv-peers`; it
 sees this project's torch, and nothing of the project's is changed. Ours reads and shuffles Parquet shards;

@@ -1,7 +1,8 @@
 """One training step in tensors of fixed shapes, of which the host learns nothing: what a CUDA graph can repeat.
 
 A GPU takes longer to be told what a step of 512 tokens does than to do it. The mathematics is that of `sparse_step.py`
-and `backward.py`; a selected score that does not count keeps its place with an activation of 0.
+and `backward.py`; a selected score that does not count keeps its place with an activation of 0. It has two halves,
+between which the host may ask how many scores exceed a bound.
 Shapes: B tokens, D components, F latents, N selected (token, latent) pairs.
 """
 
@@ -12,18 +13,7 @@ import torch
 from assets.sae.batchtopk import Weights, score_norms
 from assets.sae.config import SaeConfig
 from assets.sae.sparse_rows import dots_by_owner, sum_rows
-
-
-class Chosen(NamedTuple):
-    """Selected pairs, sorted by token."""
-
-    row_N: torch.Tensor
-    latent_N: torch.Tensor
-    value_N: torch.Tensor
-    """0 where it does not count."""
-    counts_N: torch.Tensor
-    """bool: the score is above the floor."""
-    score_N: torch.Tensor
+from assets.sae.static_selection import Chosen, Scored, integers_to, of_rows
 
 
 class Term(NamedTuple):
@@ -48,24 +38,45 @@ class StaticResult(NamedTuple):
     """As `Weights.tensors`."""
 
 
-def static_step(
-    config: SaeConfig, weights: Weights, variance: float, input_BD: torch.Tensor, dead_F: torch.Tensor | None,
-    per_token: bool,
-) -> StaticResult:  # fmt: skip
-    """Loss and gradients of one batch of scaled input; `dead_F` (bool) are the latents to revive, None: surely none."""
-    rows, floor = len(input_BD), 0.0 if config.activation == "relu" else -torch.inf
+class Encoded(NamedTuple):
+    """A batch and its scores."""
+
+    shifted_BD: torch.Tensor
+    """The input without the decoder's bias."""
+    source_BD: torch.Tensor
+    """What the encoder read."""
+    norm_F: torch.Tensor | None
+    """What scores carry beside the activation."""
+    scored: Scored
+
+
+def encode(config: SaeConfig, weights: Weights, input_BD: torch.Tensor, bound: torch.Tensor) -> Encoded:
+    """The dense product, of scaled input."""
     shifted_BD = input_BD - weights.b_dec_D
-    encoded_BD = shifted_BD if config.center else input_BD
+    source_BD = shifted_BD if config.center else input_BD
     norm_F = score_norms(config, weights)
-    scores_BF = _scores(weights, norm_F, encoded_BD)
-    chosen = _of_rows(scores_BF, config.k, floor) if per_token else _of_batch(scores_BF, config.k * rows, floor)
-    chosen = _activations(chosen, norm_F)
-    error_BD = shifted_BD - _decoded(chosen, weights, rows)
+    scores_BF = _scores(weights, norm_F, source_BD)
+    above_BF = scores_BF > bound
+    return Encoded(shifted_BD, source_BD, norm_F, Scored(scores_BF, above_BF, above_BF.sum()))
+
+
+def floor_of(config: SaeConfig) -> float:
+    """A score that does not exceed it does not count."""
+    return 0.0 if config.activation == "relu" else -torch.inf
+
+
+def static_step(
+    config: SaeConfig, weights: Weights, variance: float, encoded: Encoded, chosen: Chosen, dead_F: torch.Tensor | None
+) -> StaticResult:
+    """Loss and gradients of one batch; `dead_F` (bool) are the latents to revive, None: surely none."""
+    rows = len(encoded.shifted_BD)
+    chosen = _activations(chosen, encoded.norm_F)
+    error_BD = encoded.shifted_BD - _decoded(chosen, weights, rows)
     per_entry = 1 / (rows * variance)
-    terms = [Term(chosen, encoded_BD, error_BD * (-2 * per_entry))]
+    terms = [Term(chosen, encoded.source_BD, error_BD * (-2 * per_entry))]
     auxiliary = error_BD.new_zeros(())
     if dead_F is not None:
-        term, auxiliary = _revive(config, weights, norm_F, scores_BF, dead_F, (encoded_BD, error_BD), per_entry)
+        term, auxiliary = _revive(config, weights, encoded, dead_F, error_BD, per_entry)
         terms.append(term)
     score_N = torch.where(chosen.counts_N, chosen.score_N, torch.inf)
     fired_F = torch.zeros_like(weights.b_enc_F, dtype=torch.int32)
@@ -85,33 +96,6 @@ def _scores(weights: Weights, norm_F: torch.Tensor | None, source_BD: torch.Tens
     return torch.addmm(weights.b_enc_F * norm_F, source_BD, (weights.W_enc_FD * norm_F[:, None]).T)
 
 
-def _of_batch(scores_BF: torch.Tensor, count: int, floor: float) -> Chosen:
-    """The `count` largest scores of the batch."""
-    best = torch.topk(scores_BF.view(-1), count, sorted=False)
-    width = scores_BF.shape[1]
-    flat_N, order_N = torch.sort(best.indices.to(_whole(scores_BF.numel())))
-    row_N = flat_N // width
-    return _chosen(row_N, flat_N - row_N * width, best.values[order_N], floor)
-
-
-def _of_rows(scores_BF: torch.Tensor, k: int, floor: float) -> Chosen:
-    """The `k` largest scores of every token."""
-    best = torch.topk(scores_BF, k, dim=1, sorted=False)
-    row_N = torch.arange(len(scores_BF), device=scores_BF.device).repeat_interleave(k, output_size=best.values.numel())
-    return _chosen(row_N, best.indices.view(-1), best.values.view(-1), floor)
-
-
-def _whole(numbers: int) -> torch.dtype:
-    """The smallest integers that count to `numbers`: a sort's time grows with their bytes."""
-    return next(kind for kind in (torch.int16, torch.int32, torch.int64) if numbers - 1 <= torch.iinfo(kind).max)
-
-
-def _chosen(row_N: torch.Tensor, latent_N: torch.Tensor, score_N: torch.Tensor, floor: float) -> Chosen:
-    counts_N = score_N > floor
-    value_N = torch.where(counts_N, score_N, 0.0)
-    return Chosen(row_N.int(), latent_N.int(), value_N, counts_N, score_N)
-
-
 def _activations(chosen: Chosen, norm_F: torch.Tensor | None) -> Chosen:
     """Values as activations: scores carry the decoder's norm where it is free."""
     return chosen if norm_F is None else chosen._replace(value_N=chosen.value_N / norm_F[chosen.latent_N])
@@ -129,18 +113,22 @@ def _decoded(chosen: Chosen, weights: Weights, rows: int) -> torch.Tensor:
 
 
 def _revive(
-    config: SaeConfig, weights: Weights, norm_F: torch.Tensor | None, scores_BF: torch.Tensor, dead_F: torch.Tensor,
-    input_and_error_BD: tuple[torch.Tensor, torch.Tensor], per_entry: float,
-) -> tuple[Term, torch.Tensor]:  # fmt: skip
-    encoded_BD, error_BD = input_and_error_BD
+    config: SaeConfig,
+    weights: Weights,
+    encoded: Encoded,
+    dead_F: torch.Tensor,
+    error_BD: torch.Tensor,
+    per_entry: float,
+) -> tuple[Term, torch.Tensor]:
     if config.auxiliary == "residual":
-        source_BD, unit = encoded_BD, 1 / (error_BD - error_BD.mean(dim=0)).square().sum().clamp(min=1e-30)
+        source_BD, scores_BF = encoded.source_BD, encoded.scored.scores_BF
+        unit = 1 / (error_BD - error_BD.mean(dim=0)).square().sum().clamp(min=1e-30)
     else:
-        source_BD, unit = error_BD, torch.full_like(error_BD[0, 0], per_entry)
-        scores_BF = _scores(weights, norm_F, error_BD)
+        source_BD, scores_BF = error_BD, _scores(weights, encoded.norm_F, error_BD)
+        unit = torch.full_like(error_BD[0, 0], per_entry)
     k = min(config.auxiliary_k, len(dead_F))
-    floor = 0.0 if config.activation == "relu" else -torch.inf
-    chosen = _activations(_of_rows(scores_BF.masked_fill(~dead_F, -torch.inf), k, floor), norm_F)
+    chosen = of_rows(scores_BF.masked_fill(~dead_F, -torch.inf), k, floor_of(config))
+    chosen = _activations(chosen, encoded.norm_F)
     missing_BD = error_BD - _decoded(chosen, weights, len(error_BD))
     auxiliary = missing_BD.square().sum() * unit * dead_F.any()
     return Term(chosen, source_BD, missing_BD * (-2 * config.auxiliary_coefficient * unit)), auxiliary
@@ -166,7 +154,7 @@ def _gradients(config: SaeConfig, weights: Weights, terms: list[Term]) -> tuple[
 def _of_term(weights: Weights, term: Term) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of the decoder, the encoder and its bias."""
     chosen, latents = term.chosen, len(weights.b_enc_F)
-    latent_N, order_N = torch.sort(chosen.latent_N.to(_whole(latents + 1)), stable=True)
+    latent_N, order_N = torch.sort(chosen.latent_N.to(integers_to(latents + 1)), stable=True)
     begin = _begins(latent_N, latents)
     row_N = chosen.row_N[order_N]
     slope_N = dots_by_owner(begin, row_N, weights.W_dec_FD, term.slope_BD) * chosen.counts_N[order_N]

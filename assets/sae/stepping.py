@@ -6,7 +6,8 @@ Shapes: B tokens, D components that enter, F latents.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,12 +16,13 @@ from assets.sae.adam import Moments, descend
 from assets.sae.backward import Backward
 from assets.sae.batchtopk import InputScale, Weights
 from assets.sae.config import SaeConfig
+from assets.sae.recording import recorded
+from assets.sae.selection import MARGIN
 from assets.sae.sparse_step import SparseStep
-from assets.sae.static_step import static_step
+from assets.sae.static_selection import Selection, choose, most_above
+from assets.sae.static_step import Encoded, encode, floor_of, static_step
 from assets.sae.threshold import DECAY, moving_threshold
 
-WARMING_STEPS = 2
-"""Steps of one shape that are taken before the next is recorded: libraries allocate what they keep."""
 STEPS_UNTIL_ASKED = 100
 """While latents are dead, the device is asked that seldom whether some still are."""
 
@@ -108,8 +110,18 @@ class SparseStepping:
         descend((W_enc_FD, b_enc_F), backward.encoder(), self._trained.moments[:2], rate)
 
 
+@dataclass
+class _Room:
+    """What a GPU keeps for batches of one size."""
+
+    batch_BD: torch.Tensor
+    encode: Callable[[torch.Tensor], Encoded]
+    finish: dict[tuple[Selection, bool], Callable[[Encoded], None]] = field(default_factory=dict)
+    """By selection, and whether latents are revived."""
+
+
 class GraphedStepping:
-    """Steps of one size are recorded once and repeated; nothing is read back until it is asked for."""
+    """Steps of one size are recorded once and repeated; the host asks no more than how many scores exceed a bound."""
 
     def __init__(
         self, config: SaeConfig, trained: Trained, scale: InputScale, threshold: float | None, per_token: bool
@@ -119,7 +131,9 @@ class GraphedStepping:
         self._rate, self._fvu_sum, self._auxiliary = (like.new_zeros(()) for _ in range(3))
         self._dead = torch.zeros((), dtype=torch.int64, device=like.device)
         self._threshold = like.new_full((), math.nan if threshold is None else threshold)
-        self._steps: dict[tuple[int, bool], Callable[[torch.Tensor], None]] = {}
+        self._carried = like.new_full((), math.nan)
+        """Smallest score selected in the last batch."""
+        self._rooms: dict[int, _Room] = {}
         self._sure_for = 0
         """Tokens in which no latent can die, or in which dead ones are reckoned with unasked."""
         self._some_dead = False
@@ -127,17 +141,17 @@ class GraphedStepping:
     def step(self, batch_BD: torch.Tensor, rate: float) -> None:
         """See `Stepping`."""
         rows = len(batch_BD)
-        if self._sure_for <= 0:
-            silent = int(self._trained.silent_F.max())
-            left = self._config.dead_after_tokens - silent
-            self._some_dead = left <= 0
-            self._sure_for = STEPS_UNTIL_ASKED * rows if self._some_dead else left
-        self._sure_for -= rows
+        if rows not in self._rooms:
+            self._rooms[rows] = _Room(torch.empty_like(batch_BD), recorded(self._encode))
+        room = self._rooms[rows]
+        self._look_for_dead(rows)
         self._rate.fill_(rate)
-        shape = rows, self._some_dead and self._config.auxiliary != "none"
-        if shape not in self._steps:
-            self._steps[shape] = _repeated(lambda batch_BD: self._take(batch_BD, shape[1]), batch_BD)
-        self._steps[shape](batch_BD)
+        encoded = room.encode(room.batch_BD.copy_(batch_BD))
+        selection = self._selection(encoded, self._config.k * rows)
+        revives = self._some_dead and self._config.auxiliary != "none"
+        if (selection, revives) not in room.finish:
+            room.finish[selection, revives] = recorded(partial(self._finish, selection, revives))
+        room.finish[selection, revives](encoded)
 
     def news(self) -> News:
         """See `Stepping`."""
@@ -147,54 +161,42 @@ class GraphedStepping:
         self._fvu_sum.zero_()
         return News(fvu_sum, auxiliary, int(self._dead), None if math.isnan(threshold) else threshold)
 
-    def _take(self, batch_BD: torch.Tensor, revives: bool) -> None:
+    def _look_for_dead(self, rows: int) -> None:
+        if self._sure_for <= 0:
+            left = self._config.dead_after_tokens - int(self._trained.silent_F.max())
+            self._some_dead = left <= 0
+            self._sure_for = STEPS_UNTIL_ASKED * rows if self._some_dead else left
+        self._sure_for -= rows
+
+    def _encode(self, batch_BD: torch.Tensor) -> Encoded:
+        bound = (self._carried - MARGIN * self._carried.abs()).clamp(min=floor_of(self._config))
+        return encode(self._config, self._trained.weights, self._scale.apply(batch_BD), bound)
+
+    def _selection(self, encoded: Encoded, count: int) -> Selection:
+        if self._per_token:
+            return "rows"
+        return "bounded" if count <= int(encoded.scored.num_above) <= most_above(count) else "batch"
+
+    def _finish(self, selection: Selection, revives: bool, encoded: Encoded) -> None:
         config, trained, weights = self._config, self._trained, self._trained.weights
+        rows = len(encoded.shifted_BD)
         dead_F = trained.silent_F >= config.dead_after_tokens
-        input_BD = self._scale.apply(batch_BD)
-        result = static_step(
-            config, weights, self._scale.variance, input_BD, dead_F if revives else None, self._per_token
-        )
+        chosen = choose(selection, encoded.scored, config.k, floor_of(config))
+        result = static_step(config, weights, self._scale.variance, encoded, chosen, dead_F if revives else None)
         descend(weights.tensors(), result.gradients, trained.moments, self._rate)
         if config.decoder == "unit":
             weights.W_dec_FD.div_(weights.W_dec_FD.norm(dim=1, keepdim=True))
-        trained.silent_F.add_(len(batch_BD)).masked_fill_(result.fired_F, 0)
+        trained.silent_F.add_(rows).masked_fill_(result.fired_F, 0)
         self._fvu_sum.add_(result.fvu)
         self._auxiliary.copy_(result.auxiliary)
         self._dead.copy_(dead_F.sum())
         if not self._per_token:
-            self._move_threshold(result.smallest)
+            self._carry(result.smallest)
 
-    def _move_threshold(self, smallest: torch.Tensor) -> None:
+    def _carry(self, smallest: torch.Tensor) -> None:
         """As `moving_threshold`; a batch that activates nothing has none."""
+        none = smallest.isinf()
         moved = DECAY * self._threshold + (1 - DECAY) * smallest
         moved = torch.where(self._threshold.isnan(), smallest, moved)
-        self._threshold.copy_(torch.where(smallest.isinf(), self._threshold, moved))
-
-
-def _repeated(take: Callable[[torch.Tensor], None], example_BD: torch.Tensor) -> Callable[[torch.Tensor], None]:
-    """`take`, its kernels recorded after a few calls and started together from then on."""
-    room_BD, graph, done = torch.empty_like(example_BD), torch.cuda.CUDAGraph(), 0
-
-    def repeat(batch_BD: torch.Tensor) -> None:
-        nonlocal done
-        room_BD.copy_(batch_BD)
-        done += 1
-        with torch.no_grad():
-            if done <= WARMING_STEPS:
-                _apart(lambda: take(room_BD))
-                return
-            if done == WARMING_STEPS + 1:
-                with torch.cuda.graph(graph):
-                    take(room_BD)
-        graph.replay()
-
-    return repeat
-
-
-def _apart(work: Callable[[], None]) -> None:
-    """On a stream of its own, as a recording asks of what precedes it."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        work()
-    torch.cuda.current_stream().wait_stream(stream)
+        self._threshold.copy_(torch.where(none, self._threshold, moved))
+        self._carried.copy_(torch.where(none, self._carried, smallest))

@@ -8,9 +8,11 @@ import torch
 from peft import PeftModel
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from resources import attention
 from resources.attention import use_varlen_attention
 from resources.errors import BadInput
 from resources.packing import forward_kwargs, pack
+from tests.claimed_gpu import GPU, claimed_gpu
 
 LENGTHS = (7, 3, 3, 12, 1)
 """Two equal neighbours, which attention computes in one call, and a rollout of one token."""
@@ -71,3 +73,23 @@ def test_sliding_windows_are_refused() -> None:
         )
     with pytest.raises(BadInput, match="sliding-window"):
         use_varlen_attention(model)
+
+
+@pytest.mark.parametrize(("lengths", "alone"), [((1100, 1000), True), ((1100, 900), False)])
+def test_a_gpu_takes_long_rollouts_one_by_one_and_short_ones_together(
+    lengths: tuple[int, ...], alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1050 and 1000 tokens on average: from 1024 on cuDNN's kernels are faster than those for variable lengths."""
+    together = []
+    monkeypatch.setattr(attention, "_flash", lambda *given: together.append(given[3:5]) or torch.zeros(1))
+    cu_seqlens = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32)
+    states = [torch.randn(1, heads, sum(lengths), 4).bfloat16() for heads in (2, 1, 1)]
+    with claimed_gpu():
+        there = [state.to(GPU) for state in states]
+        found, _ = attention._varlen_attention(
+            torch.nn.Module(), *there, None, 0.5, cu_seqlens=cu_seqlens, rollout_lengths=lengths
+        )
+    assert together == ([] if alone else [(cu_seqlens, 1100)])
+    if alone:
+        expected = attention._each_alone(*states, lengths, 0.5)
+        torch.testing.assert_close(found.cpu(), expected)

@@ -17,7 +17,7 @@ from tests.claimed_gpu import claimed_gpu
 def test_a_training_on_a_gpu_gives_the_dictionary_of_a_cpu(
     preset: str, sparse_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stepping, "_repeated", lambda take, _example: take)  # CUDA graphs exist on GPUs alone
+    monkeypatch.setattr(stepping, "recorded", lambda take: take)  # CUDA graphs exist on GPUs alone
     baselines = ("topk", "jumprelu", "pca", "random")
     knobs = {"preset": preset, "epochs": 2, "baselines": baselines, "dead_after_tokens": 400}
     config = SaeConfig(**{**SMALL.model_dump(exclude_unset=True), **knobs})

@@ -1,7 +1,5 @@
 """A GPU's way through the steps, its kernels called instead of recorded, against a CPU's."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -16,11 +14,7 @@ from tests.assets.sae.test_sparse_step import LATENTS, TOKENS, WIDTH, K, build_w
 @pytest.fixture(autouse=True)
 def called(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA graphs exist on GPUs alone."""
-
-    def call(take: Callable[[torch.Tensor], None], _example: torch.Tensor) -> Callable[[torch.Tensor], None]:
-        return take
-
-    monkeypatch.setattr(stepping, "_repeated", call)
+    monkeypatch.setattr(stepping, "recorded", lambda take: take)
 
 
 def batches(number: int) -> list[torch.Tensor]:
@@ -65,8 +59,10 @@ def test_no_latent_is_revived_before_one_can_be_dead(monkeypatch: pytest.MonkeyP
     trained, scale = fresh(config)
     taken = GraphedStepping(config, trained, scale, None, False)
     revived = []
-    take = taken._take
-    monkeypatch.setattr(taken, "_take", lambda batch, revives: (revived.append(revives), take(batch, revives)))
+    finish = taken._finish
+    monkeypatch.setattr(
+        taken, "_finish", lambda how, revives, batch: (revived.append(revives), finish(how, revives, batch))
+    )
     dead = []
     for batch in batches(30):
         dead.append(bool((trained.silent_F >= 200).any()))
@@ -74,6 +70,18 @@ def test_no_latent_is_revived_before_one_can_be_dead(monkeypatch: pytest.MonkeyP
     assert not any(revived[:5])
     assert any(dead)
     assert all(revives for revives, some in zip(revived, dead, strict=True) if some)
+
+
+def test_a_bound_is_carried_from_batch_to_batch_and_given_up_where_it_misleads(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SaeConfig(k=K)
+    trained, scale = fresh(config)
+    taken = GraphedStepping(config, trained, scale, None, False)
+    hows, finish = list[str](), taken._finish
+    monkeypatch.setattr(taken, "_finish", lambda how, *rest: (hows.append(how), finish(how, *rest)))
+    first, second, third, *_ = batches(6)[::2]
+    for batch in (first, second, 0.01 * third, third):
+        taken.step(batch, 1e-3)
+    assert hows == ["batch", "bounded", "batch", "batch"]
 
 
 def test_a_threshold_goes_on_from_the_checkpoints() -> None:

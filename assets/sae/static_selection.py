@@ -1,0 +1,91 @@
+"""Which latents fire, in tensors of fixed shapes: the largest scores, found without the host.
+
+Shapes: B tokens, F latents, M scores above a bound, N selected (token, latent) pairs.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+
+Selection = Literal["bounded", "batch", "rows"]
+"""The largest of a batch, where a bound leaves few or among all, or of every token."""
+
+
+class Scored(NamedTuple):
+    """A batch's scores, and which of them exceed a bound."""
+
+    scores_BF: torch.Tensor
+    above_BF: torch.Tensor
+    """bool."""
+    num_above: torch.Tensor
+
+
+class Chosen(NamedTuple):
+    """Selected pairs, sorted by token."""
+
+    row_N: torch.Tensor
+    latent_N: torch.Tensor
+    value_N: torch.Tensor
+    """0 where it does not count."""
+    counts_N: torch.Tensor
+    """bool: the score is above the floor."""
+    score_N: torch.Tensor
+
+
+def choose(selection: Selection, scored: Scored, k: int, floor: float) -> Chosen:
+    """k scores per token, or on average over a batch."""
+    count = k * len(scored.scores_BF)
+    if selection == "rows":
+        return of_rows(scored.scores_BF, k, floor)
+    return of_bounded(scored, count, floor) if selection == "bounded" else of_batch(scored.scores_BF, count, floor)
+
+
+def of_bounded(scored: Scored, count: int, floor: float) -> Chosen:
+    """The `count` largest scores of a batch in which `count` to `most_above(count)` exceed the bound, by rising place.
+
+    Of equal scores at the last place those of lower index are taken.
+    """
+    scores_BF, room = scored.scores_BF, most_above(count)
+    flat_M = torch.nonzero_static(scored.above_BF.view(-1), size=room, fill_value=0).view(-1)
+    is_above_M = torch.arange(room, device=flat_M.device) < scored.num_above
+    score_M = torch.where(is_above_M, scores_BF.view(-1)[flat_M], -torch.inf)
+    last = torch.topk(score_M, count, sorted=False).values.min()
+    more_M, tied_M = score_M > last, score_M == last
+    keep_M = more_M | (tied_M & (tied_M.cumsum(0) <= count - more_M.sum()))
+    place_N = torch.nonzero_static(keep_M, size=count, fill_value=0).view(-1)
+    return _at(flat_M[place_N], score_M[place_N], scores_BF.shape[1], floor)
+
+
+def most_above(count: int) -> int:
+    """So many scores above the bound are looked through for `count` of them."""
+    return 2 * count
+
+
+def of_batch(scores_BF: torch.Tensor, count: int, floor: float) -> Chosen:
+    """The `count` largest scores of any batch, which takes longer than where a bound leaves few."""
+    best = torch.topk(scores_BF.view(-1), count, sorted=False)
+    flat_N, order_N = torch.sort(best.indices.to(integers_to(scores_BF.numel())))
+    return _at(flat_N, best.values[order_N], scores_BF.shape[1], floor)
+
+
+def _at(flat_N: torch.Tensor, score_N: torch.Tensor, width: int, floor: float) -> Chosen:
+    row_N = flat_N // width
+    return _chosen(row_N, flat_N - row_N * width, score_N, floor)
+
+
+def of_rows(scores_BF: torch.Tensor, k: int, floor: float) -> Chosen:
+    """The `k` largest scores of every token."""
+    best = torch.topk(scores_BF, k, dim=1, sorted=False)
+    row_N = torch.arange(len(scores_BF), device=scores_BF.device).repeat_interleave(k, output_size=best.values.numel())
+    return _chosen(row_N, best.indices.view(-1), best.values.view(-1), floor)
+
+
+def _chosen(row_N: torch.Tensor, latent_N: torch.Tensor, score_N: torch.Tensor, floor: float) -> Chosen:
+    counts_N = score_N > floor
+    value_N = torch.where(counts_N, score_N, 0.0)
+    return Chosen(row_N.int(), latent_N.int(), value_N, counts_N, score_N)
+
+
+def integers_to(numbers: int) -> torch.dtype:
+    """The smallest integers that count to `numbers`: a sort's time grows with their bytes."""
+    return next(kind for kind in (torch.int16, torch.int32, torch.int64) if numbers - 1 <= torch.iinfo(kind).max)
