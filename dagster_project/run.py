@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 from pydantic import JsonValue
+from sqlalchemy.exc import IntegrityError
 
 from assets.paper.beside import upright
 from dagster_project.experiment import Experiment
@@ -111,6 +112,18 @@ def _make_tables(folder: Path) -> None:
         begun.unlink(missing_ok=True)
 
 
+def add_partition(instance: dg.DagsterInstance, name: str) -> None:
+    """Make an experiment a partition, if it is none.
+
+    Dagster looks and then inserts: of two processes that do so at once, the later one is refused by the database.
+    """
+    try:
+        instance.add_dynamic_partitions("experiment", [name])
+    except IntegrityError:
+        if not instance.has_dynamic_partition("experiment", name):
+            raise
+
+
 def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = ()) -> Outcome:
     """Materialise the assets (all when none are named) of one experiment on the instance that the UI shows.
 
@@ -125,7 +138,7 @@ def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = (
     from dagster_project.definitions import defs
 
     with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions("experiment", [experiment.name])
+        add_partition(instance, experiment.name)
         for observation in observations(experiment, home, instance):
             instance.report_runless_asset_event(observation)
         result = defs.resolve_job_def(JOB).execute_in_process(
