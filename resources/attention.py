@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 NAME = "lorascope_varlen"
 LONG = 1024
 """Mean tokens of a rollout from which a GPU takes them one by one, by cuDNN's kernels for Hopper: at 10,000 they are
-twice as fast as the flash attention that takes variable lengths (`bench/gpu_training.py --profile`)."""
+nearly twice as fast as the flash attention that takes variable lengths (bench/RESULTS.md); where that begins, below, is
+not measured."""
 
 
 def use_varlen_attention(model: "PreTrainedModel | PeftModel") -> None:

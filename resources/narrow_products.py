@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 ALIGNED = 8
-"""Entries in 16 bytes of bfloat16: a product whose rows are no multiple reads memory at a third of its speed."""
+"""Entries in 16 bytes of bfloat16: a product whose rows are no multiple is given a kernel that loads less at once."""
 
 
 def split(x: torch.Tensor, parts: int) -> list[torch.Tensor]:

@@ -88,7 +88,6 @@ class _Down(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, grad_TO: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
-        grad_TO = grad_TO.contiguous()
         grad_h_TR = (grad_TO @ ctx.down.b_OR).mul_(ctx.down.scale)
         grad_b_OR = (grad_TO.T @ ctx.h_TR).float().mul_(ctx.down.scale)
         return grad_TO @ ctx.down.weight_OI, grad_h_TR, grad_b_OR, None

@@ -40,7 +40,7 @@ def linear(layer: PeftLinear, x: torch.Tensor) -> torch.Tensor:
 def add_product_(out_TO: torch.Tensor, left_TR: torch.Tensor, right_RO: torch.Tensor, scale: float) -> torch.Tensor:
     """out += scale x left @ right, in place.
 
-    On a GPU R is padded: the kernels that take eight columns read and write `out` twice as fast as the one for less.
+    On a GPU R is padded to what aligned kernels take: on an H200 a sixth faster for a [9813, 27648] `out`.
     """
     missing = -left_TR.shape[1] % ALIGNED if out_TO.is_cuda else 0
     if missing:

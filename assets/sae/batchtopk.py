@@ -104,6 +104,11 @@ def score_norms(config: SaeConfig, weights: Weights) -> torch.Tensor | None:
     return weights.W_dec_FD.norm(dim=1) if config.decoder == "free" else None
 
 
+def floor_of(config: SaeConfig) -> float:
+    """A score that does not exceed it does not count."""
+    return 0.0 if config.activation == "relu" else -torch.inf
+
+
 @dataclass(frozen=True)
 class Folded:
     """Weights that take and give raw states, the bias folded in: pre-activation = state @ W_enc_DF + b_enc_F."""

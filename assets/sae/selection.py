@@ -6,6 +6,7 @@ Shapes: B tokens, D components, F latents, N selected entries (flat indices into
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,15 @@ from assets.sae.scores import SAMPLE_STRIDE, Scores, Selected
 MARGIN = 0.05
 """Share by which a carried threshold is lowered. Batches of 512 move by 1.5 % (standard deviation): one in 250 then
 falls below and costs another pass, while 5 % more room costs a fifth more candidates."""
+
+
+Number = TypeVar("Number", float, torch.Tensor)
+"""On the host, or where a GPU keeps it."""
+
+
+def lowered(carried: Number) -> Number:
+    """The last batch's threshold, so low that few batches like it fall below."""
+    return carried - MARGIN * abs(carried)  # pyright: ignore[reportReturnType] - abs keeps the kind
 
 
 @dataclass
@@ -29,7 +39,7 @@ class Threshold:
         """A score that few more than the wanted ones exceed, if the batch is like the last ones."""
         if self.carried is None:
             return None
-        return max(floor, self.carried - MARGIN * abs(self.carried))
+        return max(floor, lowered(self.carried))
 
 
 def largest(found: Selected, count: int) -> Selected | None:

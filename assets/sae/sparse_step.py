@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from assets.sae.backward import Backward, Pairs, Part
-from assets.sae.batchtopk import Weights, score_norms
+from assets.sae.batchtopk import Weights, floor_of, score_norms
 from assets.sae.config import SaeConfig
 from assets.sae.entries import places
 from assets.sae.scores import DenseScores, FilteredScores, Scores, Selected, filter_is_faster
@@ -50,7 +50,7 @@ class SparseStep:
         self._config = config
         self._variance = variance
         self._per_token = per_token
-        self._floor = 0.0 if config.activation == "relu" else -torch.inf
+        self._floor = floor_of(config)
         self._filtered = filtered
         self._memory = torch.empty(0)
         self.threshold = Threshold()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from assets.sae.batchtopk import Weights, score_norms
+from assets.sae.batchtopk import Weights, floor_of, score_norms
 from assets.sae.config import SaeConfig
 from assets.sae.sparse_rows import dots_by_owner, sum_rows
 from assets.sae.static_selection import Chosen, Scored, integers_to, of_rows
@@ -58,11 +58,6 @@ def encode(config: SaeConfig, weights: Weights, input_BD: torch.Tensor, bound: t
     scores_BF = _scores(weights, norm_F, source_BD)
     above_BF = scores_BF > bound
     return Encoded(shifted_BD, source_BD, norm_F, Scored(scores_BF, above_BF, above_BF.sum()))
-
-
-def floor_of(config: SaeConfig) -> float:
-    """A score that does not exceed it does not count."""
-    return 0.0 if config.activation == "relu" else -torch.inf
 
 
 def static_step(

@@ -14,14 +14,14 @@ import torch
 
 from assets.sae.adam import Moments, descend
 from assets.sae.backward import Backward
-from assets.sae.batchtopk import InputScale, Weights
+from assets.sae.batchtopk import InputScale, Weights, floor_of
 from assets.sae.config import SaeConfig
 from assets.sae.recording import recorded
-from assets.sae.selection import MARGIN
+from assets.sae.selection import lowered
 from assets.sae.sparse_step import SparseStep
 from assets.sae.static_selection import Selection, choose, most_above
-from assets.sae.static_step import Encoded, encode, floor_of, static_step
-from assets.sae.threshold import DECAY, moving_threshold
+from assets.sae.static_step import Encoded, encode, static_step
+from assets.sae.threshold import moving_threshold
 
 STEPS_UNTIL_ASKED = 100
 """While latents are dead, the device is asked that seldom whether some still are."""
@@ -169,7 +169,7 @@ class GraphedStepping:
         self._sure_for -= rows
 
     def _encode(self, batch_BD: torch.Tensor) -> Encoded:
-        bound = (self._carried - MARGIN * self._carried.abs()).clamp(min=floor_of(self._config))
+        bound = lowered(self._carried).clamp(min=floor_of(self._config))
         return encode(self._config, self._trained.weights, self._scale.apply(batch_BD), bound)
 
     def _selection(self, encoded: Encoded, count: int) -> Selection:
@@ -194,9 +194,9 @@ class GraphedStepping:
             self._carry(result.smallest)
 
     def _carry(self, smallest: torch.Tensor) -> None:
-        """As `moving_threshold`; a batch that activates nothing has none."""
+        """A batch that activates nothing has no threshold."""
         none = smallest.isinf()
-        moved = DECAY * self._threshold + (1 - DECAY) * smallest
+        moved = moving_threshold(self._threshold, smallest)
         moved = torch.where(self._threshold.isnan(), smallest, moved)
         self._threshold.copy_(torch.where(none, self._threshold, moved))
         self._carried.copy_(torch.where(none, self._carried, smallest))

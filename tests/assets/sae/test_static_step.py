@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from assets.sae.batchtopk import Weights
+from assets.sae.batchtopk import Weights, floor_of
 from assets.sae.config import SaeConfig
 from assets.sae.sparse_step import SparseStep
 from assets.sae.static_selection import Scored, Selection, choose, most_above, of_batch, of_bounded
-from assets.sae.static_step import StaticResult, encode, floor_of, static_step
+from assets.sae.static_step import StaticResult, encode, static_step
 from tests.assets.sae.test_sparse_step import LATENTS, TOKENS, WIDTH, K, build_weights, gradients_of, reference
 
 
