@@ -1,10 +1,11 @@
 """The same questions through the vendors' Batch APIs: half the price, up to a day, and a restart finds what was sent.
 
-Round by round: what the cache lacks is sent, its handle is stored, results are collected into the cache; errors and
-unusable answers go into the next round.
+Round by round: what the cache lacks is noted and sent, the vendor's handle is stored, results are collected into the
+cache; errors and unusable answers go into the next round.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,13 +19,14 @@ from resources.llm.cache import SentBatch, Stored
 from resources.llm.endpoint import build_model, settings
 from resources.llm.failures import Failure, classify
 from resources.llm.ledger import OverBudget, Reservation
+from resources.llm.lost_batch import find_lost
 from resources.llm.question import Question, fitted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from pydantic_ai.models import Model
-    from pydantic_ai.models.batch import Batch, BatchRequest, BatchResult
+    from pydantic_ai.models.batch import Batch, BatchRequest, BatchResult, EncodedBatchRequest
 
 MOST_REQUESTS = 10_000
 """Requests of one batch; the vendors allow 50,000 and 100,000, this keeps one upload near 100 MB."""
@@ -104,34 +106,71 @@ class BatchRun:
         """Collect a batch of a run that is gone. What else it holds stays for the run that asks for it."""
         reservation = Reservation(sent.reservation, sent.dollars)
         self._desk.ledger.adopt(reservation)
-        batch = _handles().validate_json(sent.handle)
-        self._store(batch.id, await self._results(batch), expected, sent)
+        if sent.handle:
+            batch = _handles().validate_json(sent.handle)
+        else:
+            request = await self._model.batch_encode(_request(self._desk, *next(iter(expected.items()))))
+            batch = await self._patiently(lambda: self._find(request, sent))
+        if batch is None:
+            self._drop(sent)
+            return
+        sent = self._confirmed(sent, batch)
+        self._store(await self._results(batch), expected, sent)
 
     async def _send(self, pending: Pending) -> None:
         chunk = dict(list(pending.items())[:MOST_REQUESTS])
-        most = sum(self._desk.most(question) for question, _ in chunk.values())
         try:
-            reservation = self._desk.ledger.reserve(most)
+            sent = self._note_to_send(chunk)
         except OverBudget as cap:
             chunk = self._affordable(chunk)
             if not chunk:
                 raise BadInput(self._desk.so_far(f"stopped at {cap}")) from cap
-            reservation = self._desk.ledger.reserve(sum(self._desk.most(question) for question, _ in chunk.values()))
-        requests = [await self._model.batch_encode(_request(self._desk, key, *chunk[key])) for key in chunk]
+            sent = self._note_to_send(chunk)
+        requests = [await self._model.batch_encode(_request(self._desk, *item)) for item in chunk.items()]
         for key in chunk:
             self._tries[key] = self._tries.get(key, 0) + 1
+        batch = await self._create(requests, sent)
+        sent = self._confirmed(sent, batch)
+        self._store(await self._results(batch), chunk, sent)
+
+    def _note_to_send(self, chunk: Pending) -> SentBatch:
+        """Set the money aside and write down what for, at once: a kill loses neither."""
+        with self._desk.ledger.transaction():
+            held = self._desk.ledger.reserve(sum(self._desk.most(question) for question, _ in chunk.values()))
+            sent = SentBatch(f"unconfirmed-{held.id}", "", list(chunk), held.id, held.dollars, time.time())
+            self._desk.cache.add_batch(sent, self._desk.endpoint.name)
+        return sent
+
+    async def _create(self, requests: "list[EncodedBatchRequest]", sent: SentBatch) -> "Batch":
+        """Let the vendor make the batch. Where an answer got lost it may have done so: then the batch is looked for
+        before it is asked for again, by the next run if this one gives up; its money stays aside until then.
+        """
+        asked = False
+
+        async def create() -> "Batch":
+            nonlocal asked
+            found = await self._find(requests[0], sent) if asked else None
+            asked = True
+            return found or await self._model.batch_create(requests)
+
         try:
-            batch = await self._patiently(lambda: self._model.batch_create(requests))
+            return await self._patiently(create)
         except Refused:
-            self._desk.ledger.settle(reservation, 0.0)
+            self._drop(sent)
             raise
-        except BaseException:
-            self._desk.ledger.lose(reservation)
-            raise
-        handle = _handles().dump_json(batch).decode()
-        sent = SentBatch(handle, list(chunk), reservation.id, reservation.dollars)
-        self._desk.cache.add_batch(sent, batch.id, self._desk.endpoint.name)
-        self._store(batch.id, await self._results(batch), chunk, sent)
+
+    async def _find(self, request: "EncodedBatchRequest", sent: SentBatch) -> "Batch | None":
+        known = [batch.id for batch in self._desk.cache.batches(self._desk.endpoint.name)]
+        return await find_lost(self._model, request, sent.keys, sent.asked, known, self._results)
+
+    def _confirmed(self, sent: SentBatch, batch: "Batch") -> SentBatch:
+        return self._desk.cache.confirm_batch(sent, batch.id, _handles().dump_json(batch).decode())
+
+    def _drop(self, sent: SentBatch) -> None:
+        """The vendor never made it."""
+        with self._desk.ledger.transaction():
+            self._desk.ledger.settle(Reservation(sent.reservation, sent.dollars), 0.0)
+            self._desk.cache.forget_batch(sent.id)
 
     def _affordable(self, chunk: Pending) -> Pending:
         """The first questions that fit under the cap together, found by halving."""
@@ -153,7 +192,7 @@ class BatchRun:
         ended = batch
         return await self._patiently(lambda: self._model.batch_results(ended))
 
-    def _store(self, batch_id: str, results: "Sequence[BatchResult]", expected: Pending, sent: SentBatch) -> None:
+    def _store(self, results: "Sequence[BatchResult]", expected: Pending, sent: SentBatch) -> None:
         """Answers, their price and the end of the batch at once: a kill leaves all to the next run, or nothing."""
         read = [self._read(result, *expected[result.custom_id]) for result in results if result.custom_id in expected]
         kept = [stored for stored in read if stored is not None]
@@ -164,13 +203,13 @@ class BatchRun:
                 Reservation(sent.reservation, sent.dollars), sum(stored.dollars for stored in kept)
             )
             if all(key in expected or self._desk.cache.get(key) is not None for key in sent.keys):
-                self._desk.cache.forget_batch(batch_id)
+                self._desk.cache.forget_batch(sent.id)
         if self._fatal:
             raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name} refuses: {self._fatal}"))
 
     def _read(self, result: "BatchResult", question: Question, attempt: int) -> Stored | None:
         try:
-            response = self._model.batch_decode(result, _request(self._desk, result.custom_id, question, attempt))
+            response = self._model.batch_decode(result, _request(self._desk, result.custom_id, (question, attempt)))
         except Exception as error:
             failure = classify(error)
             if failure is None:
@@ -205,9 +244,10 @@ class BatchRun:
         raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name} cannot be reached: {last.reason}"))
 
 
-def _request(desk: Desk, key: str, question: Question, attempt: int) -> "BatchRequest":
+def _request(desk: Desk, key: str, asked: tuple[Question, int]) -> "BatchRequest":
     from pydantic_ai.models.batch import BatchRequest
 
+    question, attempt = asked
     return BatchRequest(
         custom_id=key,
         messages=exchange.messages(question),

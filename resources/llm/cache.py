@@ -6,9 +6,8 @@ requests under way. Values are JSON; keys and headers are never stored.
 
 import json
 import sqlite3
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +59,17 @@ class Stored:
 class SentBatch:
     """A batch whose results have not been collected."""
 
+    id: str
+    """The vendor's, or a name of our own until it is confirmed."""
     handle: str
-    """JSON of pydantic-ai's Batch."""
+    """JSON of pydantic-ai's Batch; empty until the vendor has confirmed it."""
     keys: list[str]
     """Cache keys of its requests."""
     reservation: int
     """The ledger's row that holds its money."""
     dollars: float
+    asked: float
+    """When it was asked for, in seconds since 1970."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -103,17 +106,25 @@ class ResponseCache:
         for row in self.connection.execute("select * from responses order by created, key"):
             yield Stored(*row)
 
-    def add_batch(self, batch: "SentBatch", batch_id: str, endpoint: str) -> None:
-        """Remember a batch under way, so that a restart finds it."""
+    def add_batch(self, batch: SentBatch, endpoint: str) -> None:
+        """Remember a batch that is about to be sent, so that a restart looks for it."""
         keys = json.dumps(batch.keys)
-        row = (batch_id, endpoint, batch.handle, keys, batch.reservation, batch.dollars, time.time())
-        self.connection.execute("insert or replace into batches values (?, ?, ?, ?, ?, ?, ?)", row)
+        row = (batch.id, endpoint, batch.handle, keys, batch.reservation, batch.dollars, batch.asked)
+        self.connection.execute("insert into batches values (?, ?, ?, ?, ?, ?, ?)", row)
 
-    def batches(self, endpoint: str) -> "list[SentBatch]":
+    def confirm_batch(self, batch: SentBatch, batch_id: str, handle: str) -> SentBatch:
+        """Remember what the vendor calls it."""
+        query = "update batches set id = ?, handle = ? where id = ?"
+        self.connection.execute(query, (batch_id, handle, batch.id))
+        return replace(batch, id=batch_id, handle=handle)
+
+    def batches(self, endpoint: str) -> list[SentBatch]:
         """The batches under way at an endpoint."""
-        query = "select handle, keys, reservation, dollars from batches where endpoint = ? order by created"
+        query = (
+            "select id, handle, keys, reservation, dollars, created from batches where endpoint = ? order by created"
+        )
         rows = self.connection.execute(query, (endpoint,))
-        return [SentBatch(handle, json.loads(keys), held, dollars) for handle, keys, held, dollars in rows]
+        return [SentBatch(row[0], row[1], json.loads(row[2]), row[3], row[4], row[5]) for row in rows]
 
     def forget_batch(self, batch_id: str) -> None:
         """The batch has been collected."""

@@ -9,7 +9,9 @@ import json
 import random
 import re
 import sys
+import time
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.resources.llm.wire import (
@@ -47,6 +49,10 @@ class Settings:
     batch_polls: int = 1
     """Polls until a batch has ended."""
     faults: tuple[str, ...] = FAULTS
+    lost: tuple[int, ...] = ()
+    """Which batches, counted from 0, are made but never confirmed: the connection is cut."""
+    unmade: int = 0
+    """So many requests for a batch are cut before anything is made."""
 
 
 @dataclass
@@ -183,14 +189,24 @@ class FaultServer:
             if method == "DELETE":
                 return self._write(writer, 200, {"id": name, "object": "file", "deleted": True})
             return self._write(writer, 200, self._files[name])
-        if path == "/v1/batches":
-            return self._write(writer, 200, self._openai_batch(json.loads(body)))
-        if path.startswith("/v1/messages/batches") and method == "POST":
-            return self._write(writer, 200, self._anthropic_batch(json.loads(body)))
+        if path.split("?")[0] in ("/v1/batches", "/v1/messages/batches"):
+            if method == "POST" and self.settings.unmade:
+                self.settings.unmade -= 1
+                return False
+            make = self._anthropic_batch if "messages" in path else self._openai_batch
+            return self._listed(writer) if method == "GET" else self._made(writer, make(json.loads(body)))
         name = [part for part in path.split("?")[0].split("/") if part.startswith("batch")][-1]
         if path.split("?")[0].endswith("/results"):
             return self._write(writer, 200, self._files[name])
         return self._write(writer, 200, self._polled(self._batches[name]))
+
+    def _listed(self, writer: asyncio.StreamWriter) -> bool:
+        newest_first = [self._polled(batch) for batch in reversed(self._batches.values())]
+        return self._write(writer, 200, {"object": "list", "data": newest_first, "has_more": False})
+
+    def _made(self, writer: asyncio.StreamWriter, batch: dict) -> bool:
+        number = int(batch["id"].split("_")[1])
+        return number not in self.settings.lost and self._write(writer, 200, batch)
 
     def _openai_batch(self, request: dict) -> dict:
         name = f"batch_{len(self._batches)}"
@@ -205,8 +221,8 @@ class FaultServer:
         self.counts.batches += 1
         self._batches[name] = {
             "id": name, "object": "batch", "endpoint": request["endpoint"], "completion_window": "24h",
-            "input_file_id": request["input_file_id"], "status": "in_progress", "created_at": 1, "polls": 0,
-            "output_file_id": name + "-out", "error_file_id": name + "-err",
+            "input_file_id": request["input_file_id"], "status": "in_progress", "created_at": int(time.time()),
+            "polls": 0, "output_file_id": name + "-out", "error_file_id": name + "-err",
             "request_counts": {"total": len(lines), "completed": len(output), "failed": len(errors)},
         }  # fmt: skip
         return self._batches[name]
@@ -224,7 +240,7 @@ class FaultServer:
         self.counts.batches += 1
         self._batches[name] = {
             "id": name, "type": "message_batch", "processing_status": "in_progress", "polls": 0,
-            "created_at": "2026-01-01T00:00:00Z", "expires_at": "2026-01-02T00:00:00Z", "ended_at": None,
+            "created_at": datetime.now(UTC).isoformat(), "expires_at": "2100-01-01T00:00:00Z", "ended_at": None,
             "archived_at": None, "cancel_initiated_at": None, "results_url": None,
             "request_counts": {"processing": len(results), "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0},
         }  # fmt: skip

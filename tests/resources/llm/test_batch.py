@@ -85,7 +85,7 @@ def test_another_experiments_run_leaves_a_killed_runs_batch_to_it(provider: Prov
         endpoint = server.endpoint(provider)
         command = [sys.executable, "-c", RUN, provider, endpoint.model, endpoint.base_url]
         process = subprocess.Popen(command, cwd=PROJECT, env=os.environ, stdout=subprocess.DEVNULL)
-        wait_until(lambda: (home / FILE_NAME).exists() and _batches(home, endpoint.name))
+        wait_until(lambda: server.counts()["batches"] == 1)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         stranger = ask(questions(5, start=900), 5, endpoint, BATCH, SILENT, "label")
@@ -103,6 +103,14 @@ def _batches(home: Path, endpoint: str) -> bool:
     cache = ResponseCache(home / FILE_NAME)
     try:
         return bool(cache.batches(endpoint))
+    finally:
+        cache.close()
+
+
+def _set_aside(home: Path) -> int:
+    cache = ResponseCache(home / FILE_NAME)
+    try:
+        return cache.connection.execute("select count(*) from reserved").fetchone()[0]
     finally:
         cache.close()
 
@@ -132,9 +140,55 @@ def test_a_run_that_ends_before_its_batch_is_settled_leaves_the_batch_to_the_nex
         done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
         assert (len(done.answers), server.counts()["batches"]) == (5, 1)
     assert not _batches(home, endpoint.name)
-    cache = ResponseCache(home / FILE_NAME)
-    assert cache.connection.execute("select count(*) from reserved").fetchone() == (0,)
-    cache.close()
+    assert _set_aside(home) == 0
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+def test_a_batch_whose_confirmation_got_lost_is_found_at_the_vendor_and_not_paid_twice(
+    provider: Provider, home: Path
+) -> None:
+    """A batch of as many questions, made just before, is not mistaken for it."""
+    with serving(Settings(key=KEY, lost=(1,), batch_polls=3)) as server:
+        endpoint = server.endpoint(provider)
+        ask(questions(20, start=900), 20, endpoint, BATCH, SILENT, "label")
+        asked = ask(questions(20), 20, endpoint, BATCH, SILENT, "label")
+        counts = server.counts()
+    assert all(isinstance(answer.value, Label) for answer in asked.answers.values())
+    assert (len(asked.answers), counts["batches"], counts["requests"], counts["repeated"]) == (20, 2, 40, 0)
+    assert not _batches(home, endpoint.name)
+    assert _set_aside(home) == 0
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+def test_a_run_killed_before_it_noted_its_batch_finds_it_at_the_vendor(
+    provider: Provider, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(cache: ResponseCache, *_: object) -> None:
+        raise KeyboardInterrupt
+
+    with serving(Settings(key=KEY)) as server:
+        endpoint = server.endpoint(provider)
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(ResponseCache, "confirm_batch", die)
+            ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
+        assert _set_aside(home) == 1
+        done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
+        counts = server.counts()
+    assert (len(done.answers), counts["batches"], counts["requests"]) == (5, 1, 5)
+    assert 2 * done.cost_usd == pytest.approx(counts["dollars"], rel=1e-6)
+    assert (_batches(home, endpoint.name), _set_aside(home)) == (False, 0)
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+def test_a_batch_that_the_vendor_never_got_is_sent_by_the_next_run(provider: Provider, home: Path) -> None:
+    with serving(Settings(key=KEY, unmade=2)) as server:
+        endpoint = server.endpoint(provider)
+        with pytest.raises(BadInput, match="cannot be reached"):
+            ask(questions(5), 5, endpoint, replace(BATCH, attempts=2), SILENT, "label")
+        assert (server.counts()["batches"], _set_aside(home)) == (0, 1)
+        done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
+        assert (len(done.answers), server.counts()["batches"]) == (5, 1)
+    assert (_batches(home, endpoint.name), _set_aside(home)) == (False, 0)
 
 
 def test_a_wrong_key_sends_no_batch() -> None:

@@ -1,0 +1,72 @@
+"""Finds a batch whose creation was asked for and never confirmed: the process was killed, or the answer got lost.
+
+The vendor runs it and charges for it all the same. Its results carry our keys.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic_ai.models import Model
+    from pydantic_ai.models.batch import Batch, BatchResult, EncodedBatchRequest
+
+CLOCKS_APART = timedelta(minutes=10)
+"""The vendor's clock and ours, at most."""
+
+
+async def find_lost(
+    model: "Model",
+    request: "EncodedBatchRequest",
+    keys: Collection[str],
+    asked: float,
+    known: Collection[str],
+    collect: "Callable[[Batch], Awaitable[Sequence[BatchResult]]]",
+) -> "Batch | None":
+    """The batch of exactly these keys, ended, that was made since `asked` (seconds since 1970); None: there is none.
+
+    `request` is one of its requests, `known` holds ids of other batches, `collect` waits for a batch's results.
+
+    Raises:
+        ModelAPIError: when the vendor does not list its batches.
+    """
+    from pydantic_ai.models.batch import Batch
+
+    since = datetime.fromtimestamp(asked, UTC) - CLOCKS_APART
+    async for batch_id, created in _newest_first(model):
+        if created < since:
+            return None
+        handle = Batch(
+            id=batch_id,
+            model_name=model.model_name,
+            provider_name=model.system,
+            group=request.group,
+            status="in_progress",
+            created_at=created,
+            request_count=len(keys),
+        )
+        if batch_id in known or (await model.batch_status(handle)).request_count != len(keys):
+            continue
+        if {result.custom_id for result in await collect(handle)} == set(keys):
+            return await model.batch_status(handle)
+    return None
+
+
+async def _newest_first(model: "Model") -> AsyncIterator[tuple[str, datetime]]:
+    """Ids of the account's batches, and when each was made."""
+    from anthropic import APIError as AnthropicError
+    from anthropic import AsyncAnthropic
+    from openai import APIError as OpenAIError
+    from pydantic_ai.exceptions import ModelAPIError
+    from pydantic_ai.models.anthropic import AnthropicModel
+    from pydantic_ai.models.openai import OpenAIResponsesModel
+
+    try:
+        if isinstance(model, OpenAIResponsesModel):
+            async for one in model.client.batches.list(limit=100):
+                yield one.id, datetime.fromtimestamp(one.created_at, UTC)
+        if isinstance(model, AnthropicModel) and isinstance(model.client, AsyncAnthropic):
+            async for one in model.client.beta.messages.batches.list(limit=100):
+                yield one.id, one.created_at
+    except (OpenAIError, AnthropicError) as error:
+        raise ModelAPIError(model.model_name, str(error)) from error
