@@ -1,9 +1,9 @@
 """The ablation on a GPU at the shapes of Qwen2.5-7B and 32B, against the authors' way, with peak memory.
 
-python -m bench.gpu_ablation [--shape 7b|32b|tiny] [--rows 16] [--stride 16]
+python -m bench.gpu_ablation [--shape 7b|32b|toy] [--rows 16] [--stride 16]
 
 Random bfloat16 weights, one rollout of 2048 tokens, every `stride`-th component and layer. Ours and the authors' way
-(see bench/ablation.py) take turns in one run. `tiny` is a rehearsal that runs on a CPU.
+(see bench/ablation.py) take turns in one run. `toy` is a rehearsal that runs on a CPU.
 """
 
 import argparse
@@ -12,21 +12,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from transformers import Qwen2Config
 
 from assets.ablation.edits import entry_point
 from assets.ablation.memory import Shape, plan_memory
 from bench.ablation import Workload, workload
+from bench.gpu_shapes import SHAPES, qwen2
 from bench.gpu_versions import accept_older
 
 TOKENS, TURNS = 2048, 3
-SHAPES = {
-    "tiny": {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 4, "num_attention_heads": 4},
-    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28},
-    "32b": {"hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40},
-}
-KV_HEADS = {"tiny": 2, "7b": 4, "32b": 8}
-VOCABULARY = {"tiny": 1000, "7b": 152064, "32b": 152064}
 
 
 def timed(run: Callable[[], list[float]], device: str) -> tuple[float, list[float]]:
@@ -55,21 +48,19 @@ def report_memory(work: Workload) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Warm up, take turns, print ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="7b")
+    parser.add_argument("--shape", choices=SHAPES, default="7b")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--stride", type=int, default=16)
     arguments = parser.parse_args(argv)
     accept_older()
-    device = "cpu" if arguments.shape == "tiny" else "cuda"
-    config = Qwen2Config(
-        vocab_size=VOCABULARY[arguments.shape],
-        num_key_value_heads=KV_HEADS[arguments.shape],
-        max_position_embeddings=32768,
-        tie_word_embeddings=False,
-        **SHAPES[arguments.shape],
-    )
+    device = "cpu" if arguments.shape == "toy" else "cuda"
     work = workload(
-        config, tokens=TOKENS, rows=arguments.rows, stride=arguments.stride, device=device, dtype=torch.bfloat16
+        qwen2(arguments.shape),
+        tokens=TOKENS,
+        rows=arguments.rows,
+        stride=arguments.stride,
+        device=device,
+        dtype=torch.bfloat16,
     )
     work.ours(), work.authors()
     ratios = []

@@ -2,7 +2,7 @@
 
 python -m bench.gpu_capture --shape 7b|32b [--tokens 262144] [--tokens-per-batch 32768] [--turns 3]
 
-Needs little beside this repository (bench/gpu_versions.py), no network and no model files. `--shape tiny --device
+Needs little beside this repository (bench/gpu_versions.py), no network and no model files. `--shape toy --device
 cpu` tries the script itself. Goal: capture at 0.95 of the bare pass or more, and a writer that is never waited for
 longer than 5 %.
 """
@@ -15,22 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import Qwen2Config
 
 from assets.activations.probe import adapter_probe, neuron_probe
 from bench.capture import bare, build, ours, plans
+from bench.gpu_shapes import SHAPES, qwen2
 from bench.gpu_versions import accept_older
 from resources.attention import use_varlen_attention
-
-SHAPES = {
-    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
-             "num_key_value_heads": 2, "vocab_size": 1000},
-    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-           "num_key_value_heads": 4, "vocab_size": 152064},
-    "32b": {"hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40,
-            "num_key_value_heads": 8, "vocab_size": 152064},
-}  # fmt: skip
-"""Config of Qwen2.5-7B and Qwen2.5-32B (config.json on the hub)."""
 
 
 def wall(device: str, work: Callable[[], object]) -> float:
@@ -54,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     accept_older()
     device, dtype = options.device, torch.bfloat16 if options.device.startswith("cuda") else torch.float32
-    config = Qwen2Config(max_position_embeddings=32_768, **SHAPES[options.shape])
+    config = qwen2(options.shape)
     model = build(config, device, dtype)
     use_varlen_attention(model)
     longest = min(20_000, options.tokens_per_batch)

@@ -32,22 +32,12 @@ from assets.adapter.lora_model import wear_adapter
 from assets.adapter.objective import RolloutLoss
 from assets.adapter.parallel import Processes, Replicas
 from assets.adapter.plan import Step
+from bench.gpu_shapes import SHAPES, qwen2
 from bench.gpu_versions import accept_older
 from resources import memory
 from resources.compute import ComputeConfig
 from resources.packing import batches_by_length, pack
 
-SHAPES: dict[str, dict[str, int]] = {
-    "toy": {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "num_key_value_heads": 2, "vocab_size": 512},
-    "0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
-             "num_key_value_heads": 2, "vocab_size": 151936},
-    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-           "num_key_value_heads": 4, "vocab_size": 152064},
-    "32b": {"hidden_size": 5120, "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40,
-            "num_key_value_heads": 8, "vocab_size": 152064},
-}  # fmt: skip
-"""From the models' config.json on the hub."""
 PROMPT = 0.02
 """Share of a rollout that is prompt and has no loss (s1K-1.1: about 200 of 10,000 tokens)."""
 
@@ -84,9 +74,9 @@ def random_rollouts(count: int, tokens: int, vocabulary: int) -> RandomRollouts:
 
 def random_model(shape: str, device: torch.device) -> torch.nn.Module:
     """A frozen bf16 Qwen2 made on the device."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2ForCausalLM
 
-    config = Qwen2Config(**SHAPES[shape], max_position_embeddings=32768, tie_word_embeddings=shape == "0.5b")
+    config = qwen2(shape)
     torch.manual_seed(0)
     with _bfloat16(), device:
         return Qwen2ForCausalLM(config).requires_grad_(False)
@@ -246,10 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--profile", action="store_true", help="show the kernels of one more step")
     options = parser.parse_args(arguments)
     accept_older()
-    from transformers import Qwen2Config
-
     device = torch.device(options.device)
-    architecture = Qwen2Config(**SHAPES[options.shape])
+    architecture = qwen2(options.shape)
     layers = architecture.num_hidden_layers
     rollouts = random_rollouts(options.rollouts, options.tokens, architecture.vocab_size)
     lengths, predicted = rollouts.sizes(list(rollouts.lengths))

@@ -21,7 +21,7 @@ from assets.sae.adam import Moments
 from assets.sae.batchtopk import InputScale, Weights, learning_rate, measure_scale, start_weights
 from assets.sae.config import SAMPLE_TOKENS, SaeConfig
 from assets.sae.shuffle import Order
-from assets.sae.stepping import Diverged, GraphedStepping, News, SparseStepping, Trained
+from assets.sae.stepping import Diverged, GraphedStepping, SparseStepping, Totals, Trained
 from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
 
@@ -143,12 +143,12 @@ class Fit:
         if counters.step * CURVE_POINTS // self.steps > (counters.step - 1) * CURVE_POINTS // self.steps:
             self._add_point(rate)
 
-    def _count(self) -> News:
+    def _count(self) -> Totals:
         with self._explained():
-            news = self._stepping.news()
-        self._counters.fvu_sum += news.fvu_sum
-        self._counters.threshold = news.threshold
-        return news
+            totals = self._stepping.totals()
+        self._counters.fvu_sum += totals.fvu_sum
+        self._counters.threshold = totals.threshold
+        return totals
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -158,13 +158,13 @@ class Fit:
             raise BadInput(not_finite(self._order)) from error
 
     def _add_point(self, rate: float) -> None:
-        news, counters = self._count(), self._counters
+        totals, counters = self._count(), self._counters
         counters.curve.append(
             {
                 "step": counters.step,
                 "fvu": counters.fvu_sum / counters.fvu_steps,
-                "auxiliary": news.auxiliary,
-                "dead": news.dead,
+                "auxiliary": totals.auxiliary,
+                "dead": totals.dead,
                 "threshold": counters.threshold or 0.0,
                 "learning_rate": rate,
             }

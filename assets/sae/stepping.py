@@ -43,8 +43,8 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class News:
-    """What the steps since the last news came to."""
+class Totals:
+    """What the steps came to since they were last asked for."""
 
     fvu_sum: float
     auxiliary: float
@@ -62,12 +62,12 @@ class Stepping(Protocol):
         """One batch of raw states.
 
         Raises:
-            Diverged: at this step or, on a GPU, when asked for news.
+            Diverged: at this step or, on a GPU, when asked for the totals.
         """
         ...
 
-    def news(self) -> News:
-        """Of the steps since it was last asked for."""
+    def totals(self) -> Totals:
+        """Of the steps since they were last asked for."""
         ...
 
 
@@ -97,10 +97,10 @@ class SparseStepping:
         self._fvu_sum += result.fvu
         self._auxiliary = result.auxiliary
 
-    def news(self) -> News:
+    def totals(self) -> Totals:
         """See `Stepping`."""
         fvu_sum, self._fvu_sum = self._fvu_sum, 0.0
-        return News(fvu_sum, self._auxiliary, int(self._dead_F.sum()), self._threshold)
+        return Totals(fvu_sum, self._auxiliary, int(self._dead_F.sum()), self._threshold)
 
     def _descend(self, backward: Backward, rate: float) -> None:
         W_enc_FD, b_enc_F, W_dec_FD, b_dec_D = self._trained.weights.tensors()
@@ -153,13 +153,13 @@ class GraphedStepping:
             room.finish[selection, revives] = recorded(partial(self._finish, selection, revives))
         room.finish[selection, revives](encoded)
 
-    def news(self) -> News:
+    def totals(self) -> Totals:
         """See `Stepping`."""
         fvu_sum, auxiliary, threshold = torch.stack([self._fvu_sum, self._auxiliary, self._threshold]).tolist()
         if not math.isfinite(fvu_sum):
             raise Diverged
         self._fvu_sum.zero_()
-        return News(fvu_sum, auxiliary, int(self._dead), None if math.isnan(threshold) else threshold)
+        return Totals(fvu_sum, auxiliary, int(self._dead), None if math.isnan(threshold) else threshold)
 
     def _look_for_dead(self, rows: int) -> None:
         if self._sure_for <= 0:

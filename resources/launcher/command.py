@@ -21,7 +21,9 @@ def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
     if job.processes == 1:
         return (python, "-m", WORKER, str(run_dir))
     meeting = ("--nnodes", str(job.nodes), "--rdzv-backend", "c10d") if job.nodes > 1 else ("--standalone",)
-    torchrun = ("-m", RANKS, *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0")
+    # without a folder of its own torchrun leaves one in the machine's temporary folder at every run
+    told = ("--log-dir", str(run_dir / "ranks"))
+    torchrun = ("-m", RANKS, *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0", *told)
     return (python, *torchrun, "-m", WORKER, str(run_dir))
 
 

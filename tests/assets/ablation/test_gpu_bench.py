@@ -8,7 +8,7 @@ from bench.gpu_ablation import main
 
 
 def test_the_toy_shape_runs_both_ways_to_the_same_kl(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--shape", "tiny", "--rows", "2", "--stride", "16"])
+    main(["--shape", "toy", "--rows", "2", "--stride", "16"])
     said = capsys.readouterr().out
     assert said.count("turn ") == 3
     apart = re.search(r"largest relative difference ([\d.e+-]+)", said)

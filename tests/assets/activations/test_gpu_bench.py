@@ -8,6 +8,6 @@ from bench.gpu_capture import main
 
 
 def test_the_toy_shape_captures_components_and_neurons(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--shape", "tiny", "--device", "cpu", "--tokens", "400", "--tokens-per-batch", "200", "--turns", "1"])
+    main(["--shape", "toy", "--device", "cpu", "--tokens", "400", "--tokens-per-batch", "200", "--turns", "1"])
     found = re.findall(r"(adapter|neurons): (\d+) columns, \d+ tokens/s, [\d.]+ of bare", capsys.readouterr().out)
     assert found == [("adapter", str(7 * 2)), ("neurons", str(60 * 2))]

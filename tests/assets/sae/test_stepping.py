@@ -40,14 +40,14 @@ def test_both_ways_train_alike_while_latents_die_and_are_revived(preset: str, pe
         taken, dead = way(config, trained, scale, None, per_token), 0
         for batch in batches(60):
             taken.step(batch, 2e-2)
-            news = taken.news()
-            dead = max(dead, news.dead)
-        found.append((trained, news, dead))
-    (sparse, sparse_news, sparse_dead), (graphed, graphed_news, graphed_dead) = found
+            totals = taken.totals()
+            dead = max(dead, totals.dead)
+        found.append((trained, totals, dead))
+    (sparse, sparse_totals, sparse_dead), (graphed, graphed_totals, graphed_dead) = found
     assert sparse_dead == graphed_dead > 0
-    assert graphed_news.fvu_sum == pytest.approx(sparse_news.fvu_sum, rel=1e-3)
-    assert graphed_news.auxiliary == pytest.approx(sparse_news.auxiliary, rel=1e-3)
-    assert graphed_news.threshold == (None if per_token else pytest.approx(sparse_news.threshold, rel=1e-3))
+    assert graphed_totals.fvu_sum == pytest.approx(sparse_totals.fvu_sum, rel=1e-3)
+    assert graphed_totals.auxiliary == pytest.approx(sparse_totals.auxiliary, rel=1e-3)
+    assert graphed_totals.threshold == (None if per_token else pytest.approx(sparse_totals.threshold, rel=1e-3))
     for ours, theirs in zip(graphed.weights.tensors(), sparse.weights.tensors(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
     assert torch.equal(graphed.silent_F, sparse.silent_F)
@@ -89,19 +89,19 @@ def test_a_threshold_goes_on_from_the_checkpoints() -> None:
     for start in (None, 5.0):
         trained, scale = fresh(config)
         taken = GraphedStepping(config, trained, scale, start, False)
-        assert taken.news().threshold == start
+        assert taken.totals().threshold == start
         taken.step(batches(1)[0], 0.0)
-        found.append(taken.news().threshold)
+        found.append(taken.totals().threshold)
     first, moved = found
     assert first is not None and first > 0
     assert moved == pytest.approx(0.99 * 5 + 0.01 * first)
 
 
-def test_a_loss_that_is_not_finite_is_told_with_the_next_news() -> None:
+def test_a_loss_that_is_not_finite_is_told_with_the_next_totals() -> None:
     config = SaeConfig(k=K)
     trained, scale = fresh(config)
     taken = GraphedStepping(config, trained, scale, None, False)
     taken.step(torch.full((TOKENS, WIDTH), torch.nan), 1e-3)
     taken.step(batches(1)[0], 1e-3)
     with pytest.raises(Diverged):
-        taken.news()
+        taken.totals()

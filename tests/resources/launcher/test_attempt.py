@@ -60,6 +60,17 @@ def test_all_ranks_finish_before_the_result_counts(tmp_path: Path, deployment: D
 
 
 @pytest.mark.slow
+def test_a_job_of_several_ranks_leaves_nothing_in_the_machines_temporary_folder(
+    tmp_path: Path, local: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = tmp_path / "machines"
+    machines.mkdir()
+    monkeypatch.setenv("TMPDIR", str(machines))
+    build_attempt(build_job(tmp_path, "count_ranks", processes=2), tmp_path, local).result({})
+    assert list(machines.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_the_first_failing_rank_is_named_not_the_one_it_dragged_down(tmp_path: Path, deployment: Deployment) -> None:
     with pytest.raises(JobError, match=r"(?s)failed on rank 1: rank 1 divides by zero.*Traceback"):
         build_attempt(build_job(tmp_path, "fail_on_rank_1", processes=2), tmp_path, deployment).result({})
