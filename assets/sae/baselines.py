@@ -115,7 +115,9 @@ def train_jumprelu(budget: Budget, progress: Progress) -> Rebuild:
     config, order = budget.config, budget.order
     sample_BE = budget.sample()
     # a full-size encoder: the width of the straight-through window is set by the scores at the start
-    weights = start_weights(config.model_copy(update={"encoder_start": 1.0}), sample_BE, budget.latents)
+    weights = start_weights(
+        config.model_copy(update={"encoder_start": 1.0, "encoder_bias_start": "zero"}), sample_BE, budget.latents
+    )
 
     def scores(input_BE: torch.Tensor) -> torch.Tensor:
         return torch.relu((input_BE - weights.b_dec_D) @ weights.W_enc_FD.T + weights.b_enc_F)

@@ -12,6 +12,8 @@ from assets.sae.config import SaeConfig
 
 MEDIAN_STEPS = 100
 """Weiszfeld iterations at most (dictionary_learning: 100)."""
+FITTED_TOKENS = 4096
+"""Tokens, at most, on which the encoder's first bias is fitted."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def measure_scale(sample_BD: torch.Tensor, mode: str) -> InputScale:
 
 
 def start_weights(config: SaeConfig, sample_BD: torch.Tensor, latents: int) -> Weights:
-    """Random unit decoder rows, the encoder a copy of norm `encoder_start`, and the decoder bias.
+    """Random unit decoder rows, the encoder a copy of norm `encoder_start`, and the biases.
 
     `sample_BD` is scaled input; the numbers depend on `config.seed`, not on the device. A column that never moves
     starts at zero in every row: nothing would ever correct its random weights.
@@ -70,12 +72,32 @@ def start_weights(config: SaeConfig, sample_BD: torch.Tensor, latents: int) -> W
         W_dec_FD *= moves_D.cpu()
     W_dec_FD /= W_dec_FD.norm(dim=1, keepdim=True)
     b_dec_D = geometric_median(sample_BD) if config.bias_start == "median" else torch.zeros_like(sample_BD[0])
+    bias = 0.0
+    if config.encoder_bias_start == "fitted":
+        thinned_BD = sample_BD[:: -(-len(sample_BD) // FITTED_TOKENS)].cpu()
+        bias = fitting_bias(config, W_dec_FD, thinned_BD, b_dec_D.cpu())
     return Weights(
         W_enc_FD=(config.encoder_start * W_dec_FD).to(sample_BD.device),
-        b_enc_F=torch.zeros(latents, device=sample_BD.device),
+        b_enc_F=torch.full((latents,), bias, device=sample_BD.device),
         W_dec_FD=W_dec_FD.to(sample_BD.device),
         b_dec_D=b_dec_D,
     )
+
+
+def fitting_bias(config: SaeConfig, W_dec_FD: torch.Tensor, sample_BD: torch.Tensor, b_dec_D: torch.Tensor) -> float:
+    """The encoder bias, one for all latents, with which a sample's first reconstructions have the least error.
+
+    sum over firing latents of (norm x score + bias) x decoder row is linear in the bias.
+    """
+    target_BD = sample_BD - b_dec_D
+    scores_BF = config.encoder_start * (target_BD if config.center else sample_BD) @ W_dec_FD.T
+    most = min(config.k * len(scores_BF), scores_BF.numel())
+    bar = torch.topk(scores_BF.view(-1), most, sorted=False).values.min().clamp(min=floor_of(config))
+    fires_BF = scores_BF >= bar
+    error_BD = target_BD - (scores_BF * fires_BF) @ W_dec_FD
+    rows_BD = fires_BF.float() @ W_dec_FD
+    power = float(rows_BD.square().sum())
+    return float((error_BD * rows_BD).sum()) / power if power > 0 else 0.0
 
 
 def geometric_median(points_BD: torch.Tensor, tolerance: float = 1e-5) -> torch.Tensor:

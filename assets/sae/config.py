@@ -20,6 +20,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "center": False,
         "bias_start": "zero",
         "encoder_start": 1.0,
+        "encoder_bias_start": "zero",
         "auxiliary": "reencoded_error",
         "decay_fraction": 0.0,
         "input_scale": "none",
@@ -65,10 +66,12 @@ class SaeConfig(Section):
     """Subtract the decoder bias before encoding (Gao et al.; authors: no)."""
     bias_start: Literal["median", "zero"] = "median"
     """Where the decoder bias starts: geometric median of a first sample (Bricken et al. 2023) or 0 (authors)."""
-    encoder_start: float = Field(default=0.3, gt=0, le=10)
-    """Norm of the encoder's rows at the start, copies of the decoder's unit rows (authors: 1). Below 1 the first
-    reconstructions do not overshoot: held-out FVU after 65,536 tokens of `bench/sae.py` 0.454 instead of 0.519.
-    """
+    encoder_start: float = Field(default=0.8, gt=0, le=10)
+    """Norm of the encoder's rows at the start, copies of the decoder's unit rows (authors: 1)."""
+    encoder_bias_start: Literal["fitted", "zero"] = "fitted"
+    """The encoder's biases at the start (authors: zero). Latents that fire together overlap, so that their sum
+    overshoots; `fitted` takes from all of them what makes the first reconstructions of a sample fit best. Less
+    error after few tokens and after many, and `encoder_start` matters less (bench/RESULTS.md)."""
     input_scale: Literal["none", "scalar", "column"] = "scalar"
     """Divide the input by one number so that mean variance is 1, by each column's deviation, or not (authors).
 
@@ -124,7 +127,7 @@ SAMPLE_TOKENS = 65_536
 BATCHTOPK_SAE = Stage(
     asset="batchtopk_sae",
     room="sae",
-    code_version=7,
+    code_version=8,
     call="assets.sae.train:train",
     artifact="assets.sae.artifact:Sae",
     sections=("model", "sae"),

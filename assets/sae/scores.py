@@ -42,10 +42,6 @@ class Scores(Protocol):
         """Exactly the scores greater than `bound`."""
         ...
 
-    def columns(self, latent_K: torch.Tensor) -> torch.Tensor:
-        """All scores of some latents: [B, K]."""
-        ...
-
 
 @dataclass(frozen=True)
 class DenseScores:
@@ -61,10 +57,6 @@ class DenseScores:
         """Exactly the scores greater than `bound`."""
         flat_N = above(self.scores_BF, bound)
         return Selected(flat_N, self.scores_BF.view(-1).index_select(0, flat_N))
-
-    def columns(self, latent_K: torch.Tensor) -> torch.Tensor:
-        """All scores of some latents: [B, K]."""
-        return self.scores_BF.index_select(1, latent_K)
 
 
 class FilteredScores:
@@ -92,10 +84,6 @@ class FilteredScores:
     def _exactly(self, flat_N: torch.Tensor) -> torch.Tensor:
         row_N, latent_N = places(flat_N, len(self._bias_F))
         return dots(row_N, latent_N, self._input_BD, self._encoder_FD) + self._bias_F.index_select(0, latent_N)
-
-    def columns(self, latent_K: torch.Tensor) -> torch.Tensor:
-        """All scores of some latents: [B, K]."""
-        return torch.addmm(self._bias_F[latent_K], self._input_BD, self._encoder_FD[latent_K].T)
 
 
 def above(scores_BF: torch.Tensor, bound: float | torch.Tensor) -> torch.Tensor:

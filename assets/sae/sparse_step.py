@@ -61,7 +61,7 @@ class SparseStep:
         shifted_BD = input_BD - weights.b_dec_D
         encoded_BD = shifted_BD if config.center else input_BD
         norm_F = score_norms(config, weights)
-        scores, pairs = self._select(weights, encoded_BD, norm_F)
+        pairs = self._select(weights, encoded_BD, norm_F)
 
         decoded_BD = weighted_rows(pairs, weights.W_dec_FD, rows)
         error_BD = torch.sub(shifted_BD, decoded_BD, out=decoded_BD)
@@ -69,7 +69,7 @@ class SparseStep:
         fvu = float(_sum_of_squares(error_BD)) * per_entry
         revived = None
         if config.auxiliary != "none" and bool(dead_F.any()):
-            revived = self._revive(weights, scores, error_BD, encoded_BD, norm_F, dead_F)
+            revived = self._revive(weights, error_BD, encoded_BD, norm_F, dead_F)
         main = Part(pairs, encoded_BD, error_BD.mul_(-2 * per_entry), main=True)
         return StepResult(
             fvu=fvu,
@@ -79,7 +79,7 @@ class SparseStep:
             backward=Backward([main, revived[0]] if revived else [main], weights, config),
         )
 
-    def _select(self, weights: Weights, encoded_BD: torch.Tensor, norm_F: torch.Tensor | None) -> tuple[Scores, Pairs]:
+    def _select(self, weights: Weights, encoded_BD: torch.Tensor, norm_F: torch.Tensor | None) -> Pairs:
         # scores = latents x decoder norm come out of the product at once when the encoder's rows carry the norm
         encoder_FD = weights.W_enc_FD if norm_F is None else weights.W_enc_FD * norm_F[:, None]
         bias_F = weights.b_enc_F if norm_F is None else weights.b_enc_F * norm_F
@@ -88,12 +88,12 @@ class SparseStep:
             room_BF = self._room(rows, width, encoded_BD.dtype, encoded_BD.device)
             scores: Scores = DenseScores(torch.addmm(bias_F, encoded_BD, encoder_FD.T, out=room_BF))
             if self._per_token:
-                return scores, to_pairs(select_rows(room_BF, k, self._floor), width, norm_F)
+                return to_pairs(select_rows(room_BF, k, self._floor), width, norm_F)
         else:
             product_BF = self._room(min(rows, PRODUCT_TOKENS), width, torch.int32, encoded_BD.device)
             scores = FilteredScores(encoded_BD, encoder_FD, bias_F, product_BF)
         chosen = select_batch(scores, k * rows, self._floor, self.threshold)
-        return scores, to_pairs(chosen, width, norm_F)
+        return to_pairs(chosen, width, norm_F)
 
     def _filters(self, device: str) -> bool:
         return filter_is_faster(device) if self._filtered is None else self._filtered
@@ -107,7 +107,6 @@ class SparseStep:
     def _revive(
         self,
         weights: Weights,
-        scores: Scores,
         error_BD: torch.Tensor,
         encoded_BD: torch.Tensor,
         norm_F: torch.Tensor | None,
@@ -117,15 +116,14 @@ class SparseStep:
         dead_K = dead_F.nonzero().flatten()
         if config.auxiliary == "residual":
             source_BD = encoded_BD
-            scores_BK = scores.columns(dead_K)
             spread_BD = error_BD - error_BD.mean(dim=0)
             unit = 1 / max(float(_sum_of_squares(spread_BD)), 1e-30)
         else:
             source_BD = error_BD.clone()
-            scores_BK = torch.addmm(weights.b_enc_F[dead_K], error_BD, weights.W_enc_FD[dead_K].T)
-            if norm_F is not None:
-                scores_BK *= norm_F[dead_K]
             unit = 1 / (rows * self._variance)
+        scores_BK = torch.addmm(weights.b_enc_F[dead_K], source_BD, weights.W_enc_FD[dead_K].T)
+        if norm_F is not None:
+            scores_BK *= norm_F[dead_K]
         chosen = select_rows(scores_BK, min(config.auxiliary_k, len(dead_K)), self._floor)
         pairs = to_pairs(chosen, len(dead_K), None if norm_F is None else norm_F[dead_K])
         pairs = pairs._replace(latent_N=dead_K[pairs.latent_N])
