@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -66,9 +67,9 @@ class RunDir:
 
     def prepare(self, job: Job) -> None:
         """An empty run directory for a first attempt."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        for file in self.path.iterdir():
-            file.unlink()
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True)
         write_whole(self.path / JOB, job.model_dump_json(indent=1))
 
     def again(self) -> None:

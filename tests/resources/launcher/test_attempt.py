@@ -70,6 +70,14 @@ def test_a_job_of_several_ranks_leaves_nothing_in_the_machines_temporary_folder(
     assert list(machines.iterdir()) == []
 
 
+def test_a_first_attempt_finds_nothing_of_another_job_not_even_its_ranks_folders(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    (run.path / "ranks" / "attempt_0").mkdir(parents=True)
+    (run.path / "rc").write_text("1")
+    run.prepare(build_job(tmp_path, "succeed"))
+    assert [file.name for file in run.path.iterdir()] == ["job.json"]
+
+
 @pytest.mark.slow
 def test_the_first_failing_rank_is_named_not_the_one_it_dragged_down(tmp_path: Path, deployment: Deployment) -> None:
     with pytest.raises(JobError, match=r"(?s)failed on rank 1: rank 1 divides by zero.*Traceback"):
