@@ -91,9 +91,8 @@ def fitting_bias(config: SaeConfig, W_dec_FD: torch.Tensor, sample_BD: torch.Ten
     """
     target_BD = sample_BD - b_dec_D
     scores_BF = config.encoder_start * (target_BD if config.center else sample_BD) @ W_dec_FD.T
-    most = min(config.k * len(scores_BF), scores_BF.numel())
-    bar = torch.topk(scores_BF.view(-1), most, sorted=False).values.min().clamp(min=floor_of(config))
-    fires_BF = scores_BF >= bar
+    bar = torch.topk(scores_BF.view(-1), config.k * len(scores_BF), sorted=False).values.min()
+    fires_BF = (scores_BF >= bar) & (scores_BF > floor_of(config))
     error_BD = target_BD - (scores_BF * fires_BF) @ W_dec_FD
     rows_BD = fires_BF.float() @ W_dec_FD
     power = float(rows_BD.square().sum())

@@ -70,8 +70,8 @@ class SaeConfig(Section):
     """Norm of the encoder's rows at the start, copies of the decoder's unit rows (authors: 1)."""
     encoder_bias_start: Literal["fitted", "zero"] = "fitted"
     """The encoder's biases at the start (authors: zero). Latents that fire together overlap, so that their sum
-    overshoots; `fitted` takes from all of them what makes the first reconstructions of a sample fit best. Less
-    error after few tokens and after many, and `encoder_start` matters less (bench/RESULTS.md)."""
+    overshoots; `fitted` takes from all of them what makes the first reconstructions of a sample fit best, so that
+    rows can start longer (bench/RESULTS.md)."""
     input_scale: Literal["none", "scalar", "column"] = "scalar"
     """Divide the input by one number so that mean variance is 1, by each column's deviation, or not (authors).
 

@@ -22,8 +22,8 @@ def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
         return (python, "-m", WORKER, str(run_dir))
     meeting = ("--nnodes", str(job.nodes), "--rdzv-backend", "c10d") if job.nodes > 1 else ("--standalone",)
     # without a folder of its own torchrun leaves one in the machine's temporary folder at every run
-    told = ("--log-dir", str(run_dir / "ranks"))
-    torchrun = ("-m", RANKS, *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0", *told)
+    logs = ("--log-dir", str(run_dir / "ranks"))
+    torchrun = ("-m", RANKS, *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0", *logs)
     return (python, *torchrun, "-m", WORKER, str(run_dir))
 
 

@@ -109,12 +109,13 @@ class BatchRun:
         if sent.handle:
             batch = _handles().validate_json(sent.handle)
         else:
-            request = await self._model.batch_encode(_request(self._desk, *next(iter(expected.items()))))
+            key, asked = next(iter(expected.items()))
+            request = await self._model.batch_encode(_request(self._desk, key, *asked))
             batch = await self._patiently(lambda: self._find(request, sent))
-        if batch is None:
-            self._drop(sent)
-            return
-        sent = self._confirmed(sent, batch)
+            if batch is None:
+                self._drop(sent)
+                return
+            sent = self._confirmed(sent, batch)
         self._store(await self._results(batch), expected, sent)
 
     async def _send(self, pending: Pending) -> None:
@@ -126,7 +127,7 @@ class BatchRun:
             if not chunk:
                 raise BadInput(self._desk.so_far(f"stopped at {cap}")) from cap
             sent = self._note_to_send(chunk)
-        requests = [await self._model.batch_encode(_request(self._desk, *item)) for item in chunk.items()]
+        requests = [await self._model.batch_encode(_request(self._desk, key, *chunk[key])) for key in chunk]
         for key in chunk:
             self._tries[key] = self._tries.get(key, 0) + 1
         batch = await self._create(requests, sent)
@@ -209,7 +210,7 @@ class BatchRun:
 
     def _read(self, result: "BatchResult", question: Question, attempt: int) -> Stored | None:
         try:
-            response = self._model.batch_decode(result, _request(self._desk, result.custom_id, (question, attempt)))
+            response = self._model.batch_decode(result, _request(self._desk, result.custom_id, question, attempt))
         except Exception as error:
             failure = classify(error)
             if failure is None:
@@ -244,10 +245,9 @@ class BatchRun:
         raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name} cannot be reached: {last.reason}"))
 
 
-def _request(desk: Desk, key: str, asked: tuple[Question, int]) -> "BatchRequest":
+def _request(desk: Desk, key: str, question: Question, attempt: int) -> "BatchRequest":
     from pydantic_ai.models.batch import BatchRequest
 
-    question, attempt = asked
     return BatchRequest(
         custom_id=key,
         messages=exchange.messages(question),

@@ -23,7 +23,7 @@ async def find_lost(
     known: Collection[str],
     collect: "Callable[[Batch], Awaitable[Sequence[BatchResult]]]",
 ) -> "Batch | None":
-    """The batch of exactly these keys, ended, that was made since `asked` (seconds since 1970); None: there is none.
+    """The batch of exactly these keys that was made since `asked` (seconds since 1970); None: there is none.
 
     `request` is one of its requests, `known` holds ids of other batches, `collect` waits for a batch's results.
 
@@ -45,10 +45,10 @@ async def find_lost(
             created_at=created,
             request_count=len(keys),
         )
-        if batch_id in known or (await model.batch_status(handle)).request_count != len(keys):
+        if batch_id in known or (batch := await model.batch_status(handle)).request_count != len(keys):
             continue
-        if {result.custom_id for result in await collect(handle)} == set(keys):
-            return await model.batch_status(handle)
+        if {result.custom_id for result in await collect(batch)} == set(keys):
+            return batch
     return None
 
 

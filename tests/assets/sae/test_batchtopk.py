@@ -53,7 +53,7 @@ def test_an_encoder_that_reads_uncentred_states_is_fitted_to_what_it_reads() -> 
 
 
 def test_states_that_never_move_leave_the_bias_at_zero() -> None:
-    assert fitting_bias(TWO, torch.zeros(3, 2), torch.zeros(4, 2), ORIGIN) == 0.0
+    assert fitting_bias(TWO, DECODER, torch.zeros(4, 2), ORIGIN) == 0.0
 
 
 def test_the_encoder_starts_as_a_copy_of_the_decoder_with_one_bias_for_all() -> None:
