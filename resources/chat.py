@@ -21,6 +21,8 @@ TextForm = Literal["training", "authors_capture"]
 AUTHORS_SYSTEM = "You are a helpful mathematics assistant."
 """System line of the authors' capture and ablation scripts."""
 START, END = "<|im_start|>", "<|im_end|>"
+END_TOKENS = (END, "<|endoftext|>")
+"""What ends a generated text (Qwen2.5's generation settings, which vLLM follows and s1 so did)."""
 THINK, ANSWER = f"{START}think\n", f"{START}answer\n"
 _SYSTEM_TURN = re.compile(re.escape(f"{START}system\n") + "(.*)" + re.escape(f"{END}\n"), re.DOTALL)
 

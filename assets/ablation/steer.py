@@ -25,15 +25,13 @@ from assets.ablation.pool import effect
 from assets.ablation.share import sums_table, work_through
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
+from resources.chat import END_TOKENS
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.models import ModelConfig, load_tokenizer
 from resources.progress import Progress
 from resources.ranks import Rank
 from resources.shards import Shards
-
-END_TOKENS = ("<|im_end|>", "<|endoftext|>")
-"""What ends a continuation (Qwen2.5's generation settings)."""
 
 
 class SteeringMetrics(BaseModel):

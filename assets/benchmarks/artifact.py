@@ -50,6 +50,7 @@ SCORES = pa.schema(
         ("truncated", pa.int32()),
         ("empty", pa.int32()),
         ("unmarked", pa.int32()),
+        ("defaulted", pa.int32()),
         ("ungraded", pa.int32()),
         ("highest", pa.float64()),
         ("mean_tokens", pa.float64()),
@@ -59,8 +60,8 @@ SCORES = pa.schema(
 
 `total`: answers (questions x samples). `score`: mean over questions, null while answers are ungraded (then it lies
 between correct/total and `highest`). `strict_*`: a multiple-choice answer that names no letter is wrong, not "A".
-`truncated`: cut by the token limit. `empty`: nothing was generated. `unmarked`: neither a box nor "Answer:". 95 %
-intervals.
+`truncated`: cut by the token limit. `empty`: nothing was generated. `unmarked`: neither a box nor "Answer:".
+`defaulted`: named no letter and so counts as "A". 95 % intervals.
 """
 
 PAIRS = pa.schema(

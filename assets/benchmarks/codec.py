@@ -25,8 +25,9 @@ class Codec:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def ids(self, tokens: Sequence[str]) -> list[int]:
-        """Ids of single tokens such as `<|im_end|>`."""
-        return [int(self._tokenizer.convert_tokens_to_ids(token)) for token in tokens]  # pyright: ignore[reportArgumentType]
+        """Ids of single tokens such as `<|im_end|>`; what the tokenizer does not know is left out."""
+        vocabulary = self._tokenizer.get_vocab()
+        return [vocabulary[token] for token in tokens if token in vocabulary]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""

@@ -71,7 +71,7 @@ class BenchmarksConfig(Section):
     server_requests: int = Field(default=64, ge=1, le=4096)
     """Requests that are under way at the server at one time."""
     judge: str = ""
-    """Model that judges answers which math-verify rejects or cannot parse (s1: gpt-4o-mini); empty: off."""
+    """Model that judges what math-verify rejects and reads what names no letter (s1: gpt-4o-mini); empty: off."""
     judge_provider: Literal["openai", "anthropic", "openai-compatible"] = "openai"
     """Who serves the judge (s1: OpenAI). What it may cost is compute.llm_run_dollars."""
     judge_url: Address = ""
@@ -142,7 +142,7 @@ def _unique(what: str, names: Sequence[str]) -> None:
 BENCHMARK_SCORES = Stage(
     asset="benchmark_scores",
     room="benchmarks",
-    code_version=1,
+    code_version=2,
     call="assets.benchmarks.score:score",
     artifact="assets.benchmarks.artifact:BenchmarkScores",
     sections=("model", "benchmarks"),

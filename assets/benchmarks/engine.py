@@ -8,9 +8,6 @@ from typing import Literal, Protocol
 
 from resources.keys import digest
 
-END_OF_TURN = "<|im_end|>"
-"""Where an answer ends (s1: the tokenizer's end-of-sequence text)."""
-
 
 @dataclass(frozen=True)
 class Arm:

@@ -7,8 +7,9 @@ Thinking ends where the model writes a control token. `wait_times` such ends are
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from assets.benchmarks.engine import END_OF_TURN, Arm, Completion, Engine, Request
+from assets.benchmarks.engine import Arm, Completion, Engine, Request
 from assets.benchmarks.extract import ANSWER_BLOCK, CONTROL
+from resources.chat import END_TOKENS
 
 THINK_BLOCK = "<|im_start|>think\n"
 WAIT = "Wait"
@@ -22,6 +23,11 @@ class Budget:
 
     max_thinking_tokens: int | None
     wait_times: int
+
+
+def inserted(budget: Budget) -> list[str]:
+    """Everything that may be put into one answer, piece by piece."""
+    return [THINK_BLOCK, *[WAIT] * budget.wait_times, "\n", ANSWER_BLOCK, OUT_OF_TOKENS]
 
 
 @dataclass
@@ -45,7 +51,7 @@ class _Thought:
             self.request,
             prompt=self.request.prompt + self.text,
             max_tokens=self.limit(budget),
-            stop=(CONTROL, END_OF_TURN),
+            stop=(CONTROL, *END_TOKENS),
         )
 
     def take(self, piece: Completion, budget: Budget) -> None:

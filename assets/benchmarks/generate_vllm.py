@@ -89,7 +89,7 @@ class VllmEngine:
         return self._engine[1]
 
     def _start(self, weights: str) -> "LLM":
-        _take_gpus(self._config.tensor_parallel_size)
+        take_gpus(self._config.tensor_parallel_size)
         try:
             from vllm import LLM  # pyright: ignore[reportMissingImports]
             from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
@@ -134,10 +134,12 @@ class VllmEngine:
         cleanup_dist_env_and_memory()
 
 
-def _take_gpus(tensor_parallel_size: int) -> None:
+def take_gpus(tensor_parallel_size: int) -> None:
     """Give this process its own GPUs, and hide torchrun from vLLM, which starts its own workers."""
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     if "LOCAL_RANK" in os.environ:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(rank, rank + tensor_parallel_size)))
+        leased = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        devices = leased.split(",") if leased else [str(device) for device in range(rank + tensor_parallel_size)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[rank : rank + tensor_parallel_size])
     for name in (*_TORCHRUN, *(name for name in os.environ if name.startswith("TORCHELASTIC_"))):
         os.environ.pop(name, None)

@@ -5,9 +5,10 @@ judge; what it rejects can still go to a judge (`judge.py`).
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from assets.benchmarks.extract import Extracted
 
@@ -19,7 +20,13 @@ _DROPPED = re.compile(r"\\(?:left|right|displaystyle|,|!|;|:| )|\\?[$]|~")
 _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text)?\{?(?:st|nd|rd|th)\}?\}?$")
 _NUMBER_IN_BASE = re.compile(r"\w+_\d+")
-_LETTER = re.compile(r"\(?\s*([A-Da-d])\s*(?:[).:,;\n].*)?$", re.DOTALL)
+_LETTER = re.compile(r"(?:(?:option|choice)\s+)?\(?\s*([A-D])\s*(?:[).:,;\n].*)?$", re.DOTALL | re.IGNORECASE)
+# A letter that is no word: "A" before a word may be an article, and "B or C" decides nothing.
+_STATED = re.compile(
+    r"(?:(?i:answer|(?:correct|right|best) (?:option|choice|one|letter)))\W*(?i:is|would be|must be)?"
+    r"\W*(?i:option|choice)?\W*([B-D](?!\w|\s+(?:or|and)\b)|A(?!\w|\s+\w))"
+)
+_LAST_LINE = re.compile(r"\W*([A-D])(?:\W*|[).:]+\s.*)")
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ def grade_math(found: Extracted, gold: str) -> Grade:
     if _NUMBER_IN_BASE.fullmatch(normalised(answer)) and _NUMBER_IN_BASE.fullmatch(normalised(truth)):
         # math-verify takes 4210_5 and 4210_7 for one number.
         return Grade(False, False, "text")
-    same = equal_mathematics(answer[-_TAIL:], truth)
+    equal = equal_formulas if found.rule == "boxed" else names_formula
+    same = equal(answer[-_TAIL:], truth)
     return Grade(same, same, "math_verify")
 
 
@@ -62,13 +70,29 @@ def grade_choice(found: Extracted, gold: str, choices: tuple[str, ...] = ()) -> 
 
 
 def letter_of(text: str, choices: tuple[str, ...] = ()) -> str | None:
-    r"""The letter an answer names: `B`, `(b)`, `\text{B}`, `B) 3 eV`, or the text of a choice itself."""
+    r"""The letter an answer names.
+
+    `B`, `(b)`, `\text{B}`, `B) 3 eV`, a choice's own text, else the last "the answer is B", else a last line `B) 3 eV`.
+    """
     plain = _WRAPPED.sub(r"\1", text).strip().strip("$*").strip()
     found = _LETTER.match(plain)
-    if found is not None:
+    if found is not None and not _lists_choices(plain):
         return found[1].upper()
     same = [letter for letter, choice in zip(LETTERS, choices, strict=False) if normalised(choice) == normalised(text)]
-    return same[0] if len(same) == 1 else None
+    return same[0] if len(same) == 1 else _stated_letter(plain)
+
+
+def _stated_letter(text: str) -> str | None:
+    stated = _STATED.findall(text)
+    if stated or _lists_choices(text):
+        return stated[-1] if stated else None
+    last = _LAST_LINE.fullmatch(text.rsplit("\n", 1)[-1])
+    return None if last is None else last[1]
+
+
+def _lists_choices(text: str) -> bool:
+    """Whether several lines begin with letters of their own: then none of them is the answer."""
+    return len({found[1] for line in text.splitlines() if (found := _LAST_LINE.fullmatch(line))}) > 1
 
 
 def normalised(text: str) -> str:
@@ -89,11 +113,36 @@ def _is_integer(text: str) -> bool:
 
 
 @lru_cache(maxsize=65536)
-def equal_mathematics(answer: str, gold: str) -> bool:
-    """math-verify's verdict; an answer or gold that it cannot parse is not equal."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+def equal_formulas(answer: str, gold: str) -> bool:
+    """math-verify's verdict on two formulas; one that it cannot parse is not equal."""
+    return _verified(gold, [_formula(answer)])
 
-    read = [LatexExtractionConfig(), ExprExtractionConfig()]
-    truth = parse(f"${gold}$", read, parsing_timeout=5) + parse(gold, read, parsing_timeout=5)
-    claims = [answer] if "$" in answer or "\\boxed" in answer else [f"${answer}$", answer]
-    return any(verify(truth, parse(claim, read, parsing_timeout=5), timeout_seconds=5) for claim in claims)
+
+@lru_cache(maxsize=65536)
+def names_formula(text: str, gold: str) -> bool:
+    """The same where the answer may stand among words."""
+    return _verified(gold, [_formula(text), _parsed(_without_dollar_signs(text))])
+
+
+def _verified(gold: str, claims: Sequence[list[Any]]) -> bool:
+    from math_verify import verify
+
+    truth = _formula(gold)
+    return any(verify(truth, claim, timeout_seconds=5) for claim in claims)
+
+
+def _formula(text: str) -> list[Any]:
+    r"""As mathematics. Bare only when it is none in dollars: of `3\sqrt{13}`, bare, math-verify reads the 3."""
+    text = _without_dollar_signs(text)
+    marked = text if "$" in text or "\\boxed" in text else f"${text}$"
+    return _parsed(marked) or _parsed(text)
+
+
+def _without_dollar_signs(text: str) -> str:
+    return text.replace("\\$", "")
+
+
+def _parsed(text: str) -> list[Any]:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+
+    return parse(text, [LatexExtractionConfig(), ExprExtractionConfig()], parsing_timeout=5)

@@ -97,6 +97,7 @@ def _score(arm: str, benchmark: str, rows: list[Row], samples: int) -> Row:
         "truncated": sum(row["truncated"] for row in rows),
         "empty": sum(row["rule"] == "empty" for row in rows),
         "unmarked": sum(row["rule"] == "whole" for row in rows),
+        "defaulted": sum(row["graded_by"] == "default" for row in rows),
         "ungraded": ungraded,
         "highest": (correct + ungraded) / len(rows),
         "mean_tokens": sum(row["tokens"] for row in rows) / len(rows),

@@ -14,13 +14,14 @@ from assets.benchmarks.arms import build_arms
 from assets.benchmarks.chart import save_scores_chart
 from assets.benchmarks.codec import Codec
 from assets.benchmarks.config import BenchmarksConfig
-from assets.benchmarks.engine import END_OF_TURN, Arm, Engine, Request, request_seed
+from assets.benchmarks.engine import Arm, Engine, Request, request_seed
 from assets.benchmarks.fill import fill
-from assets.benchmarks.forcing import Budget
+from assets.benchmarks.forcing import Budget, inserted
 from assets.benchmarks.generations import GenerationCache, Shard, shards
 from assets.benchmarks.judge import apply_judge
 from assets.benchmarks.records import Answered, Row, make_records, pair_rows, recovery_rows, score_rows
 from assets.benchmarks.tables import consistency, table_1, table_2
+from resources.chat import END_TOKENS
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.home import find_home
@@ -29,6 +30,10 @@ from resources.progress import Progress
 
 if TYPE_CHECKING:
     from assets.benchmarks.harness import Benchmark, Render
+
+
+MANY_DEFAULTS = 0.05
+"""Share of answers without a letter from which the log says so."""
 
 
 class BenchmarkMetrics(BaseModel):
@@ -94,7 +99,7 @@ def score(
     engine = make_engine(model, benchmarks, compute, arms)
     work = _plan(model, benchmarks, codec, arms)
     cache = GenerationCache(find_home().generations)
-    budget = Budget(benchmarks.max_thinking_tokens, benchmarks.wait_times) if benchmarks.forces_budget else None
+    budget = _budget(benchmarks)
     all_shards = [shard for part in work.shards.values() for shard in part]
     generated = fill(engine, all_shards, cache, budget, progress)
     if rank != 0:
@@ -139,7 +144,8 @@ def _plan(model: ModelConfig, config: BenchmarksConfig, codec: Codec, arms: Sequ
         except BadInput as error:
             missing[name] = str(error)
     counts = {one.name: codec.count([question.prompt for question in one.questions]) for one in loaded}
-    requests = {one.name: _requests(one, counts[one.name], config) for one in loaded}
+    room = _room_for_forcing(codec, config)
+    requests = {one.name: _requests(one, [count + room for count in counts[one.name]], config) for one in loaded}
     # Batches shape float32 sums, tensor parallelism their order: both belong to what made an answer.
     made_by = [
         config.backend,
@@ -156,23 +162,35 @@ def _plan(model: ModelConfig, config: BenchmarksConfig, codec: Codec, arms: Sequ
     return _Work(list(arms), loaded, missing, counts, parts)
 
 
+def _budget(config: BenchmarksConfig) -> Budget | None:
+    return Budget(config.max_thinking_tokens, config.wait_times) if config.forces_budget else None
+
+
+def _room_for_forcing(codec: Codec, config: BenchmarksConfig) -> int:
+    """Tokens that budget forcing may put into one answer."""
+    budget = _budget(config)
+    return sum(codec.count(inserted(budget))) if budget else 0
+
+
 def _requests(benchmark: "Benchmark", counts: Sequence[int], config: BenchmarksConfig) -> list[Request]:
-    """One request per question and sample, question-major.
+    """One request per question and sample, question-major; `counts`: tokens that are no part of the answer.
 
     Raises:
         BadInput: when the longest prompt and the answer do not fit the context together.
     """
     longest = max(counts)
-    if longest + (config.max_gen_toks or 1) > config.context:
+    room = config.context - longest
+    if room < (config.max_gen_toks or 1):
+        remedy = f"set max_gen_toks to at most {room}" if room > 0 else "raise benchmarks.context"
         raise BadInput(
-            f"{benchmark.name}: the longest prompt has {longest} tokens and max_gen_toks is {config.max_gen_toks}, "
-            f"which do not fit benchmarks.context of {config.context}; set max_gen_toks to {config.context - longest}"
+            f"{benchmark.name}: the longest prompt (with what budget forcing adds) has {longest} tokens and "
+            f"max_gen_toks is {config.max_gen_toks}, which do not fit benchmarks.context of {config.context}; {remedy}"
         )
     return [
         Request(
             question.prompt,
             config.max_gen_toks or config.context - count,
-            (END_OF_TURN,),
+            END_TOKENS,
             config.temperature,
             request_seed(config.seed, question.id, sample) if config.temperature else 0,
         )
@@ -204,6 +222,7 @@ def _report(
     scores = score_rows(records, config.samples)
     recoveries = recovery_rows(records, config.bootstrap, config.seed)
     _say(table_1(scores, recoveries) + table_2(scores), progress)
+    _warn_of_defaults(scores, progress)
     if troubles:
         # Not stored: a stored artifact would be taken for the whole answer ever after.
         raise BadInput(
@@ -237,6 +256,16 @@ def _report(
 def _say(rows: Sequence[Row], progress: Progress) -> None:
     for row in rows:
         progress.say("  ".join(f"{name} {value}" for name, value in row.items() if value is not None))
+
+
+def _warn_of_defaults(scores: Sequence[Row], progress: Progress) -> None:
+    for row in scores:
+        if row["defaulted"] > MANY_DEFAULTS * row["total"]:
+            progress.say(
+                f"{row['benchmark']}, {row['arm']}: {row['defaulted']} of {row['total']} answers name no letter that "
+                'could be read and count as "A" (s1\'s rule); a model reads them if benchmarks.judge names one (s1: '
+                "gpt-4o-mini)"
+            )
 
 
 def _answered(work: _Work, arm: str, benchmark: "Benchmark", cache: GenerationCache, samples: int) -> Answered:

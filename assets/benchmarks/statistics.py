@@ -55,6 +55,10 @@ def clustered_mean(right_Q: "NDArray[np.float64]") -> Estimate:
     mean = float(right_Q.mean())
     if len(right_Q) < 2:
         return Estimate(mean, 0.0, 1.0)
+    if not right_Q.std():
+        # Equal questions have no spread, which is no certainty: as if each had been asked once.
+        once = wilson(round(mean * len(right_Q)), len(right_Q))
+        return Estimate(mean, once.low, once.high)
     half = float(t.ppf((1 + LEVEL) / 2, len(right_Q) - 1) * right_Q.std(ddof=1) / math.sqrt(len(right_Q)))
     return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
 

@@ -42,7 +42,7 @@ def test_two_ends_of_thinking_are_replaced_by_wait() -> None:
     assert (answer.num_tokens, answer.finish) == (23, "stop")
     assert [request.max_tokens for request in engine.asked] == [99, 89, 84, 80]
     assert engine.asked[0].prompt == "Q:<|im_start|>think\n"
-    assert engine.asked[0].stop == ("<|im_start|>", "<|im_end|>")
+    assert engine.asked[0].stop == ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
     assert engine.asked[3].stop == ("<|im_end|>",)
 
 

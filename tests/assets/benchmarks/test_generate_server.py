@@ -33,7 +33,7 @@ def test_a_server_gives_the_answers_of_the_hf_back_end(world: World) -> None:
     served, local = (BenchmarkScores.open(world.out(name)).records() for name in ("served", "local"))
     assert served.equals(local)
     assert len(asked) == 40
-    assert asked[0]["stop"] == ["<|im_end|>"]
+    assert asked[0]["stop"] == ["<|im_end|>", "<|endoftext|>"]
     assert asked[0]["skip_special_tokens"] is False
     assert {request["temperature"] for request in asked} == {0.0}
 

@@ -16,6 +16,7 @@ from assets.benchmarks.arms import build_arms
 from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.engine import Request
 from assets.benchmarks.generate_hf import HfEngine
+from assets.benchmarks.generate_vllm import take_gpus
 from resources.models import ModelConfig
 from resources.sources import PROJECT
 
@@ -47,6 +48,23 @@ if __name__ == "__main__":
         answers[arm.name] = [[found[i].text, found[i].num_tokens, found[i].finish] for i in range(len(requests))]
     Path(sys.argv[2]).write_text(json.dumps(answers))
 """
+
+
+@pytest.mark.parametrize(
+    ("visible", "local_rank", "taken"),
+    [("8,9,10,11", "2", "10,11"), (None, "2", "2,3"), ("", "0", "0,1"), ("8,9,10,11", None, "8,9,10,11")],
+)
+def test_an_engine_takes_its_share_of_the_gpus_that_were_leased(
+    visible: str | None, local_rank: str | None, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("LOCAL_RANK", local_rank)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    take_gpus(2)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
+    assert "LOCAL_RANK" not in os.environ
 
 
 @pytest.mark.slow

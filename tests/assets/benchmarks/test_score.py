@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from assets.benchmarks import score as score_module
 from assets.benchmarks.artifact import BenchmarkScores
+from assets.benchmarks.codec import Codec
 from assets.benchmarks.config import ARMS, BenchmarksConfig, task_names
 from assets.benchmarks.engine import Arm, Completion, Request
 from assets.benchmarks.generate_hf import HfEngine
@@ -138,8 +139,10 @@ def test_an_adapter_that_is_no_folder_is_refused(world: World) -> None:
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_the_largest_that_fits(world: World) -> None:
-    with pytest.raises(BadInput, match="set max_gen_toks to"):
-        world.score(max_gen_toks=480, context=512)
+    with pytest.raises(BadInput, match="set max_gen_toks to at most"):
+        world.score("long answer", max_gen_toks=480, context=512)
+    with pytest.raises(BadInput, match=r"raise benchmarks\.context"):
+        world.score("short context", max_gen_toks=None, context=20)
 
 
 def test_a_context_beyond_the_models_is_refused(world: World) -> None:
@@ -151,6 +154,67 @@ def test_without_max_gen_toks_an_answer_may_fill_the_context(world: World) -> No
     world.score(arms=("base",), tasks=("mini_hard",), max_gen_toks=None, context=200, limit=3)
     for record in BenchmarkScores.open(world.out()).records().to_pylist():
         assert record["prompt_tokens"] + record["tokens"] == 200 or not record["truncated"]
+
+
+def test_what_budget_forcing_puts_in_leaves_room_in_the_context(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Codec(world.model)
+    asked: list[tuple[int, int]] = []
+
+    class Endless:
+        """Never stops thinking, in one token per token asked for."""
+
+        interleaves = False
+
+        def complete(self, _arm: Arm, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+            for index, request in enumerate(requests):
+                asked.append((len(codec.encode(request.prompt)), request.max_tokens))
+                yield index, Completion("1" * request.max_tokens, request.max_tokens, "length")
+
+    monkeypatch.setattr(score_module, "make_engine", lambda *_: Endless())
+    world.score(arms=("base",), tasks=("mini_hard",), max_gen_toks=None, context=200, wait_times=2)
+    assert len(asked) == 2 * QUESTIONS
+    assert all(most > 0 and prompt + most <= 200 for prompt, most in asked)
+
+
+def test_answers_that_name_no_letter_are_counted_and_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        """Names a letter in the first answer of a shard only."""
+
+        interleaves = False
+
+        def complete(self, _arm: Arm, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+            for index, _ in enumerate(requests):
+                yield index, Completion("no idea" if index else "So the answer is B.", 4, "stop")
+
+    monkeypatch.setattr(score_module, "make_engine", lambda *_: Silent())
+    (row,) = world.score(arms=("base",), tasks=("mini_choice",)).scores
+    # shards of 4, 4 and 2 questions, the first of each answered with B
+    assert row["defaulted"] == 7
+    assert any(line.startswith("mini_choice, base: 7 of 10 answers name no letter") for line in world.said)
+
+
+def test_an_answer_ends_at_either_token_that_ends_a_text(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = Codec(world.model)
+    stops: set[tuple[str, ...]] = set()
+
+    class Asked:
+        """Remembers what ends an answer."""
+
+        interleaves = False
+
+        def complete(self, _arm: Arm, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+            for index, request in enumerate(requests):
+                stops.add(request.stop)
+                yield index, Completion("1", 1, "stop")
+
+    monkeypatch.setattr(score_module, "make_engine", lambda *_: Asked())
+    world.score(arms=("base",), tasks=("mini_hard",))
+    # generation_config.json of Qwen2.5-32B-Instruct: "eos_token_id": [151645, 151643], which are these
+    assert stops == {("<|im_end|>", "<|endoftext|>")}
+    assert [codec.decode([token]) for token in codec.ids(("<|im_end|>", "<|no such token|>", "<|endoftext|>"))] == [
+        "<|im_end|>",
+        "<|endoftext|>",
+    ]
 
 
 def test_missing_questions_are_told_at_the_end_and_the_others_are_kept(world: World) -> None:

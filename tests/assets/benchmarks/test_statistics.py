@@ -137,6 +137,16 @@ def test_avg_at_k_counts_questions_not_answers() -> None:
     assert score_estimate(means, 1) == wilson(3, 5)
 
 
+def test_equal_questions_are_no_certainty() -> None:
+    # Wilson (1927): 0 of 30 has the upper end z^2 / (30 + z^2) = 3.8415 / 33.8415.
+    none_right = clustered_mean(np.zeros(30))
+    assert (none_right.value, none_right.low) == (0.0, 0.0)
+    assert none_right.high == pytest.approx(0.1135, abs=1e-4)
+    halves = clustered_mean(np.full(4, 0.5))
+    assert halves.value == 0.5
+    assert (halves.low, halves.high) == (wilson(2, 4).low, wilson(2, 4).high)
+
+
 def test_two_counts_are_consistent_unless_newcombes_interval_excludes_zero() -> None:
     assert consistent((15, 30), (15, 30))
     assert consistent((12, 30), (15, 30))
@@ -158,6 +168,7 @@ def records(counts: dict[str, int], benchmark: str, total: int) -> list[dict]:
             "strict_correct": question < correct,
             "truncated": False,
             "rule": "boxed",
+            "graded_by": "integer",
             "tokens": 10,
         }
         for arm, correct in counts.items()
