@@ -34,7 +34,7 @@ DENSITIES_SCHEMA = pa.schema(
         ("string_id", pa.string()),
         ("units", pa.int32()),
         ("unit_share", pa.float64()),  # of the kind's categorized units
-        ("density", pa.float64()),  # sum of activations
+        ("density", pa.float64()),  # sum of firing activations
         ("share", pa.float64()),  # density over that of all categorized units of the kind
     ]
 )

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 NAMED = 0.03
 """Least share of a slice that has room for its name."""
+SLICES = ("#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499")
+"""Paul Tol's muted qualitative scheme, safe for colour-blind readers: nine, as many categories as the prompt allows."""
+BEYOND = CATEGORIES[-1]
+"""Grey, of every category that a model makes beyond the ninth."""
 RADIUS = (60, 105, 145)
 """Pixels: hole, edge between the rings, outer edge."""
 
@@ -44,7 +48,7 @@ def density_chart(densities: list[dict[str, Any]], kind: Kind) -> "altair.LayerC
     names = list(dict.fromkeys(row["category"] for row in densities))
     colours = alt.Color(
         "category:N",
-        scale=alt.Scale(domain=names, range=list(CATEGORIES)),
+        scale=alt.Scale(domain=names, range=_colours(len(names))),
         sort=names,
         legend=alt.Legend(orient="bottom", columns=4, title=None, labelExpr="replace(datum.label, /_/g, ' ')"),
     )
@@ -70,6 +74,10 @@ def density_chart(densities: list[dict[str, Any]], kind: Kind) -> "altair.LayerC
         entries.mark_text(radius=outside + 10, align="right").encode(alt.Text("left:N")),
     )
     return alt.layer(*layers, title=f"{SPOKEN[kind]}: share of activation", width=500, height=340)
+
+
+def _colours(count: int) -> list[str]:
+    return [*SLICES[:count], *[BEYOND] * (count - len(SLICES))]
 
 
 def _name(densities: list[dict[str, Any]], place: int) -> dict[str, str]:

@@ -42,7 +42,8 @@ class CategoriesConfig(Section):
     kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = ("adapter", "neuron", "latent")
     """Which kinds of unit are assigned."""
     rollouts: int | None = Field(default=None, ge=1)
-    """Rollouts over which activations are summed, drawn by `seed`; None: all (paper: a subset, its size not given)."""
+    """Rollouts over which firing activations are summed, drawn by `seed`; None: all (paper: a subset, its size not
+    given)."""
     bootstrap: int = Field(default=10000, ge=100, le=1000000)
     """Resamples behind the intervals of class shares (authors' code: 10000)."""
     seed: int = Field(default=42, ge=0)
@@ -70,7 +71,7 @@ FEATURE_CATEGORIES = Stage(
 CATEGORY_DENSITIES = Stage(
     asset="category_densities",
     room="categories",
-    code_version=2,
+    code_version=3,
     call="assets.categories.densities:measure",
     artifact="assets.categories.artifact:Densities",
     sections=("categories",),

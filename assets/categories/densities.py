@@ -58,8 +58,9 @@ def measure(
     if categories.rollouts is None:
         sums = _all_sums(max_activating_contexts)
     else:
+        units = [row["unit"] for row in assigned]
         sums = subset_sums(
-            [row["unit"] for row in assigned], categories, activation_shards, neuron_shards, batchtopk_sae, progress
+            units, categories, max_activating_contexts, activation_shards, neuron_shards, batchtopk_sae, progress
         )
     densities = density_rows(assigned, sums)
     classes = class_shares(explained, categories.bootstrap, categories.seed)

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from assets.categories.config import CategoriesConfig
+from assets.contexts.artifact import UNITS_FILE
 from resources.errors import BadInput
 from resources.progress import Progress
 from resources.shards import Shards
@@ -17,12 +19,15 @@ ROWS = 8192
 def subset_sums(
     units: list[str],
     categories: CategoriesConfig,
+    max_activating_contexts: Path,
     activation_shards: Path,
     neuron_shards: Path,
     batchtopk_sae: Path,
     progress: Progress,
 ) -> dict[str, float]:
-    """Sum of each unit's own-polarity activations over `categories.rollouts` rollouts drawn by the seed.
+    """Sum of each unit's firing activations over `categories.rollouts` rollouts drawn by the seed.
+
+    All rollouts give the `sum` of the contexts: an activation counts where it exceeds the unit's `threshold` there.
 
     Raises:
         BadInput: when fewer rollouts were captured.
@@ -30,11 +35,12 @@ def subset_sums(
     parsed = {unit: parse_unit(unit) for unit in units}
     kinds = {unit.kind for unit in parsed.values()}
     chosen = _draw(activation_shards, categories)
+    threshold = _thresholds(max_activating_contexts)
     sums: dict[str, float] = {}
     for kind, folder in (("adapter", activation_shards), ("neuron", neuron_shards)):
         if kind in kinds:
             progress.say(f"summing {kind} activations over {len(chosen)} rollouts")
-            sums |= _signed_sums({u: p for u, p in parsed.items() if p.kind == kind}, folder, chosen)
+            sums |= _signed_sums({u: p for u, p in parsed.items() if p.kind == kind}, threshold, folder, chosen)
     if "latent" in kinds:
         progress.say(f"summing latents over {len(chosen)} rollouts")
         total = _latent_sums(activation_shards, batchtopk_sae, chosen)
@@ -55,14 +61,25 @@ def _column(unit: Unit) -> str:
     return f"L{unit.layer}.{unit.projection if unit.kind == 'adapter' else unit.index}"
 
 
-def _signed_sums(units: dict[str, Unit], folder: Path, chosen: np.ndarray) -> dict[str, float]:
+def _thresholds(contexts: Path) -> dict[str, float]:
+    table = pq.read_table(contexts / UNITS_FILE, columns=["unit", "threshold"])
+    return dict(zip(table["unit"].to_pylist(), table["threshold"].to_pylist(), strict=True))
+
+
+def _signed_sums(
+    units: dict[str, Unit], threshold: dict[str, float], folder: Path, chosen: np.ndarray
+) -> dict[str, float]:
     shards = Shards.open(folder)
     place = {column: number for number, column in enumerate(shards.columns)}
-    sums = {sign: np.zeros(len(shards.columns)) for sign in (1, -1)}
+    limits = {sign: np.full(len(place), np.inf, np.float32) for sign in (1, -1)}
+    for name, unit in units.items():
+        limits[unit.polarity][place[_column(unit)]] = threshold[name]
+    sums = {sign: np.zeros(len(place)) for sign in limits}
     for batch in shards.batches(ROWS):
         state = batch.state_BC[np.isin(batch.rollout_id_B, chosen)].astype(np.float32)
-        for sign, total in sums.items():
-            total += np.maximum(sign * state, 0).sum(axis=0, dtype=np.float64)
+        for sign, limit in limits.items():
+            own = sign * state
+            sums[sign] += np.where(own > limit, own, 0).sum(axis=0, dtype=np.float64)
     return {name: float(sums[unit.polarity][place[_column(unit)]]) for name, unit in units.items()}
 
 

@@ -52,7 +52,7 @@ SCORES_SCHEMA = pa.schema(
         ("method", pa.string()),  # detection | fuzzing | intruder
         ("judge", pa.string()),  # who predicted: "statistical" or "<provider>/<model>"
         ("target", pa.string()),  # "token": one marked token is predicted; "window": a whole excerpt
-        ("balanced_accuracy", pa.float32()),
+        ("balanced_accuracy", pa.float32()),  # intruder: share of right picks, where guessing gives 1/5
         ("ci_low", pa.float32()),
         ("ci_high", pa.float32()),
         ("sensitivity", pa.float32()),
@@ -60,8 +60,8 @@ SCORES_SCHEMA = pa.schema(
         ("precision_random", pa.float32()),  # with as many random negatives as positives
         ("precision_hard", pa.float32()),  # with as many same-token negatives as positives
         ("spearman", pa.float32()),  # statistical only: prediction against activation
-        ("n_examples", pa.int32()),
-        ("n_failed", pa.int32()),  # examples without a usable answer
+        ("n_examples", pa.int32()),  # distinct ones, in whatever number of draws; intruder: questions
+        ("n_failed", pa.int32()),  # examples without a usable answer, counted in each draw
         ("draws", pa.int32()),
         ("draw_spread", pa.float32()),  # standard deviation of balanced accuracy over draws
         ("status", pa.string()),  # ok | insufficient | failed

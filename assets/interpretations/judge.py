@@ -52,6 +52,16 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """One excerpt, in however many draws it was shown."""
+
+    fires: bool
+    hard: bool
+    active: float
+    """Share of its judgements that call it active."""
+
+
+@dataclass(frozen=True)
 class Sheet:
     """One request's examples: which unit and method they belong to, and what is true of them."""
 
@@ -193,9 +203,10 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
         for sheet, value in judged
         for example, said in zip(sheet.examples, value.active, strict=True)
     ]
-    fires = [said for _, example, said in told if example.fires]
-    easy = [said for _, example, said in told if not example.fires and not example.hard]
-    hard = [said for _, example, said in told if not example.fires and example.hard]
+    verdicts = _verdicts(told)
+    fires = [each.active for each in verdicts if each.fires]
+    easy = [each.active for each in verdicts if not each.fires and not each.hard]
+    hard = [each.active for each in verdicts if not each.fires and each.hard]
     quiet = easy + hard
     middle, low, high = balanced(sum(fires), len(fires), len(quiet) - sum(quiet), len(quiet))
     per_draw = [_accuracy([each for each in told if each[0] == draw]) for draw in sorted({each[0] for each in told})]
@@ -208,10 +219,22 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
         "specificity": 1 - sum(quiet) / len(quiet) if quiet else None,
         "precision_random": _precision(sensitivity, easy),
         "precision_hard": _precision(sensitivity, hard),
-        "n_examples": len(told),
+        "n_examples": len(verdicts),
         "draw_spread": float(np.std(per_draw, ddof=1)) if len(per_draw) > 1 else None,
         "status": "ok",
     }
+
+
+def _verdicts(told: list[tuple[int, Example, bool]]) -> list[Verdict]:
+    """Each excerpt once: draws show nearly the same ones, and an interval that counts repeats is too narrow."""
+    groups: dict[tuple[int, int, bool], list[tuple[bool, bool]]] = {}
+    for _, example, said in told:
+        key = (example.window.rollout_id, example.centre, example.fires)
+        groups.setdefault(key, []).append((example.hard, said))
+    return [
+        Verdict(fires, any(hard for hard, _ in group), sum(said for _, said in group) / len(group))
+        for (_, _, fires), group in groups.items()
+    ]
 
 
 def _accuracy(told: list[tuple[int, Example, bool]]) -> float:
@@ -220,7 +243,7 @@ def _accuracy(told: list[tuple[int, Example, bool]]) -> float:
     return ((sum(fires) / len(fires) if fires else 0.5) + (sum(quiet) / len(quiet) if quiet else 0.5)) / 2
 
 
-def _precision(sensitivity: float | None, false: list[bool]) -> float | None:
+def _precision(sensitivity: float | None, false: list[float]) -> float | None:
     if sensitivity is None or not false or sensitivity + sum(false) == 0:
         return None
     return sensitivity / (sensitivity + sum(false) / len(false))

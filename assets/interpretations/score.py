@@ -27,7 +27,7 @@ class ScoreMetrics(BaseModel):
     scored: int
     insufficient: int
     failed: int
-    summary: list[dict[str, str | int | float]]
+    summary: list[dict[str, str | int | float | None]]
     """Mean scores per kind, explainer, method and class of the explanation (-1: none)."""
     requests: int
     cached: int
@@ -81,8 +81,11 @@ def score(
     )
 
 
-def summary(rows: list[dict], explained: dict[str, dict]) -> list[dict[str, str | int | float]]:
-    """Mean balanced accuracy and hard-negative precision of the scored rows, per group."""
+def summary(rows: list[dict], explained: dict[str, dict]) -> list[dict[str, str | int | float | None]]:
+    """Mean accuracy and hard-negative precision of the scored rows, per group.
+
+    Guessing gives half of a balanced accuracy and a fifth of the intruders, so the two share no column.
+    """
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         if row["status"] != "ok":
@@ -99,14 +102,15 @@ def summary(rows: list[dict], explained: dict[str, dict]) -> list[dict[str, str 
             "label": label,
             "class": CLASSES.get(label, "none"),
             "units": len(group),
-            "balanced_accuracy": _mean(group, "balanced_accuracy"),
+            "balanced_accuracy": _mean(group, "balanced_accuracy") if method != "intruder" else None,
+            "intruder_accuracy": _mean(group, "balanced_accuracy") if method == "intruder" else None,
             "precision_hard": _mean(group, "precision_hard"),
         }
         for (kind, explainer, method, label), group in sorted(groups.items())
     ]
 
 
-def _mean(rows: list[dict], column: str) -> float:
-    """Mean of the known values; -1 when none is known."""
+def _mean(rows: list[dict], column: str) -> float | None:
+    """Mean of the known values; None when none is known."""
     known = [row[column] for row in rows if row[column] is not None]
-    return sum(known) / len(known) if known else -1.0
+    return sum(known) / len(known) if known else None

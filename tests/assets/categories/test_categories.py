@@ -15,7 +15,6 @@ from assets.categories.densities import density_rows, measure
 from assets.categories.statistical import TAXONOMY, string_id
 from assets.interpretations.artifact import Predicate
 from resources.errors import BadInput
-from resources.shards import StateBatch, write_shard
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, Explained, explained  # noqa: F401
 
 STATISTICAL = CategoriesConfig(provider="statistical", bootstrap=2000)
@@ -165,29 +164,3 @@ def test_densities_and_figures_are_written(explained: Explained, categories: Pat
         assert sum(shares) == pytest.approx(1)
         assert (tmp_path / "charts" / f"figure_2_{kind}.png").stat().st_size > 1000
     assert (tmp_path / "charts" / "figure_1_classes.svg").exists()
-
-
-def test_a_subset_of_rollouts_is_summed_from_the_shards(
-    explained: Explained,  # noqa: F811
-    tmp_path: Path,
-) -> None:
-    from assets.categories.sums import subset_sums
-
-    rng = np.random.default_rng(0)
-    rollout = np.repeat(np.arange(6, dtype=np.int32), 10)
-    position = np.tile(np.arange(10, dtype=np.int32), 6)
-    state = rng.normal(size=(60, 2)).astype(np.float16)
-    columns = ("L0.q_proj", "L1.up_proj")
-    write_shard(tmp_path / "shard-00000.parquet", StateBatch(rollout, position, position, state), columns, "x", 16)
-    knobs = CategoriesConfig(provider="statistical", rollouts=6)
-    units = ["adapter:L0.q_proj:+", "adapter:L1.up_proj:-"]
-    sums = subset_sums(units, knobs, tmp_path, tmp_path, tmp_path, SILENT)
-    wide = state.astype(np.float64)
-    assert sums["adapter:L0.q_proj:+"] == pytest.approx(wide[:, 0][wide[:, 0] > 0].sum(), rel=1e-6)
-    assert sums["adapter:L1.up_proj:-"] == pytest.approx(-wide[:, 1][wide[:, 1] < 0].sum(), rel=1e-6)
-    fewer = subset_sums(units, knobs.model_copy(update={"rollouts": 2}), tmp_path, tmp_path, tmp_path, SILENT)
-    by_rollout = [wide[rollout == r, 0][wide[rollout == r, 0] > 0].sum() for r in range(6)]
-    pairs = [a + b for i, a in enumerate(by_rollout) for b in by_rollout[i + 1 :]]
-    assert min(abs(fewer[units[0]] - pair) for pair in pairs) < 1e-5
-    with pytest.raises(BadInput, match="7 but 6"):
-        subset_sums(units, knobs.model_copy(update={"rollouts": 7}), tmp_path, tmp_path, tmp_path, SILENT)

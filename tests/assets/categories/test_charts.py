@@ -32,6 +32,24 @@ def test_the_inner_ring_sums_its_entries_and_says_how_much() -> None:
     assert [row["shown"] for row in inner["data"]["values"]] == ["42%", "58%"]
 
 
+def slices(categories: int) -> tuple[list[str], list[str]]:
+    """Categories of the inner ring and the colours they get, by a taxonomy of so many."""
+    rows = [{"category": f"c{n}", "subcategory": f"s{n}", "share": 1 / categories} for n in range(categories)]
+    scale = density_chart(rows, "latent").to_dict()["layer"][0]["encoding"]["color"]["scale"]
+    return scale["domain"], scale["range"]
+
+
+def test_no_two_of_the_nine_categories_that_the_prompt_allows_share_a_colour() -> None:
+    names, colours = slices(9)
+    assert len(set(colours)) == len(colours) == len(names) == 9
+
+
+def test_a_category_beyond_the_ninth_never_looks_like_one_of_the_nine() -> None:
+    names, colours = slices(12)
+    assert len(colours) == len(names) == 12
+    assert not set(colours[:9]) & set(colours[9:])
+
+
 def test_classes_stand_in_the_papers_order_under_the_name_of_their_kind() -> None:
     row = {"kind": "adapter", "explainer": "statistical", "n": 1, "share": 0.5, "ci_low": 0.4, "ci_high": 0.6}
     chart = class_chart([{**row, "label": label} for label in (2, 0, 1)]).to_dict()

@@ -7,7 +7,7 @@ from assets.interpretations.artifact import SCORES_SCHEMA, Predicate
 from assets.interpretations.config import ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import HELD_OUT, Evidence, Split, read_evidence
-from assets.interpretations.score import ScoreMetrics, score
+from assets.interpretations.score import ScoreMetrics, score, summary
 from assets.interpretations.token_detection import precision, score_predicate
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, STATISTICAL, Explained
 
@@ -118,3 +118,17 @@ def test_spearman_equals_scipys_with_ties() -> None:
     expected = spearmanr(np.concatenate([positive, quiet]), np.concatenate([value, np.zeros(5)])).statistic
     assert _spearman(positive, value, quiet) == pytest.approx(expected)
     assert _spearman(np.array([True]), np.array([1.0]), np.array([True])) is None
+
+
+def _scored(method: str, accuracy: float, precision_hard: float | None) -> dict:
+    row = {"unit": "latent:1", "kind": "latent", "explainer": "openai/x", "status": "ok", "method": method}
+    return row | {"balanced_accuracy": accuracy, "precision_hard": precision_hard}
+
+
+def test_the_summary_keeps_intruders_apart_and_leaves_unknown_precisions_open() -> None:
+    rows = [_scored("detection", 0.75, None), _scored("intruder", 0.5, None), _scored("fuzzing", 0.625, 0.875)]
+    found = summary(rows, {"latent:1": {"label": 0, "statistical_label": None}})
+    columns = ("method", "balanced_accuracy", "intruder_accuracy", "precision_hard")
+    assert [tuple(row[column] for column in columns) for row in found] == [
+        ("detection", 0.75, None, None), ("fuzzing", 0.625, None, 0.875), ("intruder", None, 0.5, None),
+    ]  # fmt: skip

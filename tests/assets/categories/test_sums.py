@@ -1,0 +1,63 @@
+"""Activations summed over rollouts of the shards are those that the contexts sum: above the unit's threshold."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from assets.categories.config import CategoriesConfig
+from assets.categories.densities import _all_sums
+from assets.categories.sums import subset_sums
+from assets.contexts.artifact import UNITS_FILE
+from resources.errors import BadInput
+from tests.assets.contexts.conftest import LENGTHS, World, world  # noqa: F401
+from tests.assets.interpretations.conftest import SILENT
+from tests.shard_builders import build_shards
+
+KNOBS = CategoriesConfig(provider="statistical", rollouts=2)
+STATES = {
+    1: np.array([[0.5, -3.0], [1.0, -0.25], [-2.0, 0.75]]),
+    4: np.array([[2.0, -0.5], [0.25, -1.5]]),
+}
+THRESHOLDS = {"adapter:L0.q_proj:+": 0.5, "adapter:L0.q_proj:-": 0.5, "adapter:L1.up_proj:-": 1.0}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Shards and thresholds of three directions."""
+    build_shards(tmp_path, STATES, ("L0.q_proj", "L1.up_proj"))
+    table = {"unit": list(THRESHOLDS), "threshold": pa.array(THRESHOLDS.values(), pa.float32())}
+    pq.write_table(pa.table(table), tmp_path / UNITS_FILE)
+    return tmp_path
+
+
+def _sums(folder: Path, rollouts: int) -> dict[str, float]:
+    knobs = KNOBS.model_copy(update={"rollouts": rollouts})
+    return subset_sums(list(THRESHOLDS), knobs, folder, folder, folder, folder, SILENT)
+
+
+def test_only_activations_above_the_units_threshold_are_summed(folder: Path) -> None:
+    # 0.5 and 0.25 of L0.q_proj, and 0.25 and 0.5 of L1.up_proj's negative side, are not firing.
+    assert _sums(folder, 2) == {"adapter:L0.q_proj:+": 3.0, "adapter:L0.q_proj:-": 2.0, "adapter:L1.up_proj:-": 4.5}
+
+
+def test_a_rollout_that_is_not_drawn_adds_nothing(folder: Path) -> None:
+    first = {"adapter:L0.q_proj:+": 1.0, "adapter:L0.q_proj:-": 2.0, "adapter:L1.up_proj:-": 3.0}
+    second = {"adapter:L0.q_proj:+": 2.0, "adapter:L0.q_proj:-": 0.0, "adapter:L1.up_proj:-": 1.5}
+    assert _sums(folder, 1) in (first, second)
+
+
+def test_more_rollouts_than_were_captured_are_refused(folder: Path) -> None:
+    with pytest.raises(BadInput, match="3 but 2"):
+        _sums(folder, 3)
+
+
+def test_a_subset_of_all_rollouts_has_the_sums_of_no_subset(world: World, tmp_path: Path) -> None:  # noqa: F811
+    found, _ = world.collect(tmp_path)
+    knobs = KNOBS.model_copy(update={"rollouts": len(LENGTHS)})
+    units, left = [unit.id for unit in found.units()], world.folder
+    sums = subset_sums(units, knobs, found.path, left / "states", left / "neurons", left / "sae", SILENT)
+    # Every activation is a small multiple of a power of two: no order of summing rounds.
+    assert sums == _all_sums(found.path)
