@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Verdict = Literal["reproduced", "differs", "same pattern", "pattern differs", "not comparable", "not measured"]
+Verdict = Literal[
+    "reproduced", "differs", "same pattern", "pattern differs", "not comparable", "not bounded", "not measured"
+]
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,10 @@ class Measurement:
     low: float | None
     high: float | None
     asset: str
+    unbounded: bool = False
+    """An interval is defined, but its ends are not and so None: the data decide nothing."""
+    as_published: bool = True
+    """Found by the paper's method; else its number is compared with the paper's on no model."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +124,16 @@ def verdict(claim: Claim, measured: Measurement | None, comparable: bool) -> Ver
     """What our measurement says of the claim; `comparable`: it was made on the paper's own model."""
     if measured is None:
         return "not measured"
+    comparable = comparable and measured.as_published
+    if claim.published is not None and not comparable:
+        return "not comparable"
+    if measured.unbounded:
+        return "not bounded"
     if claim.published is None:
         holds = measured.value > claim.threshold
         if comparable:
             return "reproduced" if holds else "differs"
         return "same pattern" if holds else "pattern differs"
-    if not comparable:
-        return "not comparable"
     low = measured.value - claim.tolerance if measured.low is None else measured.low
     high = measured.value + claim.tolerance if measured.high is None else measured.high
     return "reproduced" if low <= claim.published <= high else "differs"
@@ -133,7 +142,8 @@ def verdict(claim: Claim, measured: Measurement | None, comparable: bool) -> Ver
 def as_read(row: Mapping[str, Any]) -> dict[str, str]:
     """A claim's row with its numbers as a person reads them."""
     numbers = {name: row[name] for name in ("measured", "low", "high")}
-    shown = {name: "–" if value is None else spoken(value, row["percent"]) for name, value in numbers.items()}
+    absent = "not bounded" if row["unbounded"] else "–"
+    shown = {name: absent if value is None else spoken(value, row["percent"]) for name, value in numbers.items()}
     return (
         {name: row[name] for name in ("id", "verdict", "expected")}
         | shown

@@ -1,6 +1,7 @@
 """Our measurement for each claim of the paper, read from the artifacts' own tables; None where there is none."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,8 @@ COUNTERPARTS = {
     "choice": ("gpqa_diamond_openai", "mini_choice"),
 }
 """The paper's three benchmarks, and the mini world's that stand in for them."""
+STATISTICAL = "statistical"
+"""The explainer whose classes are predicates' and not an LLM's, as the paper's are."""
 
 
 def measure(artifacts: Mapping[str, Path]) -> dict[str, Measurement | None]:
@@ -46,14 +49,19 @@ def _adapter_share(artifacts: Mapping[str, Path]) -> Measurement | None:
 def _recovery(artifacts: Mapping[str, Path], name: str) -> Measurement | None:
     for row in BenchmarkScores.open(artifacts["benchmark_scores"]).recovery():
         if row["benchmark"] in COUNTERPARTS[name] and row["arm"] == "lora" and row["recovery"] is not None:
-            return Measurement(row["recovery"], row["ci_low"], row["ci_high"], "benchmark_scores")
+            low, high = row["ci_low"], row["ci_high"]
+            return Measurement(row["recovery"], low, high, "benchmark_scores", unbounded=low is None)
     return None
 
 
 def _recovery_least(artifacts: Mapping[str, Path]) -> Measurement | None:
     found = [_recovery(artifacts, name) for name in COUNTERPARTS]
     known = [measurement for measurement in found if measurement is not None]
-    return min(known, key=lambda one: one.value) if len(known) == len(COUNTERPARTS) else None
+    if len(known) < len(COUNTERPARTS):
+        return None
+    least = min(known, key=lambda one: one.value)
+    # A gain without bounds may lie below the least.
+    return least if not any(one.unbounded for one in known) else replace(least, low=None, high=None, unbounded=True)
 
 
 def _mlp_over_attention_score(artifacts: Mapping[str, Path]) -> Measurement | None:
@@ -95,7 +103,8 @@ def _classes(artifacts: Mapping[str, Path], kind: str, label: int) -> Iterable[d
 
 def _class_share(artifacts: Mapping[str, Path], kind: str, label: int) -> Measurement | None:
     for row in _classes(artifacts, kind, label):
-        return Measurement(row["share"], row["ci_low"], row["ci_high"], "category_densities")
+        by_llm = row["explainer"] != STATISTICAL
+        return Measurement(row["share"], row["ci_low"], row["ci_high"], "category_densities", as_published=by_llm)
     return None
 
 
@@ -104,4 +113,4 @@ def _difference(artifacts: Mapping[str, Path], more: str, less: str) -> Measurem
     first, second = _class_share(artifacts, more, 0), _class_share(artifacts, less, 0)
     if first is None or second is None:
         return None
-    return Measurement(first.value - second.value, None, None, "category_densities")
+    return replace(first, value=first.value - second.value, low=None, high=None)

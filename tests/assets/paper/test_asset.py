@@ -9,7 +9,11 @@ from assets.paper.report import claim_rows
 
 def judged(measured: dict[str, float], *, comparable: bool) -> dg.AssetCheckResult:
     """The check of a report in which these claims were measured, and no others."""
-    found = {c.id: Measurement(measured[c.id], None, None, "a") if c.id in measured else None for c in CLAIMS}
+    return checked({name: Measurement(value, None, None, "a") for name, value in measured.items()}, comparable)
+
+
+def checked(measured: dict[str, Measurement], comparable: bool) -> dg.AssetCheckResult:
+    found = {claim.id: measured.get(claim.id) for claim in CLAIMS}
     [check] = CHECKS
     return check.judge({"claims": claim_rows(found, comparable=comparable)})
 
@@ -40,3 +44,18 @@ def test_the_check_shows_every_claim_once() -> None:
     assert [row["id"] for row in rows] == [claim.id for claim in CLAIMS]
     assert shown["sae_live"] == ("reproduced", "2,000", "1,950", "–")
     assert shown["latents_broad"] == ("not measured", "22 %", "–", "–")
+
+
+def test_a_claim_without_bounds_is_no_difference_and_says_so_where_its_interval_would_stand() -> None:
+    result = checked({"recovery_choice": Measurement(0.85, None, None, "a", unbounded=True)}, comparable=True)
+    assert result.passed
+    assert result.description == "none of 14 differs"
+    table = result.metadata["claims"]
+    assert isinstance(table, dg.TableMetadataValue)
+    [row] = [record.data for record in table.records if record.data["id"] == "recovery_choice"]
+    assert [row[name] for name in ("verdict", "measured", "low", "high")] == [
+        "not bounded",
+        "85 %",
+        "not bounded",
+        "not bounded",
+    ]

@@ -9,7 +9,7 @@ import pytest
 from assets.interpretations.artifact import INTERPRETATIONS_FILE, INTERPRETATIONS_SCHEMA
 from assets.paper.claims import CLAIMS, Claim, Measurement, spoken, verdict
 from assets.paper.comparison import Side, compare
-from assets.paper.report import claim_rows
+from assets.paper.report import claim_rows, is_papers_model, metrics
 
 NUMBER = Claim("n", "Table 1", "a number", 0.62, tolerance=0.05)
 PATTERN = Claim("p", "Figure 3", "a ratio", None, threshold=1.0)
@@ -49,6 +49,57 @@ def test_a_number_is_judged_by_its_interval_else_by_the_tolerance(
 )
 def test_a_pattern_holds_only_above_its_threshold(value: float, comparable: bool, expected: str) -> None:
     assert verdict(PATTERN, measured(value), comparable) == expected
+
+
+@pytest.mark.parametrize("value", [0.899, 0.9, 0.85, 0.95])
+def test_a_number_without_bounds_decides_nothing_however_near_the_published_one_it_lies(value: float) -> None:
+    recovered = Claim("r", "Table 1", "recovered gain", 0.899)
+    found = Measurement(value, None, None, "benchmark_scores", unbounded=True)
+    assert verdict(recovered, found, True) == "not bounded"
+    assert verdict(recovered, found, False) == "not comparable"
+
+
+@pytest.mark.parametrize("comparable", [True, False])
+def test_a_pattern_is_not_judged_on_a_number_without_bounds(comparable: bool) -> None:
+    found = Measurement(1.2, None, None, "benchmark_scores", unbounded=True)
+    assert verdict(PATTERN, found, comparable) == "not bounded"
+
+
+def test_what_the_paper_measured_otherwise_has_no_comparable_number_on_its_own_model_but_a_pattern() -> None:
+    found = Measurement(0.62, 0.6, 0.64, "category_densities", as_published=False)
+    assert verdict(NUMBER, found, True) == "not comparable"
+    assert verdict(Claim("p", "Figure 1", "a difference", None), found, True) == "same pattern"
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("Qwen/Qwen2.5-32B-Instruct", True),
+        ("/models/Qwen2.5-32B-Instruct", True),
+        ("models/Qwen2.5-32B-Instruct/", True),
+        # The hub's cache names a snapshot after its commit.
+        ("/hub/models--Qwen--Qwen2.5-32B-Instruct/snapshots/5ede1c97bbab6ce5cda5812749b4c0bdf79b18dd", True),
+        ("/hub/models--Qwen--Qwen2.5-32B-Instruct/snapshots/0000000000000000000000000000000000000000", False),
+        ("/models/Qwen2.5-32B", False),
+        ("/models/Qwen2.5-32B-Instruct/tuned", False),
+        ("Qwen/Qwen2.5-7B-Instruct", False),
+        ("resources/mini_world/model", False),
+    ],
+)
+def test_the_papers_model_is_known_by_the_last_part_of_its_name_wherever_it_lies(name: str, same: bool) -> None:
+    assert is_papers_model(name) is same
+
+
+def test_every_claim_is_counted_once_as_reproduced_differing_or_open() -> None:
+    found: dict[str, Measurement | None] = {claim.id: None for claim in CLAIMS}
+    found |= {
+        "recovery_choice": Measurement(0.9, None, None, "a", unbounded=True),
+        "latents_broad": Measurement(0.22, None, None, "a", as_published=False),
+        "sae_live": measured(1950),
+        "gate_strongest": measured(0.8),
+    }
+    counted = metrics(claim_rows(found, comparable=True))
+    assert (counted.reproduced, counted.differing, counted.open) == (1, 1, 12)
 
 
 def test_every_claim_has_its_own_id_and_a_place_in_the_paper() -> None:

@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -11,10 +12,11 @@ from playwright.sync_api import Browser, Page
 from assets.paper.captions import Figure
 from assets.paper.claims import CLAIMS, Measurement
 from assets.paper.comparison import Comparison
-from assets.paper.page import claims_side_by_side, render, render_comparison, render_front
+from assets.paper.page import SITE, VERDICTS, claims_side_by_side, render, render_comparison, render_front
 from assets.paper.report import claim_rows
 from assets.paper.tables import sae_rows
 from resources.manifest import Manifest
+from resources.sources import PROJECT
 from tests.end_to_end.browser import open_browser
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script>\u202e\u0000 数学 😀"
@@ -34,8 +36,10 @@ def manifest(asset: str) -> Manifest:
     )  # fmt: skip
 
 
-def report(example: str = HOSTILE) -> str:
-    measured = {claim.id: Measurement(1.5, None, None, "ablation_kl") for claim in CLAIMS}
+def report(
+    example: str = HOSTILE, *, found: Mapping[str, Measurement] = MappingProxyType({}), comparable: bool = False
+) -> str:
+    measured = {claim.id: Measurement(1.5, None, None, "ablation_kl") for claim in CLAIMS} | dict(found)
     context = {"rollout": 0, "position": 1, "value": 2.0, "before": example, "token": example, "after": example}
     unit = {
         "unit": "latent:3", "explanation": example, "explainer": "statistical", "label": 0, "stability": 0.75,
@@ -49,7 +53,7 @@ def report(example: str = HOSTILE) -> str:
     ]
     assets = ("lora_checkpoint", "batchtopk_sae", "ablation_kl", "feature_dashboard", "interpretations")
     manifests = {asset: manifest(asset) for asset in assets}
-    rows = claim_rows(measured, comparable=False)
+    rows = claim_rows(measured, comparable=comparable)
     scored = [
         {"kind": "latent", "explainer": "openai/x", "method": "detection", "label": 0, "balanced_accuracy": 0.875}
     ]
@@ -59,7 +63,7 @@ def report(example: str = HOSTILE) -> str:
         "explanations": scored,
         "agreement": [{"llm": 0, "statistical": -1, "units": 12}],
     }
-    return render(HOSTILE, rows, tables, figures, [unit], manifests, False)
+    return render(HOSTILE, rows, tables, figures, [unit], manifests, comparable)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +173,35 @@ def test_each_table_has_its_csv_and_the_sae_the_published_sizes() -> None:
     assert 'href="report.json"' in page
     (row,) = sae_rows({"d_sae": 224, "effect": None})
     assert row == {"number": "latents", "measured": 224, "paper": 3584}
+
+
+@pytest.mark.parametrize(("comparable", "verdict"), [(True, "not bounded"), (False, "not comparable")])
+def test_a_claim_without_bounds_says_so_in_the_interval_column_and_the_page_says_why(
+    comparable: bool, verdict: str
+) -> None:
+    unsure = Measurement(0.85, None, None, "benchmark_scores", unbounded=True)
+    page = report(found={"recovery_choice": unsure, "recovery_least": unsure}, comparable=comparable)
+    (row,) = re.findall(r'<tr id="claim-recovery_choice">.*?</tr>', page, re.DOTALL)
+    assert '<td class="number" data-name="95 % interval">not bounded</td>' in row
+    assert f'<td class="verdict {verdict.replace(" ", "-")}">{verdict}</td>' in row
+    assert '<li class="not-bounded"><b>' in page
+    assert "Not bounded: the full finetune's own gain may be 0" in page
+    assert "Not bounded:" not in report()
+
+
+def test_the_page_says_why_classes_by_predicates_are_not_comparable_on_the_papers_own_model() -> None:
+    shares = Measurement(0.62, 0.6, 0.64, "category_densities", as_published=False)
+    assert "The classes here were given by statistical predicates" in report(
+        found={"latents_monosemantic": shares}, comparable=True
+    )
+    assert "The classes here" not in report(comparable=True)
+    assert "This is not the paper's model" not in report(comparable=True)
+
+
+def test_every_verdict_has_a_colour_and_a_line_in_the_documentation() -> None:
+    style, page = (SITE / "report.css").read_text(), (PROJECT / "docs/how-to/show.md").read_text()
+    assert all(f".{verdict.replace(' ', '-')}" in style for verdict in VERDICTS)
+    assert all(f"`{verdict}`" in page for verdict in VERDICTS)
 
 
 def test_each_claim_links_to_its_asset_and_each_asset_to_its_manifest() -> None:

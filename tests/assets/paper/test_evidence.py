@@ -1,0 +1,80 @@
+"""What is read from the artifacts: whether a number has bounds, and whether the paper's explainer found it."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from assets.ablation.artifact import ABLATION, ABLATION_SCHEMA
+from assets.benchmarks.artifact import RECOVERY, SCORES, write
+from assets.categories.artifact import CLASSES_FILE, CLASSES_SCHEMA
+from assets.paper.claims import Measurement
+from assets.paper.evidence import measure
+from resources.manifest import Manifest, write_manifest
+
+Recovered = tuple[float, float | None, float | None]
+BOUNDED: Recovered = (0.75, 0.5, 1.0)
+CLASS_CLAIMS = (
+    "latents_monosemantic",
+    "latents_broad",
+    "directions_monosemantic",
+    "latents_over_directions",
+    "directions_over_neurons",
+)
+
+
+def class_rows(explainer: str) -> list[dict]:
+    shares = {("latent", 0): 0.5, ("latent", 1): 0.25, ("adapter", 0): 0.25, ("neuron", 0): 0.125}
+    ends = {"explainer": explainer, "n": 8, "ci_low": 0.0, "ci_high": 0.75}
+    return [{"kind": kind, "label": label, "share": share, **ends} for (kind, label), share in shares.items()]
+
+
+def build_artifacts(folder: Path, recovered: dict[str, Recovered], explainer: str) -> dict[str, Path]:
+    """All that is measured in one folder, without scores and without ablations."""
+    manifest = Manifest(
+        asset="a", key="k", code_version=1, experiment="e", sections={}, section_versions={}, inputs={}, files={},
+        metrics={}, columns=[], seconds=1, device="cpu", packages={}, created="",
+    )  # fmt: skip
+    write_manifest(folder, manifest)
+    rows = [
+        {"benchmark": f"mini_{name}", "arm": "lora", "recovery": value, "ci_low": low, "ci_high": high}
+        for name, (value, low, high) in recovered.items()
+    ]
+    write(folder / "recovery.parquet", rows, RECOVERY)
+    write(folder / "scores.parquet", [], SCORES)
+    write(folder / ABLATION, [], ABLATION_SCHEMA)
+    pq.write_table(pa.Table.from_pylist(class_rows(explainer), schema=CLASSES_SCHEMA), folder / CLASSES_FILE)
+    assets = ("lora_checkpoint", "benchmark_scores", "ablation_kl", "batchtopk_sae", "category_densities")
+    return dict.fromkeys(assets, folder)
+
+
+def test_a_recovered_gain_with_null_ends_has_no_bounds(tmp_path: Path) -> None:
+    found = measure(build_artifacts(tmp_path, {"hard": BOUNDED, "choice": (0.875, None, None)}, "openai/x"))
+    assert found["recovery_hard"] == Measurement(0.75, 0.5, 1.0, "benchmark_scores")
+    assert found["recovery_choice"] == Measurement(0.875, None, None, "benchmark_scores", unbounded=True)
+    assert found["recovery_medium"] is None
+    assert found["recovery_least"] is None
+
+
+@pytest.mark.parametrize("unsure", [0.25, 1.5])
+def test_the_least_of_three_gains_has_no_bounds_when_any_of_them_has_none(tmp_path: Path, unsure: float) -> None:
+    recovered: dict[str, Recovered] = {"hard": BOUNDED, "medium": (0.875, 0.5, 1.0), "choice": (unsure, None, None)}
+    found = measure(build_artifacts(tmp_path, recovered, "openai/x"))
+    assert found["recovery_least"] == Measurement(min(unsure, 0.75), None, None, "benchmark_scores", unbounded=True)
+
+
+def test_the_least_of_three_bounded_gains_keeps_its_interval(tmp_path: Path) -> None:
+    recovered: dict[str, Recovered] = {"hard": (0.875, 0.5, 1.0), "medium": BOUNDED, "choice": (1.0, 0.875, 1.5)}
+    found = measure(build_artifacts(tmp_path, recovered, "openai/x"))
+    assert found["recovery_least"] == Measurement(0.75, 0.5, 1.0, "benchmark_scores")
+
+
+@pytest.mark.parametrize(("explainer", "as_published"), [("statistical", False), ("openai/gpt-5-mini", True)])
+def test_classes_are_the_papers_kind_of_classes_only_when_an_llm_gave_them(
+    tmp_path: Path, explainer: str, as_published: bool
+) -> None:
+    found = measure(build_artifacts(tmp_path, {}, explainer))
+    values = {claim: one.value for claim, one in found.items() if one and claim in CLASS_CLAIMS}
+    assert values == dict(zip(CLASS_CLAIMS, (0.5, 0.25, 0.25, 0.25, 0.125), strict=True))
+    assert {one.as_published for claim, one in found.items() if one and claim in CLASS_CLAIMS} == {as_published}
