@@ -38,6 +38,8 @@ class Budget:
     order: Order
     scale: InputScale
     latents: int
+    center_E: torch.Tensor
+    """What cosines are taken around, unscaled."""
     device: str
     scratch: Path
     """Outlives a killed attempt."""
@@ -60,7 +62,7 @@ def compare(budget: Budget, states: Iterable[torch.Tensor], progress: Progress) 
             rows.append(json.loads(done.read_text()))
             continue
         rebuild = _BUILDERS[name](budget, progress)
-        errors = Errors(budget.sample().mean(dim=0) * budget.scale.scale_D)
+        errors = Errors(budget.center_E)
         active = 0
         with torch.no_grad():
             for state_BE in states:

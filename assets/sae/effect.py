@@ -2,8 +2,9 @@
 
 The state of all components at a token is taken from the shards (the full adapter's pass), encoded, decoded, and put in
 the place of every lora_A's output, so that B writes the reconstruction. Zeroing the state instead gives the model
-without the adapter's components: the yardstick.
-Shapes: T tokens of one rollout, D components, E components that entered training, V vocabulary.
+without the adapter's components: the yardstick. Tokens that were not captured keep the state that they have, in both.
+Shapes: T tokens of one rollout, N of them captured, P at once, D components, E components that entered training, V
+vocabulary.
 """
 
 from collections.abc import Iterator
@@ -11,23 +12,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 
+from assets.sae.artifact import Sae
 from resources.components import parse_component
 from resources.errors import BadInput
 from resources.progress import Progress
+from resources.shards import StateBatch
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from assets.dataset.artifact import S1kDataset
 
 LOGITS_AT_ONCE = 256
 """Tokens whose float32 logits are compared at once: 156 MB for a vocabulary of 152,064."""
 
 
 class Effect(BaseModel):
-    """Means over tokens. KL over all tokens, cross-entropy over those that training counted (nats per token)."""
+    """Means over what captured tokens predict, nats per token: KL at all of them, cross-entropy where the next token
+    counted in training."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,24 +50,47 @@ class Effect(BaseModel):
     cross_entropy_recovered: float
     """(zeroed - reconstructed) / (zeroed - full); may exceed 1, and means little where zeroing does no harm."""
     tokens: int
+    """Captured ones, those of the KL."""
     rollouts: int
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """One rollout with the state that the full adapter had on it."""
+    """One rollout up to its last captured token, with what the SAE makes of the state that the full adapter had."""
 
     token_ids_T: torch.Tensor
     """int64."""
     counted_T: torch.Tensor
     """bool: the token's prediction counts in the cross-entropy."""
-    rebuilt_TE: torch.Tensor
-    """float32: the reconstructed state of the components that entered."""
+    position_N: torch.Tensor
+    """int64, ascending: the captured tokens."""
+    rebuilt_NE: torch.Tensor
+    """float32: their reconstructed state, of the components that entered."""
+
+    @property
+    def predicting_N(self) -> torch.Tensor:
+        """Captured tokens whose next token counts."""
+        inside_N = self.position_N[self.position_N + 1 < len(self.token_ids_T)]
+        return inside_N[self.counted_T[inside_N + 1]]
+
+
+def replay(sae: Sae, entering: np.ndarray, captured: StateBatch, dataset: "S1kDataset", device: str) -> Replayed:
+    """The rollout of some captured tokens, at least one."""
+    rollout, tokens = int(captured.rollout_id_B[0]), int(captured.position_B[-1]) + 1
+    state_ND = torch.from_numpy(captured.state_BC.astype(np.float32)).to(device)
+    return Replayed(
+        token_ids_T=torch.from_numpy(dataset.token_ids(rollout)[:tokens].astype(np.int64)).to(device),
+        counted_T=torch.from_numpy(dataset.loss_mask(rollout)[:tokens].copy()).to(device),
+        position_N=torch.from_numpy(captured.position_B.astype(np.int64)).to(device),
+        rebuilt_NE=sae.decode(sae.encode(state_ND), len(state_ND))[:, entering],
+    )
 
 
 @contextmanager
-def state_put_back(model: "PeftModel", columns: tuple[str, ...], state_TE: torch.Tensor) -> Iterator[None]:
-    """While open, lora_A of the component `columns[e]` gives `state_TE[:, e]` whatever it reads (rank 1, one rollout).
+def state_put_back(
+    model: "PeftModel", columns: tuple[str, ...], position_N: torch.Tensor, state_NE: torch.Tensor
+) -> Iterator[None]:
+    """While open, lora_A of `columns[e]` gives `state_NE[:, e]` at these tokens of one rollout, whatever it reads.
 
     Raises:
         BadInput: when the adapter has no such component, or its rank is not 1.
@@ -69,7 +99,7 @@ def state_put_back(model: "PeftModel", columns: tuple[str, ...], state_TE: torch
     try:
         for e, column in enumerate(columns):
             lora_A = _lora_a(model, column)
-            handles.append(lora_A.register_forward_hook(_giving(state_TE[:, e])))
+            handles.append(lora_A.register_forward_hook(_giving(position_N, state_NE[:, e])))
         yield
     finally:
         for handle in handles:
@@ -88,9 +118,11 @@ def _lora_a(model: "PeftModel", column: str) -> torch.nn.Module:
     return lora_A
 
 
-def _giving(state_T: torch.Tensor):  # noqa: ANN202  a hook, as torch types them
+def _giving(position_N: torch.Tensor, state_N: torch.Tensor):  # noqa: ANN202  a hook, as torch types them
     def hook(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-        return state_T.to(output.dtype).view_as(output)
+        given = output.clone()
+        given[0, position_N, 0] = state_N.to(output.dtype)
+        return given
 
     return hook
 
@@ -103,16 +135,17 @@ def measure_effect(
     tokens = counted = 0
     for done, rollout in enumerate(rollouts, start=1):
         full_TV = _logits(model, rollout.token_ids_T)
-        with state_put_back(model, columns, rollout.rebuilt_TE):
+        position_N, rebuilt_NE = rollout.position_N, rollout.rebuilt_NE
+        with state_put_back(model, columns, position_N, rebuilt_NE):
             rebuilt_TV = _logits(model, rollout.token_ids_T)
-        with state_put_back(model, columns, torch.zeros_like(rollout.rebuilt_TE)):
+        with state_put_back(model, columns, position_N, torch.zeros_like(rebuilt_NE)):
             zeroed_TV = _logits(model, rollout.token_ids_T)
-        sums[0] += _kl_sum(full_TV, rebuilt_TV)
-        sums[1] += _kl_sum(full_TV, zeroed_TV)
+        sums[0] += _kl_sum(full_TV, rebuilt_TV, position_N)
+        sums[1] += _kl_sum(full_TV, zeroed_TV, position_N)
         for i, logits_TV in enumerate((full_TV, rebuilt_TV, zeroed_TV), start=2):
             sums[i] += _cross_entropy_sum(logits_TV, rollout)
-        tokens += len(rollout.token_ids_T)
-        counted += int(rollout.counted_T[1:].sum())
+        tokens += len(position_N)
+        counted += len(rollout.predicting_N)
         progress.step("effect on the model", done, len(rollouts))
     kl_rebuilt, kl_zeroed = (sums[:2] / tokens).tolist()
     full, rebuilt, zeroed = (sums[2:] / max(counted, 1)).tolist()
@@ -138,18 +171,17 @@ def _logits(model: "PeftModel", token_ids_T: torch.Tensor) -> torch.Tensor:
         return model(input_ids=token_ids_T[None], use_cache=False).logits[0]
 
 
-def _kl_sum(full_TV: torch.Tensor, other_TV: torch.Tensor) -> float:
+def _kl_sum(full_TV: torch.Tensor, other_TV: torch.Tensor, position_N: torch.Tensor) -> float:
     total = 0.0
-    for full, other in zip(full_TV.split(LOGITS_AT_ONCE), other_TV.split(LOGITS_AT_ONCE), strict=True):
-        total += float(
-            F.kl_div(other.float().log_softmax(-1), full.float().log_softmax(-1), reduction="sum", log_target=True)
-        )
+    for position_P in position_N.split(LOGITS_AT_ONCE):
+        full_PV, other_PV = (logits_TV[position_P].float().log_softmax(-1) for logits_TV in (full_TV, other_TV))
+        total += float(F.kl_div(other_PV, full_PV, reduction="sum", log_target=True))
     return total
 
 
 def _cross_entropy_sum(logits_TV: torch.Tensor, rollout: Replayed) -> float:
-    targets_T = torch.where(rollout.counted_T, rollout.token_ids_T, -100)[1:]
     total = 0.0
-    for logits, targets in zip(logits_TV[:-1].split(LOGITS_AT_ONCE), targets_T.split(LOGITS_AT_ONCE), strict=True):
-        total += float(F.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=-100))
+    for position_P in rollout.predicting_N.split(LOGITS_AT_ONCE):
+        targets_P = rollout.token_ids_T[position_P + 1]
+        total += float(F.cross_entropy(logits_TV[position_P].float(), targets_P, reduction="sum"))
     return total

@@ -31,7 +31,7 @@ class Evaluation(BaseModel):
     fvu: float
     explained_variance: float
     cosine: float
-    """Mean cosine between a state and its reconstruction, both minus the mean state."""
+    """Mean cosine between a state and its reconstruction, both minus the training sample's mean state."""
     l0: float
     """Latents that fire per token, mean."""
     l0_p05: float
@@ -95,10 +95,19 @@ class Held:
     """Tokens by number of latents that fire."""
 
 
-def evaluate(sae: Sae, states: Iterable[torch.Tensor], entering: torch.Tensor, silent_F: torch.Tensor) -> Held:
-    """Encode and decode held-out states [B, D]; `silent_F`: bool, latents that count as dead after training."""
+def evaluate(
+    sae: Sae,
+    states: Iterable[torch.Tensor],
+    entering: torch.Tensor,
+    silent_F: torch.Tensor,
+    center_E: torch.Tensor,
+) -> Held:
+    """Encode and decode held-out states [B, D].
+
+    `silent_F`: bool, latents that count as dead after training; `center_E`: what cosines are taken around.
+    """
     device = sae.W_enc_DF.device
-    errors = Errors(sae.b_dec_D[entering])
+    errors = Errors(center_E)
     count_F = torch.zeros(sae.d_sae, dtype=torch.int64, device=device)
     total_F = torch.zeros(sae.d_sae, dtype=torch.float64, device=device)
     most_F = torch.zeros(sae.d_sae, device=device)

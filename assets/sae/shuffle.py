@@ -146,6 +146,10 @@ class Order:
         """So many batches that each has about `batch_tokens` tokens and none is a small rest."""
         return max(1, round(self.rows.num_tokens / self.batch_tokens))
 
+    def distinct_tokens(self, batches: int) -> int:
+        """Tokens of the first so many batches, each counted once."""
+        return int(self._cuts()[min(batches, self.batches_per_epoch)])
+
     def sample(self, tokens: int) -> np.ndarray:
         """Up to `tokens` tokens from a few random row groups: float16 [n, D]."""
         groups = np.random.default_rng([self.seed, 2]).permutation(np.flatnonzero(self.rows.counts_G))[:MIXED_GROUPS]
@@ -154,13 +158,17 @@ class Order:
 
     def batches(self, start: int, stop: int, device: str = "cpu") -> Iterator[torch.Tensor]:
         """Batches `start` to `stop` (counted over all epochs) as float16 [B, D] on the device."""
-        cuts = np.linspace(0, self.rows.num_tokens, self.batches_per_epoch + 1).round().astype(np.int64)
+        cuts = self._cuts()
         pieces = self._pieces(self._plan(start, stop, cuts), device)
         while start < stop:
             first = start % self.batches_per_epoch
             last = min(self.batches_per_epoch, first + stop - start)
             yield from _recut(pieces, cuts[first : last + 1])
             start += last - first
+
+    def _cuts(self) -> np.ndarray:
+        """Where an epoch's batches begin and end."""
+        return np.linspace(0, self.rows.num_tokens, self.batches_per_epoch + 1).round().astype(np.int64)
 
     def _plan(self, start: int, stop: int, cuts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Row groups of each window that batches `start` to `stop` need, and the order in which its rows are taken."""

@@ -15,8 +15,8 @@ from assets.sae import figures
 from assets.sae.artifact import Sae, write_sae
 from assets.sae.baselines import Budget, compare
 from assets.sae.batchtopk import fold
-from assets.sae.config import SaeConfig
-from assets.sae.effect import Effect, Replayed, measure_effect
+from assets.sae.config import SAMPLE_TOKENS, SaeConfig
+from assets.sae.effect import Effect, measure_effect, replay
 from assets.sae.evaluate import Evaluation, Held, by_projection, evaluate, write_tables
 from assets.sae.export import to_sae, write_dictionary_learning
 from assets.sae.fit import Fit, Fitted
@@ -25,7 +25,7 @@ from assets.sae.threshold import quantile_threshold
 from resources.compute import ComputeConfig
 from resources.models import ModelConfig
 from resources.progress import Progress
-from resources.shards import Shards
+from resources.shards import Shards, StateBatch
 
 CHECKPOINT = "checkpoint.safetensors"
 BLOCK = 4096
@@ -46,7 +46,8 @@ class SaeMetrics(BaseModel):
     """Distinct tokens, each seen once per epoch."""
     training_tokens_per_second: float
     live_latents: int
-    """Fired on one of the last `sae.dead_after_tokens` training tokens."""
+    """Fired on one of the last `sae.dead_after_tokens` training tokens, or of as many as training saw if it saw fewer
+    distinct ones."""
     dead_latents: int
     threshold: float
     """On scores, fixed: the exact quantile on calibration rollouts."""
@@ -58,6 +59,7 @@ class SaeMetrics(BaseModel):
     """Components whose state never moved in the first sample; they are kept."""
     held_out: Evaluation
     effect: Effect | None
+    """None when no rollout was asked for, or none of their first `sae.effect_tokens` tokens was captured."""
     by_projection: list[dict[str, str | float]]
     baselines: list[dict[str, str | float]]
     loss_curve: list[dict[str, float]]
@@ -99,8 +101,10 @@ def train(
     trained = _calibrated(sae, data, fitted, out, compute.device)
     write_sae(out, trained, {"preset": sae.preset, "seed": sae.seed, "model_name": model.name})
     write_dictionary_learning(out, trained)
-    silent_F = fitted.silent_F >= min(sae.dead_after_tokens, order.rows.num_tokens)
-    held = _held_out(sae, data, trained, silent_F, compute.device)
+    silent_F = fitted.silent_F >= min(sae.dead_after_tokens, order.distinct_tokens(fit.steps))
+    center_E = _mean_state(order, compute.device)
+    held = _held_out(sae, data, trained, silent_F, center_E)
+    budget = Budget(sae, order, fitted.scale, latents, center_E, compute.device, scratch)
     names = tuple(data.shards.columns[i] for i in data.entering)
     write_tables(out, held, names)
     figures.draw(out, fitted.counters.curve, held, names)
@@ -120,7 +124,7 @@ def train(
         held_out=held.summary,
         effect=_effect(sae, data, trained, model, s1k_dataset, lora_checkpoint, progress, compute.device),
         by_projection=by_projection(names, held.explained_E),
-        baselines=_baselines(data, held, Budget(sae, order, fitted.scale, latents, compute.device, scratch), progress),
+        baselines=_baselines(data, held, budget, progress),
         loss_curve=fitted.counters.curve,
     )
 
@@ -147,10 +151,15 @@ def _calibrated(sae: SaeConfig, data: _Data, fitted: Fitted, out: Path, device: 
     return to_sae(folded, data.shards.columns, torch.from_numpy(data.entering), sae.k, threshold, out)
 
 
-def _held_out(sae: SaeConfig, data: _Data, trained: Sae, silent_F: torch.Tensor, device: str) -> Held:
-    every = np.arange(len(data.shards.columns))
+def _mean_state(order: Order, device: str) -> torch.Tensor:
+    """Of the training sample: the centre of every dictionary's cosine, so that they compare."""
+    return torch.from_numpy(order.sample(SAMPLE_TOKENS)).to(device).double().mean(dim=0)
+
+
+def _held_out(sae: SaeConfig, data: _Data, trained: Sae, silent_F: torch.Tensor, center_E: torch.Tensor) -> Held:
+    every, device = np.arange(len(data.shards.columns)), str(center_E.device)
     states = _states(data.rows(data.split.evaluation, every), sae.evaluation_tokens, device)
-    return evaluate(trained, states, torch.from_numpy(data.entering).to(device), silent_F)
+    return evaluate(trained, states, torch.from_numpy(data.entering).to(device), silent_F, center_E)
 
 
 def _baselines(data: _Data, held: Held, budget: Budget, progress: Progress) -> list[dict[str, str | float]]:
@@ -176,18 +185,17 @@ def _effect(
     from resources.models import load_adapted
 
     dataset = S1kDataset.open(s1k_dataset)
-    rollouts: list[Replayed] = []
-    for r in data.split.evaluation[: sae.effect_rollouts].tolist():
-        state = data.shards.rollout(r).state_BC[: sae.effect_tokens].astype(np.float32)
-        state_TD = torch.from_numpy(state).to(device)
-        tokens = len(state_TD)
-        rebuilt_TD = trained.decode(trained.encode(state_TD), tokens)
-        rollouts.append(
-            Replayed(
-                token_ids_T=torch.from_numpy(dataset.token_ids(r)[:tokens].astype(np.int64)).to(device),
-                counted_T=torch.from_numpy(dataset.loss_mask(r)[:tokens].copy()).to(device),
-                rebuilt_TE=rebuilt_TD[:, data.entering],
-            )
-        )
+    rollouts = [replay(trained, data.entering, captured, dataset, device) for captured in _captured(sae, data)]
+    if not rollouts:
+        return None
     names = tuple(data.shards.columns[i] for i in data.entering)
     return measure_effect(load_adapted(model, lora_checkpoint, device), names, rollouts, progress)
+
+
+def _captured(sae: SaeConfig, data: _Data) -> Iterator[StateBatch]:
+    """What was captured of the first tokens of the rollouts for the effect, where anything was."""
+    for r in data.split.evaluation[: sae.effect_rollouts].tolist():
+        whole = data.shards.rollout(r)
+        first = whole.rows(slice(int(np.searchsorted(whole.position_B, sae.effect_tokens))))
+        if len(first):
+            yield first

@@ -152,7 +152,7 @@ def test_a_perfect_dictionary_explains_everything() -> None:
         torch.zeros(3),
     )
     state = torch.tensor([[1.0, 0, 0], [0, 2, 0], [3, 0, 1]])
-    held = evaluate(sae, [state], torch.arange(3), torch.tensor([False, False, True]))
+    held = evaluate(sae, [state], torch.arange(3), torch.tensor([False, False, True]), torch.zeros(3))
     assert held.summary.fvu == 0
     assert held.summary.l0 == pytest.approx(4 / 3)
     assert held.l0_counts.tolist() == [0, 2, 1]
@@ -161,6 +161,16 @@ def test_a_perfect_dictionary_explains_everything() -> None:
     assert held.latents["max"].to_pylist() == [3, 2, 1]
     assert held.latents["component"].to_pylist() == ["L0.q_proj", "L0.k_proj", "L0.v_proj"]
     assert held.latents["dead"].to_pylist() == [False, False, True]
+
+
+def test_the_cosine_is_around_the_centre_of_the_columns_that_entered() -> None:
+    """Column 1 stays out. (2, 1) is rebuilt as (2, 0): around (1, 1) they are (1, 0) and (1, -1), 45 degrees apart."""
+    W_enc_DF, b_dec_D = torch.tensor([[1.0], [0.0], [0.0]]), torch.zeros(3)
+    columns = ("L0.q_proj", "L0.k_proj", "L0.v_proj")
+    sae = Sae(Path(), columns, 1, 0.0, W_enc_DF, torch.zeros(1), W_enc_DF.T, b_dec_D, torch.zeros(1))
+    entering, dead = torch.tensor([0, 2]), torch.tensor([False])
+    held = evaluate(sae, [torch.tensor([[2.0, 50.0, 1.0]])], entering, dead, torch.ones(2))
+    assert held.summary.cosine == pytest.approx(0.5**0.5)
 
 
 def test_decoder_similarity_leaves_out_the_row_itself() -> None:

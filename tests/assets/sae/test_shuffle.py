@@ -98,6 +98,14 @@ def test_tokens_of_one_window_are_read_once(numbered: Shards, monkeypatch: pytes
     assert sorted(read) == np.flatnonzero(order.rows.counts_G).tolist()
 
 
+@pytest.mark.parametrize(("batches", "tokens"), [(1, 8), (3, 24), (10, 81), (27, 220), (28, 228), (60, 228)])
+def test_a_training_has_seen_the_tokens_of_its_batches_each_once(numbered: Shards, batches: int, tokens: int) -> None:
+    """Rollouts of 20 to 30 tokens but for those of 22 and 25: 228 tokens in 28 batches, cut at round(n x 228 / 28)."""
+    order = build_order(numbered, 100)
+    seen = {token for batch in order.batches(0, batches) for token in as_tokens([batch])}
+    assert order.distinct_tokens(batches) == len(seen) == tokens
+
+
 def test_held_out_rollouts_are_disjoint_and_complete() -> None:
     split = split_rollouts(np.repeat(np.arange(100) * 7, 3), 0.1, seed=3)
     assert (len(split.training), len(split.calibration), len(split.evaluation)) == (90, 5, 5)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from assets.sae.artifact import WEIGHTS_FILE, Sae
 from assets.sae.config import SaeConfig
 from assets.sae.shuffle import Census, split_rollouts
-from assets.sae.train import SaeMetrics
+from assets.sae.train import CHECKPOINT, SaeMetrics
 from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
 from resources.shards import Shards
@@ -60,6 +60,45 @@ def test_the_authors_recipe_trains_too(sparse_shards: Path, tmp_path: Path) -> N
     metrics = run_train(config, sparse_shards, tmp_path)
     assert metrics.held_out.fvu < 0.4
     assert abs(metrics.l0_error) < 0.05
+
+
+@pytest.mark.parametrize("preset", ["default", "authors"])
+def test_cosines_of_all_dictionaries_are_around_the_mean_training_state(preset: str, tmp_path: Path) -> None:
+    """Six row groups: the sample that the mean is taken of holds every training token."""
+    states = sparse_states(60, 200)
+    shards = build_shards(tmp_path / "shards", states, rollouts_per_shard=10, row_group_rows=2000)
+    config = SaeConfig(**{**SMALL.model_dump(exclude_unset=True), "preset": preset, "baselines": ("pca",)})
+    metrics = run_train(config, shards, tmp_path)
+    split = split_rollouts(np.array(list(states)), SMALL.held_out_fraction, SMALL.seed)
+    training, held = (
+        np.concatenate([states[r].astype(np.float16) for r in rollouts]).astype(np.float64)
+        for rollouts in (split.training, split.evaluation)
+    )
+    sae, mean = Sae.open(tmp_path / "out"), training.mean(axis=0)
+    rebuilt = sae.decode(sae.encode(torch.from_numpy(held).float()), len(held)).double().numpy()
+    basis = np.linalg.svd(training - mean, full_matrices=False)[2][: SMALL.k]
+    found = [row["cosine"] for row in metrics.baselines]
+    projected = (held - mean) @ basis.T @ basis
+    expected = [mean_cosine(held - mean, rebuilt - mean), mean_cosine(held - mean, projected)]
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert metrics.held_out.cosine == found[0]
+
+
+def mean_cosine(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.mean((one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)))
+
+
+def test_latents_that_never_fired_are_dead_when_training_stops_before_an_epochs_end(
+    sparse_shards: Path, tmp_path: Path
+) -> None:
+    """12 of the 38 batches of 9600 tokens hold round(12 x 9600 / 38) = 3032."""
+    short = {"k": 1, "expansion": 64, "epochs": 0.3, "dead_after_tokens": 1_000_000}
+    metrics = run_train(SMALL.model_copy(update=short), sparse_shards, tmp_path)
+    silent = load_file(tmp_path / "scratch" / CHECKPOINT)["silent"]
+    never = int((silent == 3032).sum())
+    assert metrics.steps == 12
+    assert (metrics.dead_latents, metrics.live_latents) == (never, 64 * COMPONENTS - never)
+    assert 0 < never < 64 * COMPONENTS == len(silent)
 
 
 class Killed(RuntimeError):
