@@ -25,6 +25,8 @@ WEIGHTS = "adapter_model.safetensors"
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>.*\.layers\.(?P<layer>\d+)\..*\.(?P<projection>\w+))\.lora_(?P<side>[AB])\.weight"
 )
+_CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Starts that PEFT's `LoraLayer` takes out of the base weights: A and B belong to what is left, not to the model."""
 
 
 def weight_key(component: Component, side: str) -> str:
@@ -88,7 +90,7 @@ def read_settings(folder: Path) -> dict:
     """`adapter_config.json` of a PEFT folder.
 
     Raises:
-        BadInput: when it is missing, or the adapter is not a LoRA with one scale for all components.
+        BadInput: when it is missing, or the adapter is not a LoRA of the base model with one scale for all components.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -99,6 +101,12 @@ def read_settings(folder: Path) -> dict:
     for name in ("rank_pattern", "alpha_pattern", "use_dora"):
         if settings.get(name):
             raise BadInput(f"{path} sets {name}: only LoRA with one rank and one alpha for all components is supported")
+    init = str(settings.get("init_lora_weights", ""))
+    if init.lower().startswith(_CHANGES_THE_BASE):
+        raise BadInput(
+            f"{path} sets init_lora_weights: {init}, so it adds to changed base weights: convert it to a plain LoRA "
+            "(PEFT's save_pretrained with path_initial_model_for_weight_conversion), or train one with another start"
+        )
     return settings
 
 

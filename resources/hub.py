@@ -1,8 +1,10 @@
 """Repositories of the hub: whether one can be had, and its library's many errors in one sentence."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resources.errors import BadInput, one_line
@@ -42,6 +44,21 @@ def unreachable(name: str) -> str:
     )
 
 
+def fetched(source: str, revision: str | None, *, kind: str = "model", files: Sequence[str] = ("*",)) -> Path:
+    """The folder of a source: a local one, or the hub's snapshot of that commit and no other.
+
+    Raises:
+        BadInput: when it is neither here nor on the hub.
+    """
+    folder = local_folder(source)
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download
+
+    with explained(source):
+        return Path(snapshot_download(source, revision=revision, repo_type=kind, allow_patterns=list(files)))
+
+
 @contextmanager
 def explained(name: str) -> Iterator[None]:
     """Turn the hub's many errors into one sentence that names the missing thing; a hub that is away costs no waiting.
@@ -59,6 +76,8 @@ def explained(name: str) -> Iterator[None]:
     except BadInput:
         raise
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        if _is_lack_of_memory(error):
+            raise
         if not from_hub:
             raise BadInput(f"{name} is a folder but cannot be loaded: {_first_line(error)}") from error
         raise BadInput(_from_the_hub(name, error)) from error
@@ -104,6 +123,11 @@ def _give_up_on_silent_hubs() -> None:
 
     session = get_session()
     session.event_hooks = {**session.event_hooks, "request": [*session.event_hooks["request"], limit]}
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")  # without it nothing has asked a device for memory, and importing it takes seconds
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _from_the_hub(name: str, error: Exception) -> str:

@@ -5,11 +5,16 @@ After redun's `hashing.py`: all keys in one small file, structures tagged so tha
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 KEY_LENGTH = 20
 """Hex digits: 80 bits, a collision chance below 1e-12 for a million artifacts."""
+
+CARD, SETTINGS = "README.md", ".huggingface.yaml"
+"""Of a dataset's folder: the YAML on top of the first, and the second, say which files are its rows."""
+_FRONT_MATTER = re.compile(rb"\s*---(\r\n|\r|\n)(?P<yaml>[\S\s]*?)(\r\n|\r|\n)---[ \t]*(\r\n|\n|$)")
 
 
 def digest(tag: str, value: object) -> str:
@@ -44,10 +49,16 @@ def file_digest(path: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Hash of every file below a folder, by relative name and content; model cards and hidden files do not count."""
+    """Hash of every file below a folder, by relative name and content; cards' prose and hidden files do not count."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_aside(path.relative_to(folder)))
-    return digest("folder", {path.relative_to(folder).as_posix(): file_digest(path) for path in files})
+    contents = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+    return digest("folder", contents | _card_settings(folder / CARD))
 
 
 def _is_aside(path: Path) -> bool:
-    return path.suffix == ".md" or any(part.startswith(".") for part in path.parts)
+    return path.suffix == ".md" or (path != Path(SETTINGS) and any(part.startswith(".") for part in path.parts))
+
+
+def _card_settings(card: Path) -> dict[str, str]:
+    found = _FRONT_MATTER.match(card.read_bytes()) if card.is_file() else None
+    return {} if found is None else {card.name: bytes_digest(found["yaml"])}

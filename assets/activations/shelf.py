@@ -1,8 +1,6 @@
 """Finished shards in the scratch folder: written behind the forward pass, marked when done, checked before reuse."""
 
 import errno
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from assets.activations.config import ActivationsConfig, NeuronsConfig
 from resources.errors import BadInput
 from resources.keys import file_digest
+from resources.links import link_or_copy
 from resources.shards import SHARD, StateBatch, write_shard
 
 _PENDING = 2
@@ -114,11 +113,7 @@ class Shelf:
     def publish(self, count: int, out: Path) -> None:
         """Put the shards into the artifact's folder; a link where the file system can, so that a retry finds them."""
         for index in range(count):
-            source = self.path(index)
-            try:
-                os.link(source, out / source.name)
-            except OSError:
-                shutil.copyfile(source, out / source.name)
+            link_or_copy(self.path(index), out / SHARD.format(index))
 
 
 def put_text(path: Path, text: str) -> None:

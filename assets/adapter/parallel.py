@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -46,6 +47,8 @@ class Processes:
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 """How processes talk, by the type of their device."""
+PATIENCE = timedelta(hours=2)
+"""For the slowest process; NCCL's 10 minutes end a job whose first process writes 65 GB for all at below 110 MB/s."""
 
 
 def check_group(rank: int, count: int, device: str) -> None:
@@ -76,7 +79,7 @@ def joined(device: str, *, needs_group: bool) -> Iterator[Processes]:
     if opens:
         backend = BACKENDS[device]
         store = dist.HashStore() if count == 1 else None  # pyright: ignore[reportPrivateImportUsage]
-        dist.init_process_group(backend, rank=rank, world_size=count, store=store)
+        dist.init_process_group(backend, timeout=PATIENCE, rank=rank, world_size=count, store=store)
     if count > 1 or needs_group:
         check_group(rank, count, device)
     try:

@@ -1,6 +1,5 @@
 """A checkpoint that somebody else trained, taken through the same asset after a look at its shapes."""
 
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,28 +7,13 @@ from pathlib import Path
 from resources.adapters import CONFIG, WEIGHTS, Adapter
 from resources.components import Component
 from resources.errors import BadInput
-from resources.hub import explained
+from resources.hub import fetched
+from resources.links import link_or_copy
 from resources.models import ModelConfig, load_architecture
-from resources.sources import local_folder
 
 ADAPTER_FILES = (CONFIG, WEIGHTS)
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
 _SAME = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-
-
-def fetch(source: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
-    """The folder of a published checkpoint: a local one, or the hub's snapshot.
-
-    Raises:
-        BadInput: when it is neither here nor on the hub.
-    """
-    folder = local_folder(source)
-    if folder is not None:
-        return folder
-    from huggingface_hub import snapshot_download
-
-    with explained(source):
-        return Path(snapshot_download(source, revision=revision, allow_patterns=list(patterns)))
 
 
 def take_adapter(source: str, revision: str | None, model: ModelConfig, out: Path) -> Adapter:
@@ -38,7 +22,7 @@ def take_adapter(source: str, revision: str | None, model: ModelConfig, out: Pat
     Raises:
         BadInput: when it is no LoRA that this project reads, or belongs to another base model.
     """
-    folder = fetch(source, revision, ADAPTER_FILES)
+    folder = fetched(source, revision, files=ADAPTER_FILES)
     adapter = Adapter.open(folder)
     for component in adapter.components:
         _check_shapes(adapter, component, model, source)
@@ -52,7 +36,7 @@ def take_model(source: str, revision: str | None, model: ModelConfig, out: Path)
     Raises:
         BadInput: when it is no transformers model, or has another architecture than the base model.
     """
-    folder = fetch(source, revision, MODEL_FILES)
+    folder = fetched(source, revision, files=MODEL_FILES)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise BadInput(f"{source} is no transformers model with safetensors: name another source for full_finetune")
     theirs = load_architecture(model.model_copy(update={"name": str(folder), "trust_remote_code": False}))
@@ -94,7 +78,7 @@ def _take(files: Iterable[Path], out: Path) -> None:
     """Link what is a blob of the hub's cache (named by its hash, never written again), copy the rest."""
     for path in files:
         real = path.resolve()
-        if path.is_symlink() and real.parent.name == "blobs" and real.stat().st_dev == out.stat().st_dev:
-            os.link(real, out / path.name)
+        if path.is_symlink() and real.parent.name == "blobs":
+            link_or_copy(real, out / path.name)
         else:
             shutil.copyfile(real, out / path.name)

@@ -1,7 +1,9 @@
 """Render and tokenise every rollout once, and write the two tables."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from resources.models import ModelConfig, load_tokenizer
 from resources.progress import Progress
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
 
 BATCH = 64
@@ -68,18 +71,15 @@ def prepare(*, model: ModelConfig, dataset: DatasetConfig, out: Path, progress: 
     tokenizer = load_tokenizer(model)
     renderer = Renderer(tokenizer, dataset.text_form)
     source = load_source(dataset)
-    rows, skipped = read_rows(source, dataset)
-    num_rows = len(rows) + len(skipped)
-    most = CHARACTERS_PER_TOKEN * dataset.block_size
-    usable = [row for row in rows if _characters(row) <= most]
-    skipped += [Skip(row.rollout_id, TEXT_TOO_LONG) for row in rows if _characters(row) > most]
+    wanted = dataset.max_rollouts or len(source)
+    skipped: list[Skip] = []
+    rows = _short_rows(source, dataset, skipped)
     counts = _Counts()
     with (
         pq.ParquetWriter(out / ROLLOUTS, ROLLOUT_SCHEMA, compression="zstd") as rollouts,
         pq.ParquetWriter(out / TOKENS, TOKEN_SCHEMA, compression="zstd") as tokens,
     ):
-        for begin in range(0, len(usable), BATCH):
-            batch = usable[begin : begin + BATCH]
+        while batch := list(islice(rows, min(BATCH, wanted - counts.rollouts))):
             cut = _tokenised(batch, renderer, tokenizer, dataset.block_size)
             kept = [one for one in cut if one.tokens.loss_T.any()]
             skipped += [Skip(one.row.rollout_id, PROMPT_TOO_LONG) for one in cut if not one.tokens.loss_T.any()]
@@ -87,10 +87,20 @@ def prepare(*, model: ModelConfig, dataset: DatasetConfig, out: Path, progress: 
                 rollouts.write_table(_rollout_table(kept))
                 tokens.write_table(_token_table(kept))
             counts.add(kept)
-            progress.step("tokenise", begin + len(batch), len(usable), {"tokens": counts.tokens})
+            can_come = min(wanted, len(source) - len(skipped))
+            progress.step("tokenise", counts.rollouts, can_come, {"tokens": counts.tokens})
     if not counts.rollouts:
-        raise BadInput(f"no rollout is left of the {num_rows} rows of {dataset.source}: {_reasons(skipped)}")
+        raise BadInput(f"no rollout is left of the {len(source)} rows of {dataset.source}: {_reasons(skipped)}")
     return counts.metrics(sorted(skipped), dataset)
+
+
+def _short_rows(source: "Dataset", dataset: DatasetConfig, skipped: list[Skip]) -> Iterator[Row]:
+    most = CHARACTERS_PER_TOKEN * dataset.block_size
+    for row in read_rows(source, dataset, skipped):
+        if _characters(row) <= most:
+            yield row
+        else:
+            skipped.append(Skip(row.rollout_id, TEXT_TOO_LONG))
 
 
 def _characters(row: Row) -> int:

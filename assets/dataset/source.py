@@ -1,14 +1,15 @@
 """Rows of the source dataset: which are usable as rollouts, and which are not and why."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.dataset.config import DatasetConfig
 from resources.chat import Rollout, clean
 from resources.errors import BadInput, one_line
-from resources.hub import explained
-from resources.models import place
-from resources.sources import local_folder
+from resources.hub import explained, fetched
+from resources.sources import fingerprints
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,10 +44,10 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
     from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
-    revision = None if local_folder(dataset.source) else dataset.revision
+    folder = fetched(dataset.source, dataset.revision, kind="dataset")
     try:
         with explained(dataset.source):
-            source = datasets.load_dataset(place(dataset.source), split=dataset.split, revision=revision)
+            source = datasets.load_dataset(str(folder), split=dataset.split, cache_dir=_tables(dataset.source))
     except DatasetsError as error:
         behind = error.__cause__ or error
         reason = one_line(str(behind).strip().partition("\n")[0]) or type(behind).__name__
@@ -61,19 +62,22 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
     return source
 
 
-def read_rows(source: "Dataset", dataset: DatasetConfig) -> tuple[list[Row], list[Skip]]:
-    """Every row in order, until `max_rollouts` usable ones have come."""
-    usable: list[Row] = []
-    skipped: list[Skip] = []
+def _tables(source: str) -> str:
+    """Where the library keeps its tables of a source: it tells files by path and time, which edits can leave alike."""
+    from datasets import config
+
+    content = fingerprints((source,)).get(source, "")
+    return str(Path(config.HF_DATASETS_CACHE) / content)
+
+
+def read_rows(source: "Dataset", dataset: DatasetConfig, skipped: list[Skip]) -> Iterator[Row]:
+    """The rows that have every part, in order, read when asked for; those before them that have not join `skipped`."""
     for index, record in enumerate(source):
-        if len(usable) == dataset.max_rollouts:
-            break
         row = _row(index, dict(record), dataset)
         if isinstance(row, Row):
-            usable.append(row)
+            yield row
         else:
             skipped.append(row)
-    return usable, skipped
 
 
 def _row(index: int, record: dict[str, object], dataset: DatasetConfig) -> Row | Skip:

@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import Qwen2ForCausalLM
 
@@ -92,6 +93,40 @@ def test_adapters_of_another_kind_are_refused(
     change(folder, **settings)
     with pytest.raises(BadInput, match=words):
         Adapter.open(folder)
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "OLoRA", "corda", "loftq", "lora_ga"])
+def test_an_adapter_of_changed_base_weights_is_refused_with_the_way_out(
+    tiny_adapter: Path, tmp_path: Path, init: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_adapter, tmp_path / "adapter"))
+    change(folder, init_lora_weights=init)
+    with pytest.raises(BadInput, match=f"init_lora_weights: {init}.*path_initial_model_for_weight_conversion"):
+        Adapter.open(folder)
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "eva", "orthogonal"])
+def test_an_adapter_of_the_base_weights_as_they_are_is_read_whatever_it_began_with(
+    tiny_adapter: Path, tmp_path: Path, init: object
+) -> None:
+    folder = Path(shutil.copytree(tiny_adapter, tmp_path / "adapter"))
+    change(folder, init_lora_weights=init)
+    assert Adapter.open(folder).components == Adapter.open(tiny_adapter).components
+
+
+@pytest.mark.parametrize("init", [True, "gaussian", "orthogonal", "pissa", "pissa_niter_4", "olora"])
+def test_what_is_refused_is_what_peft_changes_the_base_weights_for(
+    tiny_model: Path, tmp_path: Path, init: bool | str
+) -> None:
+    base = Qwen2ForCausalLM.from_pretrained(tiny_model)
+    before = {name: weight.clone() for name, weight in base.named_parameters()}
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=init, task_type="CAUSAL_LM")  # pyright: ignore[reportArgumentType]
+    model = get_peft_model(base, config)
+    model.save_pretrained(str(tmp_path))
+    unworn = model.unload()
+    changed = any(not torch.equal(weight, before[name]) for name, weight in unworn.named_parameters())
+    with pytest.raises(BadInput, match="init_lora_weights") if changed else nullcontext():
+        Adapter.open(tmp_path)
 
 
 def test_an_unfinished_folder_is_refused(tiny_adapter: Path, tmp_path: Path) -> None:

@@ -78,5 +78,30 @@ def test_a_model_card_or_a_hidden_file_does_not_change_what_a_folder_is(tmp_path
     assert folder_digest(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
+def test_what_says_which_files_are_rows_changes_what_a_folder_is(tmp_path: Path, name: str) -> None:
+    digests = [folder_digest(tmp_path)]
+    for rows in "ab":
+        (tmp_path / name).write_text(f"---\nconfigs:\n- data_files: {rows}.parquet\n---\n")
+        digests.append(folder_digest(tmp_path))
+    assert len(set(digests)) == 3
+
+
+def test_the_prose_below_a_cards_settings_or_a_card_further_down_does_not_count(tmp_path: Path) -> None:
+    settings = "---\nlicense: mit\n---\n"
+    (tmp_path / "README.md").write_text(settings)
+    before = folder_digest(tmp_path)
+    (tmp_path / "README.md").write_text(settings + "edited\n---\nmore\n---\n")
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "README.md").write_text("---\nconfigs: []\n---\n")
+    assert folder_digest(tmp_path) == before
+
+
+def test_the_digest_of_a_folder_without_settings_is_what_it_always_was(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("alpha")
+    (tmp_path / "README.md").write_text("# A card\n---\nof prose\n---\n")
+    assert folder_digest(tmp_path) == digest("folder", {"a.txt": hashlib.sha256(b"alpha").hexdigest()})
+
+
 def test_a_section_version_sees_the_content_of_the_files_it_names() -> None:
     assert section_version("m", {"name": "x"}, {"x": "1"}) != section_version("m", {"name": "x"}, {"x": "2"})

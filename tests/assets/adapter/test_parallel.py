@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from assets.adapter.config import FullFinetuneConfig, LoraConfig, TrainingConfig
@@ -56,6 +58,12 @@ def test_a_process_group_that_is_not_what_was_asked_for_ends_the_training_with_b
         check_group(0, 1, "cpu")
         with pytest.raises(RuntimeError, match="process 0 of 8 over nccl was asked for; this is process 0 of 1 over"):
             check_group(0, 8, "cuda")
+
+
+def test_processes_wait_for_the_one_that_writes_longer_than_nccls_ten_minutes() -> None:
+    with joined("cpu", needs_group=True):
+        backend = dist.group.WORLD._get_backend(torch.device("cpu"))
+        assert backend.options._timeout == timedelta(hours=2)
 
 
 @dataclass(frozen=True)

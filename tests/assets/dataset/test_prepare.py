@@ -74,6 +74,28 @@ def test_only_the_first_usable_rows_are_taken(tiny_model: Path, tmp_path: Path) 
     assert metrics.skipped_rows == 0
 
 
+@pytest.mark.parametrize("unusable", ["q" * 200, "q" * 20_000], ids=["fills the block", "too long"])
+def test_a_row_that_is_left_out_does_not_count_among_the_first(tiny_model: Path, tmp_path: Path, unusable: str) -> None:
+    attempts: list[str | None] = ["4"] * 4
+    name = source(tmp_path / "data", question=[unusable, "b", "c", "d"], deepseek_attempt=attempts)
+    dataset = DatasetConfig(source=name, block_size=200, max_rollouts=1)
+    found, metrics = prepared(tiny_model, tmp_path / "out", dataset)
+    assert found.rollout_ids == (2,)
+    assert [skip["row"] for skip in metrics.skipped] == [0, 1]
+
+
+def test_more_rollouts_than_are_tokenised_at_once_are_cut_off_at_the_number_asked_for(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assets.dataset.prepare.BATCH", 2)
+    columns: dict[str, list[str | None]] = {name: ["4"] * 9 for name in ROWS}
+    name = source(tmp_path / "data", **columns | {"question": ["q" * 200, *"abcdefgh"]})
+    dataset = DatasetConfig(source=name, block_size=200, max_rollouts=4)
+    found, metrics = prepared(tiny_model, tmp_path / "out", dataset)
+    assert found.rollout_ids == (1, 2, 3, 4)
+    assert (metrics.rollouts, metrics.skipped_rows) == (4, 1)
+
+
 def test_a_prompt_that_fills_the_block_is_skipped_and_named(tiny_model: Path, tmp_path: Path) -> None:
     name = source(tmp_path / "data", question=["q" * 200, "b", "c", "d"])
     found, metrics = prepared(tiny_model, tmp_path / "out", DatasetConfig(source=name, block_size=200))

@@ -1,0 +1,61 @@
+"""Where rows come from: the pinned commit and no other, and the bytes that the key was made of."""
+
+import os
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from assets.dataset.config import DatasetConfig
+from assets.dataset.source import load_source
+from resources.errors import BadInput
+
+REPOSITORY = "someone/traces"
+
+
+def write(folder: Path, question: str) -> None:
+    rows = {"question": question, "solution": "4", "deepseek_thinking_trajectory": "two", "deepseek_attempt": "4"}
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({name: [text] for name, text in rows.items()}), folder / "train.parquet")
+
+
+def questions(source: Path | str, revision: str = "a" * 40) -> list[str]:
+    return load_source(DatasetConfig(source=str(source), revision=revision))["question"][:]
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub is away; its cache holds commits a and b, and the library's own tables are those of b."""
+    monkeypatch.setattr("resources.hub.hub_answers", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "tables")
+    for name in "ab":
+        write(tmp_path / "datasets--someone--traces" / "snapshots" / (name * 40), f"row of commit {name}")
+    prepare_tables(tmp_path / "datasets--someone--traces" / "snapshots" / ("b" * 40), tmp_path)
+    return tmp_path
+
+
+def prepare_tables(snapshot: Path, folder: Path) -> None:
+    """What `load_dataset(REPOSITORY)` leaves behind, which it takes for any revision while the hub is away."""
+    builder = datasets.load_dataset_builder(str(snapshot), cache_dir=str(folder / "made"))
+    builder.dataset_name = "traces"
+    builder.download_and_prepare(str(folder / "tables" / "someone___traces" / "default" / "0.0.0" / "c0ffee"))
+
+
+def test_a_pinned_commit_is_read_though_tables_of_another_one_are_newer(hub_cache: Path) -> None:
+    assert questions(REPOSITORY, "a" * 40) == ["row of commit a"]
+    assert questions(REPOSITORY, "b" * 40) == ["row of commit b"]
+
+
+def test_a_commit_that_is_not_here_is_refused_though_another_one_is(hub_cache: Path) -> None:
+    with pytest.raises(BadInput, match="neither a local folder nor whole in the local hub cache"):
+        questions(REPOSITORY, "c" * 40)
+
+
+def test_a_folder_is_read_again_when_its_bytes_change_and_its_times_do_not(tmp_path: Path) -> None:
+    for question in "ab":
+        write(tmp_path, question)
+        os.utime(tmp_path / "train.parquet", (1e9, 1e9))
+        assert questions(tmp_path) == [question]
