@@ -27,8 +27,17 @@ def held(path: Path, holder: str, waiting: Callable[[str], None], poll_s: float 
 
 def try_hold(path: Path) -> IO[str] | None:
     """The locked file, to be closed by the caller, or None when somebody holds it."""
+    return try_lock(path, _opened)
+
+
+def _opened(path: Path) -> IO[str]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+")
+    return path.open("a+")
+
+
+def try_lock(path: Path, opened: Callable[[Path], IO[str]]) -> IO[str] | None:
+    """As `try_hold`, of a file that is opened, and made, in a way of its own."""
+    file = opened(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -37,7 +46,7 @@ def try_hold(path: Path) -> IO[str] | None:
     # gc may have removed the file between open and lock: then this lock is on a name nobody else will find.
     if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
         file.close()
-        return try_hold(path)
+        return try_lock(path, opened)
     return file
 
 

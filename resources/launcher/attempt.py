@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from resources.errors import BadInput
 from resources.job import Job, JobFailure, JobResult
@@ -17,8 +18,13 @@ from resources.launcher.protocol import Busy, Launcher, Order
 from resources.launcher.rundir import RunDir
 from resources.launcher.tail import TextTail, last_text
 
+Answer = TypeVar("Answer")
+
 POLL_S = 0.05
 """Seconds between two looks at the run directory."""
+
+BUSY_S = 1.0
+"""Seconds until a back end that was busy is asked again."""
 
 GONE_POLLS = 5
 """A back end must say this often that a job is gone before its missing exit code is believed."""
@@ -119,9 +125,9 @@ class Attempt:
         return before is not None and (before.key, before.out) == (self.job.key, self.job.out)
 
     def _attach(self) -> str | None:
-        handle = self.run.handle() or (
-            self.launcher.find(order_of(self.job, self.run.path, self.python)) if self.run.path.exists() else None
-        )
+        handle = self.run.handle()
+        if handle is None and self.run.path.exists():
+            handle = self._patiently(self._find, self._find)
         if handle is None or not self.launcher.alive(handle):
             return None
         # Where jobs die with whoever started them, one that we find alive is at its end: we hold the key's lock.
@@ -132,20 +138,31 @@ class Attempt:
         self.ears.say(f"attached to job {handle}, which was still there")
         return handle
 
+    def _order(self) -> Order:
+        return order_of(self.job, self.run.path, self.python)
+
+    def _find(self) -> str | None:
+        return self.launcher.find(self._order())
+
     def _submit(self, env: Mapping[str, str]) -> str:
-        plain = order_of(self.job, self.run.path, self.python)
+        plain = self._order()
         order = replace(plain, env={**plain.env, **env, "LORASCOPE_ATTEMPT": str(time.time_ns())})
+        submit = self.launcher.submit
+        handle = self._patiently(lambda: submit(order), lambda: self._find() or submit(order))
+        self.run.keep_handle(handle)
+        return handle
+
+    def _patiently(self, ask: Callable[[], Answer], again: Callable[[], Answer]) -> Answer:
+        """The back end's answer, however long that takes; what is in the way is said once."""
         said = ""
         while True:
             try:
-                handle = self.launcher.submit(order)
+                return ask()
             except Busy as busy:
                 if str(busy) != said:
                     self.ears.say(said := str(busy))
-                time.sleep(1.0)
-                continue
-            self.run.keep_handle(handle)
-            return handle
+            time.sleep(BUSY_S)
+            ask = again
 
     @contextmanager
     def _cancelling(self) -> Iterator[None]:
@@ -153,10 +170,20 @@ class Attempt:
         try:
             yield
         except BaseException:
-            handle = self.run.handle() or self.launcher.find(order_of(self.job, self.run.path, self.python))
+            handle = self.run.handle() or self._unwritten()
             if handle is not None:
                 self._abandon(handle)
             raise
+
+    def _unwritten(self) -> str | None:
+        """The job whose handle was never written down; None also when that cannot be known now."""
+        try:
+            return self._find()
+        except Busy as busy:
+            self.ears.say(f"{busy}; if the job was taken, the next run of this asset attaches to it")
+            return None
+        except BadInput:
+            return None  # there is no back end, and what interrupted us says so already
 
     def _abandon(self, handle: str) -> None:
         if self.launcher.survives and self.ears.leave():

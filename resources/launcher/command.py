@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from resources.home import find_home
 from resources.job import Job
 from resources.sources import PROJECT
 
@@ -28,12 +29,16 @@ def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
 
 
 def environment(job: Job) -> dict[str, str]:
-    """Variables every rank needs before its first import."""
+    """Variables every rank needs before its first import. No keys: the script that holds these stays on disk."""
+    home = find_home()
     return {
         "OMP_NUM_THREADS": str(job.threads),
         "PYTHONHASHSEED": "0",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # absolute: a worker runs in the project's folder, and on another machine where ssh hands on no variable
+        "LORASCOPE_HOME": str(home.root),
+        "LORASCOPE_EXPERIMENTS": str(home.experiments),
         **KEPT_MEMORY,
         "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH", "")))),
     }

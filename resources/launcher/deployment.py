@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from resources.errors import BadInput
+from resources.launcher.devices import present
 from resources.launcher.local import LocalLauncher
 from resources.launcher.protocol import Launcher
 from resources.launcher.slurm import SlurmLauncher
@@ -20,23 +21,19 @@ from resources.section import Section
 from resources.sources import PROJECT
 
 
-def _present_gpus() -> int:
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
-
-
 class Deployment(Section):
     """What `compute.yaml` says; without one, this machine."""
 
     backend: Literal["local", "slurm"] = "local"
     """`local`: processes of this machine. `slurm`: sbatch, here or on a login node."""
-    gpus: int = Field(default_factory=_present_gpus, ge=0, le=1024)
-    """GPUs of one node; by default those this machine has."""
+    gpus: int = Field(default_factory=present, ge=0, le=1024)
+    """GPUs of one node; by default those this machine has, or CUDA_VISIBLE_DEVICES shows."""
     cpus: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=4096)
     """CPU cores of one node."""
     gpu_memory_gib: float = Field(default=139.0, gt=0)
     """What one GPU offers to a process, GiB (H200 by torch's account: 139.8)."""
     lease_folder: Path = Path(tempfile.gettempdir()) / "lorascope-gpus"
-    """Where `local` locks GPU indices; one folder per machine."""
+    """Where `local` locks GPUs; one folder per machine, for all its users."""
     gpu_type: str = "h200"
     """The node's GPUs as Slurm names them; empty when it gives them no type."""
     prefix: tuple[str, ...] = ()

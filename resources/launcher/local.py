@@ -12,6 +12,7 @@ from pathlib import Path
 
 from resources.launcher import processes
 from resources.launcher.command import script
+from resources.launcher.devices import VISIBLE
 from resources.launcher.leases import take
 from resources.launcher.protocol import GRACE_S, MARKER, Ending, Order
 from resources.launcher.rundir import RunDir
@@ -35,12 +36,13 @@ class LocalLauncher:
 
         Raises:
             Busy: when too few GPUs are free.
+            BadInput: when this process may not use as many.
         """
         processes.sweep(PREFIX)
         marker = processes.marker(PREFIX, order.run_dir)
         with take(self.lease_folder, self.gpus, order.gpus, order.name) as lease:
-            devices = ",".join(map(str, lease.indices))
-            child = self._start(order, {MARKER: marker, "CUDA_VISIBLE_DEVICES": devices}, lease.descriptors)
+            extra = {MARKER: marker, VISIBLE: ",".join(lease.devices)}
+            child = self._start(order, extra, lease.descriptors)
         handle = f"{processes.identity(child.pid)}:{marker}"
         self._children[handle] = child
         return handle

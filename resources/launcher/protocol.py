@@ -17,7 +17,7 @@ Ending = Literal["cancelled", "walltime", "node", "unknown"]
 
 
 class Busy(RuntimeError):
-    """The node has no room for the job now; the message says who holds it."""
+    """The node has no room for the job now, or nobody answers; the message says who is in the way."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Launcher(Protocol):
         """Start or queue the job; its handle.
 
         Raises:
-            Busy: when it has to wait for other jobs and the back end has no queue.
+            Busy: when it has to wait for other jobs and the back end has no queue, or nobody knows whether it was
+                taken; ask `find` before the next try.
         """
         ...
 
@@ -64,7 +65,11 @@ class Launcher(Protocol):
         ...
 
     def find(self, order: Order) -> str | None:
-        """Handle of a job submitted earlier for this run directory whose handle was never written down."""
+        """Handle of a job submitted earlier for this run directory whose handle was never written down.
+
+        Raises:
+            Busy: when the back end cannot tell just now.
+        """
         ...
 
     def status(self, handle: str) -> str:

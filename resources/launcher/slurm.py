@@ -22,6 +22,12 @@ WARNING_S = 120
 TRANSIENT = ("Socket timed out", "Unable to contact slurm", "Connection refused", "Zero Bytes were transmitted")
 """Answers of a controller that is restarting or overloaded; the same question may work a moment later."""
 
+CLIENT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
+"""What its commands need to reach a controller. The other variables describe the allocation that we may run in, and
+srun would obey them in the job: after `salloc --gpus=1` a job of four GPUs would see one."""
+
+NO_SUCH_COMMAND = 127
+"""A shell's exit code."""
 SSH_BROKE = 255
 ENDINGS: dict[str, Ending] = {
     "CANCELLED": "cancelled",
@@ -49,8 +55,8 @@ class SlurmLauncher:
         """Queue the job.
 
         Raises:
-            Busy: when Slurm cannot be asked just now.
-            BadInput: when Slurm refuses the job.
+            Busy: when Slurm cannot be asked just now, and may have taken the job.
+            BadInput: when Slurm refuses the job, or is not there.
         """
         run = RunDir(order.run_dir)
         run.script.write_text(self._script(order))
@@ -119,8 +125,14 @@ class SlurmLauncher:
         return (shlex.join((*self.prefix, *self.submission(order))), f"srun ... {shlex.join(order.command)}")
 
     def find(self, order: Order) -> str | None:
-        """The job whose submission succeeded just before its submitter died."""
+        """The job whose submission succeeded just before its submitter died.
+
+        Raises:
+            Busy: when Slurm does not answer, which does not mean that there is none.
+        """
         done = self._ask(("squeue", "--noheader", "--me", "--format=%i %k"))
+        if done.returncode:
+            raise Busy(f"Slurm does not answer: {done.stderr.strip()}")
         wanted = _marker(order)
         pairs = (line.partition(" ") for line in done.stdout.splitlines())
         return next((job for job, _, comment in pairs if comment == wanted), None)
@@ -163,8 +175,28 @@ class SlurmLauncher:
     def _ask(self, command: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
         # A remote shell takes one string and splits it by itself.
         line = (*self.prefix, shlex.join(command)) if self.prefix else command
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_")}
-        return subprocess.run(line, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
+        try:
+            done = subprocess.run(line, capture_output=True, text=True, env=_environment(), check=False)  # noqa: S603
+        except FileNotFoundError as error:
+            raise BadInput(_absent(line[0])) from error
+        if done.returncode == NO_SUCH_COMMAND:
+            raise BadInput(_absent(command[0]))
+        return done
+
+
+def _environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in CLIENT or not name.startswith(("SBATCH_", "SLURM_"))
+    }
+
+
+def _absent(program: str) -> str:
+    return (
+        f"{program} is not there: `backend: slurm` in compute.yaml needs Slurm's commands on this machine, "
+        "or a `prefix` that leads to one that has them, such as [ssh, login-node]"
+    )
 
 
 def _marker(order: Order) -> str:

@@ -79,7 +79,7 @@ def test_a_lease_holds_whatever_the_time_of_its_file(tmp_path: Path) -> None:
             with pytest.raises(Busy, match="held by first"):
                 take(tmp_path, 1, 1, "second")
     with take(tmp_path, 1, 1, "second") as lease:
-        assert lease.indices == (0,)
+        assert lease.devices == ("0",)
 
 
 @pytest.mark.slow

@@ -55,6 +55,18 @@ def test_two_jobs_of_five_gpus_run_behind_each_other_and_a_queued_one_is_cancell
     assert not (tmp_path / "c" / "stdout.log").exists()
 
 
+def test_a_job_submitted_from_inside_an_allocation_gets_what_it_asks_for_and_not_the_allocations_share(
+    tmp_path: Path, launcher: SlurmLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what `salloc --gpus=1 --mem=200 --gpus-per-task=1` sets."""
+    for name, value in (("SLURM_GPUS", "1"), ("SLURM_MEM_PER_NODE", "200"), ("SLURM_GPUS_PER_TASK", "1")):
+        monkeypatch.setenv(name, value)
+    order = build_order(tmp_path / "a", "echo $CUDA_VISIBLE_DEVICES", gpus=4)
+    replace(launcher, options=("--mem-per-cpu=100",)).submit(order)
+    await_true(lambda: RunDir(tmp_path / "a").exit_code() == 0)
+    assert (tmp_path / "a" / "stdout.log").read_text() == "0,1,2,3\n"
+
+
 def test_the_walltime_warning_lets_the_worker_save_and_the_job_goes_on(tmp_path: Path) -> None:
     """Slurm sends SIGUSR1 to every step before the end; here scancel does, which is the same to the job."""
     warned: list[str] = []

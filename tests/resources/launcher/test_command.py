@@ -1,0 +1,37 @@
+"""What a worker is told by its environment, wherever it runs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resources.launcher.command import environment, script
+from tests.resources.launcher.conftest import build_job
+
+SHOW = "from resources.home import find_home; print(find_home().root, find_home().experiments)"
+
+
+@pytest.mark.parametrize("named", ["home", None])
+def test_a_worker_on_another_machine_finds_the_home_of_whoever_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str | None
+) -> None:
+    """A relative name is meant from where it was said; ssh hands on no variable at all."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LORASCOPE_HOME", raising=False)
+    monkeypatch.setenv("LORASCOPE_EXPERIMENTS", "mine")
+    if named:
+        monkeypatch.setenv("LORASCOPE_HOME", named)
+    shown = script((sys.executable, "-c", SHOW), environment(build_job(tmp_path, "succeed")))
+    here = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True, env={"PATH": ""})
+    there = subprocess.run(["/bin/sh", "-c", shown], capture_output=True, text=True, check=True, env={"PATH": ""})
+    home = str(tmp_path / named) if named else here.stdout.split()[0]
+    assert there.stdout.split() == [home, str(tmp_path / "mine")]
+
+
+def test_a_key_is_not_written_into_the_script_that_stays_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    assert "secret" not in script(("/bin/true",), environment(build_job(tmp_path, "succeed")))

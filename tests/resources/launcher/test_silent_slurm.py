@@ -1,0 +1,136 @@
+"""What Slurm is asked, and what follows when it does not answer: from a login node that is made up, without Slurm."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from resources.errors import BadInput
+from resources.launcher.attempt import Attempt, JobError
+from resources.launcher.deployment import Deployment
+from resources.launcher.processes import marker
+from resources.launcher.protocol import Order
+from resources.launcher.slurm import SlurmLauncher
+from tests.resources.launcher.conftest import build_attempt, build_job
+
+LOGIN_NODE = """
+import os, shlex, sys
+from pathlib import Path
+
+folder = Path(__file__).parent
+command, *options = shlex.split(sys.argv[1])
+with (folder / "asked").open("a") as asked:
+    asked.write(command + "\\n")
+(folder / "environment").write_text("\\n".join(os.environ))
+if command == "sbatch":
+    comment = next(option.partition("=")[2] for option in options if option.startswith("--comment="))
+    with (folder / "jobs").open("a") as jobs:
+        jobs.write(f"7 {comment}\\n")
+    Path(options[-1]).with_name("rc").write_text("1")
+if len((folder / "asked").read_text().split()) <= int((folder / "silent").read_text()):
+    sys.exit(f"{command}: error: Socket timed out on send/recv operation")
+print("7" if command == "sbatch" else (folder / "jobs").read_text())
+"""
+"""Its first `silent` answers are lost. Every job gets number 7 and fails at once with exit code 1."""
+
+
+class Stopped(BaseException):
+    """Stands for the interrupt that Dagster raises in the main thread."""
+
+
+class Node:
+    """The login node's folder."""
+
+    def __init__(self, folder: Path, silent: int) -> None:
+        folder.mkdir()
+        (folder / "login.py").write_text(LOGIN_NODE)
+        (folder / "silent").write_text(str(silent))
+        (folder / "jobs").touch()
+        (folder / "asked").touch()
+        self.folder = folder
+
+    @property
+    def asked(self) -> list[str]:
+        return (self.folder / "asked").read_text().split()
+
+    def attempt(self, root: Path, said: list[str]) -> Attempt:
+        """An attempt of a job through this node."""
+        launcher = SlurmLauncher(sys.executable, (sys.executable, str(self.folder / "login.py")))
+        attempt = build_attempt(build_job(root, "succeed"), root, Deployment())
+        return replace(attempt, launcher=launcher, ears=replace(attempt.ears, say=said.append))
+
+
+def build_order(folder: Path) -> Order:
+    folder.mkdir()
+    return Order(("/bin/true",), {}, folder, "notes")
+
+
+@pytest.mark.parametrize("silent", [1, 2, 3])
+def test_a_job_that_slurm_took_and_did_not_say_so_is_not_submitted_again(tmp_path: Path, silent: int) -> None:
+    node, said = Node(tmp_path / "node", silent), []
+    with pytest.raises(JobError, match="exit code 1"):
+        node.attempt(tmp_path, said).result({})
+    assert node.asked.count("sbatch") == 1
+    assert [line for line in said if "does not answer" in line] == said[: min(1, silent - 1)]
+
+
+def test_a_run_directory_without_a_handle_waits_for_slurm_to_say_whether_its_job_is_there(tmp_path: Path) -> None:
+    node, said = Node(tmp_path / "node", silent=2), []
+    attempt = node.attempt(tmp_path, said)
+    attempt.run.prepare(attempt.job)
+    attempt.run.rc.write_text("1")
+    (node.folder / "jobs").write_text(f"7 {marker('slurm:', attempt.run.path)}\n")
+    with pytest.raises(JobError, match="exit code 1"):
+        attempt.result({})
+    assert "sbatch" not in node.asked
+    assert "does not answer" in said[0] and said[1] == "attached to job 7, which was still there"
+
+
+def test_an_interrupt_while_slurm_is_silent_stays_an_interrupt_and_says_what_may_be_left(tmp_path: Path) -> None:
+    node, said = Node(tmp_path / "node", silent=99), []
+    attempt = node.attempt(tmp_path, said)
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        replace(attempt, ears=replace(attempt.ears, say=say)).result({})
+    assert "the next run of this asset attaches to it" in said[1]
+
+
+def test_an_allocation_that_we_run_in_says_nothing_about_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """salloc's SLURM_GPUS=1 would be obeyed by the srun of a job of four."""
+    kept = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS"}
+    for name in (*kept, "SLURM_GPUS", "SLURM_MEM_PER_NODE", "SLURM_JOB_ID", "SLURM_NTASKS", "SBATCH_PARTITION"):
+        monkeypatch.setenv(name, "1")
+    node = Node(tmp_path / "node", silent=0)
+    node.attempt(tmp_path, []).launcher.submit(build_order(tmp_path / "run"))
+    given = set((node.folder / "environment").read_text().split())
+    assert {name for name in given if name.startswith(("SLURM_", "SBATCH_"))} == kept
+    assert "PATH" in given and os.environ["SLURM_GPUS"] == "1"
+
+
+@pytest.mark.parametrize("prefix", [(), ("/bin/sh", "-c"), ("no-such-ssh", "login-node")])
+def test_a_machine_without_slurm_is_told_where_slurm_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    launcher = SlurmLauncher(sys.executable, prefix)
+    order = build_order(tmp_path / "run")
+    for ask in (launcher.submit, launcher.find):
+        with pytest.raises(BadInput, match=r"(sbatch|squeue|no-such-ssh).*compute\.yaml.*prefix"):
+            ask(order)
+
+
+def test_a_run_on_a_machine_without_slurm_ends_with_that_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BadInput, match=r"sbatch.*compute\.yaml"):
+        build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment(backend="slurm")).result({})
