@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from resources.errors import BadInput, quoted
-from resources.keys import folder_digest
+from resources.keys import file_digest, folder_digest
 
 PROJECT = Path(__file__).resolve().parents[1]
 """Relative names are looked up here, so that a clone finds what it ships from any working directory."""
@@ -15,8 +15,14 @@ MOST_FILES = 10_000
 State = tuple[tuple[str, int, int, int], ...]
 
 
+class FileName(str):
+    """Names one file, where every other name is that of a folder or a repository."""
+
+    __slots__ = ()
+
+
 def local_folder(name: str) -> Path | None:
-    """The folder that `name` means, or None when it is a hub id.
+    """The folder (of a `FileName`: the file) that `name` means, or None when it is a hub id.
 
     Raises:
         BadInput: for a name that this machine cannot look up.
@@ -24,7 +30,8 @@ def local_folder(name: str) -> Path | None:
     try:
         folder = Path(name).expanduser()
         folder = folder if folder.is_absolute() else PROJECT / folder
-        return folder if folder.is_dir() else None
+        found = folder.is_file() if isinstance(name, FileName) else folder.is_dir()
+        return folder if found else None
     except RuntimeError as error:
         raise BadInput(f"{quoted(name)} names the home of nobody on this machine") from error
     except OSError as error:
@@ -66,7 +73,8 @@ def _fingerprint(folder: Path) -> str:
 
 def _state(folder: Path) -> State:
     """Name, inode, size and change time of every file: nobody can edit one and keep them all."""
-    files = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    paths = [folder] if folder.is_file() else sorted(folder.rglob("*"))
+    files = ((path, path.stat()) for path in paths if path.is_file())
     return tuple((str(path), found.st_ino, found.st_size, found.st_ctime_ns) for path, found in files)
 
 
@@ -74,4 +82,4 @@ def _state(folder: Path) -> State:
 def _digest(folder: Path, state: State) -> str:
     """Hashed once per state of the files: a thousand experiments on one model hash it once."""
     del state
-    return folder_digest(folder)
+    return file_digest(folder) if folder.is_file() else folder_digest(folder)

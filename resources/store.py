@@ -4,6 +4,7 @@ Work goes on in `.partial/<asset>/<key>/`; a finished artifact is fsynced, gets 
 to `<asset>/<key>/`, after which no byte of it changes.
 """
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,9 @@ from resources.manifest import FILE_NAME, FileEntry, Manifest, read_manifest, wr
 
 SMALL = 64 * 2**20
 """Files up to 64 MiB are re-hashed on every hit (about 0.05 s); larger ones when they become inputs of a job."""
+
+_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
+"""What a file that is gone or broken gives; other errors (no right, too many open files) are not the file's fault."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,11 @@ class Store:
         return self.root / asset / key
 
     def find(self, asset: str, key: str) -> Manifest | None:
-        """The manifest of a whole artifact; None when it is absent or damaged (then it is set aside)."""
+        """The manifest of a whole artifact; None when it is absent or damaged (then it is set aside).
+
+        Raises:
+            OSError: when it cannot be looked at now, which is no damage.
+        """
         # Looked at first: what another run finishes meanwhile is not to be taken for damaged.
         if not self.folder(asset, key).exists():
             return None
@@ -71,19 +79,25 @@ class Store:
 
     def peek(self, asset: str, key: str) -> Manifest | None:
         """The manifest as it stands, without looking at the files: for listings."""
-        try:
-            return read_manifest(self.folder(asset, key))
-        except (OSError, ValueError):
-            return None
+        found = self._read(asset, key)
+        return found if isinstance(found, Manifest) else None
 
     def damage(self, asset: str, key: str, largest: int | None = None) -> Iterator[Damage]:
         """Every way in which the artifact differs from its manifest; `largest`: bytes up to which files are hashed."""
-        try:
-            manifest = read_manifest(self.folder(asset, key))
-        except (OSError, ValueError) as error:
-            yield Damage(asset, key, FILE_NAME, "missing" if isinstance(error, OSError) else "unreadable")
+        manifest = self._read(asset, key)
+        if isinstance(manifest, str):
+            yield Damage(asset, key, FILE_NAME, manifest)
             return
         yield from self._differences(asset, key, manifest, largest)
+
+    def _read(self, asset: str, key: str) -> Manifest | str:
+        """The manifest, or why there is none."""
+        try:
+            return read_manifest(self.folder(asset, key))
+        except OSError as error:
+            return _damage_told(error)
+        except ValueError:
+            return "unreadable"
 
     def _differences(self, asset: str, key: str, manifest: Manifest, largest: int | None) -> Iterator[Damage]:
         if (manifest.asset, manifest.key) != (asset, key):
@@ -157,11 +171,20 @@ def _file_damage(path: Path, entry: FileEntry, largest: int | None) -> str:
             return f"{size} bytes instead of {entry.size}"
         if (largest is None or size <= largest) and file_digest(path) != entry.sha256:
             return "content differs from its SHA-256"
-    except FileNotFoundError:
-        return "missing"
     except OSError as error:
-        return f"unreadable ({error.strerror})"
+        return _damage_told(error)
     return ""
+
+
+def _damage_told(error: OSError) -> str:
+    """What is wrong with a file that cannot be read.
+
+    Raises:
+        OSError: this one, when it says nothing of the file: an artifact that is whole stays where it is.
+    """
+    if error.errno not in _DAMAGE:
+        raise error
+    return "missing" if error.errno == errno.ENOENT else f"unreadable ({error.strerror})"
 
 
 def _entries(folder: Path) -> dict[str, FileEntry]:

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from assets.benchmarks.own_tasks import task_sources
 from resources.section import Address, Section
 from resources.stage import Needs, Stage
 
@@ -21,6 +22,11 @@ _MINI_DATA = {
     "mini_medium": "resources/mini_world/data/medium",
     "mini_choice": "resources/mini_world/data/choice",
 }
+SHIPPED = (
+    "aime24_nofigures", "aime25_nofigures", "gpqa_diamond_openai", "mini_choice", "mini_hard", "mini_medium",
+    "openai_math",
+)  # fmt: skip
+"""Benchmarks of the project, whose files the code version stands for; any other is the user's own."""
 
 
 def task_names() -> tuple[str, ...]:
@@ -129,8 +135,12 @@ class BenchmarksConfig(Section):
         return self.max_thinking_tokens is not None or self.wait_times > 0
 
     def sources(self) -> tuple[str, ...]:
-        """Folders of further adapters and of the mini world's questions."""
-        return (*self.extra_adapters.values(), *(_MINI_DATA[task] for task in self.tasks if task in _MINI_DATA))
+        """Folders of further adapters and of the mini world's questions, and the files of the user's own benchmarks."""
+        mini = (_MINI_DATA[task] for task in self.tasks if task in _MINI_DATA)
+        own = (
+            name for task in self.tasks if task not in SHIPPED for name in task_sources(TASK_FOLDER / f"{task}.yaml")
+        )
+        return (*self.extra_adapters.values(), *mini, *own)
 
 
 def _unique(what: str, names: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from resources.llm.cache import ResponseCache, Stored
 from resources.llm.endpoint import Endpoint
+from resources.llm.exchange import read
 from resources.llm.ledger import Ledger
 from resources.llm.limits import Limits
 from resources.llm.prices import Price, price_of
@@ -47,13 +48,26 @@ class Desk:
         """By question id and sample."""
         self.requests = 0
         """Requests answered by the vendor in this run."""
-        self._progress = progress
-        self._what = what
+        self.progress = progress
+        self.what = what
+        """What the questions are for, in a word."""
         self._total = total
 
     def stored(self, question: Question, attempt: int) -> str | None:
         """The response kept from an earlier run."""
         return self.cache.get(question.key(self.endpoint, attempt))
+
+    def known(self, question: Question) -> tuple[int, Answer | None]:
+        """The answer that was paid for already, and its attempt; else the first attempt that nobody has made."""
+        wrong = ""
+        for attempt in range(self.limits.unusable):
+            found = self.stored(question, attempt)
+            if found is None:
+                return attempt, None
+            value, wrong = read(question, found)
+            if value is not None:
+                return attempt, Answer.to(question, value, cached=True)
+        return self.limits.unusable - 1, Answer.to(question, None, f"{wrong} ({self.limits.unusable} answers)")
 
     def keep(self, stored: Stored) -> None:
         """Store a response, before anyone parses it."""
@@ -67,7 +81,7 @@ class Desk:
     def take(self, answer: Answer) -> None:
         """Note an answer and tell the user where the run stands."""
         self.answers[answer.id, answer.sample] = answer
-        self._progress.step(self._what, len(self.answers), self._total, {"dollars": self.ledger.spent})
+        self.progress.step(self.what, len(self.answers), self._total, {"dollars": self.ledger.spent})
 
     def so_far(self, why: str) -> str:
         """`why`, and what is kept and missing."""

@@ -11,6 +11,7 @@ from resources.llm.endpoint import Endpoint, api_key
 from resources.llm.limits import Limits
 from resources.llm.prices import price_of
 from resources.llm.question import Question
+from resources.llm.turns import turn
 from resources.progress import Progress
 
 
@@ -33,10 +34,11 @@ class Asked:
 def ask(
     questions: Iterable[Question], total: int, endpoint: Endpoint, limits: Limits, progress: Progress, what: str
 ) -> Asked:
-    """Answer the questions from the cache, live or in batches.
+    """Answer the questions from the cache, live or in batches; waits while another run asks the same model.
 
     Raises:
         BadInput: without a key, with a wrong one, for an unknown model, an endpoint that is down, or at a cap.
+        Interrupted: when the walltime is nearly over before the other run has ended.
     """
     api_key(endpoint)
     cache = ResponseCache(find_home().root / FILE_NAME)
@@ -53,11 +55,13 @@ async def _run(desk: Desk, questions: Iterator[Question]) -> None:
     if desk.limits.mode == "batch":
         from resources.llm.batch import BatchRun
 
-        await BatchRun(desk).run(questions)
+        run = BatchRun(desk)
     else:
         from resources.llm.live import LiveRun
 
-        await LiveRun(desk).run(questions)
+        run = LiveRun(desk)
+    async with turn(desk, questions) as missing:
+        await run.run(missing)
 
 
 def estimate(questions: Iterable[Question], endpoint: Endpoint, mode: str, output_tokens: int) -> tuple[int, float]:

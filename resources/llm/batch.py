@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -81,18 +82,13 @@ class BatchRun:
         return pending
 
     def _look_up(self, question: Question) -> tuple[int, Answer | None]:
-        wrong = ""
-        for attempt in range(self._desk.limits.unusable):
-            key = question.key(self._desk.endpoint, attempt)
-            found = self._desk.stored(question, attempt)
-            if found is None and self._tries.get(key, 0) >= self._desk.limits.attempts:
-                return attempt, Answer.to(question, None, self._reasons[key])
-            if found is None:
-                return attempt, None
-            value, wrong = exchange.read(question, found)
-            if value is not None:
-                return attempt, Answer.to(question, value, cached=key not in self._tries)
-        return 0, Answer.to(question, None, f"{wrong} ({self._desk.limits.unusable} answers)")
+        attempt, answer = self._desk.known(question)
+        key = question.key(self._desk.endpoint, attempt)
+        if answer is not None:
+            return attempt, replace(answer, cached=answer.cached and key not in self._tries)
+        if self._tries.get(key, 0) >= self._desk.limits.attempts:
+            return attempt, Answer.to(question, None, self._reasons[key])
+        return attempt, None
 
     def _expected(self, asked: dict[tuple[str, int], Question], keys: list[str]) -> Pending:
         """Which of today's unanswered questions a batch of an earlier run holds."""

@@ -174,15 +174,14 @@ def import_cache(path: Path, source: Path) -> int:
     """Add the answers of an exported file; returns how many were new.
 
     Raises:
-        BadInput: when a line is not an answer; nothing is imported then.
+        BadInput: when it is no text file or a line is not an answer; nothing is imported then.
     """
     cache = ResponseCache(path)
     before = cache.connection.execute("select count(*) from responses").fetchone()[0]
     cache.connection.execute("begin")
     try:
-        with source.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                cache.put(_imported(line, f"{source}:{number}"))
+        for number, line in enumerate(_lines(source), 1):
+            cache.put(_imported(line, f"{source}:{number}"))
         cache.connection.execute("commit")
     except BaseException:
         cache.connection.execute("rollback")
@@ -190,6 +189,16 @@ def import_cache(path: Path, source: Path) -> int:
     after = cache.connection.execute("select count(*) from responses").fetchone()[0]
     cache.close()
     return after - before
+
+
+def _lines(source: Path) -> Iterator[str]:
+    try:
+        with source.open(encoding="utf-8") as file:
+            yield from file
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{source}: not UTF-8 text, as a file of `lorascope cache export` is") from error
+    except IsADirectoryError as error:
+        raise BadInput(f"{source} is a folder; name a file that `lorascope cache export` wrote") from error
 
 
 def _imported(line: str, place: str) -> Stored:

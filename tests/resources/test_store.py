@@ -1,8 +1,11 @@
 """An artifact is either whole or it does not exist, whatever happens to its files."""
 
+import errno
+import os
 from collections.abc import Callable
 from datetime import datetime, tzinfo
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +134,60 @@ def test_a_damaged_artifact_is_named_not_found_and_set_aside(
     assert store.find("sae", "k1") is None
     assert not store.folder("sae", "k1").exists()
     assert len(list((tmp_path / ".damaged").iterdir())) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE, errno.EACCES, errno.ENOMEM])
+@pytest.mark.parametrize("opened", [FILE_NAME, "b.txt"])
+def test_an_artifact_that_cannot_be_looked_at_now_is_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: str, number: int
+) -> None:
+    store = Store(tmp_path)
+    build_artifact(store)
+    _fail_to_open(monkeypatch, opened, number)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        store.find("sae", "k1")
+    with pytest.raises(OSError, match=os.strerror(number)):
+        store.check_inputs({"sae": "k1"})
+    monkeypatch.undo()
+    assert list(store.damage("sae", "k1")) == []
+
+
+@pytest.mark.parametrize("opened", [FILE_NAME, "b.txt"])
+def test_a_file_that_the_disk_cannot_read_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: str
+) -> None:
+    store = Store(tmp_path)
+    build_artifact(store)
+    _fail_to_open(monkeypatch, opened, errno.EIO)
+    assert [str(item) for item in store.damage("sae", "k1")] == [f"sae/k1/{opened}: unreadable (Input/output error)"]
+    assert store.find("sae", "k1") is None
+    assert not store.folder("sae", "k1").exists()
+
+
+def test_a_file_where_a_folder_was_or_the_other_way_round_is_damage(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    folder = build_artifact(store)
+    (folder / "data" / "a.bin").unlink()
+    (folder / "data").rmdir()
+    (folder / "data").write_bytes(b"")
+    (folder / FILE_NAME).rename(tmp_path / "manifest")
+    (folder / FILE_NAME).mkdir()
+    assert [str(item) for item in store.damage("sae", "k1")] == ["sae/k1/manifest.json: unreadable (Is a directory)"]
+    (folder / FILE_NAME).rmdir()
+    (tmp_path / "manifest").rename(folder / FILE_NAME)
+    assert [str(item) for item in store.damage("sae", "k1")] == ["sae/k1/data/a.bin: unreadable (Not a directory)"]
+    assert store.find("sae", "k1") is None
+
+
+def _fail_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    plain = Path.open
+
+    def opened(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.name == name:
+            raise OSError(number, os.strerror(number), str(path))
+        return plain(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", opened)
 
 
 def test_a_job_never_reads_a_damaged_input(tmp_path: Path) -> None:

@@ -93,6 +93,15 @@ def test_a_damaged_export_imports_nothing(tmp_path: Path) -> None:
         export_cache(tmp_path / "none.sqlite", tmp_path / "x")
 
 
+def test_what_is_no_text_file_is_said_so_and_imports_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cache.gz").write_bytes(b"\x1f\x8b\x08\n")
+    with pytest.raises(BadInput, match=r"cache\.gz: not UTF-8 text"):
+        import_cache(tmp_path / FILE_NAME, tmp_path / "cache.gz")
+    with pytest.raises(BadInput, match=r"is a folder; name a file that `lorascope cache export` wrote"):
+        import_cache(tmp_path / FILE_NAME, tmp_path)
+    assert list_cache(tmp_path / FILE_NAME) == []
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [("1s", 1), ("6m0s", 360), ("20ms", 0.02), ("1h2m3s", 3723), ("1.5", 1.5), ("soon", 0), ("", 0)],

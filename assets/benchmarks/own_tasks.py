@@ -1,0 +1,107 @@
+"""What a benchmark of the user's own is made of: its task file, and the local files that this names.
+
+lm-eval's reader would say it too, but imports every function, and takes seconds to be imported itself.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resources.errors import BadInput, one_line
+from resources.sources import PROJECT, FileName, local_folder
+
+_WILD = re.compile(r"[*?\[{]")
+
+
+class _Function(str):
+    """What stands behind `!function`: `module.name`."""
+
+    __slots__ = ()
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes a `!function` for text."""
+
+
+_Loader.add_constructor("!function", lambda _, node: _Function(node.value))
+
+
+def task_sources(task_file: Path) -> tuple[str, ...]:
+    """The task file, those that it includes, the modules beside them that they call, and their local data.
+
+    Raises:
+        BadInput: when one of the task files cannot be read.
+    """
+    read: dict[Path, dict[str, Any]] = {}
+    _read(task_file.resolve(), read)
+    names = [name for file, values in read.items() for name in (_named(file), *_modules(file, values), *_data(values))]
+    return tuple(dict.fromkeys(names))
+
+
+def _read(file: Path, read: dict[Path, dict[str, Any]]) -> None:
+    if file in read:
+        return
+    read[file] = _parsed(file)
+    for include in _texts(read[file].get("include")):
+        _read((file.parent / include).resolve(), read)
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        found = file.stat()
+        values = _values(file, found.st_ctime_ns, found.st_size)
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise BadInput(f"{file}: not YAML: {one_line(str(error))}") from error
+    if not isinstance(values, dict):
+        raise BadInput(f"{file}: expected a task of lm-eval, `key: value` lines")
+    return values
+
+
+@lru_cache(maxsize=64)
+def _values(file: Path, changed: int, size: int) -> Any:
+    """Parsed once per state of the file: a thousand experiments may name one task."""
+    del changed, size
+    return yaml.load(file.read_bytes(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+
+
+def _modules(file: Path, values: dict[str, Any]) -> Iterator[FileName]:
+    """lm-eval looks beside the task file before it looks among the installed modules."""
+    for text in _texts(values):
+        module = file.parent / f"{text.rpartition('.')[0].replace('.', '/')}.py"
+        if isinstance(text, _Function) and module.is_file():
+            yield _named(module)
+
+
+def _data(values: dict[str, Any]) -> Iterator[str]:
+    for text in _texts([values.get("dataset_path"), values.get("dataset_kwargs")]):
+        with suppress(BadInput):  # a text that cannot be a path
+            yield from _local(text)
+
+
+def _local(text: str) -> Iterator[str]:
+    """The folder or the file that a text names, if it names one; of a pattern such as `data/*.json`, the folder."""
+    wild = _WILD.search(text)
+    name = text[: wild.start()].rpartition("/")[0] if wild else text
+    if name.strip("./"):
+        yield from (found for found in (name, FileName(name)) if local_folder(found) is not None)
+
+
+def _named(file: Path) -> FileName:
+    """Clones in two places give a task one key."""
+    return FileName(file.relative_to(PROJECT) if file.is_relative_to(PROJECT) else file)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text of a YAML value, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
