@@ -1,7 +1,6 @@
 """The command line: `lorascope run mini`, `lorascope plan mini`, `lorascope show mini benchmark_scores`, ..."""
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,7 +20,6 @@ from resources.home import Home, find_home
 from resources.manifest import Manifest
 from resources.models import ModelConfig
 from resources.ports import HOST, PAGES_PORT, UI_PORT
-from resources.sources import PROJECT
 from resources.store import Store
 
 P = ParamSpec("P")
@@ -204,13 +202,9 @@ def ui_command(port: int) -> None:
 
     With the store and the instance that `lorascope run` uses.
     """
-    from dagster_project.run import prepare_instance
+    from dagster_project.ui import become_ui
 
-    home = prepare_instance(find_home())
-    os.environ["DAGSTER_HOME"] = str(home)
-    os.chdir(home)  # Dagster warns of a dagster.yaml in the working folder that is not its own
-    dagster, workspace = Path(sys.executable).with_name("dagster"), PROJECT / "workspace.yaml"
-    os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", HOST, "-p", str(port)])  # noqa: S606
+    become_ui(port)
 
 
 @main.command("serve")

@@ -6,7 +6,7 @@ Nothing here knows Dagster, so that `lorascope plan` answers at once.
 import difflib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,8 +72,23 @@ class Experiments:
         self._documents: dict[tuple[Path, int, int], Document] = {}
 
     def names(self) -> list[str]:
-        """Every file's name, valid or not."""
-        return sorted(path.stem for path in self.folder.glob("*.yaml"))
+        """Every file's name, valid or not; what editors and copies hide beside it is none."""
+        return sorted(path.stem for path in self.folder.glob("[!.]*.yaml"))
+
+    def names_that_keep(self, at_stake: Collection[object]) -> list[str]:
+        """Every file's name, for whoever removes what belongs to no file.
+
+        Raises:
+            BadInput: when the folder is missing, or empty although something is at stake: it is then more likely
+                mistyped or not mounted than given up.
+        """
+        present, names = self.folder.is_dir(), self.names()
+        if names or (present and not at_stake):
+            return names
+        raise BadInput(
+            f"{self.folder} {'holds no experiment' if present else 'is no folder'}, so every artifact and partition "
+            "would be removed: mount it, or set LORASCOPE_EXPERIMENTS to the folder of your experiments"
+        )
 
     def load(self, name: str) -> Experiment:
         """Resolve one experiment.

@@ -17,11 +17,12 @@ def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Ho
     experiments = Experiments(home.experiments)
     try:
         removed = collect_garbage(home, experiments, dry_run=False, say=context.log.info)
+        partitions = remove_retired(context.instance, experiments)
     except BadInput as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     for item in removed:
         context.log.info(str(item))
-    for name in remove_retired(context.instance, experiments):
+    for name in partitions:
         context.log.info(f"partition {name}  its file is gone")
     context.log.info(f"removed {len(removed)} folders, {sum(item.size for item in removed)} bytes")
 

@@ -7,12 +7,21 @@ from dagster_project.materialize import EXPERIMENTS
 
 
 def retired(instance: dg.DagsterInstance, experiments: Experiments) -> list[str]:
-    """Names that are partitions of the instance and files no more."""
-    return sorted(set(instance.get_dynamic_partitions(str(EXPERIMENTS.name))) - set(experiments.names()))
+    """Names that are partitions of the instance and files no more.
+
+    Raises:
+        BadInput: when that would be every partition because no experiment is there.
+    """
+    partitions = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
+    return sorted(set(partitions) - set(experiments.names_that_keep(partitions)))
 
 
 def remove_retired(instance: dg.DagsterInstance, experiments: Experiments) -> list[str]:
-    """Take them from the instance; returns their names."""
+    """Take them from the instance; returns their names.
+
+    Raises:
+        BadInput: as `retired` does.
+    """
     names = retired(instance, experiments)
     for name in names:
         instance.delete_dynamic_partition(str(EXPERIMENTS.name), name)

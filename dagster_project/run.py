@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 from pydantic import JsonValue
@@ -15,6 +16,7 @@ from dagster_project.failure import reason
 from dagster_project.observe import observations
 from dagster_project.plan import keys
 from dagster_project.preflight import lacking
+from dagster_project.process import fail_killed_runs, process_tag
 from dagster_project.rooms import STAGES
 from dagster_project.tables import text_table
 from resources.errors import BadInput
@@ -80,7 +82,10 @@ def _rows(table: JsonValue) -> list[dict[str, JsonValue]]:
 
 
 def prepare_instance(home: Home) -> Path:
-    """DAGSTER_HOME with an instance configuration in it: the user's own, else the project's."""
+    """DAGSTER_HOME with an instance configuration in it: the user's own, else the project's.
+
+    Runs that were killed outright are finished in it.
+    """
     home.dagster.mkdir(parents=True, exist_ok=True)
     present = home.dagster / "dagster.yaml"
     if not present.exists():
@@ -88,6 +93,8 @@ def prepare_instance(home: Home) -> Path:
         temporary.write_text((PROJECT / "dagster.yaml").read_text())
         temporary.replace(present)
     _make_tables(home.dagster)
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        fail_killed_runs(instance)
     return home.dagster
 
 
@@ -137,6 +144,7 @@ def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = (
     os.environ["DAGSTER_HOME"] = str(prepare_instance(home))
     from dagster_project.definitions import defs
 
+    run_id = str(uuid4())
     with dg.DagsterInstance.get() as instance:
         add_partition(instance, experiment.name)
         for observation in observations(experiment, home, instance):
@@ -147,6 +155,8 @@ def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = (
             asset_selection=[dg.AssetKey(asset) for asset in assets] or None,
             raise_on_error=False,
             run_config={"loggers": {"console": {}}},
+            run_id=run_id,
+            tags=process_tag(run_id),
         )
     return Outcome(experiment, home, result.success, _caches(result), _failures(result))
 

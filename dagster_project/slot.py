@@ -3,19 +3,15 @@
 An asset's own `pool` would be claimed before its first line runs, and every hit would stand in the queue.
 """
 
-import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
-from resources.launcher.processes import exists, identity
+from dagster_project.process import is_gone, process_tag
 
 POOL = "h200_node"
-HOLDER_TAG = "lorascope/process"
-"""Run tag naming the process that holds the slot, so that one killed outright can be told from one at work."""
 POLL_S = 0.5
 
 
@@ -28,7 +24,7 @@ def slot(context: dg.AssetExecutionContext, poll_s: float = POLL_S) -> Iterator[
         return
     step = str(context.op_execution_context.op_handle)
     _ensure_limit(context.instance)
-    context.instance.add_run_tags(run.run_id, {HOLDER_TAG: f"{socket.gethostname()}/{identity(os.getpid())}"})
+    context.instance.add_run_tags(run.run_id, process_tag(run.run_id))
     told: list[str] = []
     try:
         while not storage.claim_concurrency_slot(POOL, run.run_id, step).is_claimed:
@@ -68,12 +64,6 @@ def _named(instance: dg.DagsterInstance, run_id: str) -> str:
 def _free_dead_holders(instance: dg.DagsterInstance) -> None:
     """A run that was killed outright cannot give its slot back, and without a daemon nobody else would."""
     for claimed in instance.event_log_storage.get_concurrency_info(POOL).claimed_slots:
-        if _is_dead(instance.get_run_by_id(claimed.run_id)):
+        run = instance.get_run_by_id(claimed.run_id)
+        if run is None or run.is_finished or is_gone(run):
             instance.event_log_storage.free_concurrency_slots_for_run(claimed.run_id)
-
-
-def _is_dead(run: dg.DagsterRun | None) -> bool:
-    if run is None or run.is_finished:
-        return True
-    host, _, process = run.tags.get(HOLDER_TAG, "").partition("/")
-    return host == socket.gethostname() and not exists(process)

@@ -1,9 +1,11 @@
 """Write the experiment files of a sweep: variants of one parent, one for every combination of some knobs' values."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 from dagster_project.experiment import Experiments
 from resources.errors import BadInput, quoted
@@ -42,7 +44,7 @@ def write_sweep(experiments: Experiments, parent: str, knobs: Sequence[Knob]) ->
 
     Raises:
         BadInput: when the parent or a combination is no valid experiment, a file of that name says something else, or
-            there are more than 1,000; then no file is left behind.
+            there are more than 1,000; then, as when the disk is full, no file is left behind.
     """
     experiments.load(parent)
     texts = dict(_combinations(parent, knobs))
@@ -57,14 +59,24 @@ def write_sweep(experiments: Experiments, parent: str, knobs: Sequence[Knob]) ->
     new = [path for path in paths if not path.exists()]
     try:
         for path in new:
-            path.write_text(paths[path])
+            _write(path, paths[path])
         for name in texts:
             experiments.load(name)
-    except BadInput:
+    except BaseException:
         for path in new:
-            path.unlink()
+            path.unlink(missing_ok=True)
         raise
     return list(texts)
+
+
+def _write(path: Path, text: str) -> None:
+    """Under another name first: the sensor of the UI reads this folder, and half a file is another experiment."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _combinations(parent: str, knobs: Sequence[Knob]) -> Iterable[tuple[str, str]]:

@@ -1,16 +1,23 @@
 """gc and verify: what may be removed from the store, and what in it is not what it was."""
 
+import math
+import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from dagster_project.claim import claimed_keys, unchanging
 from dagster_project.experiment import Experiments
-from dagster_project.plan import finished_run_folder, keys
+from dagster_project.plan import finished_run_folder, keys, run_folder
 from resources.errors import BadInput
 from resources.home import Home
+from resources.launcher.deployment import load_deployment
+from resources.launcher.protocol import Busy, Launcher, Order
+from resources.launcher.rundir import RunDir
 from resources.lock import try_hold
 from resources.store import Damage, Store
 
@@ -40,19 +47,19 @@ def collect_garbage(
     Keeps whatever a run that is alive may read or write, and lets no run begin meanwhile.
 
     Raises:
-        BadInput: when an experiment file is invalid, since then nobody knows what it reaches.
+        BadInput: when an experiment file is invalid, or none is there, since then nobody knows what it reaches.
     """
     store = Store(home.store)
     with unchanging(home, "gc", lambda holder: say(f"the store is held by {holder}; waiting")):
-        kept = _reachable(experiments) | claimed_keys(home)
+        kept = _reachable(experiments, store) | claimed_keys(home)
         found = [*_unreachable(store, kept), *_abandoned(home)]
         if dry_run:
             return found
         return [item for item in found if _remove(home, item.path)]
 
 
-def _reachable(experiments: Experiments) -> set[tuple[str, str]]:
-    names = experiments.names()
+def _reachable(experiments: Experiments, store: Store) -> set[tuple[str, str]]:
+    names = experiments.names_that_keep(list(store.artifacts()))
     try:
         return {pair for name in names for pair in keys(experiments.load(name)).items()}
     except BadInput as error:
@@ -76,10 +83,30 @@ def _abandoned(home: Home) -> Iterator[Removed]:
     for folder in finished_run_folder(home.runs, "").glob("*"):
         if folder.name not in kept:
             yield Removed(folder, _size(folder), "log of an artifact that is gone")
-    for folder in [*(home.store / ".partial").glob("*/*"), *home.runs.glob("[!.]*")]:
+    launcher = load_deployment().launcher()
+    for folder, run in _half_made(home):
         age = time.time() - _last_change(folder)
-        if age > ABANDONED_S:
+        if age > ABANDONED_S and not _has_job(run, launcher):
             yield Removed(folder, _size(folder), f"untouched for {age / 3600:.0f} hours")
+
+
+def _half_made(home: Home) -> Iterator[tuple[Path, Path]]:
+    """Every folder of work that is not finished, with the run folder of its job."""
+    for folder in (home.store / ".partial").glob("*/*"):
+        yield folder, run_folder(home.runs, folder.parent.name, folder.name)
+    for run in home.runs.glob("[!.]*"):
+        yield run, run
+
+
+def _has_job(run: Path, launcher: Launcher) -> bool:
+    """A queued job needs its folders for as long as the queue is, also when the run that waited for it is gone."""
+    if not run.exists():
+        return False
+    try:
+        handle = RunDir(run).handle() or launcher.find(Order((), {}, run, run.name))
+        return handle is not None and launcher.alive(handle)
+    except (Busy, ValueError):
+        return True  # nobody answers, or the job went to a back end other than today's: it may be there
 
 
 def _remove(home: Home, folder: Path) -> bool:
@@ -90,17 +117,28 @@ def _remove(home: Home, folder: Path) -> bool:
     if lock is None:
         return False
     with lock:
-        shutil.rmtree(folder)
+        present = folder.exists()
+        if present:
+            shutil.rmtree(folder)
         (home.store / ".locks" / name).unlink()
-    return True
+    return present
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(found.st_size for found in _states(folder) if stat.S_ISREG(found.st_mode))
 
 
 def _last_change(folder: Path) -> float:
-    return max((path.stat().st_mtime for path in [folder, *folder.rglob("*")]), default=0.0)
+    """A folder that has just gone is nobody's leftover: never."""
+    return max((found.st_mtime for found in _states(folder)), default=math.inf)
+
+
+def _states(folder: Path) -> Iterator[os.stat_result]:
+    """Of the folder and everything below it, as far as it is still there: a run may be at work in it."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent), *(Path(parent, name) for name in names)):
+            with suppress(FileNotFoundError):
+                yield path.stat()
 
 
 def verify_store(store: Store, say: Callable[[str], None]) -> list[Damage]:

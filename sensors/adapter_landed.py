@@ -1,15 +1,19 @@
 """An adapter put into the watched folder becomes an experiment that uses it instead of training one."""
 
 import json
+import math
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import yaml
 
 from dagster_project.experiment import NAME, Experiments
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 from resources.home import Home, find_home
+from resources.strict_yaml import read_yaml
 
 WATCHED = "LORASCOPE_ADAPTERS"
 """Environment variable: the watched folder; `adapters/` under LORASCOPE_HOME when unset."""
@@ -26,7 +30,7 @@ def adapter_landed(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """One tick: write `adapter-<folder>.yaml` for each whole adapter that has none yet.
 
     Raises:
-        BadInput: naming the adapters that fit no experiment's base model.
+        BadInput: naming the adapters that cannot become experiments.
     """
     home = find_home()
     written, unfit = land(home, watched_folder(home))
@@ -46,23 +50,42 @@ def land(home: Home, watched: Path) -> tuple[list[Path], list[str]]:
     """Write an experiment per new adapter; returns the files written and what is wrong with the rest."""
     written: list[Path] = []
     unfit: list[str] = []
-    for folder in sorted(watched.glob("*")):
+    first: dict[Path, Path] = {}
+    for folder in _whole_adapters(watched):
         path = home.experiments / f"adapter-{_slug(folder.name)}.yaml"
-        if path.exists() or not all((folder / name).is_file() for name in FILES):
-            continue
-        try:
-            parent = _parent(Experiments(home.experiments), folder)
-        except BadInput as error:
-            unfit.append(str(error))
-            continue
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(
-            f"extends: {parent}\ndescription: Uses the adapter that landed in {folder.name}.\n"
-            f"lora:\n  source: {json.dumps(str(folder.absolute()))}\n"
-        )
-        temporary.replace(path)
-        written.append(path)
+        if first.setdefault(path, folder) != folder:
+            unfit.append(f"{first[path]} and {folder} would both be {path.stem}: rename one of them")
+        elif not path.exists():
+            try:
+                _write(path, _parent(Experiments(home.experiments), folder), folder)
+            except BadInput as error:
+                unfit.append(str(error))
+                continue
+            written.append(path)
     return written, unfit
+
+
+def _whole_adapters(watched: Path) -> Iterator[Path]:
+    """By name; a folder that is still being copied is none yet."""
+    for folder in sorted(watched.glob("*")):
+        if all((folder / name).is_file() for name in FILES):
+            yield folder
+
+
+def _write(path: Path, parent: str, folder: Path) -> None:
+    """The experiment that uses the adapter, or no file at all."""
+    words = f"Uses the adapter that landed in {folder.name}."
+    values = {"extends": parent, "description": words, "lora": {"source": str(folder.absolute())}}
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=math.inf)
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        read_yaml(temporary)
+        temporary.replace(path)
+    except BadInput as error:
+        raise BadInput(f"the adapter {one_line(str(folder))} needs another name: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _slug(name: str) -> str:
@@ -74,15 +97,22 @@ def _slug(name: str) -> str:
 
 def _parent(experiments: Experiments, folder: Path) -> str:
     """The first root experiment on the adapter's base model."""
-    base = json.loads((folder / FILES[0]).read_text()).get("base_model_name_or_path")
+    base = _base_model(folder / FILES[0])
     for name in experiments.names():
         try:
             experiment = experiments.load(name)
         except BadInput:
             continue
-        if experiment.parent is None and _same_model(str(experiment.values("model")["name"]), str(base)):
+        if experiment.parent is None and _same_model(str(experiment.values("model")["name"]), base):
             return name
     raise BadInput(f"the adapter {folder} is for {base}, and no experiment has that base model: add one first")
+
+
+def _base_model(config: Path) -> str:
+    try:
+        return str(json.loads(config.read_bytes()).get("base_model_name_or_path"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadInput(f"{config} is no adapter's config ({error}): let its copy finish, or copy it anew") from error
 
 
 def _same_model(ours: str, theirs: str) -> bool:

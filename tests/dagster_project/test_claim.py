@@ -19,7 +19,8 @@ from resources.job import Job, JobResult
 from resources.store import Store
 from tests.dagster_project.edits import EDITS, fake_run, load
 
-BASE = dict.fromkeys(EDITS, 0)
+BASE, OTHER = dict.fromkeys(EDITS, 0), dict.fromkeys(EDITS, 1)
+"""Two experiments that share no artifact."""
 CLAIM_AND_WAIT = """
 import sys, time
 from pathlib import Path
@@ -47,6 +48,7 @@ def gc(home: Home, *, dry_run: bool = False) -> set[str]:
 
 def test_gc_leaves_what_a_run_may_use_also_when_its_experiment_file_is_gone(home: Home) -> None:
     load(home.experiments, BASE)
+    load(home.experiments, OTHER, "other")
     first, store, launched = STAGES[:3], Store(home.store), []
     with claimed(home, "e", "run-1", launched.append) as claim:
         for stage in first:
@@ -63,6 +65,7 @@ def test_gc_leaves_what_a_run_may_use_also_when_its_experiment_file_is_gone(home
 
 def test_a_killed_run_keeps_nothing_from_gc(home: Home) -> None:
     load(home.experiments, BASE)
+    load(home.experiments, OTHER, "other")
     command = [sys.executable, "-c", CLAIM_AND_WAIT, str(home.root), str(home.experiments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "claimed\n"

@@ -33,6 +33,13 @@ def test_a_child_overrides_single_knobs_of_its_ancestors(tmp_path: Path) -> None
     assert [path.stem for path in leaf.files] == ["leaf", "middle", "root"]
 
 
+def test_hidden_files_are_no_experiments(tmp_path: Path) -> None:
+    write(tmp_path, "mini", "sae:\n  k: 4\n")
+    (tmp_path / ".#mini.yaml").symlink_to("somebody@host.123")  # Emacs, while the file is being edited
+    write(tmp_path, ".mini", "")
+    assert Experiments(tmp_path).names() == ["mini"]
+
+
 def test_what_no_file_names_is_the_papers_value(tmp_path: Path) -> None:
     write(tmp_path, "bare", "description: nothing else\n")
     bare = Experiments(tmp_path).load("bare")

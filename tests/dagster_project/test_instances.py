@@ -151,6 +151,18 @@ def test_runs_that_need_the_same_key_compute_it_once_and_outlive_its_holder(
     assert ((home.dagster / "history").exists(), storage == "sqlite") in ((True, True), (False, False))
 
 
+@pytest.mark.slow
+def test_a_run_that_was_killed_takes_no_place_in_the_queue_of_the_ui(home: Home, runs: Runs) -> None:
+    runs.start("one")
+    runs.wait(lambda: runs.num_launched() == 1)
+    with dg.DagsterInstance.from_config(str(prepare_instance(home))) as instance:
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.STARTED]
+    runs.processes["one"].send_signal(signal.SIGKILL)
+    runs.processes["one"].wait()
+    with dg.DagsterInstance.from_config(str(prepare_instance(home))) as instance:
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
+
+
 @pytest.mark.parametrize("begun", [True, False], ids=["half-made by a killed run", "made by an older Lorascope"])
 def test_tables_that_a_killed_run_half_made_are_made_anew_and_older_ones_stay(tmp_path: Path, begun: bool) -> None:
     home = Home(tmp_path / "home", tmp_path)

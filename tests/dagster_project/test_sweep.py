@@ -1,5 +1,6 @@
 """A sweep is a file per combination of values, or one clear sentence and no file at all."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,23 @@ def test_a_file_of_somebody_elses_is_never_written_over(experiments: Experiments
         write_sweep(experiments, "mini", [parse_knob("sae.k=2,8")])
     assert theirs.read_text() == "sae:\n  k: 3\n"
     assert experiments.names() == ["mini", "mini-k2"]
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_sweep_leaves_no_file(
+    experiments: Experiments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.write_text
+
+    def full_at_the_second(path: Path, text: str) -> int:
+        if "k8" in path.name:
+            path.touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, text)
+
+    monkeypatch.setattr(Path, "write_text", full_at_the_second)
+    with pytest.raises(OSError, match="No space left"):
+        write_sweep(experiments, "mini", [parse_knob("sae.k=2,8,9")])
+    assert [path.name for path in experiments.folder.iterdir()] == ["mini.yaml"]
 
 
 @pytest.mark.parametrize("text", ["sae.k", "sae=2", "sae.k=", "sae.k=2,,8", "sae.k=a/b", "sae.k={a: 1}", "sae.k=2\n"])

@@ -53,3 +53,46 @@ def test_an_adapter_of_an_unknown_model_is_named(home: Home) -> None:
     written, unfit = land(home, home.root / "adapters")
     assert written == []
     assert unfit[0].endswith("is for someone/else, and no experiment has that base model: add one first")
+
+
+@pytest.mark.parametrize("text", [b'{"base_model_name_or_p', b"[]", b"\xff\xfe"], ids=["cut", "a list", "no text"])
+def test_a_half_copied_config_is_named_and_lets_the_others_land(home: Home, text: bytes) -> None:
+    for name in ("a", "b"):
+        put_adapter(home.root / "adapters" / name, "models/tiny")
+    config = home.root / "adapters" / "a" / "adapter_config.json"
+    whole = config.read_bytes()
+    config.write_bytes(text)
+    written, unfit = land(home, home.root / "adapters")
+    assert [path.name for path in written] == ["adapter-b.yaml"]
+    assert unfit[0].startswith(f"{config} is no adapter's config") and unfit[0].endswith("copy it anew")
+    config.write_bytes(whole)
+    assert [path.name for path in land(home, home.root / "adapters")[0]] == ["adapter-a.yaml"]
+
+
+@pytest.mark.parametrize("name", ["step: 100", "# first", "'quoted\" {a}", "größer 🙂", "- 数学", "yes: &a !b"])
+def test_any_folder_name_gives_a_valid_experiment(home: Home, name: str) -> None:
+    put_adapter(home.root / "adapters" / name, "models/tiny")
+    (written,), unfit = land(home, home.root / "adapters")
+    experiment = Experiments(home.experiments).load(written.stem)
+    assert unfit == []
+    assert experiment.values("lora")["source"] == str(home.root / "adapters" / name)
+    assert experiment.description == f"Uses the adapter that landed in {name}."
+
+
+def test_a_folder_whose_name_no_experiment_can_hold_is_named_and_leaves_no_file(home: Home) -> None:
+    put_adapter(home.root / "adapters" / "a\x07", "models/tiny")
+    put_adapter(home.root / "adapters" / "b", "models/tiny")
+    written, unfit = land(home, home.root / "adapters")
+    assert [path.name for path in written] == ["adapter-b.yaml"]
+    assert "holds the control character U+0007" in unfit[0] and "a\\x07" in unfit[0] and "\x07" not in unfit[0]
+    assert {path.name for path in home.experiments.iterdir()} == {"mini.yaml", "mini-child.yaml", "adapter-b.yaml"}
+
+
+def test_of_two_folders_with_the_same_name_for_an_experiment_one_lands_and_the_other_is_named(home: Home) -> None:
+    watched = home.root / "adapters"
+    put_adapter(watched / "my-adapter", "models/tiny")
+    assert len(land(home, watched)[0]) == 1
+    put_adapter(watched / "my adapter", "models/tiny")
+    put_adapter(watched / "my+adapter", "models/tiny", whole=False)
+    said = f"{watched}/my adapter and {watched}/my-adapter would both be adapter-my-adapter: rename one of them"
+    assert land(home, watched) == ([], [said])

@@ -1,0 +1,31 @@
+"""`lorascope ui`: this process becomes Dagster's, with the store and the instance that `lorascope run` uses."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from dagster_project.run import prepare_instance
+from resources.home import find_home
+from resources.ports import HOST
+from resources.sources import PROJECT
+
+PLACES = ("LORASCOPE_HOME", "LORASCOPE_EXPERIMENTS", "LORASCOPE_COMPUTE", "LORASCOPE_ADAPTERS")
+"""Environment variables that name a file or folder."""
+
+
+def become_ui(port: int) -> NoReturn:
+    """Replace this process by `dagster dev` on a port of this machine."""
+    _keep_places()
+    home = prepare_instance(find_home())
+    os.environ["DAGSTER_HOME"] = str(home)
+    os.chdir(home)  # Dagster warns of a dagster.yaml in the working folder that is not its own
+    dagster, workspace = Path(sys.executable).with_name("dagster"), PROJECT / "workspace.yaml"
+    os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", HOST, "-p", str(port)])  # noqa: S606
+
+
+def _keep_places() -> None:
+    """Relative to the folder in which the command was given, which is not the one that Dagster works in."""
+    for name in PLACES:
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).absolute())

@@ -1,0 +1,61 @@
+"""Dagster's UI works in the instance's folder, and finds what the environment names beside where it was started."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dagster_project.ui import become_ui
+from resources.home import find_home
+from resources.launcher.deployment import load_deployment
+from resources.ports import HOST
+from sensors.adapter_landed import watched_folder
+
+RELATIVE = {
+    "LORASCOPE_HOME": "home",
+    "LORASCOPE_EXPERIMENTS": "experiments",
+    "LORASCOPE_COMPUTE": "compute.yaml",
+    "LORASCOPE_ADAPTERS": "landed",
+}
+
+
+class Replaced(Exception):
+    """This process would be Dagster's now."""
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command that `lorascope ui` becomes is put here; relative places, and a working folder to begin in."""
+    said: list[str] = []
+
+    def replace(_: Path, words: list[str]) -> None:
+        said.extend(words)
+        raise Replaced
+
+    for name, value in {**RELATIVE, "DAGSTER_HOME": ""}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "compute.yaml").write_text("gpus: 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execv", replace)
+    return said
+
+
+def test_relative_places_are_those_of_the_folder_in_which_the_command_was_given(
+    command: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(Replaced):
+        become_ui(3005)
+    assert command[1] == "dev" and command[-4:] == ["-h", HOST, "-p", "3005"]
+    assert Path.cwd() == tmp_path / "home" / "dagster" == Path(os.environ["DAGSTER_HOME"])
+    home = find_home()
+    assert (home.root, home.experiments) == (tmp_path / "home", tmp_path / "experiments")
+    assert load_deployment().gpus == 3
+    assert watched_folder(home) == tmp_path / "landed"
+
+
+def test_a_place_that_is_not_named_stays_so(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORASCOPE_COMPUTE", "")
+    monkeypatch.delenv("LORASCOPE_ADAPTERS")
+    with pytest.raises(Replaced):
+        become_ui(3005)
+    assert os.environ["LORASCOPE_COMPUTE"] == "" and "LORASCOPE_ADAPTERS" not in os.environ

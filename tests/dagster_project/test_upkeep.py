@@ -1,0 +1,186 @@
+"""gc takes nothing on the strength of a folder that is not there, nothing that a job still needs."""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+import dagster as dg
+import pytest
+
+from dagster_project import upkeep
+from dagster_project.definitions import defs
+from dagster_project.experiment import Experiments
+from dagster_project.plan import run_folder
+from dagster_project.retired import remove_retired
+from dagster_project.rooms import STAGES
+from dagster_project.upkeep import collect_garbage
+from resources.errors import BadInput
+from resources.home import Home
+from resources.launcher.processes import marker
+from resources.launcher.rundir import RunDir
+from resources.launcher.slurm import PREFIX
+from resources.store import Store
+from tests.dagster_project.edits import EDITS, load, run_all
+from tests.installation import Installation
+
+BASE = dict.fromkeys(EDITS, 0)
+OLD_S = 2 * 86_400.0
+EVERYTHING = "every artifact and partition would be removed"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """An installation whose experiment `e` is computed."""
+    home = Home(tmp_path / "home", tmp_path / "experiments")
+    home.experiments.mkdir()
+    run_all(load(home.experiments, BASE), home)
+    return home
+
+
+def lose_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def empty_folder(folder: Path) -> None:
+    (folder / "e.yaml").unlink()
+
+
+Lose = Callable[[Path], None]
+LOSSES = pytest.mark.parametrize("lose", [lose_folder, empty_folder])
+
+
+@LOSSES
+def test_gc_refuses_when_no_experiment_is_there_although_artifacts_are(home: Home, lose: Lose) -> None:
+    lose(home.experiments)
+    for dry_run in (True, False):
+        with pytest.raises(BadInput, match=EVERYTHING) as caught:
+            collect_garbage(home, Experiments(home.experiments), dry_run=dry_run, say=print)
+    assert str(home.experiments) in str(caught.value) and "LORASCOPE_EXPERIMENTS" in str(caught.value)
+    assert len(list(Store(home.store).artifacts())) == len(STAGES)
+
+
+@LOSSES
+def test_no_partition_is_taken_when_no_experiment_is_there(home: Home, lose: Lose) -> None:
+    lose(home.experiments)
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("experiment", ["e"])
+        with pytest.raises(BadInput, match=EVERYTHING):
+            remove_retired(instance, Experiments(home.experiments))
+        assert instance.get_dynamic_partitions("experiment") == ["e"]
+
+
+def test_the_command_and_the_job_of_the_ui_say_so_in_one_sentence(home: Home, tmp_path: Path) -> None:
+    done = Installation(home.root, tmp_path / "mistyped").run("gc")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"lorascope: {tmp_path}/mistyped is no folder, so ")
+    assert "Traceback" not in done.stderr
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("experiment", ["e"])
+        resources = {"home": Home(home.root, tmp_path / "mistyped")}
+        job = defs.resolve_job_def("gc")
+        result = job.execute_in_process(instance=instance, resources=resources, raise_on_error=False)
+        assert not result.success
+        assert instance.get_dynamic_partitions("experiment") == ["e"]
+    assert len(list(Store(home.store).artifacts())) == len(STAGES)
+
+
+@pytest.fixture
+def left(home: Home) -> tuple[Path, Path]:
+    """What a run that was killed two days ago left of job 7: its run folder and the half-made artifact."""
+    workspace = Store(home.store).workspace("s1k_dataset", "a1")
+    run = run_folder(home.runs, "s1k_dataset", "a1")
+    run.mkdir(parents=True)
+    RunDir(run).keep_handle("7")
+    moment = time.time() - OLD_S
+    for path in (run / "handle", run, workspace.scratch, workspace.out, workspace.out.parent):
+        os.utime(path, (moment, moment))
+    return run, workspace.out.parent
+
+
+def answer(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let jobs go to a Slurm that answers like this."""
+    (folder / "login").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "login").chmod(0o755)
+    (folder / "compute.yaml").write_text(f"backend: slurm\nprefix: [{folder}/login]\n")
+    monkeypatch.setenv("LORASCOPE_COMPUTE", str(folder / "compute.yaml"))
+
+
+def taken(home: Home) -> set[Path]:
+    return {item.path for item in collect_garbage(home, Experiments(home.experiments), dry_run=False, say=print)}
+
+
+@pytest.mark.parametrize(
+    ("script", "kept"),
+    [
+        ("echo 'PENDING BeginTime'", True),
+        ("echo 'Socket timed out' >&2; exit 1", True),
+        ("exit 127", True),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", False),
+    ],
+    ids=["pending", "silent", "absent", "gone"],
+)
+def test_gc_leaves_the_folders_of_a_job_that_is_still_queued_however_old_they_are(
+    home: Home, left: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, kept: bool
+) -> None:
+    answer(tmp_path, monkeypatch, script)
+    assert taken(home) == (set() if kept else set(left))
+    assert [folder.exists() for folder in left] == [kept, kept]
+
+
+def test_gc_leaves_the_folders_of_a_queued_job_whose_number_was_never_written_down(
+    home: Home, left: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (left[0] / "handle").unlink()
+    os.utime(left[0], (0, 0))
+    name = marker(PREFIX, left[0])
+    answer(tmp_path, monkeypatch, f"case \"$1\" in *--me*) echo '7 {name}';; *) echo 'PENDING None';; esac")
+    assert taken(home) == set()
+    answer(tmp_path, monkeypatch, "echo '8 slurm:another'")
+    assert taken(home) == set(left)
+
+
+def test_gc_cannot_know_of_jobs_that_went_to_a_back_end_other_than_todays(
+    home: Home, left: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LORASCOPE_COMPUTE", raising=False)
+    assert taken(home) == set()
+
+
+def test_files_that_vanish_while_gc_looks_do_not_end_it(home: Home) -> None:
+    scratch = Store(home.store).workspace("s1k_dataset", "a2").scratch
+    (scratch / "leads nowhere").symlink_to(scratch / "gone")
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            (scratch / "step").mkdir()
+            (scratch / "step" / "state").touch()
+            shutil.rmtree(scratch / "step")
+
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(work)
+        try:
+            assert [taken(home) for _ in range(20)] == [set()] * 20
+        finally:
+            done.set()
+        job.result()
+
+
+def test_a_folder_that_is_gone_before_gc_gets_to_it_is_not_said_to_be_removed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home.store / ".damaged" / "s1k_dataset-a3"
+    folder.mkdir(parents=True)
+    hold = upkeep.try_hold
+
+    def quicker(path: Path) -> IO[str] | None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return hold(path)
+
+    monkeypatch.setattr(upkeep, "try_hold", quicker)
+    assert taken(home) == set()
