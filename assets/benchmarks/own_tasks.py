@@ -68,7 +68,7 @@ def _parsed(file: Path) -> dict[str, Any]:
 def _values(file: Path, changed: int, size: int) -> Any:
     """Parsed once per state of the file: a thousand experiments may name one task."""
     del changed, size
-    return yaml.load(file.read_bytes(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    return _Loader(file.read_bytes()).get_single_data()
 
 
 def _modules(file: Path, values: dict[str, Any]) -> Iterator[FileName]:
