@@ -72,7 +72,8 @@ def test_files_from_the_future_and_the_past_change_no_key_and_no_hit(tmp_path: P
         assert keys(Experiments(tmp_path).load("e")) == before
 
 
-def test_a_lease_holds_whatever_the_time_of_its_file(tmp_path: Path) -> None:
+def test_a_lease_holds_whatever_the_time_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with take(tmp_path, 1, 1, "first"):
         for moment in (0.0, time.time() + DAY_S):
             os.utime(tmp_path / "gpu-0", (moment, moment))

@@ -58,10 +58,9 @@ def test_an_engine_takes_its_share_of_the_gpus_that_were_leased(
     visible: str | None, local_rank: str | None, taken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("CUDA_VISIBLE_DEVICES", visible), ("LOCAL_RANK", local_rank)):
+        monkeypatch.setenv(name, value or "")  # also where it is then removed: so it is put back as it was
         if value is None:
-            monkeypatch.delenv(name, raising=False)
-        else:
-            monkeypatch.setenv(name, value)
+            monkeypatch.delenv(name)
     take_gpus(2)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
     assert "LOCAL_RANK" not in os.environ
