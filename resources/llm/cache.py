@@ -6,6 +6,7 @@ requests under way. Values are JSON; keys and headers are never stored.
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,11 +77,24 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open or make the file; several processes may use it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-    connection.execute("pragma journal_mode=wal")
+    _keep_a_log(connection)
     # Survives a killed process; only a power cut could lose the last rows.
     connection.execute("pragma synchronous=normal")
     connection.executescript(_SCHEMA)
     return connection
+
+
+def _keep_a_log(connection: sqlite3.Connection) -> None:
+    """Write ahead. SQLite's own patience leaves out the switch of a new file, which others may open just then."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 class ResponseCache:

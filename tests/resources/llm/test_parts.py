@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.llm.ask import ask, estimate
-from resources.llm.cache import FILE_NAME, export_cache, import_cache, list_cache
+from resources.llm.cache import FILE_NAME, connect, export_cache, import_cache, list_cache
 from resources.llm.endpoint import Endpoint
 from resources.llm.failures import redacted
 from resources.llm.ledger import Ledger, OverBudget
@@ -216,3 +217,17 @@ def test_the_estimate_grows_with_the_prompt() -> None:
 def test_limits_come_from_the_compute_section() -> None:
     limits = Limits.of(ComputeConfig(llm_concurrency=3, llm_mode="batch", llm_run_dollars=1.5, llm_purse="a"))
     assert (limits.concurrency, limits.mode, limits.run_dollars, limits.purse) == (3, "batch", 1.5, "a")
+
+
+def _journal_mode(path: Path) -> str:
+    connection = connect(path)
+    try:
+        return connection.execute("pragma journal_mode").fetchone()[0]
+    finally:
+        connection.close()
+
+
+def test_a_new_cache_can_be_opened_by_several_runs_at_the_same_moment(tmp_path: Path) -> None:
+    for number in range(30):
+        with ThreadPoolExecutor(8) as runs:
+            assert set(runs.map(_journal_mode, [tmp_path / f"{number}.sqlite"] * 8)) == {"wal"}
