@@ -16,13 +16,18 @@ def held(path: Path, holder: str, waiting: Callable[[str], None], poll_s: float 
     """Hold the lock file while the block runs; `waiting` is told once for each holder that is in the way."""
     file = _acquire(path, waiting, poll_s)
     try:
-        file.seek(0)
-        file.truncate()
-        file.write(f"{holder} (process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%F %T} UTC)")
-        file.flush()
+        sign(file, holder)
         yield
     finally:
         file.close()
+
+
+def sign(file: IO[str], holder: str) -> None:
+    """Say in a locked file who holds it."""
+    file.seek(0)
+    file.truncate()
+    file.write(f"{holder} (process {os.getpid()} on {socket.gethostname()}, since {datetime.now(UTC):%F %T} UTC)")
+    file.flush()
 
 
 def try_hold(path: Path) -> IO[str] | None:

@@ -44,6 +44,9 @@ INTERPRETATIONS_SCHEMA = pa.schema(
         ("p_null", pa.float32()),  # share of null sets that do as well
     ]
 )
+STATISTICAL = "statistical"
+"""The explainer whose explanations and classes are predicates', not an LLM's as in the paper."""
+
 SCORES_SCHEMA = pa.schema(
     [
         ("unit", pa.string()),

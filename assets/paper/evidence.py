@@ -8,6 +8,7 @@ from pathlib import Path
 from assets.ablation.artifact import AblationKl
 from assets.benchmarks.artifact import BenchmarkScores
 from assets.categories.artifact import Densities
+from assets.interpretations.artifact import STATISTICAL
 from assets.paper.claims import Measurement
 from resources.manifest import read_manifest
 
@@ -17,8 +18,6 @@ COUNTERPARTS = {
     "choice": ("gpqa_diamond_openai", "mini_choice"),
 }
 """The paper's three benchmarks, and the mini world's that stand in for them."""
-STATISTICAL = "statistical"
-"""The explainer whose classes are predicates' and not an LLM's, as the paper's are."""
 
 
 def measure(artifacts: Mapping[str, Path]) -> dict[str, Measurement | None]:

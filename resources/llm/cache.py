@@ -77,15 +77,15 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open or make the file; several processes may use it at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-    _keep_a_log(connection)
+    _write_ahead(connection)
     # Survives a killed process; only a power cut could lose the last rows.
     connection.execute("pragma synchronous=normal")
     connection.executescript(_SCHEMA)
     return connection
 
 
-def _keep_a_log(connection: sqlite3.Connection) -> None:
-    """Write ahead. SQLite's own patience leaves out the switch of a new file, which others may open just then."""
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """SQLite's own patience leaves out the switch of a new file to this mode, while others open it too."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:

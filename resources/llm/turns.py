@@ -4,8 +4,6 @@ Who had to wait finds the other's answers in the cache, and a batch that is stil
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +14,7 @@ from resources.keys import digest
 from resources.llm.answers import Desk
 from resources.llm.endpoint import Endpoint
 from resources.llm.question import Question, fitted
-from resources.lock import try_hold
+from resources.lock import sign, try_hold
 
 POLL_S = 0.2
 """Between two looks whether the other run has ended, or whether this one shall."""
@@ -43,7 +41,7 @@ async def turn(desk: Desk, questions: Iterator[Question]) -> AsyncIterator[Itera
         yield rest
         return
     with lock:
-        _sign(lock, desk.what)
+        sign(lock, desk.what)
         yield rest
 
 
@@ -67,10 +65,3 @@ async def _awaited(desk: Desk, path: Path) -> IO[str]:
             raise Interrupted(desk.so_far("stopped while another run asked the same model, nothing was asked"))
         await asyncio.sleep(POLL_S)
     return lock
-
-
-def _sign(lock: IO[str], what: str) -> None:
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"{what} (process {os.getpid()} on {socket.gethostname()})")
-    lock.flush()
