@@ -1,10 +1,9 @@
 """Exact gradients of one batch from its active pairs: one dot product for each, and sums of rows.
 
 A matrix's gradient is made when it is asked for, so that it can be applied while it is still in the cache.
-Shapes: B tokens, D components, F latents, N active (token, latent) pairs.
+Shapes: B tokens, D components, F latents, K of them dead, N active (token, latent) pairs.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,42 +30,59 @@ class Part(NamedTuple):
     """One sum of decoder rows whose error is a term of the loss."""
 
     pairs: Pairs
+    W_dec_FD: torch.Tensor
+    """The rows."""
     source_BD: torch.Tensor
     """What its activations were computed from."""
     slope_BD: torch.Tensor
     """Gradient of the loss with respect to the decoded sum."""
-    main: bool
-    """The decoder bias is added to the main part only."""
+
+
+class Revived(NamedTuple):
+    """The dead latents' part, in which latents are counted among the dead."""
+
+    latent_K: torch.Tensor
+    part: Part
 
 
 class Backward:
-    """The gradients of all parts together."""
+    """The gradients of both parts together."""
 
-    def __init__(self, parts: Sequence[Part], weights: Weights, config: SaeConfig) -> None:
+    def __init__(self, main: Part, revived: Revived | None, weights: Weights, config: SaeConfig) -> None:
         """Everything that needs the weights as they were in the forward pass, but for `decoder`."""
         self._weights, self._unit = weights, config.decoder == "unit"
-        self._parts = [_ByLatent.of(part, weights) for part in parts]
-        encoder_bias_F = [part.by_latent(part.slope_N) for part in self._parts]
-        b_dec_D = torch.zeros_like(weights.b_dec_D)
-        for part, b_enc_F in zip(parts, encoder_bias_F, strict=True):
-            if part.main:
-                b_dec_D += part.slope_BD.sum(dim=0)
-            if config.center and (part.main or config.auxiliary == "residual"):
-                b_dec_D -= sum_all_rows(b_enc_F, weights.W_enc_FD)
-        self._b_dec_D, self._b_enc_F = b_dec_D, _summed(encoder_bias_F)
+        self._main = _ByLatent.of(main)
+        self._b_enc_F = self._main.by_latent(self._main.slope_N)
+        self._b_dec_D = main.slope_BD.sum(dim=0)
+        if config.center:
+            self._b_dec_D -= sum_all_rows(self._b_enc_F, weights.W_enc_FD)
+        self._latent_K, self._dead = (None, None) if revived is None else (revived.latent_K, _ByLatent.of(revived.part))
+        if self._dead is not None:
+            b_enc_K = self._dead.by_latent(self._dead.slope_N)
+            self._add(b_enc_K, to=self._b_enc_F)
+            if config.center and config.auxiliary == "residual":
+                self._b_dec_D -= sum_all_rows(b_enc_K, weights.W_enc_FD[self._latent_K])
 
     def decoder(self) -> MatrixAndBias:
         """Of W_dec [F, D], before it changes, and b_dec [D]."""
-        W_dec_FD = _summed([part.decoder_FD() for part in self._parts])
+        W_dec_FD, along_F = self._main.decoder_FD(), self._main.along_F()
+        if self._dead is not None:
+            self._add(self._dead.decoder_FD(), to=W_dec_FD)
+            self._add(self._dead.along_F(), to=along_F)
         if self._unit:
-            # a row's gradient along itself is the sum of value x slope over its pairs: no pass over the matrix
-            along_F = _summed([part.by_latent(part.part.pairs.value_N * part.slope_N) for part in self._parts])
             W_dec_FD.addcmul_(self._weights.W_dec_FD, along_F[:, None], value=-1)
         return W_dec_FD, self._b_dec_D
 
     def encoder(self) -> MatrixAndBias:
         """Of W_enc [F, D] and b_enc [F]."""
-        return _summed([part.encoder_FD() for part in self._parts]), self._b_enc_F
+        W_enc_FD = self._main.encoder_FD()
+        if self._dead is not None:
+            self._add(self._dead.encoder_FD(), to=W_enc_FD)
+        return W_enc_FD, self._b_enc_F
+
+    def _add(self, of_dead: torch.Tensor, to: torch.Tensor) -> None:
+        assert self._latent_K is not None
+        to.index_add_(0, self._latent_K, of_dead)
 
 
 class _ByLatent(NamedTuple):
@@ -79,22 +95,26 @@ class _ByLatent(NamedTuple):
     begin_F: torch.Tensor
 
     @classmethod
-    def of(cls, part: Part, weights: Weights) -> "_ByLatent":
+    def of(cls, part: Part) -> "_ByLatent":
         """One dot product for each pair, and a sort."""
         row_N, latent_N, _ = part.pairs
         order_N = _order_by_latent(latent_N)
         return cls(
             part,
-            dots(row_N, latent_N, part.slope_BD, weights.W_dec_FD),
+            dots(row_N, latent_N, part.slope_BD, part.W_dec_FD),
             order_N,
             row_N.index_select(0, order_N),
-            bags(latent_N, len(weights.b_enc_F)),
+            bags(latent_N, len(part.W_dec_FD)),
         )
 
     def by_latent(self, value_N: torch.Tensor) -> torch.Tensor:
         """Each latent's sum, [F]; torch counts nothing in integers, whatever the weights are."""
         latent_N = self.part.pairs.latent_N
         return torch.bincount(latent_N, weights=value_N, minlength=len(self.begin_F)).to(value_N.dtype)
+
+    def along_F(self) -> torch.Tensor:
+        """Each decoder row's gradient along itself, without a pass over the matrix."""
+        return self.by_latent(self.part.pairs.value_N * self.slope_N)
 
     def decoder_FD(self) -> torch.Tensor:
         """Each latent's slopes, weighted by its activations."""
@@ -106,13 +126,6 @@ class _ByLatent(NamedTuple):
 
     def _rows(self, weight_N: torch.Tensor, rows_BD: torch.Tensor) -> torch.Tensor:
         return sum_rows(self.row_sorted_N, weight_N.index_select(0, self.order_N), self.begin_F, rows_BD)
-
-
-def _summed(terms: Sequence[torch.Tensor]) -> torch.Tensor:
-    total, *others = terms
-    for other in others:
-        total.add_(other)
-    return total
 
 
 def _order_by_latent(latent_N: torch.Tensor) -> torch.Tensor:

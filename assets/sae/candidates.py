@@ -1,14 +1,19 @@
 """Which few scores can exceed a bound, from one int8 product: four times faster than float32, and none is missed.
 
-A score x . w + b exceeds the bound where x . w/|w| exceeds t = (bound - b) / |w|. Both vectors are written as whole
-numbers times a step, x = s X + e and w/|w| = u W + r, and by Cauchy and Schwarz
+A token and a row of the encoder are written as whole numbers times a step of their own, x = s X + e and w = v W + r. By
+Cauchy and Schwarz x . w + b exceeds the bound only where
 
-    x . w/|w|  <=  s u X.W + |e| + |s X| |r|
+    X.W  -  (bound - b) / (s v)  +  (|e| / s) (|w| / v)  >=  -|X| (|r| / v)
 
-t is rounded down to T steps of c u, where c / s is a whole number for every token: X.W - (c / s) T is then one product
-of rows with a few more columns, compared with one number per token.
-Shapes: B tokens, D components, F latents, E = D + `SHARES`, N candidates.
+A batch's largest |e| / s and |r| / v stand for all of them: rounding makes them nearly equal. So the second term is a
+token's c / s, a whole number by the choice of s, times a row's T = (bound - b) / (c v), rounded down; the third is a
+number G of the row, rounded up; and the right side is one of the token. T and G are a few more columns of the product.
+Shapes: B tokens, D components, F latents, E = D and the columns for T and G, N candidates.
 """
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 
@@ -16,8 +21,13 @@ from assets.sae.entries import true_entries
 
 LARGEST = 127
 """Of an int8, with either sign."""
-SHARES = 8
-"""Columns that T is divided among, so that it may be so many times larger than an entry of W."""
+WHOLES = 4
+"""Columns that a token's c / s is divided among: a small token may have a step that many times smaller than `LARGEST`
+alone would let it have."""
+SHARES = 3
+"""Columns, for each of those, that T is divided among, so that it may be so many times larger than an entry of W."""
+FINENESS = WHOLES / 2
+"""c / s of the median token, in units of `LARGEST`."""
 BLOCK = 512
 """Rows that are scaled and rounded at once: their copies stay in the second-level cache."""
 _TINY = 1e-12
@@ -48,35 +58,42 @@ def _in_whole_numbers(
     input_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.Tensor, bound: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Rows of the product, and the least value of a candidate for every token."""
-    # what float32 may be off by, here and in the exact score, relative to |x| and to t
-    rounding = (input_BD.shape[1] + 8) * 2.0**-22
-    length_F, largest_F = _sizes(encoder_FD)
-    unit = max(float((largest_F / length_F).max()) / LARGEST, _TINY)
-    encoder_FE, rest_F = _rounded(encoder_FD, length_F * unit)
-    rest = float((rest_F / length_F).max())
+    width = input_BD.shape[1]
+    # what float32 may be off by, here and in the exact score, relative to |x| |w| and to the bound
+    rounding = (width + 8) * 2.0**-22
+    # rounding to whole numbers loses no more, so G is at most (D / 2 + the root of D) x LARGEST
+    most_off = math.sqrt(width) / 2 + 1
+    margins = math.ceil(most_off * math.sqrt(width) / LARGEST)
+    added = WHOLES * SHARES + margins
 
-    distance_F = (bound - bias_F.double() - rounding * (abs(bound) + bias_F.abs())) / length_F
+    encoder = _rounded(encoder_FD, (_largest(part).div_(LARGEST) for part in encoder_FD.split(BLOCK)), added)
+    distance_F = (bound - bias_F.double() - rounding * (abs(bound) + bias_F.abs())) / encoder.step
     distance_F -= rounding * distance_F.abs()
+
     largest_B = _largest(input_BD)
-    # a t that is too large for T only adds candidates, one that is too small would lose them
-    c = max(float(largest_B.mean()), -1.01 * float(distance_F.min()) / (unit * LARGEST * SHARES), _TINY)
-    whole_B = (LARGEST * c / largest_B.clamp(min=c)).floor_().clamp_(min=1)
-    step_B = c / whole_B
-    tokens_BE, error_B = _rounded(input_BD, step_B)
-    tokens_BE[:, -SHARES:] = whole_B[:, None]
-    T_F = (distance_F / (c * unit)).floor_().clamp_(max=LARGEST * SHARES)
-    encoder_FE[:, -SHARES:] = ((torch.arange(SHARES) - T_F[:, None]) / SHARES).floor_()
+    # a T that is too large to be written only adds candidates, one that is too small would lose them
+    c = max(float(largest_B.median()) * FINENESS, -1.01 * float(distance_F.min()) / (LARGEST * SHARES), _TINY)
+    whole_B = (LARGEST * c / largest_B.clamp(min=c / WHOLES)).floor_().clamp_(min=1)
+    tokens = _rounded(input_BD, (c / whole_B).split(BLOCK), added)
 
-    length_B = torch.linalg.vector_norm(input_BD, dim=1)
-    off_B = error_B + (length_B + error_B) * rest + rounding * length_B
-    return tokens_BE, encoder_FE, (-off_B / (step_B * unit)).floor_().clamp_(min=-2.0e9).int()
+    off_B = tokens.lost + rounding * tokens.length
+    off = min(float(off_B.max()), most_off)
+    # a token too large for its step is off by more
+    least_B = -(tokens.length + tokens.lost) * float(encoder.lost.max())
+    least_B -= (off_B - off).clamp_(min=0) * float(encoder.length.max())
+
+    T_F = (distance_F / c).floor_().clamp_(max=LARGEST * SHARES)
+    parts = [(T_F + place).div_(SHARES).floor_().neg_() for place in range(SHARES)]
+    encoder.rows[:, width:-margins] = torch.stack(parts, dim=1).repeat(1, WHOLES)
+    encoder.rows[:, -margins:] = _shared((encoder.length * (off / LARGEST)).ceil_(), margins)
+    tokens.rows[:, width:-margins] = _shared(whole_B, WHOLES).repeat_interleave(SHARES, dim=1)
+    tokens.rows[:, -margins:] = LARGEST
+    return tokens.rows, encoder.rows, least_B.floor_().clamp_(min=-2.0e9).int()
 
 
-def _sizes(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Length of each row, never 0, and its largest entry."""
-    parts = [(torch.linalg.vector_norm(part, dim=1), _largest(part)) for part in rows.split(BLOCK)]
-    length, largest = (torch.cat(found) for found in zip(*parts, strict=True))
-    return length.clamp_(min=_TINY), largest
+def _shared(whole: torch.Tensor, columns: int) -> torch.Tensor:
+    """Numbers from 0 on as sums of so many that fit."""
+    return (whole[:, None] - LARGEST * torch.arange(columns)).clamp_(0, LARGEST)
 
 
 def _largest(rows: torch.Tensor) -> torch.Tensor:
@@ -84,14 +101,26 @@ def _largest(rows: torch.Tensor) -> torch.Tensor:
     return torch.maximum(rows.amax(dim=1), -rows.amin(dim=1))
 
 
-def _rounded(rows: torch.Tensor, step: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Every row as whole numbers times its step, int8 with `SHARES` columns to fill, and the length of what is lost."""
-    room = torch.empty(len(rows), rows.shape[1] + SHARES, dtype=torch.int8)
-    lost = torch.empty_like(step)
-    blocks = (tensor.split(BLOCK) for tensor in (rows, step, room, lost))
-    for rows_B, step_B, room_B, lost_B in zip(*blocks, strict=True):
+class _Rounded(NamedTuple):
+    """Rows as whole numbers times a step, and more columns to fill."""
+
+    rows: torch.Tensor
+    step: torch.Tensor
+    length: torch.Tensor
+    lost: torch.Tensor
+    """Lengths of the rows and of what rounding loses, both in steps."""
+
+
+def _rounded(rows: torch.Tensor, steps: Iterable[torch.Tensor], added: int) -> _Rounded:
+    """`steps`: of each row, block after block; one that is made when asked for finds its rows in the cache."""
+    room = torch.empty(len(rows), rows.shape[1] + added, dtype=torch.int8)
+    step, length, lost = (torch.empty(len(rows)) for _ in range(3))
+    blocks = (tensor.split(BLOCK) for tensor in (rows, room, step, length, lost))
+    for made, rows_B, room_B, step_B, length_B, lost_B in zip(steps, *blocks, strict=True):
+        torch.clamp(made, min=_TINY, out=step_B)
         scaled = rows_B / step_B[:, None]
+        torch.linalg.vector_norm(scaled, dim=1, out=length_B)
         whole = scaled.round().clamp_(-LARGEST, LARGEST)
-        room_B[:, :-SHARES] = whole
+        room_B[:, :-added] = whole
         torch.linalg.vector_norm(scaled.sub_(whole), dim=1, out=lost_B)
-    return room, lost.mul_(step)
+    return _Rounded(room, step, length, lost)

@@ -1,12 +1,12 @@
 """The loss of one batch with a single dense product; everything else, gradients too, touches active latents only.
-Shapes: B tokens, D components, F latents, N active (token, latent) pairs, M pairs of dead latents.
+Shapes: B tokens, D components, F latents, N active (token, latent) pairs, K dead latents.
 """
 
 from typing import NamedTuple
 
 import torch
 
-from assets.sae.backward import Backward, Pairs, Part
+from assets.sae.backward import Backward, Pairs, Part, Revived
 from assets.sae.batchtopk import Weights, floor_of, score_norms
 from assets.sae.config import SaeConfig
 from assets.sae.entries import places
@@ -70,13 +70,13 @@ class SparseStep:
         revived = None
         if config.auxiliary != "none" and bool(dead_F.any()):
             revived = self._revive(weights, error_BD, encoded_BD, norm_F, dead_F)
-        main = Part(pairs, encoded_BD, error_BD.mul_(-2 * per_entry), main=True)
+        main = Part(pairs, weights.W_dec_FD, encoded_BD, error_BD.mul_(-2 * per_entry))
         return StepResult(
             fvu=fvu,
             auxiliary=revived[1] if revived else 0.0,
             active=len(pairs.row_N),
             fired_F=torch.bincount(pairs.latent_N, minlength=len(weights.b_enc_F)) > 0,
-            backward=Backward([main, revived[0]] if revived else [main], weights, config),
+            backward=Backward(main, revived[0] if revived else None, weights, config),
         )
 
     def _select(self, weights: Weights, encoded_BD: torch.Tensor, norm_F: torch.Tensor | None) -> Pairs:
@@ -111,7 +111,7 @@ class SparseStep:
         encoded_BD: torch.Tensor,
         norm_F: torch.Tensor | None,
         dead_F: torch.Tensor,
-    ) -> tuple[Part, float]:
+    ) -> tuple[Revived, float]:
         config, rows = self._config, len(error_BD)
         dead_K = dead_F.nonzero().flatten()
         if config.auxiliary == "residual":
@@ -126,11 +126,11 @@ class SparseStep:
             scores_BK *= norm_F[dead_K]
         chosen = select_rows(scores_BK, min(config.auxiliary_k, len(dead_K)), self._floor)
         pairs = to_pairs(chosen, len(dead_K), None if norm_F is None else norm_F[dead_K])
-        pairs = pairs._replace(latent_N=dead_K[pairs.latent_N])
-        missing_BD = error_BD - weighted_rows(pairs, weights.W_dec_FD, rows)
+        W_dec_KD = weights.W_dec_FD[dead_K]
+        missing_BD = error_BD - weighted_rows(pairs, W_dec_KD, rows)
         auxiliary = float(_sum_of_squares(missing_BD)) * unit
         slope_BD = missing_BD.mul_(-2 * unit * config.auxiliary_coefficient)
-        return Part(pairs, source_BD, slope_BD, main=False), auxiliary
+        return Revived(dead_K, Part(pairs, W_dec_KD, source_BD, slope_BD)), auxiliary
 
 
 def to_pairs(chosen: Selected, width: int, norm_F: torch.Tensor | None) -> Pairs:

@@ -83,6 +83,31 @@ def test_a_filter_looks_closely_at_few_scores() -> None:
     assert len(candidates(x_BD, encoder_FD, bias_F, bound, scores._product_BF)) < 56
 
 
+def test_a_latent_of_few_components_does_not_blur_the_filter_for_the_others() -> None:
+    x_BD, encoder_FD, bias_F = build(3, 0.0)
+    room_BF = torch.empty(TOKENS, LATENTS, dtype=torch.int32)
+    bound = float(every_score(x_BD, encoder_FD, bias_F).quantile(0.99))
+    before = candidates(x_BD, encoder_FD, bias_F, bound, room_BF) % LATENTS
+    encoder_FD[7] = 0
+    encoder_FD[7, 5] = 4.0
+    after = candidates(x_BD, encoder_FD, bias_F, bound, room_BF) % LATENTS
+    assert int((before != 7).sum()) == int((after != 7).sum())
+
+
+@pytest.mark.parametrize("rounded", ["tokens", "encoder"])
+@pytest.mark.parametrize("width", [2, 127, 448, 700])
+def test_no_score_is_missed_where_all_that_rounding_loses_counts(width: int, rounded: str) -> None:
+    # all entries but the largest round to 0 from .49 steps, all in the direction of the other vector
+    generator = torch.Generator().manual_seed(width)
+    signs = torch.randn(TOKENS, width, generator=generator).sign()
+    sizes = torch.full((width,), 0.49 / 127)
+    sizes[0] = 1.0
+    x_BD, encoder_FD = (signs * sizes, signs) if rounded == "tokens" else (signs, signs * sizes)
+    scores = FilteredScores(x_BD, encoder_FD, torch.zeros(TOKENS), torch.empty(16, TOKENS, dtype=torch.int32))
+    found = set(scores.above(float(sizes.sum()) * (1 - 1e-5)).flat_N.tolist())
+    assert found >= {token * TOKENS + token for token in range(TOKENS)}
+
+
 @pytest.mark.parametrize("change", ["a token of zeros", "a huge entry", "a latent of zeros", "a huge bias", "all zero"])
 @pytest.mark.parametrize("bound", [-1.0, 0.0, 2.0])
 def test_no_score_is_missed_where_whole_numbers_cannot_follow(change: str, bound: float) -> None:
