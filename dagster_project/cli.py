@@ -295,7 +295,7 @@ def cache_list_command(as_json: bool) -> None:
 
 
 @cache_group.command("export")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @explained
 def cache_export_command(file: Path) -> None:
     """Write every answer as one JSON line of FILE."""
@@ -305,7 +305,7 @@ def cache_export_command(file: Path) -> None:
 
 
 @cache_group.command("import")
-@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @explained
 def cache_import_command(file: Path) -> None:
     """Add the answers of an exported FILE."""

@@ -30,7 +30,10 @@ def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Ho
 @dg.op
 def rehash_store(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -> None:
     """Hash every file of the store again and fail when one differs."""
-    damage = verify_store(Store(home.store), context.log.info)
+    try:
+        damage = verify_store(Store(home.store), context.log.info)
+    except BadInput as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
     if damage:
         raise dg.Failure("; ".join(map(str, damage)), allow_retries=False)
 

@@ -105,7 +105,7 @@ def _has_job(run: Path, launcher: Launcher) -> bool:
     try:
         handle = RunDir(run).handle() or launcher.find(Order((), {}, run, run.name))
         return handle is not None and launcher.alive(handle)
-    except (Busy, ValueError):
+    except (Busy, BadInput):
         return True  # nobody answers, or the job went to a back end other than today's: it may be there
 
 
@@ -142,15 +142,29 @@ def _states(folder: Path) -> Iterator[os.stat_result]:
 
 
 def verify_store(store: Store, say: Callable[[str], None]) -> list[Damage]:
-    """Every damaged file of every artifact; damaged artifacts are set aside, so the next run computes them anew."""
+    """Every damaged file of every artifact; damaged artifacts are set aside, so the next run computes them anew.
+
+    Raises:
+        BadInput: in the end, when files could not be looked at, which says nothing of them.
+    """
     damage: list[Damage] = []
+    unseen: list[OSError] = []
     artifacts = list(store.artifacts())
     for asset, key in artifacts:
-        found = list(store.damage(asset, key))
+        try:
+            found = list(store.damage(asset, key))
+        except OSError as error:
+            unseen.append(error)
+            say(f"{asset}/{key}: not checked, {error}")
+            continue
         if found:
             store.set_aside(asset, key)
         for item in found:
             say(f"{item} (set aside; run again to compute it anew)")
         damage += found
-    say(f"{len(artifacts)} artifacts checked, {len(damage)} damaged files")
+    say(f"{len(artifacts) - len(unseen)} artifacts checked, {len(damage)} damaged files")
+    if unseen:
+        raise BadInput(
+            f"{len(unseen)} of {len(artifacts)} artifacts could not be read ({unseen[0]}): see to that first"
+        )
     return damage

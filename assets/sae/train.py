@@ -113,7 +113,7 @@ def train(
         d_sae=latents,
         k=sae.k,
         steps=fit.steps,
-        training_tokens=order.rows.num_tokens,
+        training_tokens=order.distinct_tokens(fit.steps),
         training_tokens_per_second=fitted.tokens_per_second,
         live_latents=int((~silent_F).sum()),
         dead_latents=int(silent_F.sum()),

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from resources.errors import BadInput
 from resources.launcher import processes
 from resources.launcher.command import script
 from resources.launcher.devices import VISIBLE
@@ -78,7 +79,7 @@ class LocalLauncher:
         if child is not None and child.poll() is not None:
             self.release(handle)
             return ""
-        return "running" if processes.exists(handle.rpartition(f":{PREFIX}")[0]) else ""
+        return "running" if processes.exists(_keeper(handle)) else ""
 
     def alive(self, handle: str) -> bool:
         """Whether the keeper, and so perhaps the job, is there."""
@@ -90,14 +91,14 @@ class LocalLauncher:
 
     def cancel(self, handle: str) -> None:
         """Tell the keeper to end the job, and do it ourselves if the keeper is gone or stuck."""
-        name, _, marker = handle.rpartition(f":{PREFIX}")
-        if processes.exists(name):
+        keeper = _keeper(handle)
+        if processes.exists(keeper):
             with suppress(ProcessLookupError):
-                os.kill(int(name.partition(":")[0]), signal.SIGTERM)
+                os.kill(int(keeper.partition(":")[0]), signal.SIGTERM)
         deadline = time.monotonic() + self.grace_s + 2
         while self.alive(handle) and time.monotonic() < deadline:
             time.sleep(0.02)
-        processes.end(f"{PREFIX}{marker}")
+        processes.end(handle.removeprefix(f"{keeper}:"))
         self.release(handle)
 
     def release(self, handle: str) -> None:
@@ -105,3 +106,18 @@ class LocalLauncher:
         child = self._children.pop(handle, None)
         if child is not None:
             child.wait()
+
+
+def _keeper(handle: str) -> str:
+    """The keeper's identity.
+
+    Raises:
+        BadInput: when another back end gave the handle.
+    """
+    keeper, found, _ = handle.rpartition(f":{PREFIX}")
+    if not found:
+        raise BadInput(
+            f"job {handle} of this artifact went to another back end, where it may still run: wait for it there, or "
+            "cancel it and delete its folder under runs/ in the home directory"
+        )
+    return keeper

@@ -211,8 +211,6 @@ def _lines(source: Path) -> Iterator[str]:
             yield from file
     except UnicodeDecodeError as error:
         raise BadInput(f"{source}: not UTF-8 text, as a file of `lorascope cache export` is") from error
-    except IsADirectoryError as error:
-        raise BadInput(f"{source} is a folder; name a file that `lorascope cache export` wrote") from error
 
 
 def _imported(line: str, place: str) -> Stored:

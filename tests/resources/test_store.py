@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dagster_project.upkeep import verify_store
 from resources.errors import BadInput
 from resources.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
 from resources.store import Store
@@ -152,6 +153,23 @@ def test_an_artifact_that_cannot_be_looked_at_now_is_not_taken_for_damaged(
     assert list(store.damage("sae", "k1")) == []
 
 
+def test_verify_looks_at_the_others_when_one_artifact_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    build_artifact(store)
+    build_artifact(store, key="k2")
+    _flip(store.folder("sae", "k2") / "b.txt")
+    _fail_to_open(monkeypatch, "b.txt", errno.EACCES, "/k1/")
+    said: list[str] = []
+    with pytest.raises(BadInput, match=r"^1 of 2 artifacts could not be read \(.*/k1/b\.txt'\): repair that$"):
+        verify_store(store, said.append)
+    assert said[0].startswith("sae/k1: not checked, [Errno 13] Permission denied")
+    assert said[1].startswith("sae/k2/b.txt: content differs")
+    assert said[2] == "1 artifacts checked, 1 damaged files"
+    assert store.folder("sae", "k1").exists()
+
+
 @pytest.mark.parametrize("opened", [FILE_NAME, "b.txt"])
 def test_a_file_that_the_disk_cannot_read_is_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: str
@@ -179,11 +197,11 @@ def test_a_file_where_a_folder_was_or_the_other_way_round_is_damage(tmp_path: Pa
     assert store.find("sae", "k1") is None
 
 
-def _fail_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+def _fail_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int, within: str = "") -> None:
     plain = Path.open
 
     def opened(path: Path, *arguments: Any, **named: Any) -> Any:
-        if path.name == name:
+        if path.name == name and within in str(path):
             raise OSError(number, os.strerror(number), str(path))
         return plain(path, *arguments, **named)
 

@@ -96,7 +96,7 @@ def test_latents_that_never_fired_are_dead_when_training_stops_before_an_epochs_
     metrics = run_train(SMALL.model_copy(update=short), sparse_shards, tmp_path)
     silent = load_file(tmp_path / "scratch" / CHECKPOINT)["silent"]
     never = int((silent == 3032).sum())
-    assert metrics.steps == 12
+    assert (metrics.steps, metrics.training_tokens) == (12, 3032)
     assert (metrics.dead_latents, metrics.live_latents) == (never, 64 * COMPONENTS - never)
     assert 0 < never < 64 * COMPONENTS == len(silent)
 

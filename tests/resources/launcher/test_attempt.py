@@ -181,6 +181,16 @@ def test_an_interrupt_while_the_job_finishes_loses_nothing(tmp_path: Path, deplo
     assert run.handle() == handle
 
 
+def test_a_job_of_another_back_end_is_left_alone(tmp_path: Path, local: Deployment) -> None:
+    job = build_job(tmp_path, "succeed")
+    attempt = build_attempt(job, tmp_path, local)
+    attempt.run.prepare(job)
+    attempt.run.keep_handle("7")
+    with pytest.raises(BadInput, match=r"^job 7 of this artifact went to another back end, where it may still run"):
+        attempt.result({})
+    assert attempt.run.handle() == "7"
+
+
 def test_a_result_is_not_taken_once_the_artifact_has_been_moved_away(tmp_path: Path, local: Deployment) -> None:
     job = build_job(tmp_path, "succeed")
     build_attempt(job, tmp_path, local).result({})

@@ -9,9 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dagster_project.cli import main
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.llm.ask import ask, estimate
@@ -98,9 +100,13 @@ def test_what_is_no_text_file_is_said_so_and_imports_nothing(tmp_path: Path) -> 
     (tmp_path / "cache.gz").write_bytes(b"\x1f\x8b\x08\n")
     with pytest.raises(BadInput, match=r"cache\.gz: not UTF-8 text"):
         import_cache(tmp_path / FILE_NAME, tmp_path / "cache.gz")
-    with pytest.raises(BadInput, match=r"is a folder; name a file that `lorascope cache export` wrote"):
-        import_cache(tmp_path / FILE_NAME, tmp_path)
     assert list_cache(tmp_path / FILE_NAME) == []
+
+
+@pytest.mark.parametrize("way", ["export", "import"])
+def test_a_folder_is_no_file_to_exchange_answers_by(tmp_path: Path, way: str) -> None:
+    done = CliRunner().invoke(main, ["cache", way, str(tmp_path)])
+    assert done.exit_code == 2 and f"'{tmp_path}' is a directory." in done.output
 
 
 @pytest.mark.parametrize(
