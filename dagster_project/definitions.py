@@ -14,7 +14,7 @@ from dagster_project.materialize import EXPERIMENTS, claims_of_the_run, params_k
 from dagster_project.rooms import ROOMS, SECTIONS
 from resources.home import find_home
 from resources.launcher.deployment import load_deployment
-from sensors import adapter_landed, experiments, run_failed
+from sensors import adapter_landed, experiments, killed_runs, run_failed
 
 _MODULES = [importlib.import_module(f"assets.{room}.asset") for room in ROOMS]
 
@@ -34,7 +34,7 @@ def _params() -> Iterable[dg.AssetSpec]:
 defs = dg.Definitions(
     assets=[*_params(), *(asset for module in _MODULES for asset in module.ASSETS)],
     jobs=[whole_paper, gc, verify],
-    sensors=[experiments.experiments, run_failed.run_failed, adapter_landed.adapter_landed],
+    sensors=[experiments.experiments, run_failed.run_failed, adapter_landed.adapter_landed, killed_runs.killed_runs],
     resources={"home": find_home(), "h200_node": load_deployment(), "claims": claims_of_the_run},
     executor=dg.in_process_executor,
     loggers={"console": terminal_logger},

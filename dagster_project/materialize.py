@@ -16,6 +16,7 @@ from dagster_project.claim import Claim, Claims
 from dagster_project.compute_asset import obtain
 from dagster_project.launch import launch
 from dagster_project.metadata import metadata
+from dagster_project.process import process_tag
 from resources.errors import BadInput
 from resources.home import Home
 from resources.job import Job, JobResult
@@ -36,8 +37,12 @@ def params_key(section: str) -> dg.AssetKey:
 
 @dg.resource(required_resource_keys={"home"}, description="The run's experiment, as it stood when the run began.")
 def claims_of_the_run(context: dg.InitResourceContext) -> Iterator[Claims]:
-    """One reading of the experiment for all assets of a run; the in-process executor keeps it until the run ends."""
-    assert context.run is not None  # only a run asks for it
+    """One reading of the experiment for all assets of a run; the in-process executor keeps it until the run ends.
+
+    The run notes which process works on it, wherever it was started from.
+    """
+    assert context.run is not None and context.instance is not None  # only a run asks for it
+    context.instance.add_run_tags(context.run.run_id, process_tag(context.run.run_id))
     found = Claims(context.resources.home, context.run.run_id)
     try:
         yield found

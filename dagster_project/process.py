@@ -31,14 +31,17 @@ def is_gone(run: dg.DagsterRun) -> bool:
     return host == socket.gethostname() and not exists(process.partition("/")[0])
 
 
-def fail_killed_runs(instance: dg.DagsterInstance) -> None:
-    """Report every run as failed whose process on this host was killed before it could say so."""
+def fail_killed_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Report every run as failed whose process on this host was killed before it could say so; the runs' ids."""
+    failed: list[str] = []
     for run in instance.get_runs(dg.RunsFilter(statuses=AT_WORK)):
         if run.tags.get(PROCESS_TAG, "").endswith(f"/{run.run_id}") and is_gone(run):
             # Looked at again: it may have ended well between the listing and the end of its process.
             found = instance.get_run_by_id(run.run_id)
             if found is not None and not found.is_finished:
                 instance.report_run_failed(found, _farewell(found))
+                failed.append(run.run_id)
+    return failed
 
 
 def _farewell(run: dg.DagsterRun) -> str:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from dagster_project.process import is_gone, process_tag
+from dagster_project.process import is_gone
 
 POOL = "h200_node"
 POLL_S = 0.5
@@ -24,7 +24,6 @@ def slot(context: dg.AssetExecutionContext, poll_s: float = POLL_S) -> Iterator[
         return
     step = str(context.op_execution_context.op_handle)
     _ensure_limit(context.instance)
-    context.instance.add_run_tags(run.run_id, process_tag(run.run_id))
     told: list[str] = []
     try:
         while not storage.claim_concurrency_slot(POOL, run.run_id, step).is_claimed:
