@@ -1,7 +1,8 @@
-"""What a run lacks before it starts: GPUs that hold its jobs, and outside data that is neither here nor to be had."""
+"""What a run lacks before it starts: GPUs, an adapter that capture reads, outside data, keys of paid models."""
 
 from collections.abc import Sequence
 
+from assets.adapter.config import TRAIN, LoraConfig
 from assets.dataset.config import DatasetConfig
 from dagster_project.compute_asset import job_of
 from dagster_project.experiment import Experiment
@@ -11,10 +12,18 @@ from resources.home import Home
 from resources.job import Job
 from resources.launcher.deployment import Deployment
 from resources.launcher.fit import check_fits
+from resources.llm.endpoint import missing_key
 from resources.memory import GIB
 from resources.sources import local_folder
 from resources.stage import Stage
 from resources.store import Store, Workspace
+
+ASKING = {
+    "interpretations": "interpretations",
+    "feature_categories": "categories",
+    "benchmark_scores": "benchmarks",
+}
+"""Stages that ask models of vendors, and the sections that say whose."""
 
 
 def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: Sequence[Stage]) -> list[str]:
@@ -23,7 +32,13 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
     misses = [stage for stage in stages if store.peek(stage.asset, found[stage.asset]) is None]
     nowhere = Workspace(home.runs, home.runs)
     jobs = [job_of(stage, experiment, found, store, nowhere, deployment) for stage in misses]
-    return [*_gpus(jobs, deployment), *_memory(jobs, deployment), *_sources(experiment, misses)]
+    return [
+        *_gpus(jobs, deployment),
+        *_memory(jobs, deployment),
+        *_rank(experiment, misses),
+        *_keys(experiment, misses),
+        *_sources(experiment, misses),
+    ]
 
 
 def _gpus(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
@@ -51,6 +66,29 @@ def _memory(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
                 check_fits(job, deployment)
             except BadInput as error:
                 said.append(str(error))
+    return said
+
+
+def _rank(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
+    """Capture would say so too, but only after the training."""
+    lora = experiment.sections["lora"]
+    assert isinstance(lora, LoraConfig)
+    if lora.source != TRAIN or lora.rank == 1 or all(stage.asset != "activation_shards" for stage in stages):
+        return []
+    return [
+        f"activation_shards reads one scalar per component, and lora.rank is {lora.rank}: set it to 1, or materialise "
+        "lora_checkpoint and benchmark_scores alone"
+    ]
+
+
+def _keys(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
+    """Vendors' keys, one sentence for each stage that asks somebody whose key is not set."""
+    said: list[str] = []
+    for stage in stages:
+        vendors = experiment.sections[ASKING[stage.asset]].vendors() if stage.asset in ASKING else ()
+        missing = dict.fromkeys(variable for vendor in vendors if (variable := missing_key(vendor)))
+        if missing:
+            said.append(f"{stage.asset} asks paid models: set {' and '.join(missing)}, or choose others in its section")
     return said
 
 

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from resources.components import PROJECTIONS, Component
 from resources.errors import BadInput
 
@@ -27,6 +29,35 @@ _KEY = re.compile(
 )
 _CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Starts that PEFT's `LoraLayer` takes out of the base weights: A and B belong to what is left, not to the model."""
+
+
+_MORE = (
+    "rank_pattern",
+    "alpha_pattern",
+    "use_dora",
+    "lora_bias",
+    "modules_to_save",
+    "layer_replication",
+    "trainable_token_indices",
+    "alora_invocation_tokens",
+)
+"""What PEFT adds to, or changes in, a LoRA that is A and B of one rank and one scale."""
+
+
+class Settings(BaseModel):
+    """What is read of `adapter_config.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    r: int = Field(ge=1)
+    lora_alpha: float = Field(allow_inf_nan=False)
+    use_rslora: bool | None = None
+    base_model_name_or_path: str | None = None
+
+    @property
+    def scale(self) -> float:
+        """What multiplies B @ A."""
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
 
 
 def weight_key(component: Component, side: str) -> str:
@@ -60,33 +91,31 @@ class Adapter:
         Raises:
             BadInput: when files are missing, or it is no plain LoRA on Qwen2's projections with one rank.
         """
-        from safetensors.torch import load_file
-
         settings = read_settings(folder)
         weights = folder / WEIGHTS
         if not weights.is_file():
             raise BadInput(f"{folder} has no {WEIGHTS}: it is no finished PEFT adapter")
         sides: dict[str, dict[Component, torch.Tensor]] = {"A": {}, "B": {}}
-        for key, tensor in load_file(weights).items():
+        for key, tensor in _tensors(weights).items():
             component, side = _parse_key(key, weights)
             sides[side][component] = tensor
         if not sides["A"] or sides["A"].keys() != sides["B"].keys():
             raise BadInput(f"{weights} does not hold a pair A and B for every component")
-        rank = int(settings["r"])
-        wrong = [c.id for c in sides["A"] if sides["A"][c].shape[0] != rank or sides["B"][c].shape[1] != rank]
+        rank = settings.r
+        wrong = [c.id for c in sides["A"] if not _has_rank(rank, sides["A"][c], sides["B"][c])]
         if wrong:
             raise BadInput(f"{weights}: {wrong[0]} is not of rank {rank}, which {CONFIG} promises for every component")
         order = sorted(sides["A"], key=_order)
         return cls(
             rank=rank,
-            scale=_scale(settings),
+            scale=settings.scale,
             A={component: sides["A"][component] for component in order},
             B={component: sides["B"][component] for component in order},
-            base_model=str(settings.get("base_model_name_or_path") or ""),
+            base_model=settings.base_model_name_or_path or "",
         )
 
 
-def read_settings(folder: Path) -> dict:
+def read_settings(folder: Path) -> Settings:
     """`adapter_config.json` of a PEFT folder.
 
     Raises:
@@ -95,19 +124,30 @@ def read_settings(folder: Path) -> dict:
     path = folder / CONFIG
     if not path.is_file():
         raise BadInput(f"{folder} has no {CONFIG}: name the folder of a PEFT adapter")
-    settings = json.loads(path.read_text())
+    try:
+        settings = json.loads(path.read_bytes())
+        read = Settings.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{path}: {f'{place}: ' if place else ''}{first['msg']}; copy the adapter anew") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is no JSON ({error}): copy the adapter anew") from error
     if settings.get("peft_type") != "LORA":
         raise BadInput(f"{path}: the adapter is of type {settings.get('peft_type')}, not LORA")
-    for name in ("rank_pattern", "alpha_pattern", "use_dora"):
+    for name in _MORE:
         if settings.get(name):
-            raise BadInput(f"{path} sets {name}: only LoRA with one rank and one alpha for all components is supported")
+            raise BadInput(
+                f"{path} sets {name}: only a LoRA with one rank and one alpha for all components, and nothing beside "
+                "it, is supported"
+            )
     init = str(settings.get("init_lora_weights", ""))
     if init.lower().startswith(_CHANGES_THE_BASE):
         raise BadInput(
             f"{path} sets init_lora_weights: {init}, so it adds to changed base weights: convert it to a plain LoRA "
             "(PEFT's save_pretrained with path_initial_model_for_weight_conversion), or train one with another start"
         )
-    return settings
+    return read
 
 
 def write_ablated(source: Path, out: Path, components: Iterable[Component]) -> None:
@@ -117,10 +157,10 @@ def write_ablated(source: Path, out: Path, components: Iterable[Component]) -> N
         BadInput: when a component is not in the adapter.
     """
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     read_settings(source)
-    tensors = load_file(source / WEIGHTS)
+    tensors = _tensors(source / WEIGHTS)
     for component in components:
         key = weight_key(component, "B")
         if key not in tensors:
@@ -135,9 +175,18 @@ def _order(component: Component) -> tuple[int, int]:
     return component.layer, PROJECTIONS.index(component.projection)
 
 
-def _scale(settings: dict) -> float:
-    rank, alpha = int(settings["r"]), float(settings["lora_alpha"])
-    return alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank
+def _tensors(weights: Path) -> "dict[str, torch.Tensor]":
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(weights)
+    except SafetensorError as error:
+        raise BadInput(f"{weights} is damaged ({error}): copy the adapter anew") from error
+
+
+def _has_rank(rank: int, a_RI: "torch.Tensor", b_OR: "torch.Tensor") -> bool:
+    return a_RI.ndim == b_OR.ndim == 2 and a_RI.shape[0] == b_OR.shape[1] == rank
 
 
 def _parse_key(key: str, weights: Path) -> tuple[Component, str]:

@@ -85,7 +85,8 @@ class Renderer:
         self._form: TextForm = form
         self._system = AUTHORS_SYSTEM if form == "authors_capture" else self._template_system()
         if form == "training":
-            probe = Rollout("Q", "T", "A")
+            # a template that trims, or drops the thinking of a model of another kind, is found out too
+            probe = Rollout(" Q\n", "T</think>T", "A")
             if "".join(piece.text for piece in self.pieces(probe)) != self._by_template(probe):
                 raise BadInput(
                     "the tokenizer's chat template does not write turns as Qwen2.5's does: use a Qwen2.5 model"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 from resources.hub import explained
 from resources.revision import check_commit
 from resources.section import Section
@@ -51,13 +51,21 @@ def place(name: str) -> str:
 
 
 def load_architecture(model: ModelConfig) -> "PretrainedConfig":
-    """The model's configuration, without weights."""
+    """The model's configuration, without weights.
+
+    Raises:
+        BadInput: when its MLP is gated by another function than Qwen2's, which our passes compute by themselves.
+    """
     from transformers import AutoConfig
 
     with explained(model.name):
-        return AutoConfig.from_pretrained(
+        found = AutoConfig.from_pretrained(
             place(model.name), revision=model.revision, trust_remote_code=model.trust_remote_code
         )
+    act = getattr(found, "hidden_act", "none")
+    if act != "silu":
+        raise BadInput(f"{model.name} has hidden_act {act} instead of silu: use a model of the Qwen2 family")
+    return found
 
 
 def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerFast":
@@ -133,5 +141,6 @@ def load_adapted(model: ModelConfig, adapter: Path, device: "str | torch.device"
     try:
         adapted = PeftModel.from_pretrained(base, str(adapter), is_trainable=False)
     except RuntimeError as error:
-        raise BadInput(f"the adapter in {adapter} does not fit {model.name}: {error}") from error
+        reason = one_line(" ".join(str(error).split()))
+        raise BadInput(f"the adapter in {adapter} does not fit {model.name}: {reason}") from error
     return adapted.eval()

@@ -19,6 +19,10 @@ class Section(BaseModel):
         """Names (hub ids or folders) of outside data; the content of local ones enters the cache key."""
         return ()
 
+    def vendors(self) -> tuple[str, ...]:
+        """Providers of the models that the section has asked."""
+        return ()
+
     @field_validator("*")
     @classmethod
     def _bounded(cls, value: object) -> object:

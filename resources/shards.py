@@ -7,6 +7,7 @@ Shapes: B rows (tokens), C columns (components or neurons).
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -101,6 +102,15 @@ def write_shard(
     ):
         writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=row_group_rows)
     partial.replace(path)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Damaged pages are bad input that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(f"{path} is damaged ({error}); delete it and compute the shards again") from error
 
 
 def _opened(path: Path) -> pq.ParquetFile:
@@ -206,11 +216,8 @@ class Shards:
             BadInput: when its pages are damaged.
         """
         group = self.groups[index]
-        try:
-            with _opened(group.path) as file:
-                return file.read_row_group(group.index, columns=["rollout_id"]).column(0).to_numpy()
-        except OSError as error:
-            raise BadInput(f"{group.path} is damaged ({error}); delete it and compute the shards again") from error
+        with _told(group.path), _opened(group.path) as file:
+            return file.read_row_group(group.index, columns=["rollout_id"]).column(0).to_numpy()
 
     def read_shard(self, index: int) -> StateBatch:
         """One whole shard: complete rollouts.
@@ -221,9 +228,13 @@ class Shards:
         return self._read([group for group in self.groups if group.path == self.paths[index]])
 
     def ids(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(rollout_id, position) of all tokens, a shard at a time, without reading states."""
+        """(rollout_id, position) of all tokens, a shard at a time, without reading states.
+
+        Raises:
+            BadInput: when pages are damaged.
+        """
         for path in self.paths:
-            with _opened(path) as file:
+            with _told(path), _opened(path) as file:
                 table = file.read(["rollout_id", "position"], use_threads=False)
             yield table.column(0).to_numpy(), table.column(1).to_numpy()
 
@@ -268,17 +279,14 @@ class Shards:
             np.empty((rows, len(self.columns)), np.float16),
         )
         end = 0
-        try:
-            with _opened(path) as file:
-                for piece in file.iter_batches(
-                    DECODED_ROWS, row_groups=[group.index for group in groups], use_threads=False
-                ):
-                    begin, end = end, end + len(piece)
-                    part = whole.rows(slice(begin, end))
-                    part.rollout_id_B[:] = piece.column("rollout_id").to_numpy()
-                    part.position_B[:] = piece.column("position").to_numpy()
-                    part.token_id_B[:] = piece.column("token_id").to_numpy()
-                    part.state_BC[:] = piece.column("state").flatten().to_numpy().reshape(part.state_BC.shape)
-        except OSError as error:
-            raise BadInput(f"{path} is damaged ({error}); delete it and compute the shards again") from error
+        with _told(path), _opened(path) as file:
+            for piece in file.iter_batches(
+                DECODED_ROWS, row_groups=[group.index for group in groups], use_threads=False
+            ):
+                begin, end = end, end + len(piece)
+                part = whole.rows(slice(begin, end))
+                part.rollout_id_B[:] = piece.column("rollout_id").to_numpy()
+                part.position_B[:] = piece.column("position").to_numpy()
+                part.token_id_B[:] = piece.column("token_id").to_numpy()
+                part.state_BC[:] = piece.column("state").flatten().to_numpy().reshape(part.state_BC.shape)
         return whole

@@ -8,8 +8,10 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
@@ -47,6 +49,8 @@ class Checkpoints:
         self._processes.wait()
         if self._processes.first:
             (part / _STATE).write_text(json.dumps({"shards": self._num_shards, "curve": curve}))
+            # One of this name is there when it could not be taken up.
+            shutil.rmtree(done, ignore_errors=True)
             part.replace(done)
             for old in self._folder.glob("step-*"):
                 if old != done:
@@ -60,14 +64,12 @@ class Checkpoints:
         found = sorted(path for path in self._folder.glob("step-*") if path.suffix != ".part")
         if not found:
             return []
-        state = json.loads((found[-1] / _STATE).read_text())
-        if state["shards"] != self._num_shards:
-            self._say(
-                f"the checkpoint after step {len(state['curve'])} is divided among {state['shards']} processes and "
-                f"this training among {self._num_shards}: it cannot be used, the training begins anew"
-            )
+        state, tensors = self._read(found[-1])
+        # All processes take it up, or none does.
+        if self._processes.summed(float(tensors is None)) > 0:
+            self._say("the training begins anew")
             return []
-        tensors = load_file(found[-1] / self._file)
+        assert tensors is not None
         with torch.no_grad():
             for name, parameter in parameters.items():
                 _local(parameter).copy_(tensors[f"weight/{name}"])
@@ -77,6 +79,21 @@ class Checkpoints:
                     for moment, tensor in moments.items()
                 }
         return state["curve"]
+
+    def _read(self, checkpoint: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor] | None]:
+        """This process's share; no tensors, with the reason said, when it cannot be used."""
+        try:
+            state = json.loads((checkpoint / _STATE).read_text())
+            if state["shards"] == self._num_shards:
+                return state, load_file(checkpoint / self._file)
+        except (FileNotFoundError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            self._say(f"the checkpoint {checkpoint} is damaged ({error})")
+            return {}, None
+        self._say(
+            f"the checkpoint after step {len(state['curve'])} is divided among {state['shards']} processes and this "
+            f"training among {self._num_shards}"
+        )
+        return state, None
 
     @property
     def _file(self) -> str:

@@ -62,7 +62,7 @@ class LoraConfig(TrainingConfig):
 
     rank: int = Field(default=1, ge=1, le=256)
     """Rank of every component (paper: 1)."""
-    alpha: float = Field(default=16.0, gt=0)
+    alpha: float = Field(default=16.0, gt=0, le=1e6)
     """LoRA alpha; the update is scaled by alpha / sqrt(rank) with rsLoRA (training script)."""
     rslora: bool = True
     """Scale by alpha / sqrt(rank), not alpha / rank; the same at rank 1 (training script)."""

@@ -58,7 +58,7 @@ def train(run: Run, steps: Sequence[Step]) -> list[CurveRow]:
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise BadInput(
                 f"step {step.number}: loss {loss}, gradient norm {grad_norm}; rollouts {list(step.rollout_ids)}. "
-                f"Lower the learning rate or leave these rollouts out; the last checkpoint is kept"
+                f"Lower the learning rate, or take these rollouts out of the dataset; the last checkpoint is kept"
             )
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -73,7 +73,18 @@ def train(run: Run, steps: Sequence[Step]) -> list[CurveRow]:
             run.checkpoints.save(curve, run.parameters, optimiser)
             if stopping:
                 raise Interrupted(f"saved after step {step.number} of {len(steps)}")
+    _check_finite(run, len(steps))
     return curve
+
+
+def _check_finite(run: Run, steps: int) -> None:
+    """No later loss would tell what the last step has done."""
+    bad = [name for name, parameter in run.parameters.items() if not bool(torch.isfinite(parameter.detach()).all())]
+    if run.processes.summed(float(len(bad))) > 0:
+        raise BadInput(
+            f"step {steps}, the last, left NaN or infinity in {bad[0] if bad else 'the weights'}: lower the learning "
+            "rate or raise epsilon; the last checkpoint is kept"
+        )
 
 
 def adamw(parameters: dict[str, torch.nn.Parameter], training: TrainingConfig) -> torch.optim.AdamW:

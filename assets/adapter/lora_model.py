@@ -28,6 +28,8 @@ def chosen_components(lora: LoraConfig, num_layers: int) -> tuple[Component, ...
     beyond = [layer for layer in layers if not 0 <= layer < num_layers]
     if beyond:
         raise BadInput(f"lora names layer {beyond[-1]}, but the model has layers 0 to {num_layers - 1}")
+    if lora.layers is not None and not layers:
+        raise BadInput("lora.layers names no layer: list some, or take the list away")
     if not layers:
         raise BadInput(f"lora adapts no layer: layer_start {lora.layer_start} is not before layer_end {end}")
     return tuple(Component(layer, projection) for layer in layers for projection in lora.projections)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from resources.adapters import CONFIG, WEIGHTS, Adapter
 from resources.components import Component
@@ -11,9 +12,20 @@ from resources.hub import fetched
 from resources.links import link_or_copy
 from resources.models import ModelConfig, load_architecture
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 ADAPTER_FILES = (CONFIG, WEIGHTS)
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
-_SAME = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+_SAME = (
+    "model_type",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+)
 
 
 def take_adapter(source: str, revision: str | None, model: ModelConfig, out: Path) -> Adapter:
@@ -26,15 +38,21 @@ def take_adapter(source: str, revision: str | None, model: ModelConfig, out: Pat
     adapter = Adapter.open(folder)
     for component in adapter.components:
         _check_shapes(adapter, component, model, source)
+    _check_use(adapter, folder, source)
     _take((folder / name for name in ADAPTER_FILES), out)
     return adapter
+
+
+def base_parameters(model: ModelConfig) -> int:
+    """Of the base model, counted without its weights."""
+    return sum(parameter.numel() for parameter in _without_weights(load_architecture(model)).parameters())
 
 
 def take_model(source: str, revision: str | None, model: ModelConfig, out: Path) -> None:
     """Put a published finetune into `out`; large files of the hub's cache are linked, not copied.
 
     Raises:
-        BadInput: when it is no transformers model, or has another architecture than the base model.
+        BadInput: when it is no whole transformers model, or has another architecture than the base model.
     """
     folder = fetched(source, revision, files=MODEL_FILES)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
@@ -42,11 +60,12 @@ def take_model(source: str, revision: str | None, model: ModelConfig, out: Path)
     theirs = load_architecture(model.model_copy(update={"name": str(folder), "trust_remote_code": False}))
     ours = load_architecture(model)
     for name in _SAME:
-        if getattr(theirs, name) != getattr(ours, name):
+        found, wanted = (_said(config, name) for config in (theirs, ours))
+        if found != wanted:
             raise BadInput(
-                f"{source} has {name} {getattr(theirs, name)}, but {model.name} has {getattr(ours, name)}: "
-                f"it is no finetune of that model"
+                f"{source} has {name} {found}, but {model.name} has {wanted}: it is no finetune of that model"
             )
+    _check_whole(folder, theirs, source)
     _take((path for pattern in MODEL_FILES for path in sorted(folder.glob(pattern))), out)
 
 
@@ -54,7 +73,7 @@ def _check_shapes(adapter: Adapter, component: Component, model: ModelConfig, so
     ours = load_architecture(model)
     if component.layer >= ours.num_hidden_layers:
         raise BadInput(f"{source} adapts {component.id}, but {model.name} has {ours.num_hidden_layers} layers")
-    head_dim = getattr(ours, "head_dim", None) or ours.hidden_size // ours.num_attention_heads
+    head_dim = _said(ours, "head_dim")
     queries, keys = ours.num_attention_heads * head_dim, ours.num_key_value_heads * head_dim
     outputs_inputs = {
         "q_proj": (queries, ours.hidden_size),
@@ -72,6 +91,66 @@ def _check_shapes(adapter: Adapter, component: Component, model: ModelConfig, so
             f"{source} was trained on another base model: its {component.id} is {found[0]} x {found[1]}, "
             f"in {model.name} it is {expected[0]} x {expected[1]}"
         )
+
+
+def _said(architecture: "PretrainedConfig", name: str) -> Any:
+    """One of `_SAME`; a head's size need not be written down."""
+    found = getattr(architecture, name, None)
+    if name == "head_dim" and found is None:
+        return architecture.hidden_size // architecture.num_attention_heads
+    return found
+
+
+def _check_use(adapter: Adapter, folder: Path, source: str) -> None:
+    """Every pair holds numbers, and PEFT would put it into the model."""
+    import torch
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    settings = cast("LoraConfig", LoraConfig.from_pretrained(str(folder)))
+    # PEFT works the others out on the model itself
+    is_named = settings.target_modules not in (None, "all-linear")
+    for component in adapter.components:
+        if not all(bool(torch.isfinite(side[component]).all()) for side in (adapter.A, adapter.B)):
+            raise BadInput(f"{source} holds NaN or infinity in {component.id}: its training diverged, take another")
+        if is_named and not check_target_module_exists(settings, component.module):
+            raise BadInput(
+                f"{source} holds {component.id}, which its {CONFIG} does not target, so that PEFT leaves it out: "
+                "correct target_modules and layers_to_transform there"
+            )
+
+
+def _check_whole(folder: Path, architecture: "PretrainedConfig", source: str) -> None:
+    """The files hold every tensor of the model, in its shape."""
+    from safetensors import SafetensorError, safe_open
+
+    wanted = {name: tuple(tensor.shape) for name, tensor in _without_weights(architecture).state_dict().items()}
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                found |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
+        except SafetensorError as error:
+            raise BadInput(f"{path} is damaged ({error}): download it anew") from error
+    if architecture.tie_word_embeddings:
+        wanted.pop("lm_head.weight", None)
+    wrong = [name for name, shape in wanted.items() if found.get(name) != shape]
+    first = wrong[0] if wrong else ""
+    if first in found:
+        raise BadInput(f"{source} holds {first} as {found[first]}, not {wanted[first]}: take another source")
+    if wrong:
+        raise BadInput(
+            f"{source} lacks {len(wrong)} of the {len(wanted)} tensors of its model, {first} for one: download it "
+            "anew, or name another source for full_finetune"
+        )
+
+
+def _without_weights(architecture: "PretrainedConfig") -> "PreTrainedModel":
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(architecture)
 
 
 def _take(files: Iterable[Path], out: Path) -> None:

@@ -12,16 +12,16 @@ from assets.adapter.config import TRAIN, FullFinetuneConfig, LoraConfig, Trainin
 from assets.adapter.examples import Examples
 from assets.adapter.flops import peak_flops, training_work
 from assets.adapter.loop import CurveRow, Run, train
-from assets.adapter.lora_model import wear_adapter, write_adapter
+from assets.adapter.lora_model import chosen_components, wear_adapter, write_adapter
 from assets.adapter.objective import RolloutLoss
 from assets.adapter.parallel import Processes, Replicas, Shards, Strategy, joined
 from assets.adapter.plan import plan_steps
-from assets.adapter.published import take_adapter, take_model
+from assets.adapter.published import base_parameters, take_adapter, take_model
 from assets.adapter.telemetry import Telemetry
 from assets.dataset.artifact import S1kDataset
 from resources.adapters import Adapter
 from resources.compute import ComputeConfig
-from resources.models import ModelConfig, load_base, load_tokenizer
+from resources.models import ModelConfig, load_architecture, load_base, load_tokenizer
 from resources.progress import Progress
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def train_lora(
     with joined(compute.device, needs_group=False) as processes:
         if lora.source != TRAIN:
             return _published_adapter(lora, model, out, processes)
+        chosen_components(lora, load_architecture(model).num_hidden_layers)
         examples = Examples(S1kDataset.open(s1k_dataset), lora.block_size)
         adapted = wear_adapter(load_base(model, processes.device), lora, model.name)
         objective = RolloutLoss(adapted, processes.device, compute.recomputed_layers, autocast=None)
@@ -211,7 +212,7 @@ def _metrics(run: Run, curve: list[CurveRow], model: torch.nn.Module) -> Trainin
     last = [row["loss"] for row in curve if row["epoch"] == curve[-1]["epoch"]]
     trainable = sum(p.numel() for p in run.parameters.values())
     everything = sum(p.numel() for p in model.parameters())
-    thinned = curve[:: max(1, len(curve) // CURVE_POINTS)]
+    every = -(-len(curve) // CURVE_POINTS)
     return TrainingMetrics(
         source=TRAIN,
         steps=len(curve),
@@ -226,7 +227,7 @@ def _metrics(run: Run, curve: list[CurveRow], model: torch.nn.Module) -> Trainin
         trainable_share=trainable / everything,
         tokens_per_second=run.telemetry.tokens_per_second,
         mfu=run.telemetry.mfu,
-        loss_curve=thinned,
+        loss_curve=[row for row in curve if row["step"] % every == 0 or row is curve[-1]],
     )
 
 
@@ -235,12 +236,23 @@ def _published_adapter(lora: LoraConfig, model: ModelConfig, out: Path, processe
         return TrainingMetrics(source=lora.source)
     adapter = take_adapter(lora.source, lora.revision, model, out)
     size = sum(a.numel() for a in adapter.A.values()) + sum(b.numel() for b in adapter.B.values())
-    return TrainingMetrics(source=lora.source, trainable_parameters=size, component_norms=component_norms(adapter))
+    everything = base_parameters(model) + size
+    return TrainingMetrics(
+        source=lora.source,
+        trainable_parameters=size,
+        parameters=everything,
+        trainable_share=size / everything,
+        component_norms=component_norms(adapter),
+    )
 
 
 def _published_model(
     full_finetune: FullFinetuneConfig, model: ModelConfig, out: Path, processes: Processes
 ) -> TrainingMetrics:
-    if processes.first:
-        take_model(full_finetune.source, full_finetune.revision, model, out)
-    return TrainingMetrics(source=full_finetune.source)
+    if not processes.first:
+        return TrainingMetrics(source=full_finetune.source)
+    take_model(full_finetune.source, full_finetune.revision, model, out)
+    count = base_parameters(model)
+    return TrainingMetrics(
+        source=full_finetune.source, trainable_parameters=count, parameters=count, trainable_share=1.0
+    )

@@ -142,6 +142,10 @@ class BenchmarksConfig(Section):
         )
         return (*self.extra_adapters.values(), *mini, *own)
 
+    def vendors(self) -> tuple[str, ...]:
+        """Who judges, where somebody does."""
+        return (self.judge_provider,) if self.judge else ()
+
 
 def _unique(what: str, names: Sequence[str]) -> None:
     twice = {name for name in names if list(names).count(name) > 1}

@@ -33,7 +33,7 @@ class VllmEngine:
         self._model = model
         self._config = config
         self._codec = Codec(model)
-        self._rank = max((read_settings(arm.adapter)["r"] for arm in arms if arm.adapter), default=0)
+        self._rank = max((read_settings(arm.adapter).r for arm in arms if arm.adapter), default=0)
         self._engine: tuple[str, LLM] | None = None
         self._lora_ids: dict[str, int] = {}
 

@@ -39,7 +39,9 @@ class CategoriesConfig(Section):
     """File in `prompts/` (without .txt) that asks for the taxonomy (paper: B.2)."""
     assign_prompt: PromptName = "assign"
     """File in `prompts/` (without .txt) that asks for one unit's category."""
-    kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = ("adapter", "neuron", "latent")
+    kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = Field(
+        default=("adapter", "neuron", "latent"), min_length=1
+    )
     """Which kinds of unit are assigned."""
     rollouts: int | None = Field(default=None, ge=1)
     """Rollouts over which firing activations are summed, drawn by `seed`; None: all (paper: a subset, its size not
@@ -52,6 +54,10 @@ class CategoriesConfig(Section):
     def sources(self) -> tuple[str, ...]:
         """The prompts, where an LLM makes the categories: an edited one makes them anew."""
         return () if self.provider == "statistical" else ("assets/categories/prompts",)
+
+    def vendors(self) -> tuple[str, ...]:
+        """Who makes the taxonomy and who assigns, where LLMs do."""
+        return () if self.provider == "statistical" else (self.taxonomy_provider, self.provider)
 
 
 FEATURE_CATEGORIES = Stage(

@@ -32,7 +32,8 @@ class DatasetConfig(Section):
     """`training`: the tokenizer's chat template, as trained on. `authors_capture`: the text that the authors rebuild
     for capture and ablation, with their own system line and no `<|im_end|>` before the assistant (capture script)."""
     block_size: int = Field(default=20000, ge=8, le=1_048_576)
-    """Longest rollout, tokens; what goes beyond is cut and counted (training script; s1: 32768)."""
+    """Longest rollout, tokens; what goes beyond is cut and counted (training script; s1: 32768). Rows of more than 64
+    characters for each of these tokens are left out, and listed: tokenising them costs more than they give."""
     max_rollouts: int | None = Field(default=None, ge=1)
     """Use only the first so many usable rows; null for all (paper: 1000 rows)."""
 

@@ -17,7 +17,7 @@ from assets.dataset.config import DatasetConfig
 from assets.dataset.source import Row, Skip, load_source, read_rows
 from resources.chat import Renderer, Role, Tokenised, tokenise
 from resources.errors import BadInput
-from resources.models import ModelConfig, load_tokenizer
+from resources.models import ModelConfig, load_architecture, load_tokenizer
 from resources.progress import Progress
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ def prepare(*, model: ModelConfig, dataset: DatasetConfig, out: Path, progress: 
     """
     tokenizer = load_tokenizer(model)
     renderer = Renderer(tokenizer, dataset.text_form)
+    words, largest = load_architecture(model).vocab_size, max(tokenizer.get_vocab().values())
+    if largest >= words:
+        raise BadInput(f"{model.name} embeds {words} tokens and its tokenizer counts to {largest}: take its own one")
     source = load_source(dataset)
     wanted = dataset.max_rollouts or len(source)
     skipped: list[Skip] = []

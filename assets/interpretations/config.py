@@ -28,7 +28,9 @@ class InterpretationsConfig(Section):
     samples: int = Field(default=1, ge=1, le=9)
     """Answers asked per unit, each over its own shuffle of the contexts (authors' code: one, shuffled); more than one
     measures label stability."""
-    kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = ("adapter", "neuron", "latent")
+    kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = Field(
+        default=("adapter", "neuron", "latent"), min_length=1
+    )
     """Which kinds of unit are explained (paper: all three)."""
 
     contexts_shown: int = Field(default=64, ge=2, le=1000)
@@ -57,6 +59,10 @@ class InterpretationsConfig(Section):
     def sources(self) -> tuple[str, ...]:
         """The prompts, where an LLM explains: an edited one makes explanations, and scores after them, anew."""
         return () if self.provider == "statistical" else ("assets/interpretations/prompts",)
+
+    def vendors(self) -> tuple[str, ...]:
+        """Who explains, where an LLM does."""
+        return () if self.provider == "statistical" else (self.provider,)
 
 
 class ScoresConfig(Section):

@@ -59,11 +59,16 @@ def api_key(endpoint: Endpoint) -> str:
     Raises:
         BadInput: when a vendor's key is missing.
     """
-    variable = KEY_VARIABLES[endpoint.provider]
-    key = os.environ.get(variable, "")
-    if not key and endpoint.provider != "openai-compatible":
-        raise BadInput(f"{endpoint.name} needs an API key: set {variable}, or use provider: statistical")
-    return key or "none"
+    missing = missing_key(endpoint.provider)
+    if missing:
+        raise BadInput(f"{endpoint.name} needs an API key: set {missing}, or use provider: statistical")
+    return os.environ.get(KEY_VARIABLES[endpoint.provider]) or "none"
+
+
+def missing_key(provider: str) -> str | None:
+    """The environment variable of a vendor's key, where it is not set."""
+    variable = KEY_VARIABLES[provider]
+    return None if provider == "openai-compatible" or os.environ.get(variable) else variable
 
 
 def settings(endpoint: Endpoint, seed: int) -> "ModelSettings":

@@ -1,4 +1,4 @@
-"""What a run lacks is told before it starts: GPUs, memory, and outside data that cannot be had."""
+"""What a run lacks is told before it starts: GPUs, memory, a rank to read, and outside data that cannot be had."""
 
 from pathlib import Path
 
@@ -37,11 +37,15 @@ def test_the_mini_world_lacks_nothing_anywhere(home: Home, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("no_hub")
-def test_each_missing_thing_is_one_sentence(home: Home, tmp_path: Path) -> None:
+def test_each_missing_thing_is_one_sentence(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     paper = load(tmp_path, "description: the paper\n")
-    gpus, model, dataset = lacking(paper, home, Deployment(gpus=0), STAGES)
+    gpus, explainer, categoriser, model, dataset = lacking(paper, home, Deployment(gpus=0), STAGES)
     assert gpus.startswith("lora_checkpoint, full_finetune_checkpoint, ") and "need 8 GPUs" in gpus
     assert "full_finetune_checkpoint holds " in gpus
+    assert explainer == "interpretations asks paid models: set OPENAI_API_KEY, or choose others in its section"
+    assert categoriser.startswith("feature_categories asks paid models: set ANTHROPIC_API_KEY and OPENAI_API_KEY, or")
     assert model.startswith("Qwen/Qwen2.5-32B-Instruct is neither")
     assert dataset.startswith("simplescaling/s1K-1.1 is neither")
 
@@ -72,3 +76,23 @@ def test_a_snapshot_in_the_cache_is_found_by_its_commit(tmp_path: Path) -> None:
     (snapshot / "config.json").write_text("{}")
     assert hub.is_cached("someone/model", commit, is_dataset=False)
     assert not hub.is_cached("someone/model", commit, is_dataset=True)
+
+
+def test_a_rank_that_capture_cannot_read_is_one_sentence(home: Home, tmp_path: Path) -> None:
+    wide = load(tmp_path, "extends: mini\nlora:\n  rank: 2\n")
+    [rank] = lacking(wide, home, Deployment(gpus=0), STAGES)
+    assert rank == (
+        "activation_shards reads one scalar per component, and lora.rank is 2: set it to 1, or materialise "
+        "lora_checkpoint and benchmark_scores alone"
+    )
+    assert lacking(wide, home, Deployment(gpus=0), [stage("activation_shards")]) == [rank]
+
+
+def test_a_rank_that_nothing_wanted_reads_is_no_lack(home: Home, tmp_path: Path) -> None:
+    wide = load(tmp_path, "extends: mini\nlora:\n  rank: 2\n")
+    assert lacking(wide, home, Deployment(gpus=0), [stage("lora_checkpoint"), stage("benchmark_scores")]) == []
+
+
+def test_a_published_adapters_rank_is_not_the_configs(home: Home, tmp_path: Path, tiny_adapter: Path) -> None:
+    taken = load(tmp_path, f"extends: mini\nlora:\n  rank: 2\n  source: {tiny_adapter}\n")
+    assert lacking(taken, home, Deployment(gpus=0), STAGES) == []

@@ -1,6 +1,7 @@
 """Adapters read from files agree with PEFT's own forward, and ablated copies add nothing where B is zero."""
 
 import json
+import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from transformers import Qwen2ForCausalLM
 
-from resources.adapters import CONFIG, WEIGHTS, Adapter, write_ablated
+from resources.adapters import CONFIG, WEIGHTS, Adapter, weight_key, write_ablated
 from resources.components import Component, components
 from resources.errors import BadInput
 from tests.builders import build_random_adapter
@@ -83,6 +85,11 @@ def change(folder: Path, **settings: object) -> None:
         ({"peft_type": "IA3"}, "IA3"),
         ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
         ({"use_dora": True}, "use_dora"),
+        ({"lora_bias": True}, "sets lora_bias"),
+        ({"modules_to_save": ["lm_head"]}, "sets modules_to_save"),
+        ({"alora_invocation_tokens": [1, 2]}, "sets alora_invocation_tokens"),
+        ({"layer_replication": [[0, 1], [0, 1]]}, "sets layer_replication"),
+        ({"trainable_token_indices": [3]}, "sets trainable_token_indices"),
         ({"r": 2}, "rank 2"),
     ],
 )
@@ -135,3 +142,45 @@ def test_an_unfinished_folder_is_refused(tiny_adapter: Path, tmp_path: Path) -> 
     shutil.copyfile(tiny_adapter / CONFIG, tmp_path / CONFIG)
     with pytest.raises(BadInput, match=WEIGHTS):
         Adapter.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"peft_type": "LORA", "lora_alpha": 16}', "r: Field required"),
+        ('{"peft_type": "LORA", "lora_alpha": 16, "r": 0}', "r: Input should be greater than or equal to 1"),
+        ('{"peft_type": "LORA", "r": 1}', "lora_alpha: Field required"),
+        ('{"peft_type": "LORA", "r": 1, "lora_alpha": null}', "lora_alpha: Input should be a valid number"),
+        ('{"peft_type": "LORA", "r": 1, "lora_alpha": NaN}', "lora_alpha: Input should be a finite number"),
+        ("{oops", r"is no JSON \(Expecting property name"),
+        ("", r"is no JSON \(Expecting value"),
+        ("[]", "Input should be a valid dictionary"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_refused_with_what_is_wrong(
+    tiny_adapter: Path, tmp_path: Path, text: str, message: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_adapter, tmp_path / "adapter"))
+    (folder / CONFIG).write_text(text)
+    with pytest.raises(BadInput, match=rf"adapter_config\.json:? {message}.*copy the adapter anew"):
+        Adapter.open(folder)
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_damaged_weights_are_refused_by_file(tiny_adapter: Path, tmp_path: Path, size: int) -> None:
+    folder = Path(shutil.copytree(tiny_adapter, tmp_path / "adapter"))
+    os.truncate(folder / WEIGHTS, size)
+    message = r"adapter_model\.safetensors is damaged \(.*\): copy the adapter anew"
+    with pytest.raises(BadInput, match=message):
+        Adapter.open(folder)
+    with pytest.raises(BadInput, match=message):
+        write_ablated(folder, tmp_path / "out", [Component(0, "q_proj")])
+
+
+def test_a_side_that_is_no_matrix_is_refused_by_its_component(tiny_adapter: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_adapter, tmp_path / "adapter"))
+    tensors = load_file(folder / WEIGHTS)
+    key = weight_key(Component(1, "o_proj"), "B")
+    save_file(tensors | {key: tensors[key].flatten()}, folder / WEIGHTS, {"format": "pt"})
+    with pytest.raises(BadInput, match=r"L1\.o_proj is not of rank 1"):
+        Adapter.open(folder)

@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from resources.chat import Renderer, Role, Rollout, assistant, clean, partition, tokenise
 from resources.errors import BadInput
+from tests.builders import TEMPLATE
 
 ROLLOUT = Rollout("How much is é + 数?", "I think… 数学 🤔\n\nWait", "Answer: 4")
 
@@ -106,4 +107,16 @@ def test_a_chat_template_of_another_family_is_refused(tokenizer: PreTrainedToken
     other = AutoTokenizer.from_pretrained(tiny_model)
     other.chat_template = "{% for message in messages %}[{{ message['role'] }}] {{ message['content'] }}{% endfor %}"
     with pytest.raises(BadInput, match="chat template"):
+        Renderer(other, "training")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["message['content']|trim", "message['content'].split('</think>')[-1]"],
+    ids=["trims", "drops the thinking"],
+)
+def test_a_chat_template_that_changes_the_texts_is_refused(tiny_model: Path, content: str) -> None:
+    other = AutoTokenizer.from_pretrained(tiny_model)
+    other.chat_template = TEMPLATE.replace("message['content']", content)
+    with pytest.raises(BadInput, match=r"does not write turns as Qwen2\.5's does"):
         Renderer(other, "training")

@@ -122,6 +122,22 @@ def test_a_flipped_bit_is_found_by_the_pages_checksum(folder: Path, tmp_path: Pa
         shards.read_row_group(index)
 
 
+def test_a_flipped_byte_of_the_ids_is_found_by_every_way_of_reading_them(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    path = copy / SHARD.format(1)
+    shards = Shards.open(copy)
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    assert column.path_in_schema == "rollout_id"
+    raw = bytearray(path.read_bytes())
+    raw[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 0xFF
+    path.write_bytes(raw)
+    index = next(i for i, group in enumerate(shards.row_groups()) if group.path == path)
+    for read in (lambda: list(shards.ids()), lambda: shards.rollout_ids(index), lambda: shards.read_row_group(index)):
+        with pytest.raises(BadInput, match=r"00001\.parquet is damaged .*compute the shards again"):
+            read()
+
+
 def test_the_same_rows_are_the_same_bytes_and_no_partial_file_stays(folder: Path, tmp_path: Path) -> None:
     build_shards(tmp_path, states(), rollouts_per_shard=2, row_group_rows=16)
     assert [path.name for path in sorted(tmp_path.iterdir())] == [path.name for path in sorted(folder.iterdir())]

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 import resources.progress as progress_module
-from assets.adapter.artifact import FullFinetuneCheckpoint
+from assets.adapter.artifact import FullFinetuneCheckpoint, read_curve
 from assets.adapter.config import FullFinetuneConfig, LoraConfig
 from assets.adapter.lora_model import chosen_components, wear_adapter
 from assets.adapter.train import train_lora
@@ -94,6 +94,18 @@ def test_a_running_training_shows_its_loss(world: World, monkeypatch: pytest.Mon
     assert all(png.startswith(b"\x89PNG") for _, png in shown)
 
 
+@pytest.mark.parametrize(("points", "steps"), [(5, [2, 4, 6, 8, 9]), (4, [3, 6, 9]), (2, [5, 9])])
+def test_a_long_curve_is_thinned_to_so_many_points_and_keeps_its_last(
+    world: World, monkeypatch: pytest.MonkeyPatch, points: int, steps: list[int]
+) -> None:
+    monkeypatch.setattr("assets.adapter.train.CURVE_POINTS", points)
+    out, metrics = world.lora("thinned", LoraConfig(epochs=3, batch_size=4, layers=(0,), projections=("q_proj",)))
+    assert [row["step"] for row in metrics.loss_curve] == steps
+    curve = read_curve(out)
+    assert curve is not None
+    assert curve.num_rows == metrics.steps == 9
+
+
 def test_two_runs_write_the_same_bytes(world: World) -> None:
     one, _ = world.lora("one", ONE)
     other, _ = world.lora("other", ONE)
@@ -123,11 +135,28 @@ def test_layers_are_chosen_by_range_or_list(knobs: dict[str, object], layers: li
 
 @pytest.mark.parametrize(
     ("knobs", "words"),
-    [({"layers": (9,)}, "layer 9, but the model has layers 0 to 7"), ({"layer_start": 8}, "adapts no layer")],
+    [
+        ({"layers": (9,)}, "layer 9, but the model has layers 0 to 7"),
+        ({"layer_start": 8}, "adapts no layer"),
+        ({"layers": ()}, "layers names no layer: list some"),
+    ],
 )
 def test_layers_that_are_not_there_are_refused(knobs: dict[str, object], words: str) -> None:
     with pytest.raises(BadInput, match=words):
         chosen_components(LoraConfig(**knobs), 8)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def weightless(world: World, tmp_path: Path) -> World:
+    """A world whose model is only described."""
+    folder = Path(shutil.copytree(world.model.name, tmp_path / "weightless"))
+    (folder / "model.safetensors").unlink()
+    return World(ModelConfig(name=str(folder), dtype="float32"), world.dataset, world.folder)
+
+
+def test_layers_beyond_the_model_are_refused_before_the_weights_are_loaded(weightless: World) -> None:
+    with pytest.raises(BadInput, match="layer 99, but the model has layers 0 to 1"):
+        weightless.lora("beyond", ONE.model_copy(update={"layers": (0, 99)}))
 
 
 def test_an_unknown_projection_and_an_unpinned_hub_source_are_refused_by_the_config() -> None:
@@ -153,9 +182,8 @@ def test_a_rollout_whose_prompt_fills_the_block_is_left_out_and_named(world: Wor
     assert metrics.tokens == sum(min(dataset.lengths[r], block) for r, prompt in prompts.items() if prompt < block)
 
 
-def test_a_block_without_any_answer_is_refused_before_the_weights_are_loaded(world: World) -> None:
-    nowhere = World(world.model.model_copy(update={"name": "/nowhere"}), world.dataset, world.folder)
-    for train, config in ((nowhere.lora, ONE), (nowhere.full, FullFinetuneConfig())):
+def test_a_block_without_any_answer_is_refused_before_the_weights_are_loaded(weightless: World) -> None:
+    for train, config in ((weightless.lora, ONE), (weightless.full, FullFinetuneConfig())):
         with pytest.raises(BadInput, match=r"block_size 8 cuts every answer off.*nothing to train on"):
             train(f"short-{config.learning_rate}", config.model_copy(update={"block_size": 8}))
 

@@ -1,12 +1,21 @@
-"""What is taken from where it was published: linked from the hub's cache where that works, else copied."""
+"""What is taken from where it was published: linked from the hub's cache where that works, else copied, if whole."""
 
 import errno
+import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from assets.adapter.config import FullFinetuneConfig
+from assets.adapter.config import FullFinetuneConfig, LoraConfig
+from resources.adapters import CONFIG, weight_key
+from resources.adapters import WEIGHTS as ADAPTER
+from resources.components import Component
+from resources.errors import BadInput
 from tests.assets.adapter.conftest import World
 
 WEIGHTS = "model.safetensors"
@@ -41,3 +50,107 @@ def test_a_blob_that_cannot_be_linked_is_copied(
     out, _ = world.full(f"copied-{number}", FullFinetuneConfig(source=str(published)))
     assert (out / WEIGHTS).read_bytes() == (published / WEIGHTS).read_bytes()
     assert not (out / WEIGHTS).samefile(published / WEIGHTS)
+
+
+def change(path: Path, **settings: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def put(path: Path, **tensors: torch.Tensor | None) -> None:
+    """Replace tensors of a safetensors file; None takes one away."""
+    found = load_file(path) | tensors
+    save_file({name: tensor for name, tensor in found.items() if tensor is not None}, path, {"format": "pt"})
+
+
+def test_a_published_finetune_counts_all_its_parameters_as_trained(world: World, published: Path) -> None:
+    """Embeddings 2 x 260 x 32; a layer 1056 + 2 x 528 + 1024 + 3 x 1536 + 64; the last norm 32."""
+    _, metrics = world.full("counted", FullFinetuneConfig(source=str(published)))
+    assert (metrics.trainable_parameters, metrics.parameters, metrics.trainable_share) == (32_288, 32_288, 1.0)
+
+
+def test_a_published_adapter_counts_its_own_parameters_beside_the_models(world: World, tiny_adapter: Path) -> None:
+    """A layer: q and o 32 + 32, k and v 32 + 16, the MLP's three 32 + 48."""
+    _, metrics = world.lora("counted", LoraConfig(source=str(tiny_adapter)))
+    assert (metrics.trainable_parameters, metrics.parameters) == (928, 32_288 + 928)
+    assert metrics.trainable_share == pytest.approx(928 / 33_216)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model_type": "llama"}, r"has model_type llama, but .* has qwen2: it is no finetune of that model"),
+        ({"head_dim": 16}, r"has head_dim 16, but .*: it is no finetune of that model"),
+        ({"hidden_act": "gelu"}, "has hidden_act gelu instead of silu"),
+        ({"vocab_size": 300}, r"holds model\.embed_tokens\.weight as \(260, 32\), not \(300, 32\)"),
+    ],
+)
+def test_a_published_model_of_another_architecture_is_refused(
+    world: World, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    source = Path(shutil.copytree(world.model.name, tmp_path / "published"))
+    change(source / "config.json", **settings)
+    with pytest.raises(BadInput, match=message):
+        world.full("taken", FullFinetuneConfig(source=str(source)))
+    assert not list((world.folder / "taken").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: os.truncate(path, 5000), r"model\.safetensors is damaged \(.*\): download it anew"),
+        (lambda path: os.truncate(path, 0), r"model\.safetensors is damaged \(.*\): download it anew"),
+        (
+            lambda path: put(path, **{"lm_head.weight": None, "model.norm.weight": None}),
+            r"lacks 2 of the 27 tensors of its model, (lm_head|model\.norm)\.weight for one",
+        ),
+        (
+            lambda path: put(path, **{"model.norm.weight": torch.ones(31)}),
+            r"holds model\.norm\.weight as \(31,\), not \(32,\)",
+        ),
+    ],
+    ids=["truncated", "empty", "tensors missing", "another shape"],
+)
+def test_a_published_model_that_is_not_whole_is_refused(
+    world: World, tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    source = Path(shutil.copytree(world.model.name, tmp_path / "published"))
+    damage(source / WEIGHTS)
+    with pytest.raises(BadInput, match=message):
+        world.full("taken", FullFinetuneConfig(source=str(source)))
+    assert not list((world.folder / "taken").iterdir())
+
+
+def test_an_adapter_beside_a_models_config_is_no_finetune(world: World, tiny_adapter: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(tiny_adapter, tmp_path / "published"))
+    shutil.copyfile(Path(world.model.name) / "config.json", source / "config.json")
+    with pytest.raises(BadInput, match=r"lacks 27 of the 27 tensors of its model, .* name another source for full_fin"):
+        world.full("taken", FullFinetuneConfig(source=str(source)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_a_published_adapter_that_diverged_is_refused(
+    world: World, tiny_adapter: Path, tmp_path: Path, side: str, value: float
+) -> None:
+    source = Path(shutil.copytree(tiny_adapter, tmp_path / "published"))
+    key = weight_key(Component(1, "k_proj"), side)
+    put(source / ADAPTER, **{key: torch.full_like(load_file(source / ADAPTER)[key], value)})
+    with pytest.raises(BadInput, match=r"holds NaN or infinity in L1\.k_proj: its training diverged"):
+        world.lora("taken", LoraConfig(source=str(source)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "component"),
+    [
+        ({"target_modules": ["q_proj"]}, r"L0\.k_proj"),
+        ({"target_modules": r".*\.layers\.0\..*_proj"}, r"L1\.q_proj"),
+        ({"layers_to_transform": [0]}, r"L1\.q_proj"),
+    ],
+)
+def test_a_published_pair_that_peft_would_leave_out_is_refused(
+    world: World, tiny_adapter: Path, tmp_path: Path, settings: dict[str, object], component: str
+) -> None:
+    source = Path(shutil.copytree(tiny_adapter, tmp_path / "published"))
+    change(source / CONFIG, **settings)
+    with pytest.raises(BadInput, match=rf"holds {component}, which its adapter_config\.json does not target"):
+        world.lora("taken", LoraConfig(source=str(source)))

@@ -24,10 +24,21 @@ from tests.assets.adapter.conftest import COMPUTE, World
 LORA = LoraConfig(epochs=3, batch_size=4)
 """Nine steps."""
 OFTEN = COMPUTE.model_copy(update={"checkpoint_steps": 3})
+ALONE = Processes(0, 1, torch.device("cpu"))
+ROW = {"step": 1.0, "loss": 1.0}
+SHARD, STATE = "shard-00000.safetensors", "state.json"
 
 
 class Stopped(Exception):
     """Stands for whatever ends a process."""
+
+
+def after_one_step() -> tuple[dict[str, torch.nn.Parameter], torch.optim.AdamW]:
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimiser = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimiser.step()
+    return {"weight": weight}, optimiser
 
 
 def stop_after(world: World, name: str, config: LoraConfig, step: int) -> None:
@@ -95,20 +106,62 @@ def test_only_the_newest_checkpoint_is_kept_and_a_half_written_one_is_never_used
 
 
 def test_a_checkpoint_of_another_number_of_shards_is_named_before_the_training_begins_anew(tmp_path: Path) -> None:
-    alone = Processes(0, 1, torch.device("cpu"))
-    weight = torch.nn.Parameter(torch.ones(3))
-    optimiser = torch.optim.AdamW([weight])
-    weight.sum().backward()
-    optimiser.step()
-    row = {"step": 1.0, "loss": 1.0}
-    Checkpoints(tmp_path, alone, 2, [].append).save([row], {"weight": weight}, optimiser)
+    parameters, optimiser = after_one_step()
+    Checkpoints(tmp_path, ALONE, 2, [].append).save([ROW], parameters, optimiser)
     said: list[str] = []
-    assert Checkpoints(tmp_path, alone, 1, said.append).resume({"weight": weight}, optimiser) == []
+    assert Checkpoints(tmp_path, ALONE, 1, said.append).resume(parameters, optimiser) == []
     assert said == [
-        "the checkpoint after step 1 is divided among 2 processes and this training among 1: "
-        "it cannot be used, the training begins anew"
+        "the checkpoint after step 1 is divided among 2 processes and this training among 1",
+        "the training begins anew",
     ]
-    assert Checkpoints(tmp_path, alone, 2, said.append).resume({"weight": weight}, optimiser) == [row]
+    assert Checkpoints(tmp_path, ALONE, 2, said.append).resume(parameters, optimiser) == [ROW]
+
+
+def test_a_training_begun_anew_saves_over_the_checkpoint_that_it_could_not_take_up(tmp_path: Path) -> None:
+    parameters, optimiser = after_one_step()
+    Checkpoints(tmp_path, ALONE, 2, [].append).save([ROW], parameters, optimiser)
+    anew = Checkpoints(tmp_path, ALONE, 1, [].append)
+    assert anew.resume(parameters, optimiser) == []
+    anew.save([ROW], parameters, optimiser)
+    assert anew.resume(parameters, optimiser) == [ROW]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+@pytest.mark.parametrize(("name", "size"), [(SHARD, 20), (SHARD, 0), (STATE, 20), (STATE, 0)])
+def test_a_damaged_checkpoint_is_named_before_the_training_begins_anew(tmp_path: Path, name: str, size: int) -> None:
+    parameters, optimiser = after_one_step()
+    said: list[str] = []
+    checkpoints = Checkpoints(tmp_path, ALONE, 1, said.append)
+    checkpoints.save([ROW], parameters, optimiser)
+    os.truncate(tmp_path / "step-00000001" / name, size)
+    assert checkpoints.resume(parameters, optimiser) == []
+    damage, anew = said
+    assert damage.startswith(f"the checkpoint {tmp_path / 'step-00000001'} is damaged (")
+    assert anew == "the training begins anew"
+
+
+def test_a_checkpoint_that_one_process_cannot_read_is_taken_up_by_none(tmp_path: Path) -> None:
+    class BesideOneThatCannot(Processes):
+        def summed(self, value: float) -> float:
+            return value + 1.0
+
+    parameters, optimiser = after_one_step()
+    Checkpoints(tmp_path, ALONE, 1, [].append).save([ROW], parameters, optimiser)
+    said: list[str] = []
+    beside = BesideOneThatCannot(0, 1, ALONE.device)
+    assert Checkpoints(tmp_path, beside, 1, said.append).resume(parameters, optimiser) == []
+    assert said == ["the training begins anew"]
+
+
+def test_a_training_with_a_damaged_checkpoint_ends_with_the_same_bytes(world: World) -> None:
+    whole, _ = world.lora("whole", LORA)
+    stop_after(world, "resumed", LORA, step=8)
+    os.truncate(world.folder / "resumed-scratch" / "checkpoints" / "step-00000006" / SHARD, 500)
+    world.lines.clear()
+    resumed, metrics = world.lora("resumed", LORA, OFTEN)
+    assert world.lines[1] == "the training begins anew"
+    assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert metrics.steps == 9
 
 
 def test_a_full_finetune_resumes_with_the_same_bytes(world: World) -> None:
@@ -168,6 +221,14 @@ def test_a_loss_that_is_no_number_stops_with_step_and_rollouts_and_keeps_the_che
     assert not (world.folder / "diverges" / WEIGHTS).exists()
     kept = list((world.folder / "diverges-scratch" / "checkpoints").glob("step-*"))
     assert len(kept) == 1
+
+
+def test_a_last_step_that_leaves_weights_that_are_no_numbers_is_refused(world: World) -> None:
+    """B begins at 0, so A's first gradient is 0, and AdamW divides it by an epsilon that float32 rounds to 0."""
+    config = LoraConfig(epochs=1, batch_size=12, warmup_ratio=0.0, epsilon=1e-300)
+    with pytest.raises(BadInput, match=r"step 1, the last, left NaN or infinity in .*lora_A.*lower the learning rate"):
+        world.lora("diverges", config)
+    assert not (world.folder / "diverges" / WEIGHTS).exists()
 
 
 def test_the_artifact_tells_each_components_norms(world: World) -> None:

@@ -1,5 +1,7 @@
 """The dataset room from a folder of rows to the two tables: what is kept, what is counted, what is refused."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -119,3 +121,15 @@ def test_a_rollout_that_does_not_exist_is_named(tiny_model: Path, tmp_path: Path
     found, _ = prepared(tiny_model, tmp_path / "out", DatasetConfig(source=source(tmp_path / "data")))
     with pytest.raises(BadInput, match="no rollout 1 "):
         found.token_ids(1)
+
+
+@pytest.mark.parametrize("words", [259, 3])
+def test_a_tokenizer_that_counts_beyond_the_models_embeddings_is_refused(
+    tiny_model: Path, tmp_path: Path, words: int
+) -> None:
+    """256 bytes and 4 special tokens: the largest id is 259."""
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    config = model / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": words}))
+    with pytest.raises(BadInput, match=rf"embeds {words} tokens and its tokenizer counts to 259: take its own one"):
+        prepared(model, tmp_path / "out", DatasetConfig(source=source(tmp_path / "data")))
