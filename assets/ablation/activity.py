@@ -58,7 +58,7 @@ def firings(sae: Sae, shards: Shards, passage: Passage) -> Firings:
     if not np.array_equal(state.token_id_B[here], passage.ids_T):
         raise BadInput(
             f"the captured tokens of rollout {passage.rollout_id} are not the dataset's first {len(passage.ids_T)}: "
-            f"capture whole rollouts, or lower max_tokens"
+            f"where latents fire needs activations.positions: all"
         )
     order = [shards.columns.index(column) for column in sae.columns]
     found = sae.encode(torch.from_numpy(state.state_BC[here][:, order]).float())

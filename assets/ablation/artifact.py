@@ -67,7 +67,9 @@ STEERING_SCHEMA = pa.schema(
         _field("unit", pa.string(), "adapter:L44.gate_proj:+ or latent:448"),
         _field("direction", pa.string(), "unit, or random: the control of the same norm"),
         _field("factor", pa.float64(), "dose"),
-        _field("p99", pa.float64(), "99th percentile of the unit's activation, what a factor of 1 adds"),
+        _field(
+            "p99", pa.float64(), "99th percentile of the unit's activation, what a factor of 1 adds with `mode: add`"
+        ),
         *_EFFECT,
         _field("decoding", pa.string(), "greedy or sampled; null where nothing was continued"),
         *_INTERVALS,

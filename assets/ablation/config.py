@@ -50,10 +50,10 @@ class SteeringConfig(Section):
     strongest_components: int = Field(default=1, ge=0)
     """Components with the largest write (99th percentile x scale x norm of B), in their + polarity."""
     strongest_latents: int = Field(default=1, ge=0)
-    """SAE latents with the largest activation mass on the drawn rollouts."""
+    """SAE latents with the largest activation mass on the drawn rollouts; none with `mode: scale`."""
     mode: Literal["add", "scale"] = "add"
     """`add` factor x the unit's own 99th percentile, or multiply a component's activation by the factor."""
-    factors: tuple[float, ...] = (0, 1, 2, 5, 10, 20, 50, 100)
+    factors: tuple[float, ...] = Field(default=(0, 1, 2, 5, 10, 20, 50, 100), min_length=1)
     """Doses (paper: up to 100, no effect below 50)."""
     num_rollouts: int = Field(default=16, ge=1)
     """Rollouts on which KL and CE are measured, drawn with `seed`."""
@@ -73,6 +73,16 @@ class SteeringConfig(Section):
     """Continuations decoded together; the unit of work between processes."""
     words: tuple[str, ...] = ("Wait", "Hmm", "Alternatively")
     """Words that count as backtracking (paper: Wait)."""
+
+    @property
+    def counted_latents(self) -> int:
+        """Latents that are chosen by their mass: one reads all layers at once, so it cannot be scaled."""
+        return 0 if self.units or self.mode == "scale" else self.strongest_latents
+
+    @property
+    def reads_latents(self) -> bool:
+        """Whether it matters where latents fire."""
+        return self.counted_latents > 0 or any(unit.startswith("latent:") for unit in self.units)
 
 
 ABLATION_KL = Stage(

@@ -49,13 +49,15 @@ def choose_targets(
     """The named units, or the strongest.
 
     Raises:
-        BadInput: for a unit that does not exist, cannot be steered, or never fires.
+        BadInput: for a unit that does not exist, cannot be steered, or never fires, and when there is none.
     """
-    units = [parse_unit(text) for text in steering.units]
+    units = list(dict.fromkeys(map(parse_unit, steering.units)))
     if not units:
         strongest = _strongest(model, shards, steering.strongest_components)
         units = [Unit("adapter", c.layer, c.projection, -1, 1) for c in strongest]
-        units += [Unit("latent", -1, "", j, 1) for j in heaviest(sae, found, steering.strongest_latents)]
+        units += [Unit("latent", -1, "", j, 1) for j in heaviest(sae, found, steering.counted_latents)]
+    if not units:
+        raise BadInput("steering finds nothing to steer: name units, or raise strongest_components")
     return [_target(unit, steering, model, shards, sae, found) for unit in units]
 
 
@@ -63,7 +65,7 @@ def dose_edit(dose: Dose, steering: SteeringConfig, model: AdaptedModel, seed: i
     """The edit of one dose; None where it changes nothing."""
     neutral = 0.0 if steering.mode == "add" else 1.0
     name = f"{dose.target.unit} ({dose.direction}) at factor {dose.factor:g}"
-    if dose.factor == neutral:
+    if dose.factor == neutral or not dose.target.shifts:
         return None
     if steering.mode == "scale":
         return Edit(name, {c: ComponentEdit(gain=dose.factor) for c in dose.target.shifts})
@@ -77,7 +79,9 @@ def dose_edit(dose: Dose, steering: SteeringConfig, model: AdaptedModel, seed: i
 def doses(targets: Sequence[Target], steering: SteeringConfig) -> list[Dose]:
     """Every target, direction and factor; scaling has no direction, so no random control."""
     directions: tuple[Direction, ...] = ("unit", "random") if steering.mode == "add" else ("unit",)
-    return [Dose(target, d, factor) for target in targets for d in directions for factor in steering.factors]
+    return [
+        Dose(target, d, factor) for target in targets for d in directions for factor in dict.fromkeys(steering.factors)
+    ]
 
 
 def _random_write(model: AdaptedModel, component: Component, shift: float, seed: int) -> torch.Tensor:

@@ -22,16 +22,17 @@ KL = "KL to the full adapter (nats per token)"
 
 def save_ablation_figures(rows: Sequence[dict], interactions: Sequence[dict], out: Path) -> None:
     """Draw what the table holds; a figure without rows is left out."""
-    charts = {
-        "figure_3a_layers": layer_bars(_of(rows, "layer")),
-        "figure_3b_components": component_heatmap(_of(rows, "component")),
-        "projection_means": projection_bars(_of(rows, "component")),
-        "interactions": interaction_bars(interactions) if interactions else None,
-        "cumulative": cumulative_curve(_of(rows, "greedy")) if _of(rows, "greedy") else None,
-    }
-    for name, chart in charts.items():
-        if chart is not None:
-            save_chart(chart, out, name)
+    groups = [dict(row) for row in interactions if row["unit_kind"] != "layer"]
+    charts = (
+        ("figure_3a_layers", layer_bars, _of(rows, "layer")),
+        ("figure_3b_components", component_heatmap, _of(rows, "component")),
+        ("projection_means", projection_bars, _of(rows, "component")),
+        ("interactions", interaction_bars, groups),
+        ("cumulative", cumulative_curve, _of(rows, "greedy")),
+    )
+    for name, draw, shown in charts:
+        if shown:
+            save_chart(draw(shown), out, name)
 
 
 def layer_bars(rows: Sequence[dict]) -> "altair.TopLevelMixin":
@@ -94,9 +95,8 @@ def interaction_bars(rows: Sequence[dict]) -> "altair.Chart":
     """KL of a group minus the sum over its parts ablated alone: above 0 the parts stand in for each other."""
     import altair
 
-    values = [dict(row) for row in rows if row["unit_kind"] != "layer"]
     return (
-        altair.Chart(altair.Data(values=values), title="Together against the sum of the parts", width=460)
+        altair.Chart(altair.Data(values=list(rows)), title="Together against the sum of the parts", width=460)
         .mark_bar(stroke="#888", strokeWidth=0.5)
         .encode(
             altair.X("interaction:Q", title="interaction (nats per token)"),
@@ -127,11 +127,15 @@ DOSE_MEASURES = (
 )
 
 
-def save_dose_figures(rows: Sequence[dict], out: Path) -> None:
+DOSES = {"add": "dose, x 99th percentile", "scale": "factor on the activation"}
+"""What the axis shows, by `steering.mode`."""
+
+
+def save_dose_figures(rows: Sequence[dict], mode: str, out: Path) -> None:
     """One chart per steered unit: each measure against the dose, unit against its random control."""
     for unit in dict.fromkeys(row["unit"] for row in rows):
         mine = [row for row in rows if row["unit"] == unit]
-        save_chart(dose_chart(unit, mine), out, f"dose_{slug(unit)}")
+        save_chart(dose_chart(unit, mine, DOSES[mode]), out, f"dose_{slug(unit)}")
 
 
 def slug(unit: str) -> str:
@@ -139,24 +143,26 @@ def slug(unit: str) -> str:
     return re.sub(r"\W+", "_", unit.replace(":+", ":positive").replace(":-", ":negative"))
 
 
-def dose_chart(unit: str, rows: Sequence[dict]) -> "altair.VConcatChart":
+def dose_chart(unit: str, rows: Sequence[dict], axis: str) -> "altair.VConcatChart":
     """A row per measure, a column per decoding; the unit and its random control are told apart by colour and dash."""
     import altair
 
-    panels = [altair.hconcat(*_dose_panels(rows, *measure)) for measure in DOSE_MEASURES]
+    panels = [altair.hconcat(*_dose_panels(rows, axis, *measure)) for measure in DOSE_MEASURES]
     return altair.vconcat(*[panel for panel in panels if panel.hconcat], title=unit)
 
 
 def _dose_panels(
-    rows: Sequence[dict], column: str, interval: str | None, title: str
+    rows: Sequence[dict], axis: str, column: str, interval: str | None, title: str
 ) -> Sequence["altair.LayerChart | altair.FacetChart"]:
     """One panel per decoding of a measure of continuations, one panel in all for the KL, which has none."""
     found = [row for row in rows if row[column] is not None]
     top = max((_dose(row, column, interval)["high"] for row in found), default=0.0)
     if interval is None:
-        return [_dose_panel(found, column, None, title, top)] if found else []
+        return [_dose_panel(found, axis, column, None, title, top)] if found else []
     by_decoding = {name: [row for row in found if row["decoding"] == name] for name in ("greedy", "sampled")}
-    return [_dose_panel(mine, column, interval, f"{title}, {name}", top) for name, mine in by_decoding.items() if mine]
+    return [
+        _dose_panel(mine, axis, column, interval, f"{title}, {name}", top) for name, mine in by_decoding.items() if mine
+    ]
 
 
 def _dose(row: dict, column: str, interval: str | None) -> dict[str, float]:
@@ -170,13 +176,13 @@ def _dose(row: dict, column: str, interval: str | None) -> dict[str, float]:
 
 
 def _dose_panel(
-    rows: Sequence[dict], column: str, interval: str | None, title: str, top: float
+    rows: Sequence[dict], axis: str, column: str, interval: str | None, title: str, top: float
 ) -> "altair.LayerChart | altair.FacetChart":
     import altair
 
     values = [_dose(row, column, interval) | {"direction": row["direction"]} for row in rows]
     base = altair.Chart(altair.Data(values=values), width=300, height=150, title=title).encode(
-        _dose_axis(sorted({row["factor"] for row in rows})),
+        _dose_axis(sorted({row["factor"] for row in rows}), axis),
         altair.Color("direction:N", title=None, scale=altair.Scale(domain=DIRECTIONS, range=(ACCENT, CONTRAST))),
         tooltip=["direction:N", "factor:Q", *[altair.Tooltip(f"{name}:Q", format=".3g") for name in _SHOWN]],
     )
@@ -185,11 +191,11 @@ def _dose_panel(
     return lines + base.mark_area(opacity=0.15).encode(altair.Y("low:Q"), altair.Y2("high:Q"))
 
 
-def _dose_axis(factors: Sequence[float]) -> "altair.X":
+def _dose_axis(factors: Sequence[float], title: str) -> "altair.X":
     import altair
 
     scale = altair.Scale(type="symlog")
-    return altair.X("factor:Q", title="dose, x 99th percentile", scale=scale, axis=altair.Axis(values=list(factors)))
+    return altair.X("factor:Q", title=title, scale=scale, axis=altair.Axis(values=list(factors)))
 
 
 def _measure_axis(interval: str | None, top: float) -> "altair.Y":

@@ -36,11 +36,13 @@ class Sums(NamedTuple):
 
 
 def measure(model: AdaptedModel, passage: Passage, edits: Sequence[Edit], tokens_per_batch: int) -> list[Sums]:
-    """Sums of every edit, in the order given.
+    """Sums of every edit, in the order given; all zero for a passage without a scored position.
 
     Raises:
         BadInput: for logits that are not finite, or a KL below zero by more than rounding; says where.
     """
+    if not len(passage.scored_P):
+        return [Sums(0.0, 0.0, 0, 0)] * len(edits)
     order = sorted(range(len(edits)), key=lambda i: edits[i].entry)
     found = _measure_in_order(model, passage, by_entry(edits), tokens_per_batch) if edits else iter(())
     return [sums for _, sums in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]

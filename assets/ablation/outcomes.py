@@ -14,8 +14,13 @@ _PLAIN = re.compile(r"-?\d+(\.\d+)?")
 
 
 def count_words(text: str, words: Sequence[str]) -> int:
-    """Whole words, in the case given."""
-    return len(re.findall(rf"\b(?:{'|'.join(map(re.escape, words))})\b", text)) if words else 0
+    """Whole words, in the case given; one may begin or end with a mark, as `Wait,` does."""
+    return len(re.findall("|".join(map(_whole, words)), text)) if words else 0
+
+
+def _whole(word: str) -> str:
+    before, after = (r"\b" if edge.isalnum() else "" for edge in (word[:1], word[-1:]))
+    return f"{before}{re.escape(word)}{after}"
 
 
 def boxed(text: str) -> str | None:

@@ -100,7 +100,7 @@ def steer(
     )
     adapted = AdaptedModel.load(model, lora_checkpoint, Rank.here().device(compute.device))
     sae, shards = Sae.open(batchtopk_sae), Shards.open(activation_shards)
-    found = [firings(sae, shards, passage) for passage in passages]
+    found = [firings(sae, shards, passage) for passage in passages] if steering.reads_latents else []
     curve = doses(choose_targets(steering, adapted, activation_shards, sae, found), steering)
     edits = [dose_edit(dose, steering, adapted, steering.seed) for dose in curve]
     sums = _measure_doses(adapted, passages, edits, scratch, progress, compute.tokens_per_batch)
@@ -109,7 +109,7 @@ def steer(
     if Rank.here().index == 0:
         pq.write_table(pa.Table.from_pylist(rows, schema=STEERING_SCHEMA), out / STEERING)
         pq.write_table(pa.Table.from_pylist(said, schema=CONTINUATION_SCHEMA), out / CONTINUATIONS)
-        save_dose_figures(rows, out)
+        save_dose_figures(rows, steering.mode, out)
     return _metrics(rows, said)
 
 

@@ -139,7 +139,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Caption, ...]], ...] = (
                 "steering_effects",
                 "dose",
                 "",
-                "What a dose does, in multiples of the 99th percentile; dashed: a random direction of the same norm.",
+                "What a dose does; dashed, where it is added: a random direction of the same norm.",
                 paper="inconclusive; no effect below 50 times normal activations, then backtracking",
                 layout="broad",
             ),

@@ -106,17 +106,19 @@ def _agreed(first: Side, second: Side) -> Row:
 
 
 def _frontier(sides: Sequence[Side]) -> list[Row]:
-    """L0 against FVU, when the experiments have at least two different SAEs."""
+    """L0 against FVU, when the experiments have at least two different SAEs; those of the same activations compete."""
     found: dict[str, Row] = {}
     for side in sides:
         l0, fvu = (_at(side.manifests, "batchtopk_sae", f"held_out/{name}") for name in ("l0", "fvu"))
         if isinstance(l0, int | float) and isinstance(fvu, int | float):
+            manifest = side.manifests["batchtopk_sae"]
             row = {"experiment": side.name, "k": side.sections["sae"]["k"], "l0": l0, "fvu": fvu}
-            found.setdefault(side.manifests["batchtopk_sae"].key, row)
+            found.setdefault(manifest.key, row | {"activations": manifest.inputs["activation_shards"][:8]})
     rows = sorted(found.values(), key=lambda row: (row["l0"], row["fvu"]))
     for row in rows:
         row["dominated"] = any(
-            (other["l0"], other["fvu"]) != (row["l0"], row["fvu"])
+            other["activations"] == row["activations"]
+            and (other["l0"], other["fvu"]) != (row["l0"], row["fvu"])
             and other["l0"] <= row["l0"]
             and other["fvu"] <= row["fvu"]
             for other in rows

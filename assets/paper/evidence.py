@@ -42,7 +42,7 @@ def measure(artifacts: Mapping[str, Path]) -> dict[str, Measurement | None]:
 def _adapter_share(artifacts: Mapping[str, Path]) -> Measurement | None:
     metrics = read_manifest(artifacts["lora_checkpoint"]).metrics
     share = metrics.get("trainable_share")
-    return None if not isinstance(share, float) else Measurement(share, None, None, "lora_checkpoint")
+    return Measurement(share, None, None, "lora_checkpoint") if isinstance(share, float) and share else None
 
 
 def _recovery(artifacts: Mapping[str, Path], name: str) -> Measurement | None:

@@ -27,6 +27,8 @@ def stability(saes: Sequence[tuple[str, Mapping[str, Any], Path]]) -> list[dict[
     for (first, knobs, one), (second, others, other) in combinations(saes, 2):
         if {**knobs, "seed": others["seed"]} == others:
             cosine = best_cosines(live_decoder(one), live_decoder(other))
+            if not len(cosine):
+                continue
             measured = {"mean_max_cosine": float(cosine.mean()), "found_again": float((cosine >= FOUND).mean())}
             rows.append({"first": first, "second": second, "latents": len(cosine), **measured})
     return rows
@@ -43,5 +45,7 @@ def live_decoder(folder: Path) -> np.ndarray:
 
 def best_cosines(first_FD: np.ndarray, second_GD: np.ndarray) -> np.ndarray:
     """Of every unit row of the first, then of the second: the largest cosine with a row of the other, [F + G]."""
+    if not len(first_FD) or not len(second_GD):
+        return np.zeros(len(first_FD) + len(second_GD))  # nothing there is found again
     cosine_FG = first_FD @ second_GD.T
     return np.concatenate([cosine_FG.max(axis=1), cosine_FG.max(axis=0)])

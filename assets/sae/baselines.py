@@ -126,6 +126,8 @@ def train_jumprelu(budget: Budget, progress: Progress) -> Rebuild:
 
     first_BF = scores(sample_BE[: order.batch_tokens])
     start = float(torch.topk(first_BF.flatten(), config.k * len(first_BF)).values.min())
+    # where k x B is more than what is positive, the window is as wide as what is
+    width = BANDWIDTH * (start or float(first_BF[first_BF > 0].mean()))
     threshold_F = torch.full_like(weights.b_enc_F, start)
     parameters = [*weights.tensors(), threshold_F]
     adam = torch.optim.Adam([tensor.requires_grad_() for tensor in parameters], fused=True)
@@ -133,7 +135,7 @@ def train_jumprelu(budget: Budget, progress: Progress) -> Rebuild:
     for step, batch_BE in enumerate(order.batches(0, steps, budget.device)):
         input_BE = budget.scale.apply(batch_BE)
         scores_BF = scores(input_BE)
-        gate_BF = _Jump.apply(scores_BF, threshold_F, BANDWIDTH * start)
+        gate_BF = _Jump.apply(scores_BF, threshold_F, width)
         rebuilt_BE = (scores_BF * gate_BF) @ weights.W_dec_FD + weights.b_dec_D
         fvu = (input_BE - rebuilt_BE).square().sum() / (len(batch_BE) * budget.scale.variance)
         loss = fvu + L0_PULL * (gate_BF.sum() / (len(batch_BE) * config.k) - 1).square()

@@ -72,7 +72,8 @@ def _in_whole_numbers(
 
     largest_B = _largest(input_BD)
     # a T that is too large to be written only adds candidates, one that is too small would lose them
-    c = max(float(largest_B.median()) * FINENESS, -1.01 * float(distance_F.min()) / (LARGEST * SHARES), _TINY)
+    least = _TINY * LARGEST * WHOLES
+    c = max(float(largest_B.median()) * FINENESS, -1.01 * float(distance_F.min()) / (LARGEST * SHARES), least)
     whole_B = (LARGEST * c / largest_B.clamp(min=c / WHOLES)).floor_().clamp_(min=1)
     tokens = _rounded(input_BD, (c / whole_B).split(BLOCK), added)
 

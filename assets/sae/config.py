@@ -92,7 +92,7 @@ class SaeConfig(Section):
     held_out_fraction: float = Field(default=0.05, gt=0, lt=0.9)
     """Share of the rollouts kept out of training, for the threshold's check and the evaluation."""
     calibration_tokens: int = Field(default=131_072, ge=1)
-    """Training tokens, at most, on which the fixed threshold is set to the exact quantile after training."""
+    """Held-out tokens, at most, on which the fixed threshold is set to the exact quantile after training."""
     evaluation_tokens: int = Field(default=1_000_000, ge=1)
     """Held-out tokens, at most, that the evaluation reads."""
     shuffle_tokens: int = Field(default=1_048_576, ge=1)

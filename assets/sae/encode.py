@@ -43,7 +43,7 @@ def encode_filtered(
     state_BD: torch.Tensor, W_enc_FD: torch.Tensor, b_enc_F: torch.Tensor, threshold_F: torch.Tensor
 ) -> Triples:
     """The few scores that may pass, each a function of its token and latent alone; on a CPU, for at least one token."""
-    bias_F, limit_F = b_enc_F.double(), threshold_F.double()
+    bias_F, limit_F = b_enc_F.double(), threshold_F.double().clamp(max=-LEAST_MARGIN)
     margin_F = (bias_F - limit_F + ROUNDING * (bias_F.abs() + limit_F.abs())).clamp(min=LEAST_MARGIN)
     product_BF = torch.empty(CPU_ROWS_AT_ONCE, len(b_enc_F), dtype=torch.int32)
     row_N, latent_N = places(candidates(state_BD, W_enc_FD, margin_F, 0.0, product_BF), len(b_enc_F))

@@ -24,6 +24,7 @@ from assets.sae.shuffle import Order
 from assets.sae.stepping import Diverged, GraphedStepping, SparseStepping, Totals, Trained
 from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
+from resources.shards import Shards
 
 CURVE_POINTS = 200
 """Points of the loss curve at most."""
@@ -78,7 +79,7 @@ class Fit:
         self.steps = max(1, math.ceil(config.epochs * order.batches_per_epoch))
         sample_BD = torch.from_numpy(order.sample(SAMPLE_TOKENS)).to(device).float()
         if not bool(torch.isfinite(sample_BD).all()):
-            raise BadInput(not_finite(order))
+            raise BadInput(not_finite(order.rows.shards))
         self._scale = measure_scale(sample_BD, config.input_scale)
         weights = start_weights(config, self._scale.apply(sample_BD), latents)
         self._trained = Trained(
@@ -155,7 +156,7 @@ class Fit:
         try:
             yield
         except Diverged as error:
-            raise BadInput(not_finite(self._order)) from error
+            raise BadInput(not_finite(self._order.rows.shards)) from error
 
     def _add_point(self, rate: float) -> None:
         totals, counters = self._count(), self._counters
@@ -197,9 +198,8 @@ class Fit:
             moments.steps.fill_(self._counters.step)
 
 
-def not_finite(order: Order) -> str:
+def not_finite(shards: Shards) -> str:
     """Why a loss is not finite: the first state that is not, or a training that diverged."""
-    shards = order.rows.shards
     for group in range(len(shards.row_groups())):
         batch = shards.read_row_group(group)
         bad = np.argwhere(~np.isfinite(batch.state_BC))

@@ -88,13 +88,16 @@ def entering_columns(config: SaeConfig, columns: tuple[str, ...]) -> np.ndarray:
     """Indices of the columns that `sae.layers` and `sae.projections` let in.
 
     Raises:
-        BadInput: when none does, or the shards have another width than `sae.d_in`.
+        BadInput: when none does, a layer is not there, or the shards have another width than `sae.d_in`.
     """
     if config.d_in is not None and config.d_in != len(columns):
         raise BadInput(
             f"sae.d_in is {config.d_in}, but the activation shards have {len(columns)} columns: correct one of them"
         )
     parsed = [parse_component(column) for column in columns]
+    beyond = sorted(set(config.layers or ()) - {component.layer for component in parsed})
+    if beyond:
+        raise BadInput(f"sae.layers names layer {beyond[0]}, of which the activation shards have no component")
     kept = [
         i
         for i, component in enumerate(parsed)

@@ -19,10 +19,11 @@ from assets.sae.config import SAMPLE_TOKENS, SaeConfig
 from assets.sae.effect import Effect, measure_effect, replay
 from assets.sae.evaluate import Evaluation, Held, by_projection, evaluate, write_tables
 from assets.sae.export import to_sae, write_dictionary_learning
-from assets.sae.fit import Fit, Fitted
+from assets.sae.fit import Fit, Fitted, not_finite
 from assets.sae.shuffle import Census, Order, Rows, Split, entering_columns, split_rollouts
 from assets.sae.threshold import quantile_threshold
 from resources.compute import ComputeConfig
+from resources.errors import BadInput
 from resources.models import ModelConfig
 from resources.progress import Progress
 from resources.shards import Shards, StateBatch
@@ -139,7 +140,10 @@ def _open(sae: SaeConfig, folder: Path) -> _Data:
 def _states(rows: Rows, most: int, device: str) -> Iterator[torch.Tensor]:
     for part in rows.in_order(most):
         for start in range(0, len(part), BLOCK):
-            yield torch.from_numpy(part[start : start + BLOCK].astype(np.float32)).to(device)
+            state_BD = torch.from_numpy(part[start : start + BLOCK].astype(np.float32)).to(device)
+            if not bool(torch.isfinite(state_BD).all()):
+                raise BadInput(not_finite(rows.shards))
+            yield state_BD
 
 
 def _calibrated(sae: SaeConfig, data: _Data, fitted: Fitted, out: Path, device: str) -> Sae:

@@ -12,10 +12,10 @@ from assets.ablation.ablate import AblationMetrics, ablate
 from assets.ablation.artifact import AblationKl
 from assets.ablation.config import AblationConfig
 from assets.ablation.passages import cut, open_passages
-from assets.dataset.artifact import S1kDataset
+from assets.dataset.artifact import TOKEN_SCHEMA, TOKENS, S1kDataset
 from resources.components import Component, components, parse_component
 from resources.errors import BadInput
-from tests.assets.ablation.world import Change, World, pooled, progress
+from tests.assets.ablation.world import Change, World, copied, pooled, progress
 
 EVERY = components(2)
 MAX_TOKENS = 20
@@ -106,6 +106,45 @@ def test_assistant_positions_are_those_that_predict_an_assistants_token(world: W
     assert row["n_tokens"] == len(ids) - 6
     assert row["kl_mean"] == pytest.approx(float(kl.mean()), rel=1e-5)
     assert row["kl_sem"] is None
+
+
+def test_a_rollout_whose_prompt_fills_the_first_tokens_leaves_the_others_as_they_are(
+    world: World, tmp_path: Path
+) -> None:
+    other = copied(world, tmp_path / "world")
+    begin_reply_at(other, 1, 15)
+    run(other, tmp_path, AblationConfig(max_tokens=12, positions="assistant", components=("L1.up_proj",)))
+    row = table(tmp_path).to_pylist()[0]
+    dataset, changes = S1kDataset.open(world.folder / "dataset"), zeroed([parse_component("L1.up_proj")])
+    kls = [world.naive(dataset.token_ids(r)[:12].tolist(), changes)[0][5:-1] for r in (0, 4, 7)]
+    assert row["kl_mean"] == pytest.approx(float(torch.cat(kls).mean()), rel=1e-5)
+    assert (row["n_tokens"], row["n_rollouts"]) == (3 * 6, 3)
+
+
+def begin_reply_at(world: World, rollout: int, start: int) -> None:
+    path = world.folder / "dataset" / TOKENS
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        if row["rollout_id"] == rollout:
+            row |= {"loss": row["position"] >= start, "role": 2 if row["position"] >= start else 1}
+    pq.write_table(pa.Table.from_pylist(rows, schema=TOKEN_SCHEMA), path)
+
+
+@pytest.mark.parametrize(
+    ("change", "charts"),
+    [
+        ({"components": ()}, {"figure_3a_layers"}),
+        (
+            {"components": tuple(c.id for c in EVERY if c.layer == 0), "group_size": 2},
+            {"figure_3a_layers", "figure_3b_components", "projection_means"},
+        ),
+    ],
+)
+def test_a_figure_without_anything_to_show_is_left_out(
+    world: World, tmp_path: Path, change: dict[str, object], charts: set[str]
+) -> None:
+    run(world, tmp_path, AblationConfig(max_tokens=MAX_TOKENS).model_copy(update=change))
+    assert {path.stem for path in (tmp_path / "out" / "charts").glob("*.png")} == charts
 
 
 def test_the_table_and_its_charts_do_not_depend_on_how_the_work_is_cut(

@@ -13,7 +13,7 @@ from assets.ablation import divergence
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.catalogue import catalogue, removal
 from assets.ablation.edits import WRITERS, ComponentEdit, Edit, by_entry, entry_point
-from assets.ablation.measure import measure
+from assets.ablation.measure import Sums, measure
 from assets.ablation.memory import Shape, plan_memory, stream_bytes
 from assets.ablation.passages import Passage, cut
 from assets.ablation.stream import FullStream, batched, run_edited
@@ -161,6 +161,13 @@ def test_logits_that_are_not_finite_are_placed(world: World) -> None:
     model.head_VD.data[3] = torch.inf
     with pytest.raises(BadInput, match="full adapter's logits are not finite in rollout 5"):
         measure(model, passage(), edits_of(model)[:1], 100)
+
+
+def test_a_passage_without_a_scored_position_gives_zero_sums_for_every_edit(adapted: AdaptedModel) -> None:
+    unscored = cut(5, np.arange(25), np.zeros(25, dtype=bool), 25, "assistant")
+    edits = edits_of(adapted)
+    assert measure(adapted, unscored, edits, 100) == [Sums(0.0, 0.0, 0, 0)] * len(edits)
+    assert measure(adapted, unscored, [], 100) == []
 
 
 def _huge(model: AdaptedModel, component: Component) -> ComponentEdit:

@@ -14,7 +14,7 @@ from assets.ablation.config import SteeringConfig
 from assets.ablation.continuations import Row, continue_rows
 from assets.ablation.doses import Dose, Target, dose_edit
 from assets.ablation.edits import ComponentEdit, Edit
-from assets.ablation.figures import dose_chart
+from assets.ablation.figures import DOSES, dose_chart
 from assets.ablation.outcomes import Continuation, boxed, count_words, is_correct, summarise, wilson
 from assets.ablation.steer import SteeringMetrics, steer
 from assets.dataset.artifact import S1kDataset
@@ -206,15 +206,24 @@ def test_the_tables_hold_every_dose_and_every_continuation(steered: Path) -> Non
 def test_the_dose_curves_show_each_decoding_beside_the_other_and_the_kl_once(steered: Path) -> None:
     rows = SteeringEffects.open(steered / "out").table().to_pylist()
     mine = [row for row in rows if row["unit"] == "latent:3"]
-    panels = [len(line["hconcat"]) for line in dose_chart("latent:3", mine).to_dict()["vconcat"]]
+    panels = [len(line["hconcat"]) for line in dose_chart("latent:3", mine, DOSES["add"]).to_dict()["vconcat"]]
     assert panels == [1, 2, 2, 2]
     unread = [row | dict.fromkeys(("backtracking", "length", "accuracy")) for row in mine]
-    assert [len(line["hconcat"]) for line in dose_chart("latent:3", unread).to_dict()["vconcat"]] == [1]
+    lines = dose_chart("latent:3", unread, DOSES["add"]).to_dict()["vconcat"]
+    assert [len(line["hconcat"]) for line in lines] == [1]
 
 
 def test_backtracking_words_are_whole_words_in_their_case() -> None:
     assert count_words("Wait, Wait. Waiter wait Hmm\nAlternatively", ("Wait", "Hmm", "Alternatively")) == 4
     assert count_words("Wait", ()) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "word", "wanted"),
+    [("Wait, no. Wait, yes", "Wait,", 2), ("...so it is. ...x", "...so", 1), ("Await, Wait,", "Wait,", 1)],
+)
+def test_a_backtracking_word_may_begin_or_end_with_a_mark(text: str, word: str, wanted: int) -> None:
+    assert count_words(text, (word,)) == wanted
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ The naive pass is PEFT's own forward with hooks between lora_A and lora_B: a fre
 and a float64 softmax over whole logits.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -117,6 +118,12 @@ def build_world(folder: Path, model_folder: Path, adapter: Path) -> World:
     _write_shards(world, tokens)
     _write_sae(world)
     return world
+
+
+def copied(world: World, folder: Path, adapter: Path | None = None) -> World:
+    """The same inputs in a folder of their own, to be changed."""
+    shutil.copytree(world.folder, folder)
+    return World(folder, world.model_folder, adapter or world.adapter, world.dtype)
 
 
 def _write_dataset(folder: Path, tokens: dict[int, np.ndarray]) -> None:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from assets.paper.stability import stability
+from assets.paper.stability import best_cosines, stability
 from assets.sae.artifact import LATENTS_FILE, WEIGHTS_FILE
 
 
@@ -31,6 +31,18 @@ def test_latents_of_two_seeds_match_by_their_best_cosine_and_dead_ones_count_not
         "mean_max_cosine": pytest.approx((1 + 0.5**0.5 + 0.5**0.5 + 1) / 4),
         "found_again": 0.5,
     }
+
+
+def test_an_sae_without_live_latents_finds_nothing_again(tmp_path: Path) -> None:
+    alive = sae(tmp_path / "a", [[1.0, 0.0], [0.0, 1.0]], [False, False])
+    dead = sae(tmp_path / "b", [[1.0, 0.0]], [True])
+    (row,) = stability([("a", {"k": 4, "seed": 1}, alive), ("b", {"k": 4, "seed": 2}, dead)])
+    assert (row["latents"], row["mean_max_cosine"], row["found_again"]) == (2, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 3), (3, 0), (0, 0)])
+def test_cosines_with_no_row_are_zero(first: int, second: int) -> None:
+    assert best_cosines(np.ones((first, 4)), np.ones((second, 4))).tolist() == [0.0] * (first + second)
 
 
 def test_saes_with_other_knobs_are_not_matched(tmp_path: Path) -> None:

@@ -83,6 +83,16 @@ def test_where_nothing_fires_the_triples_are_empty(encode: Encode) -> None:
     assert [len(part) for part in found] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("bias", [100.0, 5000.0])
+def test_a_bias_far_above_its_threshold_is_not_lost_beside_a_latent_that_nothing_reaches(bias: float) -> None:
+    states_BD, encoder_FD, bias_F, threshold_F = build(1, 0.0)
+    bias_F[5] = bias
+    assert threshold_F[3] == torch.inf
+    found = encode_filtered(states_BD, encoder_FD, bias_F, threshold_F)
+    assert int((found[1] == 5).sum()) == len(states_BD)
+    assert torch.equal(flat(found), flat(encode_densely(states_BD, encoder_FD, bias_F, threshold_F)))
+
+
 def test_no_token_encodes_to_nothing() -> None:
     _, encoder_FD, bias_F, threshold_F = build(3, 0.0)
     zero_D = torch.zeros(COMPONENTS)

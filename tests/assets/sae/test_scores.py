@@ -108,6 +108,16 @@ def test_no_score_is_missed_where_all_that_rounding_loses_counts(width: int, rou
     assert found >= {token * TOKENS + token for token in range(TOKENS)}
 
 
+@pytest.mark.parametrize("largest", [1e-11, 1e-12, 1e-13])
+def test_tokens_whose_largest_entry_is_tiny_lose_nothing(largest: float) -> None:
+    x_BD, encoder_FD, bias_F = build(4, 0.0)
+    shrink = largest / float(x_BD.abs().max())
+    x_BD, encoder_FD = x_BD * shrink, encoder_FD / shrink
+    exact_N = every_score(x_BD, encoder_FD, bias_F)
+    bound = float(exact_N.quantile(0.9))
+    assert torch.equal(filtered(x_BD, encoder_FD, bias_F).above(bound).flat_N, (exact_N > bound).nonzero()[:, 0])
+
+
 @pytest.mark.parametrize("change", ["a token of zeros", "a huge entry", "a latent of zeros", "a huge bias", "all zero"])
 @pytest.mark.parametrize("bound", [-1.0, 0.0, 2.0])
 def test_no_score_is_missed_where_whole_numbers_cannot_follow(change: str, bound: float) -> None:

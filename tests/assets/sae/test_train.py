@@ -48,6 +48,15 @@ def test_baselines_have_the_same_budget_and_training_pays(trained: tuple[SaeMetr
         assert float(rows[name]["l0"]) == pytest.approx(SMALL.k, rel=0.1)
 
 
+def test_jumprelu_keeps_every_positive_score_where_k_asks_for_more(tmp_path: Path) -> None:
+    """Half of the 56 latents' scores are positive at the start, so thresholds begin at 0."""
+    shards = build_shards(tmp_path / "shards", sparse_states(12, 100))
+    config = SMALL.model_copy(update={"k": 40, "epochs": 1, "baselines": ("jumprelu",)})
+    row = run_train(config, shards, tmp_path).baselines[1]
+    assert row["l0"] == pytest.approx(28, rel=0.1)
+    assert np.isfinite([float(row["fvu"]), float(row["cosine"])]).all()
+
+
 def test_the_loss_curve_falls_and_ends_at_the_last_step(trained: tuple[SaeMetrics, Path]) -> None:
     curve = trained[0].loss_curve
     assert curve[-1]["step"] == trained[0].steps
@@ -194,6 +203,18 @@ def test_nan_is_named_with_its_place(tmp_path: Path) -> None:
         run_train(SMALL.model_copy(update={"seed": seed_training_on(21, shards)}), shards, tmp_path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["calibration", "evaluation"])
+def test_a_held_out_state_that_is_not_finite_is_named_with_its_place(part: str, value: float, tmp_path: Path) -> None:
+    states = sparse_states(12, 100)
+    split = split_rollouts(np.array(list(states)), SMALL.held_out_fraction, SMALL.seed)
+    rollout = int(getattr(split, part)[0])
+    states[rollout][37, 2] = value
+    shards = build_shards(tmp_path / "shards", states)
+    with pytest.raises(BadInput, match=rf"state of L0\.v_proj at rollout {rollout}, position 37 is {value}: capture"):
+        run_train(SMALL.model_copy(update={"epochs": 1}), shards, tmp_path)
+
+
 def seed_training_on(rollout: int, shards: Path) -> int:
     ids = Census.take(Shards.open(shards)).rollouts
     return next(seed for seed in range(50) if rollout in split_rollouts(ids, 0.2, seed).training)
@@ -205,7 +226,8 @@ def seed_training_on(rollout: int, shards: Path) -> int:
         ({"d_in": 448}, "sae.d_in is 448, but the activation shards have 14 columns"),
         ({"k": 56}, "sae.k is 56 but the dictionary has 56 latents"),
         ({"batch_tokens": 100_000}, "9600 training tokens are fewer than sae.batch_tokens = 100000"),
-        ({"layers": (7,)}, "leave none of the 14 components"),
+        ({"layers": (0, 7)}, "sae.layers names layer 7, of which the activation shards have no component"),
+        ({"projections": ()}, "leave none of the 14 components"),
     ],
 )
 def test_a_config_that_does_not_fit_the_shards_is_refused(
