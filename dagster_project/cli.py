@@ -225,7 +225,7 @@ def serve_command(port: int) -> None:
 
 @main.command("export")
 @click.argument("experiment")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @explained
 def export_command(experiment: str, folder: Path) -> None:
     """Write EXPERIMENT's units in Neuronpedia's format.

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
-from pydantic_core import ErrorDetails
 
 from dagster_project.rooms import SECTIONS
 from resources.compute import ComputeConfig
@@ -20,7 +19,7 @@ from resources.errors import SHOWN, BadInput, one_line, quoted
 from resources.keys import section_version
 from resources.section import Section
 from resources.sources import check_source, fingerprints
-from resources.strict_yaml import Document, read_yaml
+from resources.strict_yaml import Document, read_yaml, told
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Partition keys: no comma (Dagster issues 32183, 15105), slash or space."""
@@ -203,7 +202,7 @@ def _typed(key: str, values: dict[str, object], origin: dict[tuple[str, str], Do
         document = origin.get((key, str(place[0])) if place else (key, ""), own)
         line = document.line((key, *place))
         where = ".".join([key, *map(str, place)])
-        raise BadInput(f"{document.path}:{line}: {one_line(where)}: {_message(first)}") from error
+        raise BadInput(f"{document.path}:{line}: {one_line(where)}: {told(first)}") from error
     for name in section.sources():
         _check_source(key, name, values, origin, own)
     return section
@@ -224,13 +223,6 @@ def _check_source(
         field = next((field for field, given in values.items() if name in str(given)), "")
         document = origin.get((key, field), own)
         raise BadInput(f"{document.path}:{document.line((key, field))}: {key}.{field}: {error}") from error
-
-
-def _message(error: ErrorDetails) -> str:
-    """Pydantic's message, with what was given."""
-    given = error.get("input")
-    shown = "" if isinstance(given, dict) else f" (given: {str(given)[:80]!r})"
-    return one_line(f"{error['msg'].removeprefix('Value error, ')}{shown}")
 
 
 def _own_text(document: Document, key: str) -> str:

@@ -43,7 +43,8 @@ class Outcome:
 
     def row(self) -> dict[str, object]:
         """As JSON."""
-        return {"experiment": self.experiment.name, "success": self.success, **self.caches}
+        said = {"failures": self.failures} if self.failures else {}
+        return {"experiment": self.experiment.name, "success": self.success, **self.caches, **said}
 
     def summary(self) -> str:
         """Tables 1 and 2 beside the paper's, and where to look next."""

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from resources.errors import BadInput
 from resources.sources import PROJECT
 
 
@@ -41,7 +42,14 @@ class Home:
 
 
 def find_home() -> Home:
-    """The home named by the environment, else `.lorascope/` and `experiments/` of the project."""
+    """The home named by the environment, else `.lorascope/` and `experiments/` of the project.
+
+    Raises:
+        BadInput: when it is no folder.
+    """
     root = Path(os.environ.get("LORASCOPE_HOME") or PROJECT / ".lorascope").absolute()
     experiments = Path(os.environ.get("LORASCOPE_EXPERIMENTS") or PROJECT / "experiments").absolute()
+    for path in (root, experiments):
+        if path.exists() and not path.is_dir():
+            raise BadInput(f"{path} is a file: set LORASCOPE_HOME and LORASCOPE_EXPERIMENTS to folders")
     return Home(root, experiments)

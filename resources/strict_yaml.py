@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from pydantic_core import ErrorDetails
 
 from resources.errors import BadInput, one_line, quoted
 
@@ -54,7 +55,7 @@ def read_yaml(path: Path) -> Document:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise BadInput(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {one_line(problem)}") from error
     if node is None:
-        raise BadInput(f"{path}:1: the file is empty; write at least `extends: mini`")
+        raise BadInput(f"{path}:1: the file is empty; an experiment says at least `extends: mini`")
     if not isinstance(node, yaml.MappingNode):
         raise BadInput(f"{path}:{node.start_mark.line + 1}: expected `section:` lines at the top level")
     values = _value(path, node, (), lines)
@@ -139,3 +140,10 @@ def _mapping(path: Path, node: yaml.MappingNode, location: Location, lines: dict
         lines[(*location, key)] = key_node.start_mark.line + 1
         values[key] = _value(path, value_node, (*location, key), lines)
     return values
+
+
+def told(error: ErrorDetails) -> str:
+    """Pydantic's message, with what was given."""
+    given = error.get("input")
+    shown = "" if isinstance(given, dict) else f" (given: {str(given)[:80]!r})"
+    return one_line(f"{error['msg'].removeprefix('Value error, ')}{shown}")

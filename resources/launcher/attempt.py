@@ -128,7 +128,7 @@ class Attempt:
         handle = self.run.handle()
         if handle is None and self.run.path.exists():
             handle = self._patiently(self._find, self._find)
-        if handle is None or not self.launcher.alive(handle):
+        if handle is None or not self._alive(handle):
             return None
         # Where jobs die with whoever started them, one that we find alive is at its end: we hold the key's lock.
         if not self._same_job() or not self.launcher.survives:
@@ -137,6 +137,14 @@ class Attempt:
         self.run.keep_handle(handle)
         self.ears.say(f"attached to job {handle}, which was still there")
         return handle
+
+    def _alive(self, handle: str) -> bool:
+        try:
+            return self.launcher.alive(handle)
+        except BadInput:
+            if self.run.exit_code() is None:
+                raise
+            return False  # another back end's job, but it has ended
 
     def _order(self) -> Order:
         return order_of(self.job, self.run.path, self.python)
@@ -188,8 +196,10 @@ class Attempt:
     def _abandon(self, handle: str) -> None:
         if self.launcher.survives and self.ears.leave():
             self.ears.say(f"job {handle} is left running; the next run of this asset attaches to it")
-        else:
-            self.launcher.cancel(handle)
+            return
+        self.launcher.cancel(handle)
+        if self.launcher.alive(handle):
+            self.ears.say(f"job {handle} may still run: whoever runs it does not answer, or does not end it")
 
     def _wait(self, handle: str) -> int | None:
         """The exit code; None when the job is gone and left none."""

@@ -9,16 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 from resources.launcher.devices import present
 from resources.launcher.local import LocalLauncher
 from resources.launcher.protocol import Launcher
 from resources.launcher.slurm import SlurmLauncher
 from resources.section import Section
 from resources.sources import PROJECT
+from resources.strict_yaml import read_yaml, told
 
 
 class Deployment(Section):
@@ -54,13 +54,16 @@ def load_deployment() -> Deployment:
     """The deployment of `LORASCOPE_COMPUTE`, else of the project's compute.yaml, else this machine.
 
     Raises:
-        BadInput: when the file is missing, no YAML, or says something unknown.
+        BadInput: when the file is missing, no YAML, or says something unknown; says where.
     """
     named = os.environ.get("LORASCOPE_COMPUTE")
     path = Path(named) if named else PROJECT / "compute.yaml"
     if not named and not path.exists():
         return Deployment()
+    document = read_yaml(path)
     try:
-        return Deployment.model_validate(yaml.safe_load(path.read_text()) or {})
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise BadInput(f"{path} does not describe a deployment: {error}") from error
+        return Deployment.model_validate(document.values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{path}:{document.line(first['loc'])}: {one_line(where)}: {told(first)}") from error

@@ -4,12 +4,13 @@ Needs nothing but the five commands, so it also drives a login node: `prefix: [s
 """
 
 import os
+import re
 import shlex
 import subprocess
 import time
 from dataclasses import dataclass
 
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 from resources.launcher.processes import KEEPER, marker
 from resources.launcher.protocol import GRACE_S, MARKER, Busy, Ending, Order
 from resources.launcher.rundir import FAILURE, RunDir
@@ -19,6 +20,9 @@ PREFIX = "slurm:"
 WARNING_S = 120
 """Seconds before the end of the walltime at which the worker is told to save."""
 
+KILL_S, GIVE_UP_S = 2.0, 4.0
+"""Seconds after the grace at which what is left of a cancelled job is killed, and no longer waited for."""
+
 TRANSIENT = ("Socket timed out", "Unable to contact slurm", "Connection refused", "Zero Bytes were transmitted")
 """Answers of a controller that is restarting or overloaded; the same question may work a moment later."""
 
@@ -26,6 +30,10 @@ CLIENT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
 """What its commands need to reach a controller. The other variables describe the allocation that we may run in, and
 srun would obey them in the job: after `salloc --gpus=1` a job of four GPUs would see one."""
 
+_JOB_ID = re.compile(r"^(\d+)(?:;\S+)?\s*$", re.MULTILINE)
+"""What `sbatch --parsable` prints: the number, and the cluster where there are several."""
+_ANSWER = "state:"
+"""Begins every line that we asked squeue for, whatever else greets on the same stream."""
 NO_SUCH_COMMAND = 127
 """A shell's exit code."""
 SSH_BROKE = 255
@@ -61,15 +69,18 @@ class SlurmLauncher:
         run = RunDir(order.run_dir)
         run.script.write_text(self._script(order))
         done = self._ask(self.submission(order))
-        if done.returncode == 0:
-            return done.stdout.strip().partition(";")[0]
+        # A wrapper or a login shell may greet on the same stream.
+        ids = _JOB_ID.findall(done.stdout) if done.returncode == 0 else []
+        if ids:
+            return ids[-1]
         # The controller may have taken the job and failed to say so.
         found = self.find(order)
         if found is not None:
             return found
         if _is_transient(done):
             raise Busy(f"Slurm does not answer: {done.stderr.strip()}")
-        raise BadInput(f"Slurm refused {order.name}: {done.stderr.strip()}; see compute.yaml")
+        said = one_line(" ".join((done.stderr + done.stdout).split()))
+        raise BadInput(f"Slurm took no job for {order.name}, it said: {said}; see compute.yaml")
 
     def submission(self, order: Order) -> tuple[str, ...]:
         """The sbatch command line."""
@@ -79,7 +90,6 @@ class SlurmLauncher:
             "sbatch",
             "--parsable",
             f"--job-name={order.name}",
-            f"--comment={_marker(order)}",
             f"--chdir={PROJECT}",
             f"--output={run.stdout}",
             f"--error={run.stderr}",
@@ -92,6 +102,7 @@ class SlurmLauncher:
             f"--time={order.minutes}",
             f"--signal=USR1@{WARNING_S}",
             *self.options,
+            f"--comment={_marker(order)}",
             str(run.script),
         )
 
@@ -139,10 +150,13 @@ class SlurmLauncher:
 
     def status(self, handle: str) -> str:
         """Slurm's state, and its reason while pending; a controller that does not answer has not lost the job."""
-        done = self._ask(("squeue", "--noheader", f"--jobs={handle}", "--format=%T %r"))
+        done = self._ask(("squeue", "--noheader", f"--jobs={handle}", f"--format={_ANSWER} %T %r"))
         if done.returncode:
             return "" if "Invalid job id" in done.stderr else "unknown: Slurm does not answer"
-        state, _, reason = done.stdout.strip().partition(" ")
+        answers = [line for line in done.stdout.splitlines() if line.startswith(f"{_ANSWER} ")]
+        if not answers:
+            return ""
+        state, _, reason = answers[-1].strip().removeprefix(f"{_ANSWER} ").partition(" ")
         return f"{state.lower()} ({reason})" if state == "PENDING" else state.lower()
 
     def alive(self, handle: str) -> bool:
@@ -162,9 +176,9 @@ class SlurmLauncher:
         began, killed = time.monotonic(), False
         while self.alive(handle):
             waited = time.monotonic() - began
-            if waited > self.grace_s + 4:
+            if waited > self.grace_s + GIVE_UP_S:
                 return
-            if waited > self.grace_s + 2 and not killed:
+            if waited > self.grace_s + KILL_S and not killed:
                 killed = True
                 self._ask(("scancel", "--signal=KILL", "--full", handle))
             time.sleep(0.1)
@@ -177,7 +191,7 @@ class SlurmLauncher:
         line = (*self.prefix, shlex.join(command)) if self.prefix else command
         try:
             done = subprocess.run(line, capture_output=True, text=True, env=_environment(), check=False)  # noqa: S603
-        except FileNotFoundError as error:
+        except (FileNotFoundError, PermissionError) as error:
             raise BadInput(_absent(line[0])) from error
         if done.returncode == NO_SUCH_COMMAND:
             raise BadInput(_absent(command[0]))

@@ -17,6 +17,7 @@ from resources.errors import BadInput
 FILE_NAME = "llm_cache.sqlite"
 BUSY_S = 60.0
 """Seconds to wait for another process's write."""
+_TAKEN = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _SCHEMA = """
 create table if not exists responses (
     key text primary key, provider text not null, model text not null, base_url text not null,
@@ -74,10 +75,19 @@ class SentBatch:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open or make the file; several processes may use it at once."""
+    """Open or make the file; several processes may use it at once.
+
+    Raises:
+        BadInput: when it is something else.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-    _write_ahead(connection)
+    try:
+        _write_ahead(connection)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+        raise BadInput(f"{path} is no response cache ({error}): move it away to begin a new one") from error
     # Survives a killed process; only a power cut could lose the last rows.
     connection.execute("pragma synchronous=normal")
     connection.executescript(_SCHEMA)
@@ -91,8 +101,8 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("pragma journal_mode=wal")
             return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _TAKEN or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 
@@ -176,7 +186,11 @@ def export_cache(path: Path, out: Path) -> int:
         raise BadInput(f"there is no response cache at {path}: nothing has been asked yet")
     cache = ResponseCache(path)
     count = 0
-    with out.open("w", encoding="utf-8") as file:
+    try:
+        file = out.open("w", encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{out} cannot be written ({error.strerror}): name a file in a folder that is there") from error
+    with file:
         for stored in cache.rows():
             file.write(json.dumps({column: getattr(stored, column) for column in _COLUMNS}, ensure_ascii=False) + "\n")
             count += 1

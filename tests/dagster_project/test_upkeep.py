@@ -117,7 +117,7 @@ def taken(home: Home) -> set[Path]:
 @pytest.mark.parametrize(
     ("script", "kept"),
     [
-        ("echo 'PENDING BeginTime'", True),
+        ("echo 'state: PENDING BeginTime'", True),
         ("echo 'Socket timed out' >&2; exit 1", True),
         ("exit 127", True),
         ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", False),
@@ -138,7 +138,7 @@ def test_gc_leaves_the_folders_of_a_queued_job_whose_number_was_never_written_do
     (left[0] / "handle").unlink()
     os.utime(left[0], (0, 0))
     name = marker(PREFIX, left[0])
-    answer(tmp_path, monkeypatch, f"case \"$1\" in *--me*) echo '7 {name}';; *) echo 'PENDING None';; esac")
+    answer(tmp_path, monkeypatch, f"case \"$1\" in *--me*) echo '7 {name}';; *) echo 'state: PENDING None';; esac")
     assert taken(home) == set()
     answer(tmp_path, monkeypatch, "echo '8 slurm:another'")
     assert taken(home) == set(left)

@@ -189,6 +189,8 @@ def test_a_job_of_another_back_end_is_left_alone(tmp_path: Path, local: Deployme
     with pytest.raises(BadInput, match=r"^job 7 of this artifact went to another back end, where it may still run"):
         attempt.result({})
     assert attempt.run.handle() == "7"
+    attempt.run.rc.write_text("1")
+    assert attempt.result({}).metrics["number"] == 3
 
 
 def test_a_result_is_not_taken_once_the_artifact_has_been_moved_away(tmp_path: Path, local: Deployment) -> None:

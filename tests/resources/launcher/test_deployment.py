@@ -27,14 +27,28 @@ def test_the_file_named_by_the_environment_chooses_the_back_end(
     assert launcher.prefix == ("ssh", "login") and launcher.options == ("--partition=gpu",)
 
 
-@pytest.mark.parametrize("text", ["backend: lsf\n", "backends: local\n", "backend: [\n", None])
-def test_a_bad_or_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("gpus: 8\nbackend: lsf\n", r":2: backend: Input should be 'local' or 'slurm' \(given: 'lsf'\)$"),
+        ("backends: local\n", r":1: backends: Extra inputs are not permitted \(given: 'local'\)$"),
+        ("prefix: ssh login\n", r":1: prefix: Input should be a valid tuple \(given: 'ssh login'\)$"),
+        ("backend: slurm\nbackend: local\n", r":2: .*backend.* twice"),
+        ("backend: [\n", r": not YAML: "),
+        ("\xff", r"UTF-8"),
+        (None, r"compute\.yaml"),
+    ],
+)
+def test_a_bad_or_missing_file_is_one_line_that_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, said: str
+) -> None:
     path = tmp_path / "compute.yaml"
     if text is not None:
-        path.write_text(text)
+        path.write_bytes(text.encode("latin-1"))
     monkeypatch.setenv("LORASCOPE_COMPUTE", str(path))
-    with pytest.raises(BadInput, match=r"compute\.yaml does not describe a deployment"):
+    with pytest.raises(BadInput, match=said) as caught:
         load_deployment()
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_on_the_cpu_a_parallel_stage_has_one_thread_per_worker_and_any_other_all_cores() -> None:

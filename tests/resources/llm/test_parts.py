@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from dagster_project.cli import main
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.llm.ask import ask, estimate
-from resources.llm.cache import FILE_NAME, connect, export_cache, import_cache, list_cache
+from resources.llm.cache import BUSY_S, FILE_NAME, connect, export_cache, import_cache, list_cache
 from resources.llm.endpoint import Endpoint
 from resources.llm.failures import redacted
 from resources.llm.ledger import Ledger, OverBudget
@@ -101,6 +102,27 @@ def test_what_is_no_text_file_is_said_so_and_imports_nothing(tmp_path: Path) -> 
     with pytest.raises(BadInput, match=r"cache\.gz: not UTF-8 text"):
         import_cache(tmp_path / FILE_NAME, tmp_path / "cache.gz")
     assert list_cache(tmp_path / FILE_NAME) == []
+
+
+def test_a_file_that_is_no_cache_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_text("something else, and longer than a header of SQLite is" * 3)
+    with pytest.raises(BadInput, match=r"llm_cache\.sqlite is no response cache .*: move it away"):
+        list_cache(tmp_path / FILE_NAME)
+    assert (tmp_path / FILE_NAME).read_text().startswith("something else")
+
+
+def test_only_a_cache_that_others_use_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).mkdir()
+    began = time.monotonic()
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        connect(tmp_path / FILE_NAME)
+    assert time.monotonic() - began < BUSY_S / 4
+
+
+def test_an_export_into_a_folder_that_is_not_there_is_bad_input(tmp_path: Path) -> None:
+    connect(tmp_path / FILE_NAME).close()
+    with pytest.raises(BadInput, match=r"none/x cannot be written \(No such file or directory\)"):
+        export_cache(tmp_path / FILE_NAME, tmp_path / "none" / "x")
 
 
 @pytest.mark.parametrize("way", ["export", "import"])

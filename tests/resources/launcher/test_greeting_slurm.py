@@ -1,0 +1,77 @@
+"""Slurm behind a wrapper or a login shell that greets on standard output: only what was asked for is read."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from resources.errors import BadInput
+from resources.launcher.attempt import Ears
+from resources.launcher.deployment import Deployment
+from resources.launcher.protocol import Order
+from resources.launcher.slurm import SlurmLauncher
+from tests.resources.launcher.conftest import build_attempt, build_job
+
+
+class Stopped(BaseException):
+    """Stands for the interrupt that Dagster raises in the main thread."""
+
+
+def stop() -> None:
+    raise Stopped
+
+
+def build_launcher(folder: Path, script: str, options: tuple[str, ...] = ()) -> SlurmLauncher:
+    """Every command is answered by a shell script, which finds it in $1."""
+    login = folder / "login"
+    login.write_text(f"#!/bin/sh\necho Welcome to Cluster; echo quota 42%\n{script}\n")
+    login.chmod(0o755)
+    return SlurmLauncher("python3", (str(login),), options=options, grace_s=0.1)
+
+
+def build_order(folder: Path) -> Order:
+    (folder / "run").mkdir()
+    return Order(("/bin/true",), {}, folder / "run", "notes")
+
+
+@pytest.mark.parametrize("printed", ["101", "101;cluster"])
+def test_the_number_of_a_job_is_found_after_a_greeting(tmp_path: Path, printed: str) -> None:
+    assert build_launcher(tmp_path, f"echo '{printed}'").submit(build_order(tmp_path)) == "101"
+
+
+def test_an_answer_without_a_number_is_no_job_and_is_repeated(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"^Slurm took no job for notes, it said: Welcome to Cluster quota 42%; see"):
+        build_launcher(tmp_path, "").submit(build_order(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("", ""), ("echo 'state: RUNNING None'", "running"), ("echo 'state: PENDING Resources'", "pending (Resources)")],
+)
+def test_a_greeting_is_no_state_of_a_job(tmp_path: Path, answer: str, status: str) -> None:
+    launcher = build_launcher(tmp_path, answer)
+    assert launcher.status("101") == status
+    assert launcher.alive("101") is bool(status)
+
+
+def test_our_comment_comes_after_the_operators(tmp_path: Path) -> None:
+    line = build_launcher(tmp_path, "", ("--comment=project42",)).submission(build_order(tmp_path))
+    theirs, ours = [option for option in line if option.startswith("--comment=")]
+    assert theirs == "--comment=project42" and ours.startswith("--comment=slurm:")
+
+
+def test_a_prefix_that_cannot_be_run_is_said_to_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="needs Slurm's commands on this machine, or a `prefix`"):
+        SlurmLauncher("python3", (str(tmp_path / "file"),)).status("101")
+
+
+def test_cancelling_a_job_that_slurm_does_not_end_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resources.launcher.slurm.GIVE_UP_S", 0.2)
+    said: list[str] = []
+    attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment(), hear=stop)
+    attempt.run.prepare(attempt.job)
+    launcher = build_launcher(tmp_path, "echo 101; echo 'state: RUNNING None'")
+    with pytest.raises(Stopped):
+        replace(attempt, launcher=launcher, ears=Ears(stop, said.append, lambda: False)).result({})
+    assert said[-1:] == ["job 101 may still run: whoever runs it does not answer, or does not end it"]
