@@ -80,10 +80,12 @@ def _write(path: Path, text: str) -> None:
 
 
 def _combinations(parent: str, knobs: Sequence[Knob]) -> Iterable[tuple[str, str]]:
-    """Name and text of each file."""
+    """Name and text of each file; a knob that several sections have is named with its section."""
+    names = [knob.name for knob in knobs]
+    labels = [f"{knob.section}.{knob.name}" if names.count(knob.name) > 1 else knob.name for knob in knobs]
     for values in product(*(knob.values for knob in knobs)):
         chosen = list(zip(knobs, values, strict=True))
-        name = "-".join([parent, *(f"{knob.name}{value}" for knob, value in chosen)])
+        name = "-".join([parent, *(f"{label}{value}" for label, value in zip(labels, values, strict=True))])
         sections: dict[str, list[str]] = {}
         for knob, value in chosen:
             sections.setdefault(knob.section, []).append(f"  {knob.name}: {value}\n")

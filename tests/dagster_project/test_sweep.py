@@ -30,6 +30,13 @@ def test_every_combination_is_a_valid_experiment_that_extends_its_parent(experim
     assert write_sweep(experiments, "mini", knobs) == names
 
 
+def test_a_knob_that_two_sections_have_says_whose_it_is(experiments: Experiments) -> None:
+    knobs = [parse_knob("sae.seed=1"), parse_knob("lora.seed=2"), parse_knob("sae.k=3")]
+    [name] = write_sweep(experiments, "mini", knobs)
+    assert name == "mini-sae.seed1-lora.seed2-k3"
+    assert [experiments.load(name).values(section)["seed"] for section in ("sae", "lora")] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
