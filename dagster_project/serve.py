@@ -81,7 +81,10 @@ def application(home: Home) -> "Starlette":
 
     shown = [(f"/store/{asset}", home.store / asset) for asset in PAGES] + [("/comparison", home.comparison)]
     routes: list[BaseRoute] = [Route("/", front), Route("/store/{asset}/{key}/" + FILE_NAME, manifest)]
-    routes += [Mount(path, StaticFiles(directory=folder, html=True, check_dir=False)) for path, folder in shown]
+    for path, folder in shown:
+        files = StaticFiles(directory=folder, html=True, check_dir=False)
+        files.config_checked = True  # a folder that is not there yet has no page yet, which is no error
+        routes.append(Mount(path, files))
     # A page of another site could otherwise read ours by pointing its own name at 127.0.0.1 (DNS rebinding).
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     return Starlette(routes=routes, middleware=[hosts])

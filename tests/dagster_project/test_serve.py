@@ -114,6 +114,8 @@ def test_manifests_of_any_asset_can_be_read(port: int, home: Home) -> None:
         "/store/..%2f..%2f/x/manifest.json",
         "/store/feature_dashboard/",
         "/experiments/a.yaml",
+        "/comparison/",
+        "/store/paper_report/{key}/index.html",
     ],
 )
 def test_nothing_but_pages_is_served(port: int, home: Home, path: str) -> None:
