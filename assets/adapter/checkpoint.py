@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
-from assets.adapter.parallel import Processes
+from assets.adapter.parallel import Processes, local_part
 
 _STATE = "state.json"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -72,7 +72,7 @@ class Checkpoints:
         assert tensors is not None
         with torch.no_grad():
             for name, parameter in parameters.items():
-                _local(parameter).copy_(tensors[f"weight/{name}"])
+                local_part(parameter).copy_(tensors[f"weight/{name}"])
                 moments = {moment: tensors[f"{moment}/{name}"] for moment in _MOMENTS}
                 optimiser.state[parameter] = {
                     moment: tensor.to(parameter.device) if moment == "step" else _like(parameter, tensor)
@@ -101,15 +101,10 @@ class Checkpoints:
 
 
 def _tensors(parameters: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    tensors = {f"weight/{name}": _local(parameter) for name, parameter in parameters.items()}
+    tensors = {f"weight/{name}": local_part(parameter) for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
-        tensors |= {f"{moment}/{name}": _local(optimiser.state[parameter][moment]) for moment in _MOMENTS}
+        tensors |= {f"{moment}/{name}": local_part(optimiser.state[parameter][moment]) for moment in _MOMENTS}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part of a tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _like(parameter: torch.Tensor, local: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from assets.adapter.checkpoint import Checkpoints
 from assets.adapter.config import TrainingConfig
 from assets.adapter.examples import Examples
 from assets.adapter.objective import RolloutLoss
-from assets.adapter.parallel import Processes, Strategy
+from assets.adapter.parallel import Processes, Strategy, local_part
 from assets.adapter.plan import Step, divide, learning_rate
 from assets.adapter.telemetry import Telemetry
 from resources.compute import ComputeConfig
@@ -79,7 +79,11 @@ def train(run: Run, steps: Sequence[Step]) -> list[CurveRow]:
 
 def _check_finite(run: Run, steps: int) -> None:
     """No later loss would tell what the last step has done."""
-    bad = [name for name, parameter in run.parameters.items() if not bool(torch.isfinite(parameter.detach()).all())]
+    bad = [
+        name
+        for name, parameter in run.parameters.items()
+        if not bool(torch.isfinite(local_part(parameter.detach())).all())
+    ]
     if run.processes.summed(float(len(bad))) > 0:
         raise BadInput(
             f"step {steps}, the last, left NaN or infinity in {bad[0] if bad else 'the weights'}: lower the learning "

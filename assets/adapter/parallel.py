@@ -156,3 +156,8 @@ class Shards:
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Nothing: the backward pass has scattered the sums already."""
+
+
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
