@@ -77,7 +77,9 @@ def letter_of(text: str, choices: tuple[str, ...] = ()) -> str | None:
     plain = _WRAPPED.sub(r"\1", text).strip().strip("$*").strip()
     found = _LETTER.match(plain)
     if found is not None and not _lists_choices(plain):
-        return found[1].upper()
+        # what follows the letter may be about a choice that the answer is not
+        stated = _STATED.findall(plain)
+        return stated[-1] if stated else found[1].upper()
     same = [letter for letter, choice in zip(LETTERS, choices, strict=False) if normalised(choice) == normalised(text)]
     return same[0] if len(same) == 1 else _stated_letter(plain)
 

@@ -59,6 +59,7 @@ def apply_judge(records: list[Row], config: BenchmarksConfig, compute: ComputeCo
     endpoint = Endpoint(config.judge_provider, config.judge, config.judge_url, max_output_tokens=1024)
     try:
         asked = ask(list(questions.values()), len(questions), endpoint, Limits.of(compute), progress, "judge")
+        asked.check_complete()
     except BadInput as error:
         for record in due:
             record.update(correct=None, strict_correct=None, graded_by="none", judge_note=str(error))

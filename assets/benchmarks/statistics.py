@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 """Coverage of every interval in this room."""
+NOISE = 1e-9
+"""Below this a mean of answers is 0: thirds of a question do not add up exactly."""
 _CHUNK = 1000
 
 
@@ -55,7 +57,7 @@ def clustered_mean(right_Q: "NDArray[np.float64]") -> Estimate:
     mean = float(right_Q.mean())
     if len(right_Q) < 2:
         return Estimate(mean, 0.0, 1.0)
-    if not right_Q.std():
+    if right_Q.std() < NOISE:
         # Equal questions have no spread, which is no certainty: as if each had been asked once.
         once = wilson(round(mean * len(right_Q)), len(right_Q))
         return Estimate(mean, once.low, once.high)
@@ -104,14 +106,14 @@ def recovery(
     97.5 % of the resamples, the ratio has no bounded interval and its ends are None.
     """
     gain = float((full_Q - base_Q).mean())
-    if gain == 0:
+    if abs(gain) < NOISE:
         return None
     value = float((adapted_Q - base_Q).mean()) / gain
     kept_R = resampled_means(adapted_Q - base_Q, resamples, seed)
     gain_R = resampled_means(full_Q - base_Q, resamples, seed)
-    if (gain_R <= 0).mean() > (1 - LEVEL) / 2:
+    if (gain_R < NOISE).mean() > (1 - LEVEL) / 2:
         return Estimate(value, None, None)
-    positive = gain_R > 0
+    positive = gain_R >= NOISE
     low, high = _percentiles(kept_R[positive] / gain_R[positive])
     return Estimate(value, low, high)
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from resources.section import Address, PromptName, Section
 from resources.stage import Needs, Stage
@@ -50,6 +50,16 @@ class CategoriesConfig(Section):
     """Resamples behind the intervals of class shares (authors' code: 10000)."""
     seed: int = Field(default=42, ge=0)
     """Seed of the sample of units, of rollouts and of the bootstrap (authors' code: 42)."""
+
+    @model_validator(mode="after")
+    def _addressed(self) -> "CategoriesConfig":
+        compatible = self.provider == "openai-compatible", self.taxonomy_provider == "openai-compatible"
+        for is_compatible, name, address in zip(
+            compatible, ("base_url", "taxonomy_base_url"), (self.base_url, self.taxonomy_base_url), strict=True
+        ):
+            if is_compatible and self.provider != "statistical" and not address:
+                raise ValueError(f"'openai-compatible' needs {name}, such as http://127.0.0.1:8000/v1")
+        return self
 
     def sources(self) -> tuple[str, ...]:
         """The prompts, where an LLM makes the categories: an edited one makes them anew."""

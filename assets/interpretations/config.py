@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from resources.section import Address, PromptName, Section
 from resources.stage import Needs, Stage
@@ -55,6 +55,17 @@ class InterpretationsConfig(Section):
     """Random corpus tokens against which predicates are tested."""
     null_units: int = Field(default=200, ge=20, le=10000)
     """Sets of random positions, matched in token frequency, that go through the same procedure: the null."""
+
+    @model_validator(mode="after")
+    def _addressed(self) -> "InterpretationsConfig":
+        if self.provider == "openai-compatible" and not self.base_url:
+            raise ValueError("provider 'openai-compatible' needs base_url, such as http://127.0.0.1:8000/v1")
+        if self.provider == "statistical" and self.contexts_shown < self.min_contexts:
+            raise ValueError(
+                f"contexts_shown {self.contexts_shown} is below min_contexts {self.min_contexts}: no unit would have "
+                "enough"
+            )
+        return self
 
     def sources(self) -> tuple[str, ...]:
         """The prompts, where an LLM explains: an edited one makes explanations, and scores after them, anew."""

@@ -107,6 +107,7 @@ def judge_units(
 
     total = len(chosen) * len(scores.methods) * scores.draws * -(-scores.examples // scores.examples_per_request)
     asked = ask(questions(), total, endpoint, Limits.of(compute), progress, "judge")
+    asked.check_complete()
     rows = _rows(sheets, asked, explained, endpoint, scores)
     rows += [
         unscored(unit, kind, "too few held-out contexts, firing or quiet")

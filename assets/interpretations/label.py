@@ -73,7 +73,7 @@ def label_units(
     """Ask about every unit, `knobs.samples` times each.
 
     Raises:
-        BadInput: without a key, at a cap, or when the endpoint refuses or is down.
+        BadInput: without a key, at a cap, when the endpoint refuses or is down, or none of its answers can be used.
     """
     endpoint = endpoint_of(knobs)
     prompt = load_prompt(PROMPTS, knobs.prompt)
@@ -89,6 +89,7 @@ def label_units(
                 yield unit_question(each, sample, prompt, knobs, excerpts)
 
     asked = ask(questions(), units * knobs.samples, endpoint, Limits.of(compute), progress, "label")
+    asked.check_usable()
     rows = {
         unit: _row(endpoint, unit, asked, knobs.samples) for unit in dict.fromkeys(unit for unit, _ in asked.answers)
     }
@@ -128,7 +129,13 @@ def _question(
         return _question(evidence, fewer, sample, prompt, knobs, excerpts, wanted)
 
     note = "" if len(windows) == wanted else f"shown {len(windows)} of {wanted} contexts: the prompt was too long"
-    return Question(evidence.unit, system, user, Label, prompt.version, sample, shorter=shorter, note=note)
+    return Question(
+        evidence.unit, system, user, Label, prompt.version, sample, check=_empty, shorter=shorter, note=note
+    )
+
+
+def _empty(label: Label) -> str:
+    return "" if label.explanation.strip() else "the explanation is empty"
 
 
 def _row(endpoint: Endpoint, unit: str, asked: Asked, samples: int) -> dict[str, Any]:

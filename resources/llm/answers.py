@@ -26,11 +26,21 @@ class Answer:
     failure: str
     """Why there is no value."""
     cached: bool
+    lost: bool
+    """Nothing came that could be kept: asking again may go better."""
 
     @classmethod
-    def to(cls, question: Question, value: BaseModel | None, failure: str = "", *, cached: bool = False) -> "Answer":
+    def to(
+        cls,
+        question: Question,
+        value: BaseModel | None,
+        failure: str = "",
+        *,
+        cached: bool = False,
+        lost: bool = False,
+    ) -> "Answer":
         """The answer to a question; the question itself, some 10 kB, is let go."""
-        return cls(question.id, question.sample, question.note, value, failure, cached)
+        return cls(question.id, question.sample, question.note, value, failure, cached, lost)
 
 
 class Desk:

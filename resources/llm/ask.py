@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from resources.errors import BadInput
 from resources.home import find_home
 from resources.llm.answers import Answer, Desk
 from resources.llm.cache import FILE_NAME, ResponseCache
@@ -29,6 +30,33 @@ class Asked:
     """Known spending of this run."""
     unknown_usd: float
     """Most that requests without an answer may have cost besides."""
+
+    def check_complete(self) -> None:
+        """An artifact would hold what was lost on the way ever after.
+
+        Raises:
+            BadInput: when questions have no answer at all.
+        """
+        lost = [answer for answer in self.answers.values() if answer.lost]
+        if lost:
+            raise BadInput(
+                f"{len(lost)} of {len(self.answers)} questions were left without an answer ({lost[0].failure}): run "
+                "again when the endpoint is well; every answer is kept"
+            )
+
+    def check_usable(self) -> None:
+        """Some answers that do not fit are the model's; none that does is a wrong model.
+
+        Raises:
+            BadInput: when questions have no answer at all, or no answer can be used.
+        """
+        self.check_complete()
+        unusable = [answer for answer in self.answers.values() if answer.value is None]
+        if unusable and len(unusable) == len(self.answers):
+            raise BadInput(
+                f"none of {len(unusable)} answers can be used ({unusable[0].failure}): ask another model, or another "
+                "prompt"
+            )
 
 
 def ask(

@@ -48,6 +48,8 @@ class BatchRun:
         self._desk = desk
         self._tries: dict[str, int] = {}
         self._reasons: dict[str, str] = {}
+        self._rejected: set[str] = set()
+        """Keys of requests that would fare no better another time."""
         self._fatal = ""
 
     async def run(self, questions: Iterator[Question]) -> None:
@@ -87,7 +89,7 @@ class BatchRun:
         if answer is not None:
             return attempt, replace(answer, cached=answer.cached and key not in self._tries)
         if self._tries.get(key, 0) >= self._desk.limits.attempts:
-            return attempt, Answer.to(question, None, self._reasons[key])
+            return attempt, Answer.to(question, None, self._reasons[key], lost=key not in self._rejected)
         return attempt, None
 
     def _expected(self, asked: dict[tuple[str, int], Question], keys: list[str]) -> Pending:
@@ -221,6 +223,7 @@ class BatchRun:
             self._fatal = failure.reason
         if failure.kind != "retry":
             self._tries[key] = self._desk.limits.attempts
+            self._rejected.add(key)
 
     async def _patiently(self, call: "Callable[[], Awaitable[Result]]") -> Result:
         """Make a call about a batch, again after faults that may pass."""

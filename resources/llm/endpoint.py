@@ -61,7 +61,7 @@ def api_key(endpoint: Endpoint) -> str:
     """
     missing = missing_key(endpoint.provider)
     if missing:
-        raise BadInput(f"{endpoint.name} needs an API key: set {missing}, or use provider: statistical")
+        raise BadInput(f"{endpoint.name} needs an API key: set {missing}, or choose another provider")
     return os.environ.get(KEY_VARIABLES[endpoint.provider]) or "none"
 
 

@@ -1,6 +1,7 @@
 """Between questions and pydantic-ai: messages out, stored responses back, and what makes an answer usable."""
 
 import json
+import re
 import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ from resources.llm.endpoint import Endpoint
 from resources.llm.failures import redacted
 from resources.llm.prices import Price
 from resources.llm.question import Question
+
+_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
+"""How servers that take no schema (`transformers serve`) tend to answer."""
 
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -69,8 +73,9 @@ def read(question: Question, response_json: str) -> tuple[BaseModel | None, str]
         return None, "the answer was cut at the token limit"
     if finish == "content_filter" or not text.strip():
         return None, "the model refused or said nothing"
+    fenced = _FENCED.fullmatch(text)
     try:
-        answer = question.answer.model_validate_json(text)
+        answer = question.answer.model_validate_json(fenced[1] if fenced else text)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

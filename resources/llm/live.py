@@ -120,7 +120,7 @@ class LiveRun:
                 if isinstance(sent, Question):
                     return await self._answer(sent)
                 if isinstance(sent, Failure):
-                    return Answer.to(question, None, sent.reason)
+                    return Answer.to(question, None, sent.reason, lost=sent.kind == "retry")
                 found = sent
             value, wrong = exchange.read(question, found)
             if value is not None:

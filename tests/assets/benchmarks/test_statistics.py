@@ -126,6 +126,14 @@ def test_recovery_without_a_certain_gain_is_not_bounded() -> None:
     assert recovery(base, base, base, 100, 0) is None
 
 
+def test_thirds_of_questions_that_add_up_to_no_gain_are_none() -> None:
+    base, full = np.array([1, 0, 2, 0, 0]) / 3, np.array([0, 0, 1, 1, 1]) / 3
+    assert recovery(base, full, full, 100, 0) is None
+    shared = np.full(30, 1 / 3)
+    found = clustered_mean(shared)
+    assert found.low < 1 / 3 < found.high
+
+
 def test_avg_at_k_counts_questions_not_answers() -> None:
     # Five questions, always right or always wrong: 100 samples each say no more than one.
     means = np.array([1.0, 1, 1, 0, 0])

@@ -20,6 +20,7 @@ from assets.interpretations.label import PROMPTS, unit_question
 from assets.interpretations.score import score
 from resources import sources
 from resources.compute import ComputeConfig
+from resources.errors import BadInput
 from resources.llm.prompts import escaped, load_prompt
 from tests.assets.interpretations.conftest import SILENT, Explained
 from tests.assets.interpretations.world import AROUND, build_world, token_rule, write_contexts, write_dataset
@@ -110,6 +111,40 @@ def test_the_three_assets_survive_a_quarter_of_faults(explained: Explained, tmp_
         again = _explain(explained, knobs, tmp_path / "again")
         assert (again.requests, server.counts()["requests"]) == (0, before)  # type: ignore[attr-defined]
     assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_answers_of_which_none_can_be_used_make_no_artifact(explained: Explained, tmp_path: Path) -> None:
+    with (
+        serving(Settings(key=KEY, fault_share=1.0, faults=("refusal",))) as server,
+        pytest.raises(BadInput, match=r"^none of \d+ answers can be used \(the model refused or said nothing"),
+    ):
+        _explain(explained, _knobs(server), tmp_path)
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+def test_an_explanation_of_nothing_but_blanks_is_no_explanation(explained: Explained) -> None:
+    knobs = InterpretationsConfig(provider="openai")
+    evidence = next(iter(_evidence(explained, knobs).values()))
+    question = unit_question(evidence, 0, load_prompt(PROMPTS, knobs.prompt), knobs, Excerpts(explained.dataset))
+    said = {"classification": 0, "classification_reasoning": "r"}
+    assert question.check(question.answer.model_validate({"explanation": " ", **said})) == "the explanation is empty"
+    assert question.check(question.answer.model_validate({"explanation": "digits", **said})) == ""
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "said"),
+    [
+        (InterpretationsConfig, {"provider": "openai-compatible"}, "needs base_url, such as http"),
+        (InterpretationsConfig, {"provider": "statistical", "contexts_shown": 10}, "is below min_contexts 12"),
+        (CategoriesConfig, {"provider": "openai-compatible"}, "needs base_url, such as http"),
+        (CategoriesConfig, {"taxonomy_provider": "openai-compatible"}, "needs taxonomy_base_url, such as http"),
+    ],
+)
+def test_what_could_never_explain_is_refused_with_the_config(
+    section: type[InterpretationsConfig | CategoriesConfig], values: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        section.model_validate(values)
 
 
 def test_unknown_categories_are_counted(explained: Explained, tmp_path: Path) -> None:

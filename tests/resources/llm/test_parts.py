@@ -1,6 +1,7 @@
 """The parts of asking on their own: keys, cache files, waiting, redaction, prices."""
 
 import asyncio
+import json
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,16 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from dagster_project.cli import main
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
-from resources.llm.ask import ask, estimate
+from resources.llm.answers import Answer
+from resources.llm.ask import Asked, ask, estimate
 from resources.llm.cache import BUSY_S, FILE_NAME, connect, export_cache, import_cache, list_cache
 from resources.llm.endpoint import Endpoint
+from resources.llm.exchange import read
 from resources.llm.failures import redacted
 from resources.llm.ledger import Ledger, OverBudget
 from resources.llm.limits import Limits
@@ -259,3 +263,31 @@ def test_a_new_cache_can_be_opened_by_several_runs_at_the_same_moment(tmp_path: 
     for number in range(30):
         with ThreadPoolExecutor(8) as runs:
             assert set(runs.map(_journal_mode, [tmp_path / f"{number}.sqlite"] * 8)) == {"wal"}
+
+
+def build_answer(number: int, failure: str = "", *, lost: bool = False) -> Answer:
+    return Answer(str(number), 0, "", None if failure else Settled(), failure, cached=False, lost=lost)
+
+
+class Settled(BaseModel):
+    """Any answer."""
+
+
+def test_questions_that_were_lost_on_the_way_are_not_taken_for_answered() -> None:
+    answers = [build_answer(0), build_answer(1, "busy", lost=True), build_answer(2, "no JSON")]
+    asked = Asked({(one.id, 0): one for one in answers}, 3, 0, 0.0, 0.0)
+    with pytest.raises(BadInput, match=r"^1 of 3 questions were left without an answer \(busy\): run again"):
+        asked.check_complete()
+    some = replace(asked, answers={("0", 0): answers[0], ("2", 0): answers[2]})
+    some.check_usable()
+    with pytest.raises(BadInput, match=r"^none of 1 answers can be used \(no JSON\): ask another model"):
+        replace(asked, answers={("2", 0): answers[2]}).check_usable()
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', '```json\n{"a": 1}\n```', ' ```\n{"a": 1}\n``` \n'])
+def test_an_answer_may_stand_in_a_fence(text: str) -> None:
+    class Number(BaseModel):
+        a: int
+
+    response = json.dumps({"parts": [{"part_kind": "text", "content": text}], "finish_reason": "stop"})
+    assert read(Question("q", "", "", Number, "v"), response) == (Number(a=1), "")
