@@ -20,6 +20,7 @@ from resources.store import Store, Workspace
 
 ASKING = {
     "interpretations": "interpretations",
+    "interpretation_scores": "interpretations",
     "feature_categories": "categories",
     "benchmark_scores": "benchmarks",
 }
@@ -36,7 +37,7 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
         *_gpus(jobs, deployment),
         *_memory(jobs, deployment),
         *_rank(experiment, misses),
-        *_keys(experiment, misses),
+        *([] if deployment.prefix else _keys(experiment, misses)),
         *_sources(experiment, misses),
     ]
 
@@ -82,7 +83,7 @@ def _rank(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
 
 
 def _keys(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
-    """Vendors' keys, one sentence for each stage that asks somebody whose key is not set."""
+    """Vendors' keys, one sentence for each stage that asks somebody whose key is not set in this environment."""
     said: list[str] = []
     for stage in stages:
         vendors = experiment.sections[ASKING[stage.asset]].vendors() if stage.asset in ASKING else ()

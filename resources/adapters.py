@@ -126,15 +126,15 @@ def read_settings(folder: Path) -> Settings:
         raise BadInput(f"{folder} has no {CONFIG}: name the folder of a PEFT adapter")
     try:
         settings = json.loads(path.read_bytes())
+        if isinstance(settings, dict) and settings.get("peft_type") != "LORA":
+            raise BadInput(f"{path}: the adapter is of type {settings.get('peft_type')}, not LORA")
         read = Settings.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise BadInput(f"{path}: {f'{place}: ' if place else ''}{first['msg']}; copy the adapter anew") from error
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is no JSON ({error}): copy the adapter anew") from error
-    if settings.get("peft_type") != "LORA":
-        raise BadInput(f"{path}: the adapter is of type {settings.get('peft_type')}, not LORA")
     for name in _MORE:
         if settings.get(name):
             raise BadInput(

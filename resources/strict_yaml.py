@@ -24,6 +24,10 @@ DEEPEST = 20
 """Levels of nesting; an experiment has three."""
 
 
+class Empty(BadInput):
+    """Nothing but comments and space."""
+
+
 @dataclass(frozen=True)
 class Document:
     """A parsed file: its values, and where each one stands."""
@@ -55,7 +59,7 @@ def read_yaml(path: Path) -> Document:
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise BadInput(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {one_line(problem)}") from error
     if node is None:
-        raise BadInput(f"{path}:1: the file is empty; an experiment says at least `extends: mini`")
+        raise Empty(f"{path}:1: the file is empty; an experiment says at least `extends: mini`")
     if not isinstance(node, yaml.MappingNode):
         raise BadInput(f"{path}:{node.start_mark.line + 1}: expected `section:` lines at the top level")
     values = _value(path, node, (), lines)
@@ -93,7 +97,7 @@ class _Loader(yaml.SafeLoader):
         if self._depth > DEEPEST:
             raise BadInput(f"{place}: nested too deeply; an experiment has sections, knobs and lists")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise BadInput(f"{place}: anchors and aliases are not supported; use `extends:` to share values")
+            raise BadInput(f"{place}: anchors and aliases are not supported; experiments share values by `extends:`")
         tag = getattr(event, "tag", None)
         if tag not in (None, "!"):
             raise BadInput(f"{place}: the tag {quoted(str(tag))} is not supported; write plain values")
@@ -136,7 +140,7 @@ def _mapping(path: Path, node: yaml.MappingNode, location: Location, lines: dict
         if key in values:
             raise BadInput(f"{place}: {quoted(key)} stands twice; keep one")
         if key == "<<":
-            raise BadInput(f"{place}: merge keys are not supported; use `extends:` to share values")
+            raise BadInput(f"{place}: merge keys are not supported; experiments share values by `extends:`")
         lines[(*location, key)] = key_node.start_mark.line + 1
         values[key] = _value(path, value_node, (*location, key), lines)
     return values

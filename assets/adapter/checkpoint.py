@@ -67,6 +67,8 @@ class Checkpoints:
         state, tensors = self._read(found[-1])
         # All processes take it up, or none does.
         if self._processes.summed(float(tensors is None)) > 0:
+            if tensors is not None:
+                self._say(f"another process cannot use its share of the checkpoint {found[-1]}")
             self._say("the training begins anew")
             return []
         assert tensors is not None

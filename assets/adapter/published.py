@@ -1,5 +1,6 @@
 """A checkpoint that somebody else trained, taken through the same asset after a look at its shapes."""
 
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from resources.links import link_or_copy
 from resources.models import ModelConfig, load_architecture
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformers import PretrainedConfig, PreTrainedModel
 
 ADAPTER_FILES = (CONFIG, WEIGHTS)
@@ -105,19 +107,30 @@ def _check_use(adapter: Adapter, folder: Path, source: str) -> None:
     """Every pair holds numbers, and PEFT would put it into the model."""
     import torch
     from peft import LoraConfig
-    from peft.tuners.tuners_utils import check_target_module_exists
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
     settings = cast("LoraConfig", LoraConfig.from_pretrained(str(folder)))
-    # PEFT works the others out on the model itself
-    is_named = settings.target_modules not in (None, "all-linear")
+    if settings.target_modules is None:
+        settings.target_modules = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING["qwen2"]
     for component in adapter.components:
         if not all(bool(torch.isfinite(side[component]).all()) for side in (adapter.A, adapter.B)):
             raise BadInput(f"{source} holds NaN or infinity in {component.id}: its training diverged, take another")
-        if is_named and not check_target_module_exists(settings, component.module):
+        if not _targets(settings, component, source):
             raise BadInput(
                 f"{source} holds {component.id}, which its {CONFIG} does not target, so that PEFT leaves it out: "
                 "correct target_modules and layers_to_transform there"
             )
+
+
+def _targets(settings: "LoraConfig", component: Component, source: str) -> bool:
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    if settings.target_modules == "all-linear":  # worked out on the model itself
+        return True
+    try:
+        return bool(check_target_module_exists(settings, component.module))
+    except (ValueError, re.error) as error:
+        raise BadInput(f"the {CONFIG} of {source} cannot be used by PEFT ({error}): correct it there") from error
 
 
 def _check_whole(folder: Path, architecture: "PretrainedConfig", source: str) -> None:

@@ -72,8 +72,10 @@ def _in_whole_numbers(
 
     largest_B = _largest(input_BD)
     # a T that is too large to be written only adds candidates, one that is too small would lose them
-    least = _TINY * LARGEST * WHOLES
-    c = max(float(largest_B.median()) * FINENESS, -1.01 * float(distance_F.min()) / (LARGEST * SHARES), least)
+    most_T = LARGEST * SHARES
+    typical = float(distance_F.kthvalue(len(distance_F) // 10 + 1).values) / most_T
+    least = max(_TINY * LARGEST * WHOLES, -1.01 * float(distance_F.min()) / most_T)
+    c = max(float(largest_B.median()) * FINENESS, typical, least)
     whole_B = (LARGEST * c / largest_B.clamp(min=c / WHOLES)).floor_().clamp_(min=1)
     tokens = _rounded(input_BD, (c / whole_B).split(BLOCK), added)
 
@@ -83,7 +85,7 @@ def _in_whole_numbers(
     least_B = -(tokens.length + tokens.lost) * float(encoder.lost.max())
     least_B -= (off_B - off).clamp_(min=0) * float(encoder.length.max())
 
-    T_F = (distance_F / c).floor_().clamp_(max=LARGEST * SHARES)
+    T_F = (distance_F / c).floor_().clamp_(max=most_T)
     parts = [(T_F + place).div_(SHARES).floor_().neg_() for place in range(SHARES)]
     encoder.rows[:, width:-margins] = torch.stack(parts, dim=1).repeat(1, WHOLES)
     encoder.rows[:, -margins:] = _shared((encoder.length * (off / LARGEST)).ceil_(), margins)

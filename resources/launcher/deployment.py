@@ -18,7 +18,7 @@ from resources.launcher.protocol import Launcher
 from resources.launcher.slurm import SlurmLauncher
 from resources.section import Section
 from resources.sources import PROJECT
-from resources.strict_yaml import read_yaml, told
+from resources.strict_yaml import Empty, read_yaml, told
 
 
 class Deployment(Section):
@@ -60,7 +60,10 @@ def load_deployment() -> Deployment:
     path = Path(named) if named else PROJECT / "compute.yaml"
     if not named and not path.exists():
         return Deployment()
-    document = read_yaml(path)
+    try:
+        document = read_yaml(path)
+    except Empty:
+        return Deployment()
     try:
         return Deployment.model_validate(document.values)
     except ValidationError as error:

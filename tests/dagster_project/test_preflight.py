@@ -41,10 +41,11 @@ def test_each_missing_thing_is_one_sentence(home: Home, tmp_path: Path, monkeypa
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     paper = load(tmp_path, "description: the paper\n")
-    gpus, explainer, categoriser, model, dataset = lacking(paper, home, Deployment(gpus=0), STAGES)
+    gpus, explainer, scorer, categoriser, model, dataset = lacking(paper, home, Deployment(gpus=0), STAGES)
     assert gpus.startswith("lora_checkpoint, full_finetune_checkpoint, ") and "need 8 GPUs" in gpus
     assert "full_finetune_checkpoint holds " in gpus
     assert explainer == "interpretations asks paid models: set OPENAI_API_KEY, or choose others in its section"
+    assert scorer.startswith("interpretation_scores asks paid models: set OPENAI_API_KEY")
     assert categoriser.startswith("feature_categories asks paid models: set ANTHROPIC_API_KEY and OPENAI_API_KEY, or")
     assert model.startswith("Qwen/Qwen2.5-32B-Instruct is neither")
     assert dataset.startswith("simplescaling/s1K-1.1 is neither")
@@ -96,3 +97,15 @@ def test_a_rank_that_nothing_wanted_reads_is_no_lack(home: Home, tmp_path: Path)
 def test_a_published_adapters_rank_is_not_the_configs(home: Home, tmp_path: Path, tiny_adapter: Path) -> None:
     taken = load(tmp_path, f"extends: mini\nlora:\n  rank: 2\n  source: {tiny_adapter}\n")
     assert lacking(taken, home, Deployment(gpus=0), STAGES) == []
+
+
+def test_keys_are_looked_for_where_the_jobs_run(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    paid = load(tmp_path, "extends: mini\ninterpretations:\n  provider: openai\n")
+    for asset in ("interpretations", "interpretation_scores"):
+        [said] = lacking(paid, home, Deployment(gpus=0), [stage(asset)])
+        assert said == f"{asset} asks paid models: set OPENAI_API_KEY, or choose others in its section"
+    remote = Deployment(backend="slurm", prefix=("ssh", "login-node"), gpus=0)
+    assert lacking(paid, home, remote, [stage("interpretations")]) == []
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    assert lacking(paid, home, Deployment(gpus=0), [stage("interpretations")]) == []

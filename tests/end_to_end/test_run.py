@@ -166,7 +166,11 @@ def test_what_is_not_computed_is_said_in_one_line(tiny: Installation) -> None:
     )
 
 
-def test_the_paper_experiment_on_this_machine_ends_at_once_with_what_is_missing(tiny: Installation) -> None:
+def test_the_paper_experiment_on_this_machine_ends_at_once_with_what_is_missing(
+    tiny: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     (tiny.experiments / "paper.yaml").write_text("compute:\n  profile: 8xH200\n")
     before = snapshot(tiny.home)
     done = tiny.run("run", "paper", timeout=60)
@@ -177,7 +181,7 @@ def test_the_paper_experiment_on_this_machine_ends_at_once_with_what_is_missing(
         "need 8 GPUs" in gpus
         and "weights 61.0 GiB (32.76 B parameters x 2 bytes)" in tiny.run("plan", "paper", "--explain").stdout
     )
-    assert [line.split()[1] for line in keys] == ["interpretations", "feature_categories"]
+    assert [line.split()[1] for line in keys] == ["interpretations", "interpretation_scores", "feature_categories"]
     assert model.startswith("- Qwen/Qwen2.5-32B-Instruct is neither a local folder nor whole in the local hub cache")
     assert dataset.startswith("- simplescaling/s1K-1.1 is neither a local folder nor whole in the local hub cache")
     assert set(snapshot(tiny.home)) == set(before)

@@ -82,7 +82,7 @@ def change(folder: Path, **settings: object) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"peft_type": "IA3"}, "IA3"),
+        ({"peft_type": "IA3", "lora_alpha": None}, "IA3, not LORA"),
         ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
         ({"use_dora": True}, "use_dora"),
         ({"lora_bias": True}, "sets lora_bias"),

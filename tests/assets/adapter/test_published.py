@@ -145,6 +145,7 @@ def test_a_published_adapter_that_diverged_is_refused(
         ({"target_modules": ["q_proj"]}, r"L0\.k_proj"),
         ({"target_modules": r".*\.layers\.0\..*_proj"}, r"L1\.q_proj"),
         ({"layers_to_transform": [0]}, r"L1\.q_proj"),
+        ({"target_modules": None}, r"L0\.k_proj"),
     ],
 )
 def test_a_published_pair_that_peft_would_leave_out_is_refused(
@@ -153,4 +154,13 @@ def test_a_published_pair_that_peft_would_leave_out_is_refused(
     source = Path(shutil.copytree(tiny_adapter, tmp_path / "published"))
     change(source / CONFIG, **settings)
     with pytest.raises(BadInput, match=rf"holds {component}, which its adapter_config\.json does not target"):
+        world.lora("taken", LoraConfig(source=str(source)))
+
+
+def test_a_published_adapter_that_peft_cannot_place_is_refused(
+    world: World, tiny_adapter: Path, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(tiny_adapter, tmp_path / "published"))
+    change(source / CONFIG, target_modules="[")
+    with pytest.raises(BadInput, match=r"adapter_config\.json of .* cannot be used by PEFT \("):
         world.lora("taken", LoraConfig(source=str(source)))

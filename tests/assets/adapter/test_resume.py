@@ -150,7 +150,10 @@ def test_a_checkpoint_that_one_process_cannot_read_is_taken_up_by_none(tmp_path:
     said: list[str] = []
     beside = BesideOneThatCannot(0, 1, ALONE.device)
     assert Checkpoints(tmp_path, beside, 1, said.append).resume(parameters, optimiser) == []
-    assert said == ["the training begins anew"]
+    assert said == [
+        f"another process cannot use its share of the checkpoint {tmp_path / 'step-00000001'}",
+        "the training begins anew",
+    ]
 
 
 def test_a_training_with_a_damaged_checkpoint_ends_with_the_same_bytes(world: World) -> None:

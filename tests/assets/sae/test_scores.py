@@ -94,6 +94,13 @@ def test_a_latent_of_few_components_does_not_blur_the_filter_for_the_others() ->
     assert int((before != 7).sum()) == int((after != 7).sum())
 
 
+def test_a_bound_that_only_large_tokens_reach_leaves_few_candidates() -> None:
+    x_BD, encoder_FD, bias_F = build(5, 2.0)
+    room_BF = torch.empty(TOKENS, LATENTS, dtype=torch.int32)
+    bound = float(every_score(x_BD, encoder_FD, bias_F).quantile(0.99))
+    assert len(candidates(x_BD, encoder_FD, bias_F, bound, room_BF)) < 3 * 28
+
+
 @pytest.mark.parametrize("rounded", ["tokens", "encoder"])
 @pytest.mark.parametrize("width", [2, 127, 448, 700])
 def test_no_score_is_missed_where_all_that_rounding_loses_counts(width: int, rounded: str) -> None:

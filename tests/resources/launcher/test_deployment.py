@@ -51,6 +51,13 @@ def test_a_bad_or_missing_file_is_one_line_that_says_where(
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["", "# gpus: 8\n"])
+def test_a_file_that_says_nothing_is_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "compute.yaml").write_text(text)
+    monkeypatch.setenv("LORASCOPE_COMPUTE", str(tmp_path / "compute.yaml"))
+    assert load_deployment() == Deployment()
+
+
 def test_on_the_cpu_a_parallel_stage_has_one_thread_per_worker_and_any_other_all_cores() -> None:
     cpu = ComputeConfig(profile="cpu", processes=3)
     assert shape(Needs(gpus=8, parallel=True), cpu, NODE) == Shape(0, 3, 1)
