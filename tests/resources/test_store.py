@@ -162,7 +162,7 @@ def test_verify_looks_at_the_others_when_one_artifact_cannot_be_read(
     _flip(store.folder("sae", "k2") / "b.txt")
     _fail_to_open(monkeypatch, "b.txt", errno.EACCES, "/k1/")
     said: list[str] = []
-    with pytest.raises(BadInput, match=r"^1 of 2 artifacts could not be read \(.*/k1/b\.txt'\): repair that$"):
+    with pytest.raises(BadInput, match=r"^1 of 2 artifacts could not be read \(.*/k1/b\.txt'\): see to that first$"):
         verify_store(store, said.append)
     assert said[0].startswith("sae/k1: not checked, [Errno 13] Permission denied")
     assert said[1].startswith("sae/k2/b.txt: content differs")

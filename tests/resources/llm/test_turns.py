@@ -70,11 +70,14 @@ def test_ctrl_c_ends_the_wait_for_another_run(home: Path) -> None:
     with serving(Settings(key=KEY)) as server:
         lock = try_hold(lock_path(home, server.endpoint()))
         assert lock is not None
+        # a shell starts what it puts into the background with this signal ignored
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         interrupt.start()
         with lock, pytest.raises(KeyboardInterrupt):
             ask(questions(5), 5, server.endpoint(), QUICK, SILENT, "label")
         interrupt.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_run_that_was_killed_is_waited_for_by_nobody(home: Path) -> None:
