@@ -262,7 +262,7 @@ def test_another_architecture_is_refused_by_name(tmp_path: Path) -> None:
     prepared(Path(model.name), write(tmp_path / "d"), data)
     other = tmp_path / "gpt2"
     GPT2LMHeadModel(GPT2Config(vocab_size=260, n_embd=32, n_layer=2, n_head=4)).save_pretrained(other)
-    with pytest.raises(BadInput, match=r"has no module .*: use a model of the Qwen2 family"):
+    with pytest.raises(BadInput, match=r"gpt2 has hidden_act none instead of silu: use a model of the Qwen2 family"):
         trained(model.model_copy(update={"name": str(other)}), tmp_path, full=False)
 
 
