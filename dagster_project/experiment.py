@@ -15,11 +15,11 @@ from pydantic import JsonValue, ValidationError
 
 from dagster_project.rooms import SECTIONS
 from resources.compute import ComputeConfig
-from resources.errors import SHOWN, BadInput, one_line, quoted
+from resources.errors import SHOWN, BadInput, one_line, quoted, told
 from resources.keys import section_version
 from resources.section import Section
 from resources.sources import check_source, fingerprints
-from resources.strict_yaml import Document, read_yaml, told
+from resources.strict_yaml import Document, read_yaml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Partition keys: no comma (Dagster issues 32183, 15105), slash or space."""

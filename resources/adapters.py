@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resources.components import PROJECTIONS, Component
-from resources.errors import BadInput
+from resources.errors import BadInput, told
 
 if TYPE_CHECKING:
     import torch
@@ -131,8 +131,8 @@ def read_settings(folder: Path) -> Settings:
         read = Settings.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{path}: {f'{place}: ' if place else ''}{first['msg']}; copy the adapter anew") from error
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise BadInput(f"{path}: {place}: {told(first)}; copy the adapter anew") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is no JSON ({error}): copy the adapter anew") from error
     for name in _MORE:

@@ -1,5 +1,10 @@
 """The two ways a job ends badly that a user can act on; everything else is a bug and keeps its traceback."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 
 class BadInput(ValueError):
     """What the user gave cannot be used: one sentence saying what, where and what to do. Never retried."""
@@ -22,3 +27,10 @@ def one_line(text: str, longest: int = SHOWN * 4) -> str:
 def quoted(text: str) -> str:
     """What a user wrote, in quotation marks, short and on one line."""
     return f"'{one_line(text, SHOWN)}'"
+
+
+def told(error: "ErrorDetails") -> str:
+    """Pydantic's message about one value, with what was given."""
+    given = error.get("input")
+    shown = "" if isinstance(given, dict) else f" (given: {str(given)[:SHOWN]!r})"
+    return one_line(f"{error['msg'].removeprefix('Value error, ')}{shown}")

@@ -46,6 +46,16 @@ def plain_address(address: str) -> str:
     return address
 
 
+def check_address(provider: str, address: str, name: str) -> None:
+    """A server of one's own has no address that could be known.
+
+    Raises:
+        ValueError: when it is missing; `name` is the field that takes it.
+    """
+    if provider == "openai-compatible" and not address:
+        raise ValueError(f"a provider 'openai-compatible' needs {name}, such as http://127.0.0.1:8000/v1")
+
+
 def prompt_name(name: str) -> str:
     """The name of a prompt that ships with its room.
 

@@ -105,15 +105,16 @@ def write_shard(
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Damaged pages are bad input that names the file."""
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A shard to read from; what is wrong with it, its pages too, is bad input that names the file."""
     try:
-        yield
+        with _checked(path) as file:
+            yield file
     except OSError as error:
         raise BadInput(f"{path} is damaged ({error}); delete it and compute the shards again") from error
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def _checked(path: Path) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
@@ -216,7 +217,7 @@ class Shards:
             BadInput: when its pages are damaged.
         """
         group = self.groups[index]
-        with _told(group.path), _opened(group.path) as file:
+        with _opened(group.path) as file:
             return file.read_row_group(group.index, columns=["rollout_id"]).column(0).to_numpy()
 
     def read_shard(self, index: int) -> StateBatch:
@@ -234,7 +235,7 @@ class Shards:
             BadInput: when pages are damaged.
         """
         for path in self.paths:
-            with _told(path), _opened(path) as file:
+            with _opened(path) as file:
                 table = file.read(["rollout_id", "position"], use_threads=False)
             yield table.column(0).to_numpy(), table.column(1).to_numpy()
 
@@ -279,7 +280,7 @@ class Shards:
             np.empty((rows, len(self.columns)), np.float16),
         )
         end = 0
-        with _told(path), _opened(path) as file:
+        with _opened(path) as file:
             for piece in file.iter_batches(
                 DECODED_ROWS, row_groups=[group.index for group in groups], use_threads=False
             ):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pydantic_core import ErrorDetails
 
 from resources.errors import BadInput, one_line, quoted
 
@@ -144,10 +143,3 @@ def _mapping(path: Path, node: yaml.MappingNode, location: Location, lines: dict
         lines[(*location, key)] = key_node.start_mark.line + 1
         values[key] = _value(path, value_node, (*location, key), lines)
     return values
-
-
-def told(error: ErrorDetails) -> str:
-    """Pydantic's message, with what was given."""
-    given = error.get("input")
-    shown = "" if isinstance(given, dict) else f" (given: {str(given)[:80]!r})"
-    return one_line(f"{error['msg'].removeprefix('Value error, ')}{shown}")

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from resources.section import Section
 from resources.stage import Needs, Stage
+from resources.units import parse_unit
 
 Positions = Literal["all", "assistant"]
 
@@ -75,14 +76,14 @@ class SteeringConfig(Section):
     """Words that count as backtracking (paper: Wait)."""
 
     @property
-    def counted_latents(self) -> int:
+    def chosen_latents(self) -> int:
         """Latents that are chosen by their mass: one reads all layers at once, so it cannot be scaled."""
         return 0 if self.units or self.mode == "scale" else self.strongest_latents
 
     @property
     def reads_latents(self) -> bool:
         """Whether it matters where latents fire."""
-        return self.counted_latents > 0 or any(unit.startswith("latent:") for unit in self.units)
+        return self.chosen_latents > 0 or any(parse_unit(unit).kind == "latent" for unit in self.units)
 
 
 ABLATION_KL = Stage(

@@ -55,7 +55,7 @@ def choose_targets(
     if not units:
         strongest = _strongest(model, shards, steering.strongest_components)
         units = [Unit("adapter", c.layer, c.projection, -1, 1) for c in strongest]
-        units += [Unit("latent", -1, "", j, 1) for j in heaviest(sae, found, steering.counted_latents)]
+        units += [Unit("latent", -1, "", j, 1) for j in heaviest(sae, found, steering.chosen_latents)]
     if not units:
         raise BadInput("steering finds nothing to steer: name units, or raise strongest_components")
     return [_target(unit, steering, model, shards, sae, found) for unit in units]

@@ -40,7 +40,7 @@ def take_adapter(source: str, revision: str | None, model: ModelConfig, out: Pat
     adapter = Adapter.open(folder)
     for component in adapter.components:
         _check_shapes(adapter, component, model, source)
-    _check_use(adapter, folder, source)
+    _check_placed(adapter, folder, source)
     _take((folder / name for name in ADAPTER_FILES), out)
     return adapter
 
@@ -62,7 +62,7 @@ def take_model(source: str, revision: str | None, model: ModelConfig, out: Path)
     theirs = load_architecture(model.model_copy(update={"name": str(folder), "trust_remote_code": False}))
     ours = load_architecture(model)
     for name in _SAME:
-        found, wanted = (_said(config, name) for config in (theirs, ours))
+        found, wanted = (_size(config, name) for config in (theirs, ours))
         if found != wanted:
             raise BadInput(
                 f"{source} has {name} {found}, but {model.name} has {wanted}: it is no finetune of that model"
@@ -75,7 +75,7 @@ def _check_shapes(adapter: Adapter, component: Component, model: ModelConfig, so
     ours = load_architecture(model)
     if component.layer >= ours.num_hidden_layers:
         raise BadInput(f"{source} adapts {component.id}, but {model.name} has {ours.num_hidden_layers} layers")
-    head_dim = _said(ours, "head_dim")
+    head_dim = _size(ours, "head_dim")
     queries, keys = ours.num_attention_heads * head_dim, ours.num_key_value_heads * head_dim
     outputs_inputs = {
         "q_proj": (queries, ours.hidden_size),
@@ -95,7 +95,7 @@ def _check_shapes(adapter: Adapter, component: Component, model: ModelConfig, so
         )
 
 
-def _said(architecture: "PretrainedConfig", name: str) -> Any:
+def _size(architecture: "PretrainedConfig", name: str) -> Any:
     """One of `_SAME`; a head's size need not be written down."""
     found = getattr(architecture, name, None)
     if name == "head_dim" and found is None:
@@ -103,7 +103,7 @@ def _said(architecture: "PretrainedConfig", name: str) -> Any:
     return found
 
 
-def _check_use(adapter: Adapter, folder: Path, source: str) -> None:
+def _check_placed(adapter: Adapter, folder: Path, source: str) -> None:
     """Every pair holds numbers, and PEFT would put it into the model."""
     import torch
     from peft import LoraConfig
@@ -142,7 +142,8 @@ def _check_whole(folder: Path, architecture: "PretrainedConfig", source: str) ->
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
-                found |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no dict
+                names = file.keys()
+                found |= {name: tuple(file.get_slice(name).get_shape()) for name in names}
         except SafetensorError as error:
             raise BadInput(f"{path} is damaged ({error}): download it anew") from error
     if architecture.tie_word_embeddings:

@@ -80,7 +80,7 @@ def train_lora(
     with joined(compute.device, needs_group=False) as processes:
         if lora.source != TRAIN:
             return _published_adapter(lora, model, out, processes)
-        chosen_components(lora, load_architecture(model).num_hidden_layers)
+        chosen_components(lora, load_architecture(model).num_hidden_layers)  # wrong ones, before the weights are read
         examples = Examples(S1kDataset.open(s1k_dataset), lora.block_size)
         adapted = wear_adapter(load_base(model, processes.device), lora, model.name)
         objective = RolloutLoss(adapted, processes.device, compute.recomputed_layers, autocast=None)

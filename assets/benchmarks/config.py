@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from assets.benchmarks.own_tasks import task_sources
-from resources.section import Address, Section
+from resources.section import Address, Section, check_address
 from resources.stage import Needs, Stage
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
@@ -120,8 +120,8 @@ class BenchmarksConfig(Section):
             raise ValueError("samples > 1 with temperature 0 gives the same answer again: set a temperature")
         if self.backend == "server" and not self.server_url:
             raise ValueError("backend 'server' needs server_url, such as http://127.0.0.1:8000/v1")
-        if self.judge and self.judge_provider == "openai-compatible" and not self.judge_url:
-            raise ValueError("judge_provider 'openai-compatible' needs judge_url, such as http://127.0.0.1:8000/v1")
+        if self.judge:
+            check_address(self.judge_provider, self.judge_url, "judge_url")
         return self
 
     @property

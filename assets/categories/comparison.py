@@ -8,15 +8,17 @@ LABELS = (0, 1, 2)
 
 
 def class_shares(rows: list[dict[str, Any]], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Share of each class among the labelled units of every kind, with percentile bootstrap 95 % intervals."""
+    """Share of each class among the labelled units of every kind that has some, with bootstrap 95 % intervals."""
     shares = []
     for kind in sorted({row["kind"] for row in rows}):
         counts = count_labels(rows, kind)
+        if not counts.any():
+            continue
         explainer = next(row["explainer"] for row in rows if row["kind"] == kind)
         low, high = bootstrap(counts, resamples, seed)
         for label in LABELS:
             n = int(counts[label])
-            share = n / max(int(counts.sum()), 1)
+            share = n / int(counts.sum())
             shares.append(
                 {"kind": kind, "explainer": explainer, "label": label, "n": n, "share": share,
                  "ci_low": float(low[label]), "ci_high": float(high[label])}
@@ -33,8 +35,6 @@ def count_labels(rows: list[dict[str, Any]], kind: str) -> np.ndarray:
 def bootstrap(counts: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """2.5 and 97.5 percentiles of the class shares; resampling units is a multinomial draw of their counts."""
     total = int(counts.sum())
-    if not total:
-        return np.zeros(len(counts)), np.ones(len(counts))
     draws = np.random.default_rng(seed).multinomial(total, counts / total, size=resamples) / total
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     return low, high

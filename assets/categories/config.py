@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from resources.section import Address, PromptName, Section
+from resources.section import Address, PromptName, Section, check_address
 from resources.stage import Needs, Stage
 
 
@@ -53,12 +53,9 @@ class CategoriesConfig(Section):
 
     @model_validator(mode="after")
     def _addressed(self) -> "CategoriesConfig":
-        compatible = self.provider == "openai-compatible", self.taxonomy_provider == "openai-compatible"
-        for is_compatible, name, address in zip(
-            compatible, ("base_url", "taxonomy_base_url"), (self.base_url, self.taxonomy_base_url), strict=True
-        ):
-            if is_compatible and self.provider != "statistical" and not address:
-                raise ValueError(f"'openai-compatible' needs {name}, such as http://127.0.0.1:8000/v1")
+        if self.provider != "statistical":
+            check_address(self.provider, self.base_url, "base_url")
+            check_address(self.taxonomy_provider, self.taxonomy_base_url, "taxonomy_base_url")
         return self
 
     def sources(self) -> tuple[str, ...]:
@@ -87,7 +84,7 @@ FEATURE_CATEGORIES = Stage(
 CATEGORY_DENSITIES = Stage(
     asset="category_densities",
     room="categories",
-    code_version=3,
+    code_version=4,
     call="assets.categories.densities:measure",
     artifact="assets.categories.artifact:Densities",
     sections=("categories",),

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from resources.section import Address, PromptName, Section
+from resources.section import Address, PromptName, Section, check_address
 from resources.stage import Needs, Stage
 
 
@@ -57,9 +57,8 @@ class InterpretationsConfig(Section):
     """Sets of random positions, matched in token frequency, that go through the same procedure: the null."""
 
     @model_validator(mode="after")
-    def _addressed(self) -> "InterpretationsConfig":
-        if self.provider == "openai-compatible" and not self.base_url:
-            raise ValueError("provider 'openai-compatible' needs base_url, such as http://127.0.0.1:8000/v1")
+    def _can_explain(self) -> "InterpretationsConfig":
+        check_address(self.provider, self.base_url, "base_url")
         if self.provider == "statistical" and self.contexts_shown < self.min_contexts:
             raise ValueError(
                 f"contexts_shown {self.contexts_shown} is below min_contexts {self.min_contexts}: no unit would have "

@@ -101,8 +101,6 @@ def _classes(artifacts: Mapping[str, Path], kind: str, label: int) -> Iterable[d
 
 
 def _class_share(artifacts: Mapping[str, Path], kind: str, label: int) -> Measurement | None:
-    if not any(row["n"] for one in (0, 1, 2) for row in _classes(artifacts, kind, one)):
-        return None  # no unit of the kind has a label
     for row in _classes(artifacts, kind, label):
         by_llm = row["explainer"] != STATISTICAL
         return Measurement(row["share"], row["ci_low"], row["ci_high"], "category_densities", as_published=by_llm)

@@ -56,19 +56,19 @@ class Backward:
         self._b_dec_D = main.slope_BD.sum(dim=0)
         if config.center:
             self._b_dec_D -= sum_all_rows(self._b_enc_F, weights.W_enc_FD)
-        self._latent_K, self._dead = (None, None) if revived is None else (revived.latent_K, _ByLatent.of(revived.part))
+        self._dead = None if revived is None else _Dead(revived.latent_K, _ByLatent.of(revived.part))
         if self._dead is not None:
-            b_enc_K = self._dead.by_latent(self._dead.slope_N)
-            self._add(b_enc_K, to=self._b_enc_F)
+            b_enc_K = self._dead.sums.by_latent(self._dead.sums.slope_N)
+            self._dead.add(b_enc_K, self._b_enc_F)
             if config.center and config.auxiliary == "residual":
-                self._b_dec_D -= sum_all_rows(b_enc_K, weights.W_enc_FD[self._latent_K])
+                self._b_dec_D -= sum_all_rows(b_enc_K, weights.W_enc_FD[self._dead.latent_K])
 
     def decoder(self) -> MatrixAndBias:
         """Of W_dec [F, D], before it changes, and b_dec [D]."""
         W_dec_FD, along_F = self._main.decoder_FD(), self._main.along_F()
         if self._dead is not None:
-            self._add(self._dead.decoder_FD(), to=W_dec_FD)
-            self._add(self._dead.along_F(), to=along_F)
+            self._dead.add(self._dead.sums.decoder_FD(), W_dec_FD)
+            self._dead.add(self._dead.sums.along_F(), along_F)
         if self._unit:
             W_dec_FD.addcmul_(self._weights.W_dec_FD, along_F[:, None], value=-1)
         return W_dec_FD, self._b_dec_D
@@ -77,12 +77,8 @@ class Backward:
         """Of W_enc [F, D] and b_enc [F]."""
         W_enc_FD = self._main.encoder_FD()
         if self._dead is not None:
-            self._add(self._dead.encoder_FD(), to=W_enc_FD)
+            self._dead.add(self._dead.sums.encoder_FD(), W_enc_FD)
         return W_enc_FD, self._b_enc_F
-
-    def _add(self, of_dead: torch.Tensor, to: torch.Tensor) -> None:
-        assert self._latent_K is not None
-        to.index_add_(0, self._latent_K, of_dead)
 
 
 class _ByLatent(NamedTuple):
@@ -126,6 +122,17 @@ class _ByLatent(NamedTuple):
 
     def _rows(self, weight_N: torch.Tensor, rows_BD: torch.Tensor) -> torch.Tensor:
         return sum_rows(self.row_sorted_N, weight_N.index_select(0, self.order_N), self.begin_F, rows_BD)
+
+
+class _Dead(NamedTuple):
+    """The sums of the dead latents, and whose they are."""
+
+    latent_K: torch.Tensor
+    sums: _ByLatent
+
+    def add(self, of_dead: torch.Tensor, total: torch.Tensor) -> None:
+        """Rows of the dead, or their numbers, to those of all latents."""
+        total.index_add_(0, self.latent_K, of_dead)
 
 
 def _order_by_latent(latent_N: torch.Tensor) -> torch.Tensor:

@@ -11,14 +11,14 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from resources.errors import BadInput, one_line
+from resources.errors import BadInput, one_line, told
 from resources.launcher.devices import present
 from resources.launcher.local import LocalLauncher
 from resources.launcher.protocol import Launcher
 from resources.launcher.slurm import SlurmLauncher
 from resources.section import Section
 from resources.sources import PROJECT
-from resources.strict_yaml import Empty, read_yaml, told
+from resources.strict_yaml import Empty, read_yaml
 
 
 class Deployment(Section):

@@ -14,12 +14,12 @@ from resources.llm.failures import redacted
 from resources.llm.prices import Price
 from resources.llm.question import Question
 
-_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
-"""How servers that take no schema (`transformers serve`) tend to answer."""
-
 if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage, ModelResponse
     from pydantic_ai.models import ModelRequestParameters
+
+_FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
+"""How servers that take no schema (`transformers serve`) tend to answer."""
 
 
 def messages(question: Question) -> "list[ModelMessage]":

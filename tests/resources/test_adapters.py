@@ -154,7 +154,7 @@ def test_an_unfinished_folder_is_refused(tiny_adapter: Path, tmp_path: Path) -> 
         ('{"peft_type": "LORA", "r": 1, "lora_alpha": NaN}', "lora_alpha: Input should be a finite number"),
         ("{oops", r"is no JSON \(Expecting property name"),
         ("", r"is no JSON \(Expecting value"),
-        ("[]", "Input should be a valid dictionary"),
+        ("[]", "the whole: Input should be a valid dictionary"),
     ],
 )
 def test_a_config_that_cannot_be_used_is_refused_with_what_is_wrong(

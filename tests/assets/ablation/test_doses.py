@@ -82,7 +82,7 @@ def test_where_latents_fire_matters_only_to_those_that_are_steered(
     settings: dict[str, object], counted: int, reads: bool
 ) -> None:
     steering = SteeringConfig().model_copy(update=settings)
-    assert (steering.counted_latents, steering.reads_latents) == (counted, reads)
+    assert (steering.chosen_latents, steering.reads_latents) == (counted, reads)
 
 
 def test_a_unit_and_a_factor_that_are_written_twice_count_once(world: World, tmp_path: Path) -> None:

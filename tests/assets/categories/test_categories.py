@@ -139,6 +139,12 @@ def test_class_shares_leave_out_units_without_a_label() -> None:
     assert [(row["n"], row["share"]) for row in shares] == [(2, 0.5), (1, 0.25), (1, 0.25)]
 
 
+def test_a_kind_of_which_no_unit_has_a_label_has_no_shares() -> None:
+    unlabelled = {"kind": "adapter", "explainer": "x", "label": None}
+    shares = class_shares([unlabelled, {"kind": "latent", "explainer": "x", "label": 0}], 500, 0)
+    assert {row["kind"] for row in shares} == {"latent"}
+
+
 def _measure(explained: Explained, categories: Path, out: Path, knobs: CategoriesConfig, shards: Path) -> Densities:  # noqa: F811
     metrics = measure(
         categories=knobs,
