@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from assets.adapter.config import TRAIN, LoraConfig
+from assets.contexts.config import ContextsConfig
 from assets.dataset.config import DatasetConfig
+from assets.interpretations.config import ScoresConfig
 from dagster_project.compute_asset import job_of
 from dagster_project.experiment import Experiment
 from dagster_project.plan import keys
@@ -37,6 +39,7 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
         *_gpus(jobs, deployment),
         *_memory(jobs, deployment),
         *_rank(experiment, misses),
+        *_excerpts(experiment, misses),
         *([] if deployment.prefix else _keys(experiment, misses)),
         *_sources(experiment, misses),
     ]
@@ -79,6 +82,20 @@ def _rank(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
     return [
         f"activation_shards reads one scalar per component, and lora.rank is {lora.rank}: set it to 1, or materialise "
         "lora_checkpoint and benchmark_scores alone"
+    ]
+
+
+def _excerpts(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
+    """Beyond a context's window nothing says where a unit fires: an excerpt called quiet could hold a firing token."""
+    contexts, scores = experiment.sections["contexts"], experiment.sections["scores"]
+    assert isinstance(contexts, ContextsConfig)
+    assert isinstance(scores, ScoresConfig)
+    judged = any(stage.asset == "interpretation_scores" for stage in stages)
+    if not judged or not experiment.sections["interpretations"].vendors() or scores.tokens_around <= contexts.window:
+        return []
+    return [
+        f"interpretation_scores shows a judge {scores.tokens_around} tokens on either side, and contexts.window keeps "
+        f"activations of {contexts.window}: lower scores.tokens_around, or raise contexts.window"
     ]
 
 

@@ -109,3 +109,16 @@ def test_keys_are_looked_for_where_the_jobs_run(home: Home, tmp_path: Path, monk
     assert lacking(paid, home, remote, [stage("interpretations")]) == []
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     assert lacking(paid, home, Deployment(gpus=0), [stage("interpretations")]) == []
+
+
+def test_an_excerpt_wider_than_the_contexts_windows_is_one_sentence_where_an_llm_judges(
+    home: Home, tmp_path: Path
+) -> None:
+    judged = "interpretations: {provider: openai-compatible, base_url: 'http://127.0.0.1:9/v1', model: m}\n"
+    wide = "extends: mini\ncontexts: {window: 8}\nscores: {tokens_around: 9}\n"
+    scores = [stage("interpretation_scores")]
+    [said] = lacking(load(tmp_path, wide + judged), home, Deployment(gpus=0), scores)
+    assert said.startswith("interpretation_scores shows a judge 9 tokens on either side, and contexts.window keeps")
+    assert lacking(load(tmp_path, wide), home, Deployment(gpus=0), scores) == []
+    equal = wide.replace("window: 8", "window: 9")
+    assert lacking(load(tmp_path, equal + judged), home, Deployment(gpus=0), scores) == []
