@@ -11,6 +11,7 @@ from assets.dashboard.config import FEATURE_DASHBOARD
 from assets.paper.config import PAPER_REPORT
 from dagster_project.experiment import Experiments
 from dagster_project.plan import keys
+from dagster_project.rooms import STAGES
 from resources.errors import BadInput
 from resources.home import Home
 from resources.manifest import FILE_NAME
@@ -75,10 +76,12 @@ def application(home: Home) -> "Starlette":
         return HTMLResponse(render_front(listed(home), comparison))
 
     def manifest(request: "Request") -> "Response":
-        path = Store(home.store).folder(request.path_params["asset"], request.path_params["key"]) / FILE_NAME
-        inside = path.resolve().is_relative_to(home.store.resolve())
-        return FileResponse(path) if inside and path.is_file() else PlainTextResponse("no such artifact", 404)
+        asset, key = request.path_params["asset"], request.path_params["key"]
+        path = Store(home.store).folder(asset, key) / FILE_NAME
+        named = asset in assets and key.isalnum()  # neither dots, which lead elsewhere, nor what no file name holds
+        return FileResponse(path) if named and path.is_file() else PlainTextResponse("no such artifact", 404)
 
+    assets = {stage.asset for stage in STAGES}
     shown = [(f"/store/{asset}", home.store / asset) for asset in PAGES] + [("/comparison", home.comparison)]
     routes: list[BaseRoute] = [Route("/", front), Route("/store/{asset}/{key}/" + FILE_NAME, manifest)]
     for path, folder in shown:

@@ -60,11 +60,13 @@ lorascope.list = (() => {
     const units = lorascope.data.units;
     for (let i = first; i < last; i += 1) {
       const row = shown[i];
-      const item = lorascope.make("div", { class: row === chosen ? "row chosen" : "row", role: "option", "aria-selected": String(row === chosen), "data-unit": units.unit[row], onclick: () => lorascope.go({ unit: units.unit[row] }) },
+      const item = lorascope.make("div", { class: row === chosen ? "row chosen" : "row", role: "option", id: `row-${row}`, "aria-selected": String(row === chosen), "data-unit": units.unit[row], onclick: () => lorascope.go({ unit: units.unit[row] }) },
         lorascope.make("span", { class: "right" }, aside(row)), lorascope.make("b", {}, units.unit[row]), lorascope.make("div", {}, lorascope.visible(units.explanation[row] || "no explanation")));
       item.style.top = `${i * HEIGHT}px`;
       rows.append(item);
     }
+    if (element(`row-${chosen}`)) rows.setAttribute("aria-activedescendant", `row-${chosen}`);
+    else rows.removeAttribute("aria-activedescendant");
   };
 
   const choose = (row) => {

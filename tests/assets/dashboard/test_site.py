@@ -213,6 +213,8 @@ def test_keys_walk_the_list_and_the_activations(page: Page, address: str) -> Non
     assert page.evaluate("location.hash") == f"#unit={shown[shown.index('latent:3') + 1]}".replace("+", "%2B")
     page.keyboard.press("k")
     expect(page.locator("#rows .chosen")).to_have_attribute("data-unit", "latent:3")
+    named = page.get_attribute("#rows", "aria-activedescendant")
+    expect(page.locator(f"#{named}")).to_have_attribute("data-unit", "latent:3")
     page.wait_for_selector("#rollout .fires")
     before = page.inner_text("#place")
     page.keyboard.press("n")
@@ -322,10 +324,10 @@ def test_it_reads_at_any_width_in_both_themes(
     assert dark == (scheme == "dark")
     if width == 400:
         page.click("#show-list")
-        assert page.is_visible("#search")
+        expect(page.locator("#search")).to_be_visible()
         # As many rows as the list has room for, though it was hidden when it was filled.
         room = page.evaluate("document.getElementById('rows').clientHeight / 52")
         assert page.locator("#rows .row").count() >= room - 1
         page.click("#rows .row >> nth=1")
-        assert page.is_visible("#unit h2")
+        expect(page.locator("#unit h2")).to_be_visible()
     context.close()
