@@ -7,9 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-ANSWER_BLOCK = "<|im_start|>answer\n"
-"""What separates thinking from answer in the training text."""
-CONTROL = "<|im_start|>"
+from resources.chat import ANSWER, START
+
 Rule = Literal["boxed", "answer", "whole", "empty"]
 # The dot matches newlines (s1: re.DOTALL), so everything after the first "Answer:" is taken.
 _ANSWER = re.compile(r"answer\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
@@ -38,10 +37,10 @@ def extract(output: str) -> Extracted:
 
 def answer_part(output: str) -> str:
     """What follows the last answer marker, else the last control token's line, else all of it."""
-    if ANSWER_BLOCK in output:
-        return output.rsplit(ANSWER_BLOCK, 1)[1]
-    if CONTROL in output:
-        rest = output.rsplit(CONTROL, 1)[1]
+    if ANSWER in output:
+        return output.rsplit(ANSWER, 1)[1]
+    if START in output:
+        rest = output.rsplit(START, 1)[1]
         return rest.split("\n", 1)[1] if "\n" in rest else rest
     return output
 

@@ -8,10 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from assets.benchmarks.engine import Arm, Completion, Engine, Request
-from assets.benchmarks.extract import ANSWER_BLOCK, CONTROL
-from resources.chat import END_TOKENS
+from resources.chat import ANSWER, END_TOKENS, START, THINK
 
-THINK_BLOCK = "<|im_start|>think\n"
 WAIT = "Wait"
 OUT_OF_TOKENS = "Final Answer:"
 """What s1 puts at the head of an answer whose thinking was cut, so that it does not go on thinking."""
@@ -27,7 +25,7 @@ class Budget:
 
 def inserted(budget: Budget) -> list[str]:
     """Everything that may be put into one answer, piece by piece."""
-    return [THINK_BLOCK, *[WAIT] * budget.wait_times, "\n", ANSWER_BLOCK, OUT_OF_TOKENS]
+    return [THINK, *[WAIT] * budget.wait_times, "\n", ANSWER, OUT_OF_TOKENS]
 
 
 @dataclass
@@ -35,7 +33,7 @@ class _Thought:
     """One request's thinking so far."""
 
     request: Request
-    text: str = THINK_BLOCK
+    text: str = THINK
     used: int = 0
     waits: int = 0
     cut: bool = False
@@ -51,7 +49,7 @@ class _Thought:
             self.request,
             prompt=self.request.prompt + self.text,
             max_tokens=self.limit(budget),
-            stop=(CONTROL, *END_TOKENS),
+            stop=(START, *END_TOKENS),
         )
 
     def take(self, piece: Completion, budget: Budget) -> None:
@@ -64,7 +62,7 @@ class _Thought:
             self.waits += 1
 
     def answer(self) -> Request:
-        self.text += ("" if self.text.endswith("\n") else "\n") + ANSWER_BLOCK + (OUT_OF_TOKENS if self.cut else "")
+        self.text += ("" if self.text.endswith("\n") else "\n") + ANSWER + (OUT_OF_TOKENS if self.cut else "")
         return replace(
             self.request, prompt=self.request.prompt + self.text, max_tokens=self.request.max_tokens - self.used
         )
