@@ -83,6 +83,7 @@ def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Pat
         "parameters": found.parameters,
         "numbers": found.numbers,
         "frontier": found.frontier,
+        "stability": found.stability,
         "agreement": found.agreement,
     }
     write_tables({**rows, "claims": claims_side_by_side(names, claims)}, page.parent / TABLES)

@@ -5,6 +5,7 @@ Keys depend on configs, code versions and input keys only, so the plan and the r
 
 import importlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ class History:
             return
         path = self._folder / experiment / asset
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{asset}.{key}")
+        temporary = path.with_name(f".{asset}.{key}.{os.getpid()}")  # two runs may come by the same key at once
         temporary.write_text(key)
         temporary.replace(path)
 

@@ -19,7 +19,8 @@ def text_table(rows: Sequence[Mapping[str, object]], title: str = "") -> str:
         table.add_column(name, overflow="ellipsis", max_width=60)
     for row in rows:
         table.add_row(*map(_cell, row.values()))
-    console = Console(file=io.StringIO(), width=min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns))
+    width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
+    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)  # a cell may hold "[asy]" or ":x:"
     console.print(table)
     assert isinstance(console.file, io.StringIO)  # made two lines above
     lines = console.file.getvalue().splitlines()

@@ -69,6 +69,8 @@ def _fingerprint(folder: Path) -> str:
         return _digest(folder, _state(folder))
     except OSError as error:
         raise BadInput(f"{error.filename or folder} cannot be read: {error.strerror}") from error
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{folder} holds a file whose name is not UTF-8: rename it") from error
 
 
 def _state(folder: Path) -> State:

@@ -39,8 +39,10 @@ class LogitEffects:
 
         wearing = Adapter.open(adapter)
         writers = [c for c in wearing.components if c.projection in WRITERS]
-        written_DM = torch.stack([wearing.B[c][:, 0].float() for c in writers], dim=1) * wearing.scale
         gain_D, unembedding_VD = read_unembedding(model)
+        written_DM = gain_D.new_empty(len(gain_D), len(writers))
+        for m, component in enumerate(writers):
+            written_DM[:, m] = wearing.B[component][:, 0] * wearing.scale
         self._effect_VM: torch.Tensor = unembedding_VD @ (gain_D[:, None] * written_DM)
         self._place = {c.id: i for i, c in enumerate(writers)}
         self._decoder_FM = sae.W_dec_FD[:, [columns.index(c.id) for c in writers]]
@@ -63,10 +65,10 @@ class LogitEffects:
         return [None if weight_M is None else next(found) for weight_M in weights]
 
     def _weights(self, unit: Unit) -> "torch.Tensor | None":
-        """How much of each writing direction [M] the unit is."""
+        """How much of each writing direction [M] the unit is; None where it is none."""
         import torch
 
-        if unit.kind == "latent":
+        if unit.kind == "latent" and self._place:
             return self._decoder_FM[unit.index]
         place = self._place.get(f"L{unit.layer}.{unit.projection}") if unit.kind == "adapter" else None
         return None if place is None else torch.eye(len(self._place))[place] * unit.polarity

@@ -8,6 +8,7 @@ Files as its own export writes them (`export-data.py` and `schema.prisma`, neuro
 import gzip
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -263,7 +264,8 @@ def _activations(table: UnitTable, row: int, place: Mapping[str, str], pieces: P
         values = contexts.values_W[contexts.offset_C[i] : contexts.offset_C[i + 1]].astype(np.float64).tolist()
         rollout, start = int(contexts.rollout_C[i]), int(contexts.start_C[i])
         texts = pieces.rollout(rollout)[start : start + len(values)]
-        bin_ = min(int(contexts.value_C[i] / width), len(counts) - 1) if width else 0
+        share = float(contexts.value_C[i]) / table.columns["max"][row]
+        bin_ = min(max(math.ceil(share * len(counts)) - 1, 0), len(counts) - 1)  # (b, b + 1], as it was counted
         yield ActivationRow(
             id=_id("activation", *place.values(), str(i - first)),
             **place,
@@ -292,5 +294,7 @@ def _clean(text: str) -> str:
 
 def _write(path: Path, rows: Iterable[Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = "".join(json.dumps(row.model_dump(mode="json"), ensure_ascii=False) + "\n" for row in rows).encode()
+    content = "".join(
+        json.dumps(row.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n" for row in rows
+    ).encode()
     path.write_bytes(gzip.compress(content, 5, mtime=0) if path.suffix == ".gz" else content)

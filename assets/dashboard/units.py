@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 SAMPLES = ("top", "quantile", "silent")
 """Number of a sample in `ContextTable.sample_C` is its place here."""
 LIST_COLUMNS = ("unit", "kind", "layer", "projection", "index", "polarity", "density", "max", "n_fired")
+LARGEST = float(np.finfo(np.float16).max)
 _CONTEXT_COLUMNS = ["unit", "sample", "rank", "rollout_id", "position", "value", "start", "values"]
 
 
@@ -36,6 +37,12 @@ class Limits:
     """Of the quantile sample and of the silent one, spread evenly over what is there."""
     neuron: int
     """Instead of `top`, for the baseline neurons; half as many of each other sample."""
+
+    def of(self, unit: str) -> tuple[int, int, int]:
+        """Most contexts of each sample."""
+        if unit.startswith("neuron:"):
+            return self.neuron, self.neuron // 2, self.neuron // 2
+        return self.top, self.other, self.other
 
 
 @dataclass(frozen=True)
@@ -116,11 +123,12 @@ def _by_unit(path: Path) -> dict[str, dict]:
 
 def read_contexts(path: Path, limits: Limits) -> ContextTable:
     """The shown contexts of every unit; a row group at a time, so memory is that of what is shown."""
+    counts = _counts(path)
     file = pq.ParquetFile(path, read_dictionary=["unit", "sample"])
     parts: list[pa.Table] = []
     for group in range(file.num_row_groups):
         rows = file.read_row_group(group, columns=_CONTEXT_COLUMNS)
-        parts.append(rows.filter(pa.array(_shown(rows, limits))))
+        parts.append(rows.filter(pa.array(_shown(rows, counts, limits))))
     rows = pa.concat_tables(parts).combine_chunks()
     lists = rows["values"].combine_chunks()
     length_C = lists.value_lengths().to_numpy(zero_copy_only=False)
@@ -131,25 +139,29 @@ def read_contexts(path: Path, limits: Limits) -> ContextTable:
         value_C=rows["value"].to_numpy(),
         start_C=rows["start"].to_numpy(),
         offset_C=np.concatenate([[0], np.cumsum(length_C, dtype=np.int64)]),
-        values_W=lists.flatten().to_numpy().astype(np.float16),
+        values_W=np.clip(lists.flatten().to_numpy(), -LARGEST, LARGEST).astype(np.float16),
         bounds=_bounds(rows),
     )
 
 
-def _shown(rows: pa.Table, limits: Limits) -> np.ndarray:
-    """bool [C]: the first of the strongest, and every n-th of the samples."""
+def _counts(path: Path) -> dict[tuple[str, str], int]:
+    """(unit, sample) -> how many contexts there are."""
+    columns = ["unit", "sample"]
+    read = pq.read_table(path, columns=columns, read_dictionary=columns).unify_dictionaries()
+    found = read.group_by(columns).aggregate([([], "count_all")])
+    units, samples = (found[name].to_pylist() for name in columns)
+    return dict(zip(zip(units, samples, strict=True), found["count_all"].to_pylist(), strict=True))
+
+
+def _shown(rows: pa.Table, counts: Mapping[tuple[str, str], int], limits: Limits) -> np.ndarray:
+    """bool [C]: the first of the strongest, and of each other sample as many as may be, evenly spread."""
     rank_C, sample_C = rows["rank"].to_numpy(), _samples(rows)
     names, unit_C = _encoded(rows, "unit")
-    neuron_C = np.array([name.startswith("neuron:") for name in names], bool)[unit_C]
-    shown_C = np.zeros(len(rank_C), bool)
-    for sample in range(len(SAMPLES)):
-        most, most_of_neuron = (limits.top, limits.neuron) if sample == 0 else (limits.other, limits.neuron // 2)
-        for kind_C, limit in ((neuron_C, most_of_neuron), (~neuron_C, most)):
-            mine_C = kind_C & (sample_C == sample)
-            if limit and mine_C.any():
-                stride = 1 if sample == 0 else -(-(int(rank_C[mine_C].max()) + 1) // limit)
-                shown_C |= mine_C & (rank_C % stride == 0) & (rank_C < stride * limit)
-    return shown_C
+    limit_C = np.array([limits.of(name) for name in names])[unit_C, sample_C]
+    count_C = np.array([[counts.get((name, sample), 0) for sample in SAMPLES] for name in names])[unit_C, sample_C]
+    strongest_C = (sample_C == SAMPLES.index("top")) & (rank_C < limit_C)
+    spread_C = (sample_C != SAMPLES.index("top")) & (rank_C.astype(np.int64) * limit_C % count_C < limit_C)
+    return strongest_C | spread_C
 
 
 def _encoded(rows: pa.Table, name: str) -> tuple[list[str], np.ndarray]:

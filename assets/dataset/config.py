@@ -50,7 +50,7 @@ class DatasetConfig(Section):
 S1K_DATASET = Stage(
     asset="s1k_dataset",
     room="dataset",
-    code_version=2,
+    code_version=3,
     call="assets.dataset.prepare:prepare",
     artifact="assets.dataset.artifact:S1kDataset",
     sections=("model", "dataset"),

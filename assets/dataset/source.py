@@ -91,4 +91,5 @@ def _row(index: int, record: dict[str, object], dataset: DatasetConfig) -> Row |
         return Skip(index, f"no {' and no '.join(empty)}")
     solution = record[dataset.solution_column] if dataset.solution_column else ""
     question, thinking, attempt = (str(text) for text in parts.values())
-    return Row(index, clean(question, thinking, attempt), str(solution or ""))
+    missing = solution is None or solution != solution  # NaN, in a column of numbers
+    return Row(index, clean(question, thinking, attempt), "" if missing else str(solution))

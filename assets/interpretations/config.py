@@ -97,7 +97,7 @@ class ScoresConfig(Section):
 INTERPRETATIONS = Stage(
     asset="interpretations",
     room="interpretations",
-    code_version=2,
+    code_version=3,
     call="assets.interpretations.explain:explain",
     artifact="assets.interpretations.artifact:Interpretations",
     sections=("interpretations",),
@@ -111,7 +111,7 @@ INTERPRETATIONS = Stage(
 INTERPRETATION_SCORES = Stage(
     asset="interpretation_scores",
     room="interpretations",
-    code_version=2,
+    code_version=3,
     call="assets.interpretations.score:score",
     artifact="assets.interpretations.artifact:Scores",
     sections=("scores",),

@@ -4,6 +4,7 @@ Shapes: N positions, F families, V distinct tokens. A position is a flat index o
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +17,17 @@ from assets.dataset.artifact import ROLLOUTS, TOKENS
 from assets.interpretations.artifact import FAMILIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 BLOCKS = ("system", "user", "think", "answer", "template")
 """Role blocks, by the dataset's role number."""
 TENTHS = 10
+ENDINGS = " / "
+"""Between the texts of a token that ends several characters; no token of a byte-level tokenizer holds it."""
+ENDINGS_SHOWN = 4
 
 _CLASSES: tuple[tuple[str, str], ...] = (
-    ("byte piece", r""),
+    ("byte piece", rf"(?s:.*{ENDINGS}.*)?"),
     ("template token", r"<\|.*\|>"),
     ("newline", r"\s*\n\s*"),
     ("space", r"\s+"),
@@ -52,7 +56,10 @@ def token_class(text: str) -> int:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All rollouts as flat arrays; `vocabulary[v]` is the text of the v-th distinct token."""
+    """All rollouts as flat arrays; `vocabulary[v]` is the text of the v-th distinct token.
+
+    A token that ends different characters of several bytes has all their texts: it is a byte piece.
+    """
 
     token_N: np.ndarray
     """Compact token number (index into `vocabulary`)."""
@@ -74,7 +81,14 @@ class Corpus:
         rollout_N = tokens["rollout_id"].to_numpy()
         ids_V, seen_V, token_N = np.unique(tokens["token_id"].to_numpy(), return_index=True, return_inverse=True)
         starts, ends = spans["start"].to_numpy(), spans["end"].to_numpy()
-        words = tuple(texts[int(rollout_N[at])][starts[at] : ends[at]] for at in seen_V[: len(ids_V)])
+
+        def text_of(at: int) -> str:
+            return texts[int(rollout_N[at])][starts[at] : ends[at]]
+
+        words = list(map(text_of, seen_V[: len(ids_V)].tolist()))
+        split = 1 + np.flatnonzero(starts[:-1] == ends[:-1])  # behind a token that holds the head of a character
+        for token, endings in _endings(token_N[split], map(text_of, split.tolist())).items():
+            words[token] = endings
         return cls.build(rollout_N, tokens["position"].to_numpy(), token_N, tokens["role"].to_numpy(), words)
 
     @classmethod
@@ -168,6 +182,15 @@ class Corpus:
         elif name not in ("token", "previous", "next", "two before"):
             return ""
         return CLASS_NAMES[int(self._class_V[value])]
+
+
+def _endings(token_n: np.ndarray, text_n: "Iterable[str]") -> dict[int, str]:
+    """Tokens that end characters which differ -> the commonest of these; `…` is a place inside a character."""
+    counts: dict[int, Counter[str]] = {}
+    for token, text in zip(token_n.tolist(), text_n, strict=True):
+        counts.setdefault(token, Counter())[text or "…"] += 1
+    several = {token: count.most_common(ENDINGS_SHOWN) for token, count in counts.items() if len(count) > 1}
+    return {token: ENDINGS.join(text for text, _ in commonest) for token, commonest in several.items()}
 
 
 def quoted(text: str) -> str:

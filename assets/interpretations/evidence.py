@@ -115,7 +115,7 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, split: Spli
     edges = lists.offsets.to_numpy() - lists.offsets[0].as_py()
     order = np.lexsort((table["rank"].to_numpy(), sample != "top"))
     peaks = [row for row in order.tolist() if sample[row] != "silent"]
-    peaks = _capped(peaks, rollout, per_rollout)
+    peaks = _capped(_distinct(peaks, rollout, position), rollout, per_rollout)
     silent = np.flatnonzero(sample == "silent").tolist()
     first = corpus.flat(rollout, start)
     quiet = _quiet(first, edges, flat_values)
@@ -139,6 +139,14 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, split: Spli
         quiet_part[kept],
         windows,
     )
+
+
+def _distinct(rows: list[int], rollout: np.ndarray, position: np.ndarray) -> list[int]:
+    """The rows in order, without those of a token seen before: a quantile may draw one of the strongest."""
+    first: dict[tuple[int, int], int] = {}
+    for row in rows:
+        first.setdefault((int(rollout[row]), int(position[row])), row)
+    return list(first.values())
 
 
 def _capped(rows: list[int], rollout: np.ndarray, limit: int) -> list[int]:

@@ -44,7 +44,7 @@ def _rows(path: Path) -> list[dict]:
 
 def _top_contexts(path: Path) -> dict[str, list[dict]]:
     names = ["unit", "rank", "rollout_id", "position", "value"]
-    rows = pq.read_table(path, columns=names, filters=[("sample", "=", "top")]).to_pylist()
+    rows = pq.read_table(path, columns=names, filters=[("sample", "=", "top"), ("rank", "<", CONTEXTS)]).to_pylist()
     contexts: dict[str, list[dict]] = {}
     for row in sorted(rows, key=lambda row: (row["unit"], row["rank"])):
         contexts.setdefault(row["unit"], []).append(row)
@@ -61,7 +61,7 @@ def _example(score: dict, said: dict, contexts: list[dict], dataset: S1kDataset)
         "balanced_accuracy": score["balanced_accuracy"],
         "ci_low": score["ci_low"],
         "ci_high": score["ci_high"],
-        "contexts": [_excerpt(row, dataset) for row in contexts[:CONTEXTS]],
+        "contexts": [_excerpt(row, dataset) for row in contexts],
     }
 
 

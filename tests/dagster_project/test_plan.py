@@ -1,5 +1,8 @@
 """The plan and the run never disagree, and a change reaches exactly what depends on it."""
 
+from multiprocessing import get_context
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 from dagster_project.claim import claimed
 from dagster_project.compute_asset import obtain
 from dagster_project.experiment import Experiments
-from dagster_project.plan import keys, num_units, plan
+from dagster_project.plan import History, keys, num_units, plan
 from dagster_project.rooms import STAGES
 from resources.errors import BadInput
 from resources.home import Home
@@ -121,3 +124,27 @@ def test_a_thousand_random_configs_have_a_thousand_keys(tmp_path: Path) -> None:
         (tmp_path / "e.yaml").write_text(f"sae:\n  seed: {number // 10}\n  k: {number % 10 + 1}\n")
         found.add(keys(Experiments(tmp_path).load("e"))["batchtopk_sae"])
     assert len(found) == 1000
+
+
+def _record(root: Path, barrier: "Barrier", raised: "Queue[str]") -> None:
+    history = History(Store(root))
+    try:
+        for number in range(200):
+            barrier.wait()
+            history.record("mini", "batchtopk_sae", f"{number:020d}")
+    except OSError as error:
+        raised.put(str(error))
+        barrier.abort()
+
+
+def test_two_runs_that_come_by_the_same_keys_at_once_both_note_them(tmp_path: Path) -> None:
+    context = get_context("spawn")
+    barrier, raised = context.Barrier(2), context.Queue()
+    both = [context.Process(target=_record, args=(tmp_path, barrier, raised)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert raised.empty()
+    assert History(Store(tmp_path)).last("mini", "batchtopk_sae") == f"{199:020d}"

@@ -1,13 +1,16 @@
 """A key changes exactly when what made the artifact changes."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resources.errors import BadInput
 from resources.keys import artifact_key, digest, folder_digest, section_version
+from resources.sources import fingerprints
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -105,3 +108,9 @@ def test_the_digest_of_a_folder_without_settings_is_what_it_always_was(tmp_path:
 
 def test_a_section_version_sees_the_content_of_the_files_it_names() -> None:
     assert section_version("m", {"name": "x"}, {"x": "1"}) != section_version("m", {"name": "x"}, {"x": "2"})
+
+
+def test_a_file_name_that_is_not_utf8_is_bad_input(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.json")).write_text("{}")
+    with pytest.raises(BadInput, match=f"{tmp_path} holds a file whose name is not UTF-8: rename it"):
+        fingerprints((str(tmp_path),))

@@ -3,7 +3,8 @@
 {
   const state = () => new URLSearchParams(location.hash.slice(1));
   const hash = (wanted) => `#${new URLSearchParams(wanted).toString().replaceAll("%3A", ":")}`;
-  lorascope.go = (wanted) => { location.hash = hash(wanted); };
+  // An equal address fires no event, but may be wanted from another view.
+  lorascope.go = (wanted) => { if (location.hash === hash(wanted)) show().catch(failed); else location.hash = hash(wanted); };
   lorascope.address = (wanted) => location.href.split("#")[0] + hash(wanted);
   // The same page at another token: the address follows, nothing is drawn anew.
   lorascope.follow = (wanted) => history.replaceState(null, "", hash(wanted));

@@ -2,7 +2,7 @@
 "use strict";
 
 // Controls, bidi marks, invisible characters and halves of a pair would hide, reorder or fake text: show them as escapes.
-lorascope.visible = (piece) => piece.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e007f}\ud800-\udfff]/gu, (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
+lorascope.visible = (piece) => piece.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\u{e0000}-\u{e007f}\ud800-\udfff]/gu, (c) => `\\u${c.codePointAt(0).toString(16).padStart(4, "0")}`);
 
 // A token by itself, where leading and trailing space is half of what it says.
 lorascope.lone = (piece) => lorascope.visible(piece.replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length)).replaceAll("\n", "↵").replaceAll("\t", "⇥"));

@@ -10,7 +10,7 @@ lorascope.unit = (() => {
     const label = units.label[row];
     const score = units.score[row];
     return make("p", { class: "facts" }, [
-      label === null ? `no class (${units.status[row]})` : `class ${label}: ${["monosemantic", "broad but consistent", "polysemantic"][label]}`,
+      label === null ? `no class (${units.status[row] ?? "not explained"})` : `class ${label}: ${["monosemantic", "broad but consistent", "polysemantic"][label]}`,
       `category ${units.category[row] || "none"}${units.subcategory[row] ? ` / ${units.subcategory[row]}` : ""}`,
       score === null ? "not scored" : `detection score ${number(score)}${units.score_low[row] === null ? "" : ` [${number(units.score_low[row], 2)}, ${number(units.score_high[row], 2)}]`}`,
       `density ${percent(units.density[row])}`, `fires ${units.n_fired[row].toLocaleString("en")}×`, `max ${number(units.max[row])}`,

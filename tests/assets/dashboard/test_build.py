@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from assets.contexts.artifact import CONTEXTS
 from assets.dashboard.artifact import FeatureDashboard
 from assets.dashboard.chunks import write_chunk, write_index
 from assets.dashboard.directions import LogitEffects, read_unembedding, token_name
 from assets.dashboard.pieces import Pieces
-from assets.dashboard.units import own_detection
+from assets.dashboard.units import Limits, own_detection, read_contexts
 from assets.dataset.artifact import S1kDataset
 from assets.interpretations.artifact import SCORES_SCHEMA
 from assets.sae.artifact import Sae
@@ -81,12 +82,6 @@ def test_every_context_reads_as_its_place_in_the_rollout_with_the_stored_values(
 
 
 def test_quantile_samples_are_thinned_evenly_not_from_the_top(tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from assets.contexts.artifact import CONTEXTS
-    from assets.dashboard.units import Limits, read_contexts
-
     base = {"unit": "latent:0", "sample": "quantile", "rollout_id": 0, "start": 0, "token_ids": [], "values": [1.0]}
     rows = [{**base, "rank": rank, "position": rank, "value": 32.0 - rank} for rank in range(32)]
     pq.write_table(pa.Table.from_pylist(rows, schema=CONTEXTS), tmp_path / "c.parquet")
@@ -253,3 +248,47 @@ def test_an_explanation_has_its_own_score_and_not_that_of_the_predicate_beside_i
     pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), tmp_path / "scores.parquet")
     found = own_detection(tmp_path / "scores.parquet", said)
     assert {unit: row["balanced_accuracy"] for unit, row in found.items()} == {"latent:1": 0.5, "latent:2": 0.75}
+
+
+def test_a_unit_shows_as_many_contexts_as_may_be_wherever_it_lies_in_the_file(tmp_path: Path) -> None:
+    numbers = {"latent:0": 32, "latent:1": 12, "latent:2": 5}
+    base = {"sample": "quantile", "rollout_id": 0, "start": 0, "token_ids": [], "values": [1.0]}
+    rows = [
+        {**base, "unit": unit, "rank": rank, "position": rank, "value": 32.0 - rank}
+        for unit, number in numbers.items()
+        for rank in range(number)
+    ]
+    for size in (64, 30, 7):
+        pq.write_table(pa.Table.from_pylist(rows, schema=CONTEXTS), tmp_path / "c.parquet", row_group_size=size)
+        found = read_contexts(tmp_path / "c.parquet", Limits(top=64, other=8, neuron=8))
+        shown = {unit: found.position_C[first:end].tolist() for unit, (first, end) in found.bounds.items()}
+        assert shown == {
+            "latent:0": [0, 4, 8, 12, 16, 20, 24, 28],
+            "latent:1": [0, 2, 3, 5, 6, 8, 9, 11],
+            "latent:2": [0, 1, 2, 3, 4],
+        }
+
+
+def test_an_activation_beyond_float16_is_shown_as_the_largest_there_is(tmp_path: Path) -> None:
+    row = {"unit": "latent:0", "sample": "top", "rank": 0, "rollout_id": 0, "position": 0, "value": 1e6, "start": 0}
+    rows = [{**row, "token_ids": [], "values": [1e6, 0.5, -1e6]}]
+    pq.write_table(pa.Table.from_pylist(rows, schema=CONTEXTS), tmp_path / "c.parquet")
+    found = read_contexts(tmp_path / "c.parquet", Limits(top=64, other=8, neuron=8))
+    assert found.values_W.tolist() == [65504, 0.5, -65504]
+
+
+def test_an_adapter_that_writes_nowhere_has_no_logit_effects(
+    tiny_model: Path, tiny_adapter: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tiny_adapter / "adapter_model.safetensors")
+    reading = {name: weight for name, weight in weights.items() if "q_proj" in name or "v_proj" in name}
+    save_file(reading, tmp_path / "adapter_model.safetensors")
+    config = json.loads((tiny_adapter / "adapter_config.json").read_text()) | {"target_modules": ["q_proj", "v_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    columns = ("L0.q_proj", "L0.v_proj", "L1.q_proj", "L1.v_proj")
+    W_FD, zeros_F = torch.ones(8, 4), torch.zeros(8)
+    sae = Sae(tmp_path, columns, 2, 0.1, W_FD.T, zeros_F, W_FD, torch.zeros(4), torch.ones(8))
+    effects = LogitEffects(ModelConfig(name=str(tiny_model)), tmp_path, sae, columns, 5)
+    assert effects.of(["adapter:L0.q_proj:+", "latent:0"]) == [None, None]

@@ -103,6 +103,7 @@ def test_activations_are_the_contexts_with_a_token_for_each_value(exported: list
         assert row["values"][row["maxValueTokenIndex"]] == row["maxValue"] == max(row["values"])
         assert row["qualifyingTokenIndex"] == wanted["position"] - wanted["start"]
         assert row["binMin"] - 1e-6 <= wanted["value"] <= row["binMax"] + 1e-6
+        assert row["binContains"] > 0
     assert len(found) == site.config.top_contexts
     assert sum(largest["histogram"]) == largest["n_fired"]
     ids = [row["id"] for folder in exported for row in rows(folder, "activations")]

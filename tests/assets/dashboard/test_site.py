@@ -331,3 +331,30 @@ def test_it_reads_at_any_width_in_both_themes(
         page.click("#rows .row >> nth=1")
         expect(page.locator("#unit h2")).to_be_visible()
     context.close()
+
+
+def test_a_rollout_left_for_its_unit_opens_again(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 900, "height": 800})
+    show(page, address, "#unit=latent:3")
+    button = page.locator("#unit .context").first.get_by_role("button", name="rollout")
+    button.click()
+    expect(page.locator("#rollout")).to_be_visible()
+    page.click("#show-rollout")
+    button.click()
+    expect(page.locator("#rollout")).to_be_visible()
+
+
+def test_the_open_unit_chosen_again_closes_the_list_of_a_narrow_page(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    show(page, address, "#unit=latent:3")
+    page.click("#show-list")
+    page.click("#rows .chosen")
+    expect(page.locator("#unit h2")).to_be_visible()
+
+
+def test_a_unit_of_a_kind_that_nobody_explained_says_so(page: Page, address: str) -> None:
+    show(page, address, "#unit=latent:3")
+    place = page.evaluate("lorascope.data.units.unit.indexOf('latent:4')")
+    page.evaluate(f"lorascope.data.units.label[{place}] = lorascope.data.units.status[{place}] = null")
+    page.evaluate("lorascope.go({ unit: 'latent:4' })")
+    expect(page.locator("#unit .facts")).to_contain_text("no class (not explained)")

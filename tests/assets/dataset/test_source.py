@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.dataset.config import DatasetConfig
-from assets.dataset.source import load_source
+from assets.dataset.source import load_source, read_rows
 from resources.errors import BadInput
 
 REPOSITORY = "someone/traces"
@@ -59,3 +59,16 @@ def test_a_folder_is_read_again_when_its_bytes_change_and_its_times_do_not(tmp_p
         write(tmp_path, question)
         os.utime(tmp_path / "train.parquet", (1e9, 1e9))
         assert questions(tmp_path) == [question]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [([0, 7, None], ["0", "7", ""]), ([0.5, float("nan"), None], ["0.5", "", ""])]
+)
+def test_a_solution_of_zero_is_kept_and_a_missing_one_is_empty(
+    tmp_path: Path, given: list[float | None], kept: list[str]
+) -> None:
+    text = ["x"] * len(given)
+    columns = {"question": text, "deepseek_thinking_trajectory": text, "deepseek_attempt": text}
+    pq.write_table(pa.table({**columns, "solution": given}), tmp_path / "train.parquet")
+    config = DatasetConfig(source=str(tmp_path))
+    assert [row.solution for row in read_rows(load_source(config), config, [])] == kept

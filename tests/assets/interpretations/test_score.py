@@ -1,5 +1,8 @@
 """Scores are measured on rollouts that no explainer saw, with negatives that bear the same token."""
 
+from pathlib import Path
+
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -132,3 +135,18 @@ def test_the_summary_keeps_intruders_apart_and_leaves_unknown_precisions_open() 
     assert [tuple(row[column] for column in columns) for row in found] == [
         ("detection", 0.75, None, None), ("fuzzing", 0.625, None, 0.875), ("intruder", None, 0.5, None),
     ]  # fmt: skip
+
+
+def test_a_token_that_is_among_the_strongest_and_in_a_quantile_counts_once(
+    explained: Explained, tmp_path: Path
+) -> None:
+    table = pq.read_table(explained.contexts / "contexts.parquet")
+    pq.write_table(pq.read_table(explained.contexts / "units.parquet"), tmp_path / "units.parquet")
+    rows = [row for row in table.to_pylist() if row["sample"] != "quantile"]
+    rows += [row | {"sample": "quantile"} for row in rows if row["sample"] == "top"]
+    rows.sort(key=lambda row: row["unit"])  # stable: a unit's rows stand together
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), tmp_path / "contexts.parquet")
+    corpus, split = Corpus.open(explained.dataset), Split.draw(120, 0.25, 42)
+    for evidence in read_evidence(tmp_path, corpus, split, STATISTICAL):
+        assert len(set(evidence.peak_n.tolist())) == len(evidence.peak_n)
+        assert evidence.top_n.all()

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from assets.interpretations.artifact import INTERPRETATIONS_SCHEMA, Interpretations
@@ -143,3 +145,16 @@ def test_features_at_a_rollouts_edges_name_no_neighbour(explained: Explained) ->
     features = corpus.features(np.array([first, last, last + 1]))
     assert features[3].tolist()[0] == features[3].tolist()[2] == -1
     assert features[5].tolist()[1] == -1
+
+
+def test_a_byte_that_ends_several_characters_has_all_their_texts_and_is_a_byte_piece(tmp_path: Path) -> None:
+    # é is c3 a9, © is c2 a9, 中 is e4 b8 ad: byte a9 ends two of them, b8 none, and ad one.
+    text, ids = "é©é中", [0xC3, 0xA9, 0xC2, 0xA9, 0xC3, 0xA9, 0xE4, 0xB8, 0xAD]
+    ends = [0, 1, 1, 2, 2, 3, 3, 3, 4]
+    tokens = {"rollout_id": [0] * 9, "position": list(range(9)), "token_id": ids, "role": [2] * 9}
+    pq.write_table(pa.table({**tokens, "start": [0, *ends[:-1]], "end": ends}), tmp_path / "tokens.parquet")
+    pq.write_table(pa.table({"rollout_id": [0], "text": [text]}), tmp_path / "rollouts.parquet")
+    corpus = Corpus.open(tmp_path)
+    named = {token: corpus.vocabulary[corpus.token_N[at]] for at, token in enumerate(ids)}
+    assert named == {0xC3: "", 0xC2: "", 0xA9: "é / ©", 0xE4: "", 0xB8: "", 0xAD: "中"}
+    assert CLASS_NAMES[token_class(named[0xA9])] == "byte piece"

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page
 from assets.paper.captions import Figure
 from assets.paper.claims import CLAIMS, Measurement
 from assets.paper.comparison import Comparison
-from assets.paper.page import SITE, VERDICTS, claims_side_by_side, render, render_comparison, render_front
+from assets.paper.page import SITE, VERDICTS, _visible, claims_side_by_side, render, render_comparison, render_front
 from assets.paper.report import claim_rows
 from assets.paper.tables import sae_rows
 from resources.manifest import Manifest
@@ -235,3 +235,8 @@ def test_the_front_page_says_what_to_do_when_there_is_nothing() -> None:
 
 def test_pages_are_the_same_bytes_each_time() -> None:
     assert report() == report()
+
+
+@pytest.mark.parametrize("character", "\u034f\u115f\u3164\u180e\ufff9\u200b\u202e")
+def test_an_invisible_character_is_shown_as_its_escape(character: str) -> None:
+    assert _visible(f"a{character}b") == f"a\\u{ord(character):04x}b"
