@@ -19,13 +19,14 @@ from resources.errors import BadInput
 from resources.home import Home, find_home
 from resources.manifest import Manifest
 from resources.models import ModelConfig
-from resources.ports import HOST, PAGES_PORT, UI_PORT
+from resources.ports import HOST, PAGES_PORT, UI_PORT, check_free
 from resources.store import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 asset_choice = click.Choice([stage.asset for stage in STAGES])
+PORT = click.IntRange(1, 65535)
 asset_argument = click.argument("asset", type=asset_choice, metavar="ASSET")
 
 
@@ -195,7 +196,7 @@ def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command("ui")
-@click.option("--port", default=UI_PORT, show_default=True, help=f"Port on {HOST}.")
+@click.option("--port", type=PORT, default=UI_PORT, show_default=True, help=f"Port on {HOST}.")
 @explained
 def ui_command(port: int) -> None:
     """Open Dagster's UI, on this machine only.
@@ -204,12 +205,17 @@ def ui_command(port: int) -> None:
     """
     from dagster_project.ui import become_ui
 
+    check_free(port)
     become_ui(port)
 
 
 @main.command("serve")
 @click.option(
-    "--port", default=PAGES_PORT, show_default=True, help=f"Port on {HOST}; the UI's links expect the default."
+    "--port",
+    type=PORT,
+    default=PAGES_PORT,
+    show_default=True,
+    help=f"Port on {HOST}; the UI's links expect the default.",
 )
 @explained
 def serve_command(port: int) -> None:
@@ -219,6 +225,7 @@ def serve_command(port: int) -> None:
     """
     from dagster_project.serve import serve
 
+    check_free(port)
     click.echo(f"http://{HOST}:{port}/ (Ctrl-C ends)")
     serve(find_home(), port)
 

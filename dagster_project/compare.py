@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -32,26 +33,33 @@ def compare_experiments(home: Home, names: Sequence[str]) -> Comparison:
     if not 2 <= len(set(names)) <= MOST:
         raise BadInput(f"compare takes 2 to {MOST} different experiments (given: {', '.join(names) or 'none'})")
     folder, store = Experiments(home.experiments), Store(home.store)
-    return compare([_side(folder.load(name), store) for name in dict.fromkeys(names)])
+    return compare([_side(folder, folder.load(name), store) for name in dict.fromkeys(names)])
 
 
 def computed_experiments(home: Home) -> list[str]:
-    """Valid experiments that have at least one artifact."""
+    """Valid experiments that have at least one artifact of their own."""
     folder, store = Experiments(home.experiments), Store(home.store)
-    return [name for name in folder.names() if _has_any(folder, store, name)]
+    return [name for name in folder.names() if _is_computed(folder, store, name)]
 
 
-def _has_any(folder: Experiments, store: Store, name: str) -> bool:
+def _is_computed(folder: Experiments, store: Store, name: str) -> bool:
     try:
-        return any(store.peek(asset, key) for asset, key in keys(folder.load(name)).items())
+        return any(store.peek(asset, key) for asset, key in _own_keys(folder, folder.load(name)).items())
     except BadInput:
         return False
 
 
-def _side(experiment: Experiment, store: Store) -> Side:
+def _own_keys(folder: Experiments, experiment: Experiment) -> dict[str, str]:
+    """Keys of what the parent has not: of all, where nothing differs."""
+    found = keys(experiment)
+    inherited = keys(folder.load(experiment.parent)) if experiment.parent else {}
+    return {asset: key for asset, key in found.items() if inherited.get(asset) != key} or found
+
+
+def _side(folder: Experiments, experiment: Experiment, store: Store) -> Side:
     found = {asset: store.peek(asset, key) for asset, key in keys(experiment).items()}
     manifests = {asset: manifest for asset, manifest in found.items() if manifest is not None}
-    if not manifests:
+    if not _is_computed(folder, store, experiment.name):
         raise BadInput(f"nothing of '{experiment.name}' is computed yet: run `lorascope run {experiment.name}` first")
     sections = {name: experiment.values(name) for name in experiment.sections}
     whole = [manifests[asset] for asset in READ if asset in manifests and store.whole(asset, manifests[asset].key)]
@@ -79,13 +87,7 @@ def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Pat
     page.write_text(render_comparison(names, found, claims, reports))
     for name in (FOLDER, TABLES):
         shutil.rmtree(page.parent / name, ignore_errors=True)
-    rows = {
-        "parameters": found.parameters,
-        "numbers": found.numbers,
-        "frontier": found.frontier,
-        "stability": found.stability,
-        "agreement": found.agreement,
-    }
+    rows = {field.name: getattr(found, field.name) for field in fields(found)}
     write_tables({**rows, "claims": claims_side_by_side(names, claims)}, page.parent / TABLES)
     if found.frontier:
         save_chart(frontier_chart(found.frontier), page.parent, "frontier")

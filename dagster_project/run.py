@@ -48,7 +48,8 @@ class Outcome:
 
     def summary(self) -> str:
         """Tables 1 and 2 beside the paper's, and where to look next."""
-        lines = [*self._failed(), *self._tables(), *self._places()]
+        tables = self._tables() if "benchmark_scores" in self.caches else []
+        lines = [*tables, *self._places(), *self._failed()]
         return "\n".join(lines)
 
     def _failed(self) -> list[str]:

@@ -36,6 +36,7 @@ class Listed:
     description: str
     pages: Mapping[str, str]
     """What it is called -> its address; empty when nothing is computed, or the file is invalid."""
+    valid: bool = True
 
 
 def page_address(asset: str, key: str) -> str:
@@ -54,7 +55,7 @@ def _listed(experiments: Experiments, store: Store, name: str) -> Listed:
         experiment = experiments.load(name)
         found = keys(experiment)
     except BadInput as error:
-        return Listed(name, str(error), {})
+        return Listed(name, str(error), {}, valid=False)
     pages = {PAGES[a]: f"store/{a}/{found[a]}/index.html" for a in PAGES if store.peek(a, found[a]) is not None}
     return Listed(name, experiment.description, pages)
 

@@ -37,13 +37,16 @@ def _chart(rows: list[dict[str, Any]]) -> "altair.TopLevelMixin":
 
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     base = altair.Chart().encode(altair.Y("arm:N", sort=arms, title=None))
-    score = altair.X("score:Q", scale=altair.Scale(domain=[0, 1]), title="score (95 % interval; diamond: paper)")
-    layers = altair.layer(
+    theirs = any(row["paper"] is not None for row in rows)
+    title = "score (95 % interval; diamond: paper)" if theirs else "score (95 % interval)"
+    score = altair.X("score:Q", scale=altair.Scale(domain=[0, 1]), title=title)
+    marks = [
         base.mark_rule(color=ACCENT).encode(altair.X("low:Q"), altair.X2("high:Q")),
         base.mark_point(color=ACCENT, filled=True, size=50).encode(score),
-        base.mark_point(color=_PAPER, shape="diamond", size=60).encode(altair.X("paper:Q")),
-        data=altair.Data(values=rows),
-    )
+    ]
+    if theirs:
+        marks.append(base.mark_point(color=_PAPER, shape="diamond", size=60).encode(altair.X("paper:Q")))
+    layers = altair.layer(*marks, data=altair.Data(values=rows))
     return layers.properties(width=360).facet(
         row=altair.Row("benchmark:N", title=None, sort=list(dict.fromkeys(row["benchmark"] for row in rows)))
     )

@@ -119,6 +119,7 @@ def _detail(content: Content, row: int) -> dict:
         "unit": unit,
         "polarity": table.columns["polarity"][row],
         "max": table.columns["max"][row],
+        "threshold": table.details["threshold"][row].as_py(),
         "sum": table.details["sum"][row].as_py(),
         "histogram": table.details["histogram"][row].as_py(),
         "reasoning": table.columns["reasoning"][row],

@@ -72,7 +72,7 @@ class UnitTable:
     columns: dict[str, list]
     """What the list shows, by name."""
     details: pa.Table
-    """histogram and sum, by unit."""
+    """threshold, histogram and sum, by unit."""
     contexts: ContextTable
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ def read_units(sources: Sources, limits: Limits) -> UnitTable:
         columns[column] = [rows.get(name) for name in names]
     columns["explanation"] = [text or "" for text in columns["explanation"]]
     contexts = read_contexts(sources.contexts / "contexts.parquet", limits)
-    return UnitTable(columns, units.select(["histogram", "sum"]), contexts)
+    return UnitTable(columns, units.select(["threshold", "histogram", "sum"]), contexts)
 
 
 def _joined(sources: Sources) -> dict[str, dict[str, object]]:

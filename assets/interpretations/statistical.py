@@ -154,7 +154,7 @@ class StatisticalExplainer:
             words, fit = predicate.words, f"holds on {fitted}/{trial.total} contexts"
         reasoning = (
             f"{fit}; fitted on one half of the rollouts it covers {trial.covered}/{trial.total} of the other "
-            f"(at least {low:.2f}), false on {trial.quiet_share:.2f} of quiet tokens; p {p:.3f} by random positions"
+            f"(at least {low:.2f}) and rules out {trial.quiet_share:.0%} of quiet tokens; p {p:.3f} by random positions"
         )
         return Verdict(words, label, reasoning, "ok", "", predicate, trial.coverage, p, trial.same)
 

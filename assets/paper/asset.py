@@ -1,6 +1,7 @@
 """The paper room's assets in Dagster: a report per experiment with a check of its claims, and a comparison of all."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import dagster as dg
@@ -53,15 +54,12 @@ def experiment_comparison(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
         return dg.MaterializeResult(metadata={"experiments": f"{len(names)} computed; a comparison needs two"})
     found = compare_experiments(home, names)
     page = write_comparison(home, names, found)
+    tables = {field.name: getattr(found, field.name) for field in fields(found)}
     return dg.MaterializeResult(
         metadata={
             **charts(page.parent),
             "experiments": ", ".join(names),
-            "parameters": table_metadata(found.parameters),
-            "numbers": table_metadata(found.numbers),
-            "frontier": table_metadata(found.frontier),
-            "stability": table_metadata(found.stability),
-            "agreement": table_metadata(found.agreement),
+            **{name: table_metadata(rows) for name, rows in tables.items() if rows},
             "page": dg.MetadataValue.url(COMPARISON),
             "file": dg.MetadataValue.path(page),
         }

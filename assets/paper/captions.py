@@ -61,7 +61,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Caption, ...]], ...] = (
                 "benchmark_scores",
                 "scores",
                 "Tables 1 and 2",
-                "Share of problems solved by each arm, with 95 % intervals; diamonds: the paper's, for its benchmarks.",
+                "Share of problems solved by each arm, with 95 % intervals; a diamond is the paper's.",
                 claims=("mlp_over_attention_score", "recovery_least"),
                 layout="broad",
             ),

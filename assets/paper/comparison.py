@@ -24,7 +24,7 @@ SCALARS = (
     ("SAE, KL of its reconstruction", "batchtopk_sae", "effect/kl_reconstructed"),
     ("SAE, cross-entropy recovered", "batchtopk_sae", "effect/cross_entropy_recovered"),
     ("classes, kappa with the statistical ones", "interpretations", "agreement_kappa"),
-    ("classes, stability over resamples", "interpretations", "stability"),
+    ("explanations, agreement of a further answer or half", "interpretations", "stability"),
     ("KL, all components", "ablation_kl", "kl_all"),
     ("KL, attention", "ablation_kl", "kl_attention"),
     ("KL, MLP", "ablation_kl", "kl_mlp"),

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from assets.interpretations.artifact import CLASSES
+from assets.interpretations.artifact import CLASSES, STATISTICAL
 from assets.paper.beside import ARMS, published, twins, value_and_interval
 from assets.paper.captions import Figure, arranged
 from assets.paper.claims import CLAIMS, LARGE, Verdict, spoken
@@ -107,6 +107,7 @@ def _page(template: str, values: Mapping[str, Any]) -> str:
         "measured": _measured,
         "slug": lambda text: text.replace(" ", "-"),
         "visible": _visible,
+        "agreed": _agreed,
     }
     environment.filters["exact"] = lambda rows: [
         {n: None if v is None else str(v) for n, v in row.items()} for row in rows
@@ -151,6 +152,14 @@ def _numeric(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 def _same(row: Mapping[str, Any], names: Sequence[str]) -> bool:
     """Whether a row says the same in all of several columns."""
     return len(names) > 1 and len({row.get(name) for name in names}) == 1
+
+
+def _agreed(example: Mapping[str, Any]) -> str:
+    """What the stability of an explanation says: of an LLM's answers, or of the two halves a predicate is fitted on."""
+    stability = example["stability"]
+    if example["explainer"] == STATISTICAL:
+        return f"{'the same' if stability else 'another'} rule from the other half of the contexts"
+    return f"{spoken(stability, percent=True)} of further answers agree"
 
 
 def _visible(text: str) -> str:

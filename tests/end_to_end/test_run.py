@@ -15,7 +15,9 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from assets.paper.asset import experiment_comparison
 from dagster_project.rooms import STAGES
+from resources.home import Home
 from resources.manifest import read_manifest
 from tests.end_to_end.conftest import Installation
 from tests.sensors.ticks import tick, unsynced
@@ -107,6 +109,17 @@ def test_a_changed_k_is_planned_and_run_as_the_sae_and_what_stands_right_of_it(t
     assert compared["parameters"] == [{"parameter": "sae.k", "tiny": 4, "tiny-k8": 8}]
     l0 = next(row for row in compared["numbers"] if row["number"] == "SAE, L0")
     assert l0["delta"] == pytest.approx(l0["tiny-k8"] - l0["tiny"])
+    home = Home(tiny.home, tiny.experiments)
+    (tiny.experiments / "tiny-k9.yaml").write_text("extends: tiny\nsae:\n  k: 9\n")
+    done = dg.materialize([experiment_comparison], resources={"home": home})
+    (made,) = done.asset_materializations_for_node("experiment_comparison")
+    assert {"tiny", "tiny-k8"} <= set(str(made.metadata["experiments"].value).split(", "))
+    assert "tiny-k9" not in str(made.metadata["experiments"].value), "of it only what it has from tiny is computed"
+    assert {"parameters", "numbers", "frontier"} <= set(made.metadata)
+    assert "agreement" not in made.metadata, "there is one explainer"
+    refused = tiny.run("compare", "tiny", "tiny-k9")
+    assert refused.returncode == 2
+    assert "nothing of 'tiny-k9' is computed yet" in refused.stderr
 
 
 def test_benchmark_rows_carry_arm_benchmark_correct_and_total(tiny: Installation) -> None:

@@ -61,7 +61,7 @@ lorascope.list = (() => {
     for (let i = first; i < last; i += 1) {
       const row = shown[i];
       const item = lorascope.make("div", { class: row === chosen ? "row chosen" : "row", role: "option", id: `row-${row}`, "aria-selected": String(row === chosen), "data-unit": units.unit[row], onclick: () => lorascope.go({ unit: units.unit[row] }) },
-        lorascope.make("span", { class: "right" }, aside(row)), lorascope.make("b", {}, units.unit[row]), lorascope.make("div", {}, lorascope.visible(units.explanation[row] || "no explanation")));
+        lorascope.make("div", { class: "head" }, lorascope.make("b", {}, units.unit[row]), lorascope.make("span", { class: "right" }, aside(row))), lorascope.make("div", {}, lorascope.visible(units.explanation[row] || "no explanation")));
       item.style.top = `${i * HEIGHT}px`;
       rows.append(item);
     }

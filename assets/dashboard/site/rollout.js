@@ -84,11 +84,12 @@ lorascope.rollout = (() => {
       spans.set(i, span);
       return span;
     };
-    const wanted = (i) => i === position || Math.abs(values.get(i) ?? 0) > lorascope.FLOOR * detail.max;
+    const wanted = (i) => i === position || Boolean(values.get(i));
     const body = stretches(text.roles).map(({ role, first, end }) => make("span", { class: role }, lorascope.runs(text.pieces, first, end, wanted, spanOf)));
     // Where the unit fires: its own polarity only, each stretch of neighbours once, at its strongest token.
     const size = (i) => (values.get(i) ?? 0) * detail.polarity;
-    const peaks = [...spans.keys()].filter((i) => size(i) > lorascope.FLOOR * detail.max && size(i) >= size(i - 1) && size(i) > size(i + 1));
+    const floor = detail.decoder ? 0 : detail.threshold; // a latent is 0 where it does not fire
+    const peaks = [...spans.keys()].filter((i) => size(i) > floor && size(i) >= size(i - 1) && size(i) > size(i + 1));
     shown = { unit: detail.unit, rollout, peaks, spans };
     at = peaks.indexOf(position);
     const signs = [-1, 1].filter((sign) => sign === detail.polarity || [...values.values()].some((value) => value * sign > 0)).map((sign) => (sign < 0 ? "negative" : "positive"));

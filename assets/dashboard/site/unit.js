@@ -73,9 +73,10 @@ lorascope.unit = (() => {
   };
 
   // Builders, not elements: the first screen is shown before the rest is made.
-  const contexts = (unit, detail) => [["top", "Max-activating contexts"], ["quantile", "Across the activation range"], ["silent", "Does not fire"]].flatMap(([sample, title]) => {
+  const contexts = (unit, detail, fired) => [["top", "Max-activating contexts"], ["quantile", "Across the activation range"], ["silent", "Does not fire"]].flatMap(([sample, title]) => {
     const found = detail.contexts.filter((one) => one.sample === sample);
-    return found.length ? [() => make("h3", {}, `${title} (${found.length})`), ...found.map((one, i) => () => context(unit, detail.max, detail.polarity, one, sample === "top" ? i + 1 : 0))] : [];
+    const shown = sample === "top" ? `${found.length} of ${fired.toLocaleString("en")}` : `${found.length}`;
+    return found.length ? [() => make("h3", {}, `${title} (${shown})`), ...found.map((one, i) => () => context(unit, detail.max, detail.polarity, one, sample === "top" ? i + 1 : 0))] : [];
   });
 
   const download = (detail) => {
@@ -88,7 +89,7 @@ lorascope.unit = (() => {
     const FIRST = 6;
     const units = lorascope.data.units;
     const article = document.getElementById("unit");
-    const builders = contexts(units.unit[row], detail);
+    const builders = contexts(units.unit[row], detail, units.n_fired[row]);
     const grid = detail.decoder ? make("div", { class: "grid" }) : "";
     article.replaceChildren(make("h2", {}, visible(units.explanation[row] || "No explanation")),
       make("p", { class: "soft" }, `${units.unit[row]} · explained by ${visible(units.explainer[row] || "nobody")} `, make("button", { type: "button", onclick: () => download(detail) }, "download JSON")),

@@ -187,4 +187,4 @@ def test_two_explainers_of_the_same_contexts_are_compared_by_kappa_and_confusion
     assert found.agreement == [
         {"first": "gpt: openai/x", "second": "claude: anthropic/y", "units": 4, "kappa": 0.5, **cells}
     ]
-    assert {row["number"] for row in found.numbers} == {"classes, stability over resamples"}
+    assert {row["number"] for row in found.numbers} == {"explanations, agreement of a further answer or half"}

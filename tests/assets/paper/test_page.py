@@ -12,7 +12,16 @@ from playwright.sync_api import Browser, Page
 from assets.paper.captions import Figure
 from assets.paper.claims import CLAIMS, Measurement
 from assets.paper.comparison import Comparison
-from assets.paper.page import SITE, VERDICTS, _visible, claims_side_by_side, render, render_comparison, render_front
+from assets.paper.page import (
+    SITE,
+    VERDICTS,
+    _agreed,
+    _visible,
+    claims_side_by_side,
+    render,
+    render_comparison,
+    render_front,
+)
 from assets.paper.report import claim_rows
 from assets.paper.tables import sae_rows
 from resources.manifest import Manifest
@@ -219,7 +228,18 @@ def test_scores_and_agreement_of_explanations_are_shown_beside_the_explainers_ow
     assert ">balanced accuracy</th>" in page
     assert ">0.875<" in page
     assert "kappa 0.438" in page
-    assert "stable in 75" in page
+
+
+@pytest.mark.parametrize(
+    ("explainer", "stability", "said"),
+    [
+        ("openai/x", 0.75, "75 % of further answers agree"),
+        ("statistical", 1.0, "the same rule from the other half of the contexts"),
+        ("statistical", 0.0, "another rule from the other half of the contexts"),
+    ],
+)
+def test_stability_is_said_of_answers_or_of_halves(explainer: str, stability: float, said: str) -> None:
+    assert _agreed({"explainer": explainer, "stability": stability}) == said
 
 
 def test_explainers_are_compared_where_experiments_are() -> None:
