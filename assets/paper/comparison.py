@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from assets.interpretations.artifact import CLASSES, Interpretations
 from assets.paper.stability import stability
 from resources.agreement import kappa
+from resources.keys import digest
 from resources.manifest import Manifest
 
 Row = dict[str, Any]
@@ -38,6 +39,8 @@ TABLES = (
     ("recovery", "benchmark_scores", "table_1", ("benchmark",), "recovery"),
 )
 """Label, asset, table in its metrics, columns that name a row, column with the number."""
+MEASURED_ON = ("layers", "projections", "held_out_fraction", "held_out_seed", "evaluation_tokens")
+"""Knobs of an SAE that say, beside the activations, which numbers of which tokens its L0 and FVU are of."""
 
 
 @dataclass(frozen=True)
@@ -106,18 +109,20 @@ def _agreed(first: Side, second: Side) -> Row:
 
 
 def _frontier(sides: Sequence[Side]) -> list[Row]:
-    """L0 against FVU, when the experiments have at least two different SAEs; those of the same activations compete."""
+    """L0 against FVU, when the experiments have at least two different SAEs; those measured on the same compete."""
     found: dict[str, Row] = {}
     for side in sides:
         l0, fvu = (_at(side.manifests, "batchtopk_sae", f"held_out/{name}") for name in ("l0", "fvu"))
         if isinstance(l0, int | float) and isinstance(fvu, int | float):
             manifest = side.manifests["batchtopk_sae"]
-            row = {"experiment": side.name, "k": side.sections["sae"]["k"], "l0": l0, "fvu": fvu}
-            found.setdefault(manifest.key, row | {"activations": manifest.inputs["activation_shards"][:8]})
+            sae = side.sections["sae"]
+            data = [manifest.inputs["activation_shards"], *(sae[name] for name in MEASURED_ON)]
+            row = {"experiment": side.name, "k": sae["k"], "l0": l0, "fvu": fvu, "measured_on": digest("sae", data)[:8]}
+            found.setdefault(manifest.key, row)
     rows = sorted(found.values(), key=lambda row: (row["l0"], row["fvu"]))
     for row in rows:
         row["dominated"] = any(
-            other["activations"] == row["activations"]
+            other["measured_on"] == row["measured_on"]
             and (other["l0"], other["fvu"]) != (row["l0"], row["fvu"])
             and other["l0"] <= row["l0"]
             and other["fvu"] <= row["fvu"]

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 _BEATEN = CATEGORIES[-1]
 STATES = ("best at its L0", "beaten in both")
-"""By whether another SAE of the same activations is as sparse and explains more."""
+"""By whether another SAE that is measured on the same is as sparse and explains more."""
 
 
 def frontier_chart(rows: Sequence[Mapping[str, Any]]) -> "altair.LayerChart | altair.FacetChart":
-    """L0 against FVU, each SAE with its experiment's name; a line joins those of equal activations that none beats."""
+    """L0 against FVU, each SAE with its experiment's name; a line joins those of equal data that none beats."""
     import altair as alt
 
     values = alt.Data(values=[{**row, "state": STATES[row["dominated"]]} for row in rows])
@@ -29,6 +29,6 @@ def frontier_chart(rows: Sequence[Mapping[str, Any]]) -> "altair.LayerChart | al
         tooltip=["experiment:N", "k:Q", alt.Tooltip("l0:Q", format=".3g"), alt.Tooltip("fvu:Q", format=".3g")],
     )
     line = base.mark_line(color=ACCENT, opacity=0.5).transform_filter("!datum.dominated")
-    line = line.encode(alt.Detail("activations:N"))
+    line = line.encode(alt.Detail("measured_on:N"))
     names = base.mark_text(align="left", dx=8, dy=-6).encode(alt.Text("experiment:N"))
     return alt.layer(line, points, names)

@@ -57,7 +57,7 @@ class SaeConfig(Section):
     decay_fraction: float = Field(default=0.2, ge=0, le=1)
     """Last share of the steps, over which it falls linearly to 0 (dictionary_learning: 0.2; authors: 0)."""
     seed: int = Field(default=42, ge=0, lt=2**32)
-    """Seed of the weights, the token order and the held-out split (training script: 42)."""
+    """Seed of the weights and the token order (training script: 42)."""
 
     activation: Literal["relu", "identity"] = "relu"
     """What a latent passes through before the selection: relu (BatchTopK paper) or nothing (authors)."""
@@ -91,6 +91,8 @@ class SaeConfig(Section):
 
     held_out_fraction: float = Field(default=0.05, gt=0, lt=0.9)
     """Share of the rollouts kept out of training, for the threshold's check and the evaluation."""
+    held_out_seed: int = Field(default=42, ge=0, lt=2**32)
+    """Seed of which rollouts those are: SAEs of several seeds are measured on the same ones."""
     calibration_tokens: int = Field(default=131_072, ge=1)
     """Held-out tokens, at most, on which the fixed threshold is set to the exact quantile after training."""
     evaluation_tokens: int = Field(default=1_000_000, ge=1)

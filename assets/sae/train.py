@@ -133,7 +133,7 @@ def train(
 def _open(sae: SaeConfig, folder: Path) -> _Data:
     shards = Shards.open(folder)
     census = Census.take(shards)
-    split = split_rollouts(census.rollouts, sae.held_out_fraction, sae.seed)
+    split = split_rollouts(census.rollouts, sae.held_out_fraction, sae.held_out_seed)
     return _Data(shards, census, split, entering_columns(sae, shards.columns))
 
 

@@ -10,6 +10,7 @@ from assets.interpretations.artifact import INTERPRETATIONS_FILE, INTERPRETATION
 from assets.paper.claims import CLAIMS, Claim, Measurement, spoken, verdict
 from assets.paper.comparison import Side, compare
 from assets.paper.report import claim_rows, is_papers_model, metrics
+from assets.sae.config import SaeConfig
 
 NUMBER = Claim("n", "Table 1", "a number", 0.62, tolerance=0.05)
 PATTERN = Claim("p", "Figure 3", "a ratio", None, threshold=1.0)
@@ -144,24 +145,30 @@ def test_a_comparison_names_only_parameters_that_differ_and_gives_the_delta() ->
 def test_saes_of_a_comparison_stand_from_the_sparsest_and_one_that_another_beats_is_marked() -> None:
     from resources.manifest import Manifest
 
-    def side(name: str, key: str, k: int, l0: float, fvu: float, states: str = "0123456789") -> Side:
+    def side(name: str, key: str, k: int, l0: float, fvu: float, states: str = "s", **knobs: object) -> Side:
         manifest = Manifest(
             asset="batchtopk_sae", key=key, code_version=1, experiment=name, sections={}, section_versions={},
             inputs={"activation_shards": states}, files={}, metrics={"held_out": {"l0": l0, "fvu": fvu}}, columns=[],
             seconds=1, device="cpu", packages={}, created="",
         )  # fmt: skip
-        return Side(name, {"sae": {"k": k}}, {"batchtopk_sae": manifest})
+        sae = SaeConfig(k=k).model_copy(update=knobs).model_dump(mode="json")
+        return Side(name, {"sae": sae}, {"batchtopk_sae": manifest})
 
     sides = [side("a", "x", 8, 8.0, 0.2), side("b", "y", 4, 4.0, 0.4), side("c", "z", 9, 8.5, 0.3)]
     same = side("d", "x", 8, 8.0, 0.2)
-    assert compare([*sides, same]).frontier == [
-        {"experiment": "b", "k": 4, "l0": 4.0, "fvu": 0.4, "activations": "01234567", "dominated": False},
-        {"experiment": "a", "k": 8, "l0": 8.0, "fvu": 0.2, "activations": "01234567", "dominated": False},
-        {"experiment": "c", "k": 9, "l0": 8.5, "fvu": 0.3, "activations": "01234567", "dominated": True},
+    rows = compare([*sides, same]).frontier
+    assert len({row.pop("measured_on") for row in rows}) == 1
+    assert rows == [
+        {"experiment": "b", "k": 4, "l0": 4.0, "fvu": 0.4, "dominated": False},
+        {"experiment": "a", "k": 8, "l0": 8.0, "fvu": 0.2, "dominated": False},
+        {"experiment": "c", "k": 9, "l0": 8.5, "fvu": 0.3, "dominated": True},
     ]
     assert compare([sides[0], same]).frontier == []
-    of_other_states = side("c", "z", 9, 8.5, 0.3, states="other")
-    assert not any(row["dominated"] for row in compare([sides[0], of_other_states]).frontier)
+    for other in ({"states": "other"}, {"layers": (3,)}, {"projections": ("q_proj",)}, {"held_out_seed": 1}):
+        of_other_numbers = side("c", "z", 9, 8.5, 0.3, **other)
+        assert not any(row["dominated"] for row in compare([sides[0], of_other_numbers]).frontier)
+    of_another_seed = side("c", "z", 9, 8.5, 0.3, seed=1)
+    assert [row["dominated"] for row in compare([sides[0], of_another_seed]).frontier] == [False, True]
 
 
 def test_two_explainers_of_the_same_contexts_are_compared_by_kappa_and_confusion(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from assets.paper.frontier import frontier_chart
 
 def test_every_sae_is_named_and_only_unbeaten_ones_are_joined() -> None:
     rows = [
-        {"experiment": "b", "k": 4, "l0": 4.0, "fvu": 0.4, "activations": "01234567", "dominated": False},
-        {"experiment": "a", "k": 8, "l0": 8.0, "fvu": 0.2, "activations": "01234567", "dominated": False},
-        {"experiment": "c", "k": 9, "l0": 8.5, "fvu": 0.3, "activations": "01234567", "dominated": True},
+        {"experiment": "b", "k": 4, "l0": 4.0, "fvu": 0.4, "measured_on": "01234567", "dominated": False},
+        {"experiment": "a", "k": 8, "l0": 8.0, "fvu": 0.2, "measured_on": "01234567", "dominated": False},
+        {"experiment": "c", "k": 9, "l0": 8.5, "fvu": 0.3, "measured_on": "01234567", "dominated": True},
     ]
     chart = frontier_chart(rows).to_dict()
     line, points, names = chart["layer"]

@@ -252,7 +252,9 @@ def test_the_effect_is_measured_where_only_the_assistants_states_were_captured(
     assert (metrics.effect.rollouts, metrics.effect.tokens) == (2, 2 * 19)
     adapted, sae = load_adapted(config_of(tiny_model), tiny_adapter, "cpu"), Sae.open(tmp_path / "out")
     read, kept, expected = Shards.open(shards), EVERY[11:30], list[float]()
-    for r in split_rollouts(Census.take(read).rollouts, SMALL.held_out_fraction, SMALL.seed).evaluation[:2].tolist():
+    for r in (
+        split_rollouts(Census.take(read).rollouts, SMALL.held_out_fraction, SMALL.held_out_seed).evaluation[:2].tolist()
+    ):
         state_NE = torch.from_numpy(read.rollout(r).state_BC[:19].astype(np.float32))
         rebuilt_NE, ids = sae.decode(sae.encode(state_NE), 19), rollout_of(r)[:30]
         full = log_p_with(adapted, ids, kept[:0], rebuilt_NE[:0])
