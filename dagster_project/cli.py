@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 import click
 
 from assets.dashboard.config import DashboardConfig
+from dagster_project.consistency import contradictions
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys, plan, total
 from dagster_project.rooms import STAGES
@@ -96,12 +97,17 @@ def plan_command(experiment: str, explain: bool, as_json: bool) -> None:
         click.echo(f"{line.cache:4}  {line.asset:24}  {seconds:>8}  {line.key}  {line.reason}")
     sums = total(planned)
     unknown = f", {sums['unknown']} never timed" if sums["unknown"] else ""
-    cost = f"about {sums['seconds']:.0f} s and ${sums['cost_usd']:.2f}{unknown}"
-    click.echo(f"{sums['hits']} hits, {sums['misses']} misses: {cost}")
+    timed = sums["unknown"] < sums["misses"] or not sums["misses"]
+    took = f"about {sums['seconds']:.0f} s" if timed else "no time known (--explain has an estimate)"
+    click.echo(f"{sums['hits']} hits, {sums['misses']} misses: {took} and ${sums['cost_usd']:.2f}{unknown}")
     if explain:
         from dagster_project.explain import explain_stages
 
         click.echo(explain_stages(loaded))
+    misses = [stage for stage, line in zip(STAGES, planned, strict=True) if line.cache == "miss"]
+    refused = contradictions(loaded, misses)
+    if refused:
+        raise BadInput(f"{experiment} cannot be computed:\n" + "\n".join(f"- {one}" for one in refused))
 
 
 @main.command("path")

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
 
@@ -28,6 +29,7 @@ NAME_LENGTH = 200
 _LOOK_ALIKES = dict(zip("аеорсухікνοκα", "aeopcyxikvoka", strict=True))
 """Cyrillic and Greek letters that look Latin."""
 OWN_KEYS = ("extends", "description", "materialize")
+S = TypeVar("S", bound=Section)
 ALL_SECTIONS: Mapping[str, type[Section]] = {**SECTIONS, "compute": ComputeConfig}
 
 
@@ -48,6 +50,11 @@ class Experiment:
     def parent(self) -> str | None:
         """Name of the experiment it extends."""
         return self.files[1].stem if len(self.files) > 1 else None
+
+    def of(self, kind: type[S]) -> S:
+        """The section of that class."""
+        (found,) = (section for section in self.sections.values() if type(section) is kind)
+        return found
 
     def values(self, section: str) -> dict[str, JsonValue]:
         """The resolved section as JSON."""

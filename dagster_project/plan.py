@@ -110,15 +110,12 @@ def _dollars(stage: Stage, experiment: Experiment) -> float | None:
 
 def num_units(experiment: Experiment) -> int | None:
     """Directions and neurons in both polarities, and latents (paper: 896 + 7680 + 3584)."""
-    model, neurons, sae = (experiment.sections[name] for name in ("model", "neurons", "sae"))
-    assert isinstance(model, ModelConfig)
-    assert isinstance(neurons, NeuronsConfig)
-    assert isinstance(sae, SaeConfig)
-    sizes = architecture(model)
+    sizes = architecture(experiment.of(ModelConfig))
     if sizes is None:
         return None
     directions = len(PROJECTIONS) * sizes.num_hidden_layers
-    return 2 * directions + 2 * neurons.per_layer * sizes.num_hidden_layers + sae.expansion * directions
+    neurons = experiment.of(NeuronsConfig).per_layer * sizes.num_hidden_layers
+    return 2 * directions + 2 * neurons + experiment.of(SaeConfig).expansion * directions
 
 
 def _earlier(stage: Stage, experiment: Experiment, store: Store, history: History) -> Manifest | None:

@@ -1,12 +1,13 @@
-"""What a run lacks before it starts: GPUs, an adapter that capture reads, outside data, keys of paid models."""
+"""What a run lacks before it starts: knobs that go together, GPUs, an engine, outside data, keys of paid models."""
 
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
-from assets.adapter.config import TRAIN, LoraConfig
-from assets.contexts.config import ContextsConfig
+from assets.benchmarks.config import BenchmarksConfig
 from assets.dataset.config import DatasetConfig
-from assets.interpretations.config import ScoresConfig
 from dagster_project.compute_asset import job_of
+from dagster_project.consistency import contradictions
 from dagster_project.experiment import Experiment
 from dagster_project.plan import keys
 from resources.errors import BadInput
@@ -38,8 +39,8 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
     return [
         *_gpus(jobs, deployment),
         *_memory(jobs, deployment),
-        *_rank(experiment, misses),
-        *_excerpts(experiment, misses),
+        *contradictions(experiment, misses),
+        *_engine(experiment, deployment, misses),
         *([] if deployment.prefix else _keys(experiment, misses)),
         *_sources(experiment, misses),
     ]
@@ -73,29 +74,14 @@ def _memory(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
     return said
 
 
-def _rank(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
-    """Capture would say so too, but only after the training."""
-    lora = experiment.sections["lora"]
-    assert isinstance(lora, LoraConfig)
-    if lora.source != TRAIN or lora.rank == 1 or all(stage.asset != "activation_shards" for stage in stages):
+def _engine(experiment: Experiment, deployment: Deployment, stages: Sequence[Stage]) -> list[str]:
+    """vLLM, where jobs run with this interpreter."""
+    decodes = any(stage.asset == "benchmark_scores" for stage in stages)
+    here = deployment.python == sys.executable and not deployment.prefix
+    if not decodes or not here or experiment.of(BenchmarksConfig).backend != "vllm" or find_spec("vllm") is not None:
         return []
     return [
-        f"activation_shards reads one scalar per component, and lora.rank is {lora.rank}: set it to 1, or materialise "
-        "lora_checkpoint and benchmark_scores alone"
-    ]
-
-
-def _excerpts(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
-    """Beyond a context's window nothing says where a unit fires: an excerpt called quiet could hold a firing token."""
-    contexts, scores = experiment.sections["contexts"], experiment.sections["scores"]
-    assert isinstance(contexts, ContextsConfig)
-    assert isinstance(scores, ScoresConfig)
-    judged = any(stage.asset == "interpretation_scores" for stage in stages)
-    if not judged or not experiment.sections["interpretations"].vendors() or scores.tokens_around <= contexts.window:
-        return []
-    return [
-        f"interpretation_scores shows a judge {scores.tokens_around} tokens on either side, and contexts.window keeps "
-        f"activations of {contexts.window}: lower scores.tokens_around, or raise contexts.window"
+        "benchmark_scores decodes with vLLM, which is not installed: pip install -e '.[gpu]', or set benchmarks.backend"
     ]
 
 

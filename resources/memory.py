@@ -5,7 +5,7 @@ Knows no room: a room's memory model picks its parts from here. P parameters, h 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -35,6 +35,8 @@ class Architecture:
     num_key_value_heads: int
     vocab_size: int
     tie_word_embeddings: bool = False
+    max_position_embeddings: int = 32768
+    """Longest text, tokens (Qwen2.5's, and transformers' default)."""
 
     @property
     def kv_size(self) -> int:
@@ -84,8 +86,8 @@ def architecture(model: ModelConfig) -> Architecture | None:
 
 def _sizes(read: Mapping[str, object]) -> Architecture:
     """Raises TypeError when one is missing or no integer."""
-    sizes = {name: read[name] for name in Architecture.__dataclass_fields__ if name in read}
-    lacking = set(Architecture.__dataclass_fields__) - set(sizes) - {"tie_word_embeddings"}
+    sizes = {name: read[name] for name in (field.name for field in fields(Architecture)) if name in read}
+    lacking = {field.name for field in fields(Architecture) if field.default is MISSING} - set(sizes)
     if lacking:
         raise TypeError(f"it lacks {', '.join(sorted(lacking))}")
     wrong = next((name for name, value in sizes.items() if not isinstance(value, int)), None)

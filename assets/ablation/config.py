@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from resources.components import parse_component
 from resources.section import Section
 from resources.stage import Needs, Stage
 from resources.units import parse_unit
@@ -34,6 +35,13 @@ class AblationConfig(Section):
     """What one greedy step may add."""
     slices: int = Field(default=4, ge=1, le=64)
     """Shares of work per rollout: the finest grain for processes and for resuming."""
+
+    @field_validator("components")
+    @classmethod
+    def _named(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in value or ():
+            parse_component(name)
+        return value
 
 
 class LatentAblationConfig(Section):
@@ -74,6 +82,13 @@ class SteeringConfig(Section):
     """Continuations decoded together; the unit of work between processes."""
     words: tuple[str, ...] = ("Wait", "Hmm", "Alternatively")
     """Words that count as backtracking (paper: Wait)."""
+
+    @field_validator("units")
+    @classmethod
+    def _parsed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for unit in value:
+            parse_unit(unit)
+        return value
 
     @property
     def chosen_latents(self) -> int:

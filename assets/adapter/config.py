@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from resources.components import PROJECTIONS
+from resources.components import PROJECTIONS, Component
+from resources.errors import BadInput
 from resources.revision import check_commit
 from resources.section import Section
 from resources.stage import Needs, Stage
@@ -76,6 +77,23 @@ class LoraConfig(TrainingConfig):
     """One past the last adapted layer; null: the model's last (paper)."""
     layer_stride: int = Field(default=1, ge=1)
     """Every how many layers one is adapted (paper: 1)."""
+
+    def components(self, num_layers: int) -> tuple[Component, ...]:
+        """What is adapted of a model with so many layers, layer-major.
+
+        Raises:
+            BadInput: for a layer that the model does not have.
+        """
+        end = num_layers if self.layer_end is None else self.layer_end
+        layers = range(self.layer_start, end, self.layer_stride) if self.layers is None else sorted(set(self.layers))
+        beyond = [layer for layer in layers if not 0 <= layer < num_layers]
+        if beyond:
+            raise BadInput(f"lora names layer {beyond[-1]}, but the model has layers 0 to {num_layers - 1}")
+        if self.layers is not None and not layers:
+            raise BadInput("lora.layers names no layer: list some, or take the list away")
+        if not layers:
+            raise BadInput(f"lora adapts no layer: layer_start {self.layer_start} is not before layer_end {end}")
+        return tuple(Component(layer, projection) for layer in layers for projection in self.projections)
 
 
 class FullFinetuneConfig(TrainingConfig):

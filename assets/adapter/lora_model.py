@@ -9,30 +9,11 @@ import torch
 from assets.adapter.config import LoraConfig
 from assets.adapter.lora_blocks import fuse
 from resources.adapters import CONFIG, WEIGHTS
-from resources.components import Component
 from resources.errors import BadInput
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel
-
-
-def chosen_components(lora: LoraConfig, num_layers: int) -> tuple[Component, ...]:
-    """What the config adapts, layer-major.
-
-    Raises:
-        BadInput: for a layer that the model does not have.
-    """
-    end = num_layers if lora.layer_end is None else lora.layer_end
-    layers = range(lora.layer_start, end, lora.layer_stride) if lora.layers is None else sorted(set(lora.layers))
-    beyond = [layer for layer in layers if not 0 <= layer < num_layers]
-    if beyond:
-        raise BadInput(f"lora names layer {beyond[-1]}, but the model has layers 0 to {num_layers - 1}")
-    if lora.layers is not None and not layers:
-        raise BadInput("lora.layers names no layer: list some, or take the list away")
-    if not layers:
-        raise BadInput(f"lora adapts no layer: layer_start {lora.layer_start} is not before layer_end {end}")
-    return tuple(Component(layer, projection) for layer in layers for projection in lora.projections)
 
 
 def wear_adapter(base: "PreTrainedModel", lora: LoraConfig, name: str) -> "PeftModel":
@@ -46,7 +27,7 @@ def wear_adapter(base: "PreTrainedModel", lora: LoraConfig, name: str) -> "PeftM
     import peft
 
     architecture: PretrainedConfig = base.config
-    components = chosen_components(lora, architecture.num_hidden_layers)
+    components = lora.components(architecture.num_hidden_layers)
     modules = {module for module, _ in base.named_modules()}
     missing = [component for component in components if component.module not in modules]
     if missing:

@@ -12,7 +12,7 @@ from assets.adapter.config import TRAIN, FullFinetuneConfig, LoraConfig, Trainin
 from assets.adapter.examples import Examples
 from assets.adapter.flops import peak_flops, training_work
 from assets.adapter.loop import CurveRow, Run, train
-from assets.adapter.lora_model import chosen_components, wear_adapter, write_adapter
+from assets.adapter.lora_model import wear_adapter, write_adapter
 from assets.adapter.objective import RolloutLoss
 from assets.adapter.parallel import Processes, Replicas, Shards, Strategy, joined
 from assets.adapter.plan import plan_steps
@@ -80,7 +80,7 @@ def train_lora(
     with joined(compute.device, needs_group=False) as processes:
         if lora.source != TRAIN:
             return _published_adapter(lora, model, out, processes)
-        chosen_components(lora, load_architecture(model).num_hidden_layers)  # wrong ones, before the weights are read
+        lora.components(load_architecture(model).num_hidden_layers)  # wrong ones, before the weights are read
         examples = Examples(S1kDataset.open(s1k_dataset), lora.block_size)
         adapted = wear_adapter(load_base(model, processes.device), lora, model.name)
         objective = RolloutLoss(adapted, processes.device, compute.recomputed_layers, autocast=None)

@@ -1,4 +1,4 @@
-"""What a run lacks is told before it starts: GPUs, memory, a rank to read, and outside data that cannot be had."""
+"""What a run lacks is told before it starts: GPUs, memory, an engine, keys, and outside data that cannot be had."""
 
 from pathlib import Path
 
@@ -41,9 +41,12 @@ def test_each_missing_thing_is_one_sentence(home: Home, tmp_path: Path, monkeypa
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     paper = load(tmp_path, "description: the paper\n")
-    gpus, explainer, scorer, categoriser, model, dataset = lacking(paper, home, Deployment(gpus=0), STAGES)
+    gpus, engine, explainer, scorer, categoriser, model, dataset = lacking(paper, home, Deployment(gpus=0), STAGES)
     assert gpus.startswith("lora_checkpoint, full_finetune_checkpoint, ") and "need 8 GPUs" in gpus
     assert "full_finetune_checkpoint holds " in gpus
+    assert engine == (
+        "benchmark_scores decodes with vLLM, which is not installed: pip install -e '.[gpu]', or set benchmarks.backend"
+    )
     assert explainer == "interpretations asks paid models: set OPENAI_API_KEY, or choose others in its section"
     assert scorer.startswith("interpretation_scores asks paid models: set OPENAI_API_KEY")
     assert categoriser.startswith("feature_categories asks paid models: set ANTHROPIC_API_KEY and OPENAI_API_KEY, or")
@@ -79,24 +82,13 @@ def test_a_snapshot_in_the_cache_is_found_by_its_commit(tmp_path: Path) -> None:
     assert not hub.is_cached("someone/model", commit, is_dataset=True)
 
 
-def test_a_rank_that_capture_cannot_read_is_one_sentence(home: Home, tmp_path: Path) -> None:
-    wide = load(tmp_path, "extends: mini\nlora:\n  rank: 2\n")
-    [rank] = lacking(wide, home, Deployment(gpus=0), STAGES)
-    assert rank == (
-        "activation_shards reads one scalar per component, and lora.rank is 2: set it to 1, or materialise "
-        "lora_checkpoint and benchmark_scores alone"
-    )
-    assert lacking(wide, home, Deployment(gpus=0), [stage("activation_shards")]) == [rank]
-
-
-def test_a_rank_that_nothing_wanted_reads_is_no_lack(home: Home, tmp_path: Path) -> None:
-    wide = load(tmp_path, "extends: mini\nlora:\n  rank: 2\n")
-    assert lacking(wide, home, Deployment(gpus=0), [stage("lora_checkpoint"), stage("benchmark_scores")]) == []
-
-
-def test_a_published_adapters_rank_is_not_the_configs(home: Home, tmp_path: Path, tiny_adapter: Path) -> None:
-    taken = load(tmp_path, f"extends: mini\nlora:\n  rank: 2\n  source: {tiny_adapter}\n")
-    assert lacking(taken, home, Deployment(gpus=0), STAGES) == []
+def test_an_engine_is_looked_for_where_jobs_run_with_this_interpreter(home: Home, tmp_path: Path) -> None:
+    fast = load(tmp_path, "extends: mini\nbenchmarks: {backend: vllm}\n")
+    scores = [stage("benchmark_scores")]
+    assert len(lacking(fast, home, Deployment(gpus=0), scores)) == 1
+    assert lacking(fast, home, Deployment(gpus=0), [stage("ablation_kl")]) == []
+    for other in (Deployment(gpus=0, python="/opt/python"), Deployment(gpus=0, backend="slurm", prefix=("ssh", "n"))):
+        assert lacking(fast, home, other, scores) == []
 
 
 def test_keys_are_looked_for_where_the_jobs_run(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,16 +101,3 @@ def test_keys_are_looked_for_where_the_jobs_run(home: Home, tmp_path: Path, monk
     assert lacking(paid, home, remote, [stage("interpretations")]) == []
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     assert lacking(paid, home, Deployment(gpus=0), [stage("interpretations")]) == []
-
-
-def test_an_excerpt_wider_than_the_contexts_windows_is_one_sentence_where_an_llm_judges(
-    home: Home, tmp_path: Path
-) -> None:
-    judged = "interpretations: {provider: openai-compatible, base_url: 'http://127.0.0.1:9/v1', model: m}\n"
-    wide = "extends: mini\ncontexts: {window: 8}\nscores: {tokens_around: 9}\n"
-    scores = [stage("interpretation_scores")]
-    [said] = lacking(load(tmp_path, wide + judged), home, Deployment(gpus=0), scores)
-    assert said.startswith("interpretation_scores shows a judge 9 tokens on either side, and contexts.window keeps")
-    assert lacking(load(tmp_path, wide), home, Deployment(gpus=0), scores) == []
-    equal = wide.replace("window: 8", "window: 9")
-    assert lacking(load(tmp_path, equal + judged), home, Deployment(gpus=0), scores) == []

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 import resources.progress as progress_module
 from assets.adapter.artifact import FullFinetuneCheckpoint, read_curve
 from assets.adapter.config import FullFinetuneConfig, LoraConfig
-from assets.adapter.lora_model import chosen_components, wear_adapter
+from assets.adapter.lora_model import wear_adapter
 from assets.adapter.train import train_lora
 from assets.dataset.artifact import S1kDataset
 from resources.adapters import CONFIG, WEIGHTS, Adapter
@@ -46,7 +46,7 @@ def test_the_papers_adapter_has_8_388_608_parameters_of_the_32b_model() -> None:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trainable == 8_388_608
     assert round(trainable / whole * 100, 4) == 0.0256
-    assert len(chosen_components(LoraConfig(), 64)) == 448
+    assert len(LoraConfig().components(64)) == 448
 
 
 def test_peft_loads_the_output_and_lowers_the_loss_with_it(world: World) -> None:
@@ -129,7 +129,7 @@ def test_any_subset_of_layers_and_projections_can_be_adapted(world: World) -> No
     ],
 )
 def test_layers_are_chosen_by_range_or_list(knobs: dict[str, object], layers: list[int]) -> None:
-    found = chosen_components(LoraConfig(**knobs), 8)  # pyright: ignore[reportArgumentType]
+    found = LoraConfig(**knobs).components(8)  # pyright: ignore[reportArgumentType]
     assert sorted({component.layer for component in found}) == layers
 
 
@@ -143,7 +143,7 @@ def test_layers_are_chosen_by_range_or_list(knobs: dict[str, object], layers: li
 )
 def test_layers_that_are_not_there_are_refused(knobs: dict[str, object], words: str) -> None:
     with pytest.raises(BadInput, match=words):
-        chosen_components(LoraConfig(**knobs), 8)  # pyright: ignore[reportArgumentType]
+        LoraConfig(**knobs).components(8)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture

@@ -1,0 +1,111 @@
+"""Knobs of different sections that cannot go together, told before anything starts; each of them alone is valid."""
+
+from collections.abc import Collection, Sequence
+
+from assets.ablation.config import AblationConfig, SteeringConfig
+from assets.adapter.config import TRAIN, LoraConfig
+from assets.benchmarks.config import BenchmarksConfig
+from assets.categories.config import CategoriesConfig
+from assets.contexts.config import ContextsConfig
+from assets.interpretations.config import InterpretationsConfig, ScoresConfig
+from assets.sae.config import SaeConfig
+from dagster_project.experiment import Experiment
+from resources.components import PROJECTIONS, Component
+from resources.errors import BadInput
+from resources.memory import Architecture, architecture
+from resources.models import ModelConfig
+from resources.stage import Stage
+
+
+def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
+    """One sentence for each, among what the stages read."""
+    assets = {stage.asset for stage in stages}
+    said = [
+        _rank(experiment, assets),
+        _excerpts(experiment, assets),
+        _taxonomy(experiment, assets),
+        *_of_the_model(experiment, architecture(experiment.of(ModelConfig)), assets),
+    ]
+    return [one for one in said if one]
+
+
+def _rank(experiment: Experiment, assets: Collection[str]) -> str:
+    """Capture would say so too, but only after the training."""
+    lora = experiment.of(LoraConfig)
+    if lora.source != TRAIN or lora.rank == 1 or "activation_shards" not in assets:
+        return ""
+    return (
+        f"activation_shards reads one scalar per component, and lora.rank is {lora.rank}: set it to 1, or materialise "
+        "lora_checkpoint and benchmark_scores alone"
+    )
+
+
+def _excerpts(experiment: Experiment, assets: Collection[str]) -> str:
+    """Beyond a context's window nothing says where a unit fires: an excerpt called quiet could hold a firing token."""
+    window, shown = experiment.of(ContextsConfig).window, experiment.of(ScoresConfig).tokens_around
+    judged = experiment.of(InterpretationsConfig).vendors() and "interpretation_scores" in assets
+    if not judged or shown <= window:
+        return ""
+    return (
+        f"interpretation_scores shows a judge {shown} tokens on either side, and contexts.window keeps activations of "
+        f"{window}: lower scores.tokens_around, or raise contexts.window"
+    )
+
+
+def _taxonomy(experiment: Experiment, assets: Collection[str]) -> str:
+    """An LLM makes the taxonomy from as many directions as neurons, when their explanations have been paid for."""
+    missing = {"adapter", "neuron"} - set(experiment.of(InterpretationsConfig).kinds)
+    if not missing or "feature_categories" not in assets or not experiment.of(CategoriesConfig).vendors():
+        return ""
+    return (
+        f"feature_categories needs explanations of adapter directions and of neurons, and interpretations.kinds leaves "
+        f"out {' and '.join(sorted(missing))}: add it, or set categories.provider to statistical"
+    )
+
+
+def _of_the_model(experiment: Experiment, sizes: Architecture | None, assets: Collection[str]) -> list[str]:
+    """What only the model's sizes tell; nothing where they are not known here."""
+    if sizes is None:
+        return []
+    try:
+        components = _components(experiment.of(LoraConfig), sizes)
+    except BadInput as error:
+        return [str(error)]
+    return [
+        _width(experiment.of(SaeConfig), len(components), assets),
+        _context(experiment.of(BenchmarksConfig), sizes, assets),
+        *_unknown(experiment, {component.id for component in components}, assets),
+    ]
+
+
+def _components(lora: LoraConfig, sizes: Architecture) -> Sequence[Component]:
+    """What the adapter has; of a published one, all that it can have."""
+    if lora.source == TRAIN:
+        return lora.components(sizes.num_hidden_layers)
+    return [Component(layer, name) for layer in range(sizes.num_hidden_layers) for name in PROJECTIONS]
+
+
+def _width(sae: SaeConfig, num_components: int, assets: Collection[str]) -> str:
+    latents = sae.expansion * num_components
+    if sae.k < latents or "batchtopk_sae" not in assets:
+        return ""
+    return f"sae.k is {sae.k} but the dictionary has {latents} latents: lower k or raise expansion"
+
+
+def _context(benchmarks: BenchmarksConfig, sizes: Architecture, assets: Collection[str]) -> str:
+    longest = sizes.max_position_embeddings
+    if benchmarks.context <= longest or "benchmark_scores" not in assets:
+        return ""
+    return f"benchmarks.context is {benchmarks.context} tokens, but the model takes {longest}: lower it"
+
+
+def _unknown(experiment: Experiment, known: Collection[str], assets: Collection[str]) -> list[str]:
+    """Components that the ablation or the steering names and the adapter has not."""
+    ablated = (experiment.of(AblationConfig).components or ()) if "ablation_kl" in assets else ()
+    steered = [unit for unit in experiment.of(SteeringConfig).units if unit.startswith("adapter:")]
+    named = {name: "ablation.components" for name in ablated}
+    if "steering_effects" in assets:
+        named |= {unit.split(":")[1]: "steering.units" for unit in steered}
+    return [
+        f"{knob} names {name}, which the adapter does not have" for name, knob in named.items() if name not in known
+    ]

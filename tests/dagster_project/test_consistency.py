@@ -1,0 +1,118 @@
+"""Knobs that cannot go together are told before anything starts, each in a sentence, and only where they are read."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dagster_project.consistency import contradictions
+from dagster_project.experiment import Experiment, Experiments
+from dagster_project.rooms import STAGES, stage
+from resources.errors import BadInput
+from resources.sources import PROJECT
+
+JUDGED = "interpretations: {provider: openai-compatible, base_url: 'http://127.0.0.1:9/v1', model: m}\n"
+PAID = "categories: {provider: openai}\ninterpretations: {kinds: [latent, adapter]}\n"
+
+
+def load(folder: Path, text: str) -> Experiment:
+    (folder / "mini.yaml").write_text((PROJECT / "experiments" / "mini.yaml").read_text())
+    (folder / "e.yaml").write_text(f"extends: mini\n{text}")
+    return Experiments(folder).load("e")
+
+
+@pytest.mark.parametrize(
+    ("text", "asset", "sentence"),
+    [
+        (
+            "lora: {rank: 2}",
+            "activation_shards",
+            "activation_shards reads one scalar per component, and lora.rank is 2: set it to 1, or materialise "
+            "lora_checkpoint and benchmark_scores alone",
+        ),
+        (
+            JUDGED + "contexts: {window: 8}\nscores: {tokens_around: 9}",
+            "interpretation_scores",
+            "interpretation_scores shows a judge 9 tokens on either side, and contexts.window keeps activations of 8: "
+            "lower scores.tokens_around, or raise contexts.window",
+        ),
+        (
+            PAID,
+            "feature_categories",
+            "feature_categories needs explanations of adapter directions and of neurons, and interpretations.kinds "
+            "leaves out neuron: add it, or set categories.provider to statistical",
+        ),
+        # The mini world has 4 layers of 7 components, with 8 latents each.
+        (
+            "sae: {k: 224}",
+            "batchtopk_sae",
+            "sae.k is 224 but the dictionary has 224 latents: lower k or raise expansion",
+        ),
+        (
+            "sae: {k: 16}\nlora: {layers: [1], projections: [q_proj, o_proj]}",
+            "batchtopk_sae",
+            "sae.k is 16 but the dictionary has 16 latents: lower k or raise expansion",
+        ),
+        ("lora: {layers: [4]}", "lora_checkpoint", "lora names layer 4, but the model has layers 0 to 3"),
+        (
+            "benchmarks: {context: 1025}",
+            "benchmark_scores",
+            "benchmarks.context is 1025 tokens, but the model takes 1024: lower it",
+        ),
+        (
+            "ablation: {components: [L0.q_proj, L3.gate_proj]}\nlora: {layers: [3]}",
+            "ablation_kl",
+            "ablation.components names L0.q_proj, which the adapter does not have",
+        ),
+        (
+            "steering: {units: ['latent:3', 'adapter:L9.q_proj:+']}",
+            "steering_effects",
+            "steering.units names L9.q_proj, which the adapter does not have",
+        ),
+    ],
+)
+def test_knobs_that_cannot_go_together_are_one_sentence(tmp_path: Path, text: str, asset: str, sentence: str) -> None:
+    assert contradictions(load(tmp_path, text), STAGES) == [sentence]
+    assert contradictions(load(tmp_path, text), [stage(asset)]) == [sentence]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sae: {k: 223}",
+        "benchmarks: {context: 1024}",
+        JUDGED + "contexts: {window: 9}\nscores: {tokens_around: 9}",
+        "contexts: {window: 8}\nscores: {tokens_around: 9}",
+        "ablation: {components: [L3.gate_proj]}\nlora: {layers: [3]}",
+    ],
+)
+def test_knobs_at_the_bound_go_together(tmp_path: Path, text: str) -> None:
+    assert contradictions(load(tmp_path, text), STAGES) == []
+
+
+def test_what_nothing_wanted_reads_contradicts_nothing(tmp_path: Path) -> None:
+    wide = load(tmp_path, "lora: {rank: 2}\nsae: {k: 224}\n" + PAID)
+    assert contradictions(wide, [stage("lora_checkpoint"), stage("neuron_shards")]) == []
+
+
+def test_a_published_adapters_rank_and_components_are_not_the_configs(tmp_path: Path, tiny_adapter: Path) -> None:
+    lora = f"lora: {{rank: 2, layers: [0], source: {tiny_adapter}}}\n"
+    taken = load(tmp_path, lora + "ablation: {components: [L1.q_proj]}\nsae: {k: 99}\n")
+    assert contradictions(taken, STAGES) == []
+
+
+def test_a_model_whose_sizes_are_not_known_here_contradicts_nothing(tmp_path: Path) -> None:
+    away = load(tmp_path, f"model: {{name: someone/qwen, revision: {'a' * 40}}}\nsae: {{k: 4096}}\n")
+    assert contradictions(away, STAGES) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ablation: {components: [L0.gate]}", "'L0.gate' is no component: write L<layer>.<projection> with one of"),
+        ("steering: {units: [L0.q_proj]}", "'L0.q_proj' is no unit: write adapter:L3.gate_proj:+, neuron:L2.17:- or"),
+    ],
+)
+def test_what_is_no_name_is_refused_with_the_file(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BadInput, match=r"e\.yaml:2: (ablation\.components|steering\.units): " + re.escape(message)):
+        load(tmp_path, text)
