@@ -1,11 +1,17 @@
-"""Processes that start the same experiment at the same moment all find its partition."""
+"""What `lorascope run` says at its end; processes that start the same experiment at once all find its partition."""
+
+from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 from sqlalchemy.exc import IntegrityError
 
-from dagster_project.run import add_partition
+from dagster_project.run import Outcome, add_partition
+from resources.home import Home
+from resources.manifest import write_manifest
+from resources.store import Store
+from tests.dagster_project.edits import EDITS, load, run_all
 
 
 def insert(instance: dg.DagsterInstance, name: str) -> None:
@@ -33,3 +39,19 @@ def test_a_partition_that_cannot_be_added_is_an_error(monkeypatch: pytest.Monkey
         monkeypatch.setattr(instance, "add_dynamic_partitions", refused)
         with pytest.raises(IntegrityError):
             add_partition(instance, "e")
+
+
+def test_a_failed_run_ends_with_its_failure_and_shows_no_table_that_it_did_not_make(tmp_path: Path) -> None:
+    home, experiment = Home(tmp_path / "home", tmp_path), load(tmp_path, dict.fromkeys(EDITS, 0))
+    run_all(experiment, home)
+    manifest = next((home.store / "benchmark_scores").glob("*/manifest.json"))
+    store, key = Store(home.store), manifest.parent.name
+    found = store.find("benchmark_scores", key)
+    assert found is not None
+    table = {"table_1": [{"benchmark": "b", "base": 0.5}]}
+    write_manifest(manifest.parent, found.model_copy(update={"metrics": table}))
+    failed = Outcome(experiment, home, False, {"s1k_dataset": "hit"}, {"batchtopk_sae": "no room"})
+    assert "Table 1" not in failed.summary()
+    assert failed.summary().splitlines()[-1] == "batchtopk_sae failed: no room"
+    scored = Outcome(experiment, home, True, {"benchmark_scores": "hit"}, {})
+    assert scored.summary().startswith("Table 1")

@@ -87,6 +87,8 @@ def test_the_front_page_lists_experiments_with_their_pages_as_text(port: int, ho
     assert f'href="store/feature_dashboard/{key}/index.html"' in page
     assert "<script>alert" not in page
     assert "bad.yaml" in page
+    assert "This file cannot be run as it is." in page
+    assert "lorascope run bad" not in page
 
 
 def test_a_dashboard_opens_at_the_address_that_the_ui_links_to(port: int, home: Home) -> None:

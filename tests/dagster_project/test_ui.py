@@ -1,10 +1,13 @@
 """Dagster's UI works in the instance's folder, and finds what the environment names beside where it was started."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from dagster_project.cli import main
 from dagster_project.ui import become_ui
 from resources.home import find_home
 from resources.launcher.deployment import load_deployment
@@ -59,3 +62,21 @@ def test_a_place_that_is_not_named_stays_so(command: list[str], monkeypatch: pyt
     with pytest.raises(Replaced):
         become_ui(3005)
     assert os.environ["LORASCOPE_COMPUTE"] == "" and "LORASCOPE_ADAPTERS" not in os.environ
+
+
+@pytest.mark.parametrize("name", ["ui", "serve"])
+def test_a_port_that_is_taken_or_none_is_one_sentence_and_starts_nothing(name: str, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind((HOST, 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        home = {"LORASCOPE_HOME": str(tmp_path / "home")}
+        done = CliRunner(env=home).invoke(main, [name, "--port", str(taken)])
+    assert done.exit_code == 2
+    assert done.output.startswith(
+        f"lorascope: port {taken} of 127.0.0.1 cannot be used (Address already in use): choose"
+    )
+    assert not (tmp_path / "home").exists()
+    beyond = CliRunner().invoke(main, [name, "--port", "99999"])
+    assert beyond.exit_code == 2
+    assert "99999 is not in the range 1<=x<=65535" in beyond.output
