@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -13,14 +13,15 @@ import click
 from assets.dashboard.config import DashboardConfig
 from dagster_project.consistency import contradictions
 from dagster_project.experiment import Experiment, Experiments
-from dagster_project.plan import keys, plan, total
+from dagster_project.notebook import open_experiment
+from dagster_project.plan import plan, total
 from dagster_project.rooms import STAGES
 from resources.disk import disk_told
 from resources.errors import BadInput
 from resources.home import Home, find_home
-from resources.manifest import Manifest
 from resources.models import ModelConfig
 from resources.ports import HOST, PAGES_PORT, UI_PORT, check_free
+from resources.section import section_of
 from resources.store import Store
 
 P = ParamSpec("P")
@@ -117,9 +118,9 @@ def plan_command(experiment: str, explain: bool, as_json: bool) -> None:
 @explained
 def path_command(experiment: str, asset: str, as_json: bool) -> None:
     """Print the folder of ASSET of EXPERIMENT."""
-    manifest = _manifest(experiment, asset)
-    folder = str(_store().folder(asset, manifest.key))
-    click.echo(json.dumps({"asset": asset, "key": manifest.key, "path": folder}) if as_json else folder)
+    folder = open_experiment(experiment).path(asset)
+    found = {"asset": asset, "key": folder.name, "path": str(folder)}
+    click.echo(json.dumps(found) if as_json else str(folder))
 
 
 @main.command("show")
@@ -129,10 +130,8 @@ def path_command(experiment: str, asset: str, as_json: bool) -> None:
 @explained
 def show_command(experiment: str, asset: str, as_json: bool) -> None:
     """Print the table of ASSET of EXPERIMENT, and how it was made."""
-    from dagster_project.notebook import open_experiment
-
-    manifest = _manifest(experiment, asset)
-    rows = open_experiment(experiment).table(asset).to_pylist()
+    opened = open_experiment(experiment)
+    manifest, rows = opened.manifest(asset), opened.table(asset).to_pylist()
     if as_json:
         click.echo(json.dumps(rows, default=str))
         return
@@ -147,14 +146,6 @@ def show_command(experiment: str, asset: str, as_json: bool) -> None:
     click.echo(f"code version {manifest.code_version}, computed for {manifest.experiment} at {manifest.created}")
     for name, key in manifest.inputs.items():
         click.echo(f"  from {name} {key}")
-
-
-def _manifest(experiment: str, asset: str) -> Manifest:
-    key = keys(_load(experiment))[asset]
-    manifest = _store().whole(asset, key)
-    if manifest is None:
-        raise BadInput(f"{asset} of '{experiment}' is not computed yet: run `lorascope run {experiment}` first")
-    return manifest
 
 
 @main.command("sweep")
@@ -245,16 +236,12 @@ def export_command(experiment: str, folder: Path) -> None:
 
     Into FOLDER: features, explanations, activations.
     """
-    from dataclasses import fields
-
     from assets.dashboard.neuronpedia import Artifacts, export
 
-    loaded = _load(experiment)
-    found = {
-        field.name: _store().folder(field.name, _manifest(experiment, field.name).key) for field in fields(Artifacts)
-    }
-    config = DashboardConfig.model_validate(loaded.values("dashboard"))
-    model = ModelConfig.model_validate(loaded.values("model"))
+    opened = open_experiment(experiment)
+    found = {field.name: opened.path(field.name) for field in fields(Artifacts)}
+    sections = opened.experiment.sections
+    model, config = section_of(sections, ModelConfig), section_of(sections, DashboardConfig)
     for written in export(model, config, Artifacts(**found), folder):
         click.echo(str(written))
 

@@ -79,8 +79,7 @@ def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Pat
     for name in names:
         manifest = store.peek(PAPER_REPORT.asset, keys(folder.load(name))[PAPER_REPORT.asset])
         if manifest is not None:
-            rows = manifest.metrics["claims"]
-            claims[name] = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+            claims[name] = manifest.rows("claims")
             reports[name] = f"../store/{manifest.asset}/{manifest.key}/index.html"
     page = home.comparison / "index.html"
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,8 @@ def obtain(stage: Stage, claim: Claim, store: Store, home: Home, say: Callable[[
             full or refuses.
     """
     experiment, key = claim.experiment, claim.keys[stage.asset]
-    manifest, cache = store.find(stage.asset, key), "hit"
+    manifest = store.find(stage.asset, key)
+    cache: Literal["hit", "computed"] = "hit"
     lock = store.root / ".locks" / f"{stage.asset}-{key}"
     if manifest is not None:
         _tidy(store.partial(stage.asset, key), run_folder(home.runs, stage.asset, key), lock, home)
@@ -58,7 +59,7 @@ def obtain(stage: Stage, claim: Claim, store: Store, home: Home, say: Callable[[
                 manifest = _compute(stage, claim, inputs, store, home, run)
                 cache = "computed"
     History(store).record(experiment.name, stage.asset, key)
-    return Computed(manifest, store.folder(stage.asset, key), "hit" if cache == "hit" else "computed")
+    return Computed(manifest, store.folder(stage.asset, key), cache)
 
 
 def _tidy(partial: Path, folder: Path, lock: Path, home: Home) -> None:

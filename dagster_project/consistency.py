@@ -1,6 +1,6 @@
 """Knobs of different sections that cannot go together, told before anything starts; each of them alone is valid."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from assets.ablation.config import AblationConfig, SteeringConfig
 from assets.adapter.config import TRAIN, LoraConfig
@@ -14,24 +14,27 @@ from resources.components import PROJECTIONS, Component
 from resources.errors import BadInput
 from resources.memory import Architecture, architecture
 from resources.models import ModelConfig
+from resources.section import Section, section_of
 from resources.stage import Stage
+
+Sections = Mapping[str, Section]
 
 
 def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
     """One sentence for each, among what the stages read."""
-    assets = {stage.asset for stage in stages}
+    sections, assets = experiment.sections, {stage.asset for stage in stages}
     said = [
-        _rank(experiment, assets),
-        _excerpts(experiment, assets),
-        _taxonomy(experiment, assets),
-        *_of_the_model(experiment, architecture(experiment.of(ModelConfig)), assets),
+        _rank(sections, assets),
+        _excerpts(sections, assets),
+        _taxonomy(sections, assets),
+        *_of_the_model(sections, architecture(section_of(sections, ModelConfig)), assets),
     ]
     return [one for one in said if one]
 
 
-def _rank(experiment: Experiment, assets: Collection[str]) -> str:
+def _rank(sections: Sections, assets: Collection[str]) -> str:
     """Capture would say so too, but only after the training."""
-    lora = experiment.of(LoraConfig)
+    lora = section_of(sections, LoraConfig)
     if lora.source != TRAIN or lora.rank == 1 or "activation_shards" not in assets:
         return ""
     return (
@@ -40,10 +43,10 @@ def _rank(experiment: Experiment, assets: Collection[str]) -> str:
     )
 
 
-def _excerpts(experiment: Experiment, assets: Collection[str]) -> str:
+def _excerpts(sections: Sections, assets: Collection[str]) -> str:
     """Beyond a context's window nothing says where a unit fires: an excerpt called quiet could hold a firing token."""
-    window, shown = experiment.of(ContextsConfig).window, experiment.of(ScoresConfig).tokens_around
-    judged = experiment.of(InterpretationsConfig).vendors() and "interpretation_scores" in assets
+    window, shown = section_of(sections, ContextsConfig).window, section_of(sections, ScoresConfig).tokens_around
+    judged = section_of(sections, InterpretationsConfig).vendors() and "interpretation_scores" in assets
     if not judged or shown <= window:
         return ""
     return (
@@ -52,10 +55,10 @@ def _excerpts(experiment: Experiment, assets: Collection[str]) -> str:
     )
 
 
-def _taxonomy(experiment: Experiment, assets: Collection[str]) -> str:
+def _taxonomy(sections: Sections, assets: Collection[str]) -> str:
     """An LLM makes the taxonomy from as many directions as neurons, when their explanations have been paid for."""
-    missing = {"adapter", "neuron"} - set(experiment.of(InterpretationsConfig).kinds)
-    if not missing or "feature_categories" not in assets or not experiment.of(CategoriesConfig).vendors():
+    missing = {"adapter", "neuron"} - set(section_of(sections, InterpretationsConfig).kinds)
+    if not missing or "feature_categories" not in assets or not section_of(sections, CategoriesConfig).vendors():
         return ""
     return (
         f"feature_categories needs explanations of adapter directions and of neurons, and interpretations.kinds leaves "
@@ -63,18 +66,18 @@ def _taxonomy(experiment: Experiment, assets: Collection[str]) -> str:
     )
 
 
-def _of_the_model(experiment: Experiment, sizes: Architecture | None, assets: Collection[str]) -> list[str]:
+def _of_the_model(sections: Sections, sizes: Architecture | None, assets: Collection[str]) -> list[str]:
     """What only the model's sizes tell; nothing where they are not known here."""
     if sizes is None:
         return []
     try:
-        components = _components(experiment.of(LoraConfig), sizes)
+        components = _components(section_of(sections, LoraConfig), sizes)
     except BadInput as error:
         return [str(error)]
     return [
-        _width(experiment.of(SaeConfig), len(components), assets),
-        _context(experiment.of(BenchmarksConfig), sizes, assets),
-        *_unknown(experiment, {component.id for component in components}, assets),
+        _width(section_of(sections, SaeConfig), len(components), assets),
+        _context(section_of(sections, BenchmarksConfig), sizes, assets),
+        *_unknown(sections, {component.id for component in components}, assets),
     ]
 
 
@@ -99,10 +102,10 @@ def _context(benchmarks: BenchmarksConfig, sizes: Architecture, assets: Collecti
     return f"benchmarks.context is {benchmarks.context} tokens, but the model takes {longest}: lower it"
 
 
-def _unknown(experiment: Experiment, known: Collection[str], assets: Collection[str]) -> list[str]:
+def _unknown(sections: Sections, known: Collection[str], assets: Collection[str]) -> list[str]:
     """Components that the ablation or the steering names and the adapter has not."""
-    ablated = (experiment.of(AblationConfig).components or ()) if "ablation_kl" in assets else ()
-    steered = [unit for unit in experiment.of(SteeringConfig).units if unit.startswith("adapter:")]
+    ablated = (section_of(sections, AblationConfig).components or ()) if "ablation_kl" in assets else ()
+    steered = [unit for unit in section_of(sections, SteeringConfig).units if unit.startswith("adapter:")]
     named = {name: "ablation.components" for name in ablated}
     if "steering_effects" in assets:
         named |= {unit.split(":")[1]: "steering.units" for unit in steered}

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
 
@@ -29,7 +28,6 @@ NAME_LENGTH = 200
 _LOOK_ALIKES = dict(zip("аеорсухікνοκα", "aeopcyxikvoka", strict=True))
 """Cyrillic and Greek letters that look Latin."""
 OWN_KEYS = ("extends", "description", "materialize")
-S = TypeVar("S", bound=Section)
 ALL_SECTIONS: Mapping[str, type[Section]] = {**SECTIONS, "compute": ComputeConfig}
 
 
@@ -50,11 +48,6 @@ class Experiment:
     def parent(self) -> str | None:
         """Name of the experiment it extends."""
         return self.files[1].stem if len(self.files) > 1 else None
-
-    def of(self, kind: type[S]) -> S:
-        """The section of that class."""
-        (found,) = (section for section in self.sections.values() if type(section) is kind)
-        return found
 
     def values(self, section: str) -> dict[str, JsonValue]:
         """The resolved section as JSON."""
@@ -175,7 +168,7 @@ def _resolve(name: str, chain: list[Document]) -> Experiment:
     own = chain[0]
     return Experiment(
         name=name,
-        description=_own_text(own, "description"),
+        description=_description(own),
         automatic=_automatic(own),
         files=tuple(document.path for document in chain),
         sections=typed,
@@ -232,10 +225,10 @@ def _check_source(
         raise BadInput(f"{document.path}:{document.line((key, field))}: {key}.{field}: {error}") from error
 
 
-def _own_text(document: Document, key: str) -> str:
-    value = document.values.get(key)
+def _description(document: Document) -> str:
+    value = document.values.get("description")
     if value is not None and not isinstance(value, str):
-        raise BadInput(f"{document.path}:{document.line((key,))}: `{key}` takes text")
+        raise BadInput(f"{document.path}:{document.line(('description',))}: `description` takes text")
     return value or ""
 
 

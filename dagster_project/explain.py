@@ -1,7 +1,7 @@
 """`lorascope plan EXPERIMENT --explain`: what every stage would run, hold and take, for review before anything runs."""
 
-import importlib
 from pathlib import Path
+from pkgutil import resolve_name
 
 from assets.dataset.config import S1K_DATASET, DatasetConfig
 from assets.dataset.estimate import expected
@@ -16,6 +16,7 @@ from resources.launcher.attempt import order_of
 from resources.launcher.deployment import Deployment, load_deployment
 from resources.memory import GIB, USABLE, architecture
 from resources.models import ModelConfig
+from resources.section import section_of
 from resources.stage import Stage
 from resources.store import Store, Workspace
 from resources.work import Corpus, Setting, WorkEstimate
@@ -44,11 +45,9 @@ _UNREAD = "hours: not estimated, how many tokens there are is known once s1k_dat
 
 def _corpus(experiment: Experiment, store: Store, found: dict[str, str]) -> Corpus | None:
     """What the dataset turned out to be, else what is expected of it."""
-    dataset = experiment.sections["dataset"]
-    assert isinstance(dataset, DatasetConfig)
     manifest = store.peek(S1K_DATASET.asset, found[S1K_DATASET.asset])
     if manifest is None:
-        return expected(dataset)
+        return expected(section_of(experiment.sections, DatasetConfig))
     rollouts, tokens = (int(str(manifest.metrics[name])) for name in ("rollouts", "tokens"))
     return Corpus(rollouts, tokens, "counted")
 
@@ -58,19 +57,12 @@ def hours_of(stage: Stage, experiment: Experiment, corpus: Corpus | None) -> Wor
     gpus = 0 if experiment.compute.profile == "cpu" else stage.needs.gpus
     if corpus is None or not stage.needs.time_model or not (gpus or stage.needs.cost_model):
         return None
-    module, _, name = stage.needs.time_model.partition(":")
-    model = getattr(importlib.import_module(module), name)
+    model = resolve_name(stage.needs.time_model)
     if stage.needs.cost_model:
         units = num_units(experiment)
         return None if units is None else model(experiment.sections, units, experiment.compute)
-    sizes = architecture(_model(experiment))
+    sizes = architecture(section_of(experiment.sections, ModelConfig))
     return None if sizes is None else model(Setting(experiment.sections, sizes, corpus, experiment.compute, gpus))
-
-
-def _model(experiment: Experiment) -> ModelConfig:
-    model = experiment.sections["model"]
-    assert isinstance(model, ModelConfig)  # by the name of its section
-    return model
 
 
 def _time(stage: Stage, found: WorkEstimate | None) -> str:
@@ -89,7 +81,7 @@ def _paragraph(
     stage: Stage, experiment: Experiment, found: dict[str, str], store: Store, runs: Path, deployment: Deployment
 ) -> str:
     key = found[stage.asset]
-    partial = store.root / ".partial" / stage.asset / key
+    partial = store.partial(stage.asset, key)
     job = job_of(stage, experiment, found, store, Workspace(partial / "out", partial / "scratch"), deployment)
     run_dir = run_folder(runs, stage.asset, key)
     command = deployment.launcher().shown(order_of(job, run_dir, deployment.python))

@@ -1,8 +1,8 @@
 """An experiment's artifacts as typed objects, for notebooks: `open_experiment("mini").batchtopk_sae.W_dec_FD`."""
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from dagster_project.experiment import Experiment, Experiments
@@ -44,9 +44,8 @@ class OpenExperiment:
 
     def open(self, asset: str) -> Any:
         """The artifact as its room's type."""
-        module, name = stage(asset).artifact.split(":") if asset in _ASSETS else ("", "")
         folder = self.path(asset)
-        return getattr(importlib.import_module(module), name).open(folder)
+        return resolve_name(stage(asset).artifact).open(folder)
 
     def table(self, asset: str) -> "pyarrow.Table":
         """The artifact's table."""

@@ -3,12 +3,12 @@
 Keys depend on configs, code versions and input keys only, so the plan and the run cannot disagree.
 """
 
-import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Literal
 
 from assets.activations.config import NeuronsConfig
@@ -20,6 +20,7 @@ from resources.keys import artifact_key
 from resources.manifest import Manifest
 from resources.memory import architecture
 from resources.models import ModelConfig
+from resources.section import section_of
 from resources.stage import Stage
 from resources.store import Store
 
@@ -103,19 +104,20 @@ def _dollars(stage: Stage, experiment: Experiment) -> float | None:
     if not stage.needs.cost_model:
         return 0.0
     units = num_units(experiment)
-    module, name = stage.needs.cost_model.split(":")
-    estimate = getattr(importlib.import_module(module), name)
-    return None if units is None else estimate(experiment.sections, units, experiment.compute)
+    if units is None:
+        return None
+    return resolve_name(stage.needs.cost_model)(experiment.sections, units, experiment.compute)
 
 
 def num_units(experiment: Experiment) -> int | None:
     """Directions and neurons in both polarities, and latents (paper: 896 + 7680 + 3584)."""
-    sizes = architecture(experiment.of(ModelConfig))
+    sections = experiment.sections
+    sizes = architecture(section_of(sections, ModelConfig))
     if sizes is None:
         return None
     directions = len(PROJECTIONS) * sizes.num_hidden_layers
-    neurons = experiment.of(NeuronsConfig).per_layer * sizes.num_hidden_layers
-    return 2 * directions + 2 * neurons + experiment.of(SaeConfig).expansion * directions
+    neurons = section_of(sections, NeuronsConfig).per_layer * sizes.num_hidden_layers
+    return 2 * directions + 2 * neurons + section_of(sections, SaeConfig).expansion * directions
 
 
 def _earlier(stage: Stage, experiment: Experiment, store: Store, history: History) -> Manifest | None:

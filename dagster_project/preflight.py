@@ -12,11 +12,13 @@ from dagster_project.experiment import Experiment
 from dagster_project.plan import keys
 from resources.errors import BadInput
 from resources.home import Home
+from resources.hub import Kind
 from resources.job import Job
 from resources.launcher.deployment import Deployment
 from resources.launcher.fit import check_fits
 from resources.llm.endpoint import missing_key
 from resources.memory import GIB
+from resources.section import section_of
 from resources.sources import local_folder
 from resources.stage import Stage
 from resources.store import Store, Workspace
@@ -76,9 +78,9 @@ def _memory(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
 
 def _engine(experiment: Experiment, deployment: Deployment, stages: Sequence[Stage]) -> list[str]:
     """vLLM, where jobs run with this interpreter."""
-    decodes = any(stage.asset == "benchmark_scores" for stage in stages)
+    wanted = section_of(experiment.sections, BenchmarksConfig).backend == "vllm" and find_spec("vllm") is None
     here = deployment.python == sys.executable and not deployment.prefix
-    if not decodes or not here or experiment.of(BenchmarksConfig).backend != "vllm" or find_spec("vllm") is not None:
+    if not wanted or not here or all(stage.asset != "benchmark_scores" for stage in stages):
         return []
     return [
         "benchmark_scores decodes with vLLM, which is not installed: pip install -e '.[gpu]', or set benchmarks.backend"
@@ -99,8 +101,8 @@ def _keys(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
 def _sources(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
     """Hub repositories that the stages read and this machine can neither find in its cache nor ask for."""
     read = {name for stage in stages for name in stage.sections}
-    wanted = [
-        (source, str(getattr(section, "revision", "")), isinstance(section, DatasetConfig))
+    wanted: list[tuple[str, str, Kind]] = [
+        (source, str(getattr(section, "revision", "")), "dataset" if isinstance(section, DatasetConfig) else "model")
         for name, section in experiment.sections.items()
         if name in read
         for source in section.sources()
@@ -110,5 +112,5 @@ def _sources(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
         return []
     from resources.hub import hub_answers, is_cached, unreachable
 
-    missing = [source for source, revision, is_dataset in wanted if not is_cached(source, revision, is_dataset)]
+    missing = [source for source, revision, kind in wanted if not is_cached(source, revision, kind)]
     return [unreachable(source) for source in missing] if missing and not hub_answers() else []

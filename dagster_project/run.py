@@ -7,7 +7,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import dagster as dg
-from pydantic import JsonValue
 from sqlalchemy.exc import IntegrityError
 
 from assets.paper.beside import upright
@@ -56,17 +55,14 @@ class Outcome:
         return [f"{asset} failed: {error}" for asset, error in self.failures.items()]
 
     def _tables(self) -> list[str]:
-        metrics = self._metrics("benchmark_scores")
+        asset = "benchmark_scores"
+        manifest = Store(self.home.store).peek(asset, keys(self.experiment)[asset])
         titles = {
             "table_1": "Table 1: what the rank-1 LoRA recovers",
             "table_2": "Table 2: without attention, without MLP",
         }
-        tables = {title: upright(_rows(metrics.get(name))) for name, title in titles.items()}
+        tables = {title: upright(manifest.rows(name)) for name, title in titles.items()} if manifest else {}
         return [text_table(rows, title) + "\n" for title, rows in tables.items() if rows]
-
-    def _metrics(self, asset: str) -> dict[str, JsonValue]:
-        manifest = Store(self.home.store).peek(asset, keys(self.experiment)[asset])
-        return manifest.metrics if manifest else {}
 
     def _places(self) -> list[str]:
         hits = sum(cache == "hit" for cache in self.caches.values())
@@ -77,10 +73,6 @@ class Outcome:
             if page.exists():
                 lines.append(f"{name:10}{page}")
         return [*lines, f"{'UI':10}make ui"]
-
-
-def _rows(table: JsonValue) -> list[dict[str, JsonValue]]:
-    return [row for row in table if isinstance(row, dict)] if isinstance(table, list) else []
 
 
 def prepare_instance(home: Home) -> Path:

@@ -3,13 +3,17 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from resources.errors import BadInput
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ATTENTION: tuple[Projection, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP: tuple[Projection, ...] = ("gate_proj", "up_proj", "down_proj")
 PROJECTIONS = ATTENTION + MLP
 """Column order within a layer (paper: 7 adapted matrices per layer)."""
+WRITERS = ("o_proj", "down_proj")
+"""Projections whose output is added to the residual stream."""
 
 _ID = re.compile(r"L(\d+)\.([a-z]+_proj)")
 

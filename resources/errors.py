@@ -18,9 +18,14 @@ SHOWN = 80
 """Characters of what a user wrote that a message repeats."""
 
 
+def printable(text: str, kept: str = "") -> str:
+    """The text with every character escaped that is not printable, but for those of `kept`."""
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+
+
 def one_line(text: str, longest: int = SHOWN * 4) -> str:
     """The text cut to `longest` characters, with everything that is not printable escaped."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:longest])
+    shown = printable(text[:longest])
     return shown if len(text) <= longest else f"{shown}…"
 
 

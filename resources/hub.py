@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from resources.errors import BadInput, one_line
 from resources.sources import local_folder
@@ -13,15 +13,15 @@ from resources.sources import local_folder
 if TYPE_CHECKING:
     import httpx2
 
+Kind = Literal["model", "dataset"]
 PATIENCE_S = 5.0
 """For a first answer of the hub; its own library waits and tries again for most of a minute."""
 
 
-def is_cached(source: str, revision: str, is_dataset: bool) -> bool:
+def is_cached(source: str, revision: str, kind: Kind) -> bool:
     """Whether the cache holds a snapshot of the commit, perhaps without every file."""
     from huggingface_hub import snapshot_download
 
-    kind = "dataset" if is_dataset else "model"
     try:
         snapshot_download(source, revision=revision, repo_type=kind, local_files_only=True)
     except (OSError, ValueError):
@@ -44,7 +44,7 @@ def unreachable(name: str) -> str:
     )
 
 
-def fetched(source: str, revision: str | None, *, kind: str = "model", files: Sequence[str] = ("*",)) -> Path:
+def fetched(source: str, revision: str | None, *, kind: Kind = "model", files: Sequence[str] = ("*",)) -> Path:
     """The folder of a source: a local one, or the hub's snapshot of that commit and no other.
 
     Raises:

@@ -48,7 +48,6 @@ class JobResult(BaseModel):
     columns: list[Column]
     seconds: float
     device: str
-    peak_memory_bytes: int
     packages: dict[str, str]
     cost_usd: float = 0.0
 

@@ -63,6 +63,11 @@ class Manifest(BaseModel):
         """Bytes of all files."""
         return sum(entry.size for entry in self.files.values())
 
+    def rows(self, table: str) -> list[dict[str, JsonValue]]:
+        """A table among the metrics; empty where there is none."""
+        found = self.metrics.get(table)
+        return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Put the manifest into its folder, under a first line with the checksum of the others.

@@ -1,7 +1,8 @@
 """The base of every config section: frozen, closed, and honest about the outside files it names."""
 
 import re
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
@@ -30,6 +31,14 @@ class Section(BaseModel):
             if isinstance(one, int) and abs(one) > LARGEST_INT:
                 raise ValueError(f"an integer lies between -{LARGEST_INT} and {LARGEST_INT}")
         return value
+
+
+Kind = TypeVar("Kind", bound=Section)
+
+
+def section_of(sections: Mapping[str, Section], kind: type[Kind]) -> Kind:
+    """An experiment's section of that kind."""
+    return next(section for section in sections.values() if isinstance(section, kind))
 
 
 def plain_address(address: str) -> str:

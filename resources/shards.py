@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from resources.errors import BadInput
+from resources.whole import whole
 
 SHARD = "shard-{:05d}.parquet"
 _PATTERN = "shard-*.parquet"
@@ -86,8 +87,8 @@ def write_shard(
     flat = pa.array(np.ascontiguousarray(batch.state_BC, dtype=np.float16).reshape(-1))
     state = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("state").type)
     arrays = [*(pa.array(ids_B, pa.int32()) for ids_B in ids_B3), state]
-    partial = path.with_name(path.name + ".partial")
     with (
+        whole(path) as partial,
         partial.open("wb") as file,
         pq.ParquetWriter(
             file,
@@ -101,7 +102,6 @@ def write_shard(
         ) as writer,
     ):
         writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=row_group_rows)
-    partial.replace(path)
 
 
 @contextmanager
@@ -157,6 +157,7 @@ class Shards:
     """Component ids (`L3.gate_proj`) or neurons (`L2.17`), in the order of `state`."""
     fingerprint: str
     groups: tuple[RowGroup, ...]
+    """Every row group, in order; its place here is what `read_row_group` takes."""
 
     @classmethod
     def open(cls, folder: Path) -> "Shards":
@@ -197,10 +198,6 @@ class Shards:
     def num_tokens(self) -> int:
         """Rows over all shards."""
         return sum(group.num_rows for group in self.groups)
-
-    def row_groups(self) -> tuple[RowGroup, ...]:
-        """Every row group, in order; its place here is what `read_row_group` takes."""
-        return self.groups
 
     def read_row_group(self, index: int) -> StateBatch:
         """One row group, alone.

@@ -82,13 +82,13 @@ class Store:
         found = self._read(asset, key)
         return found if isinstance(found, Manifest) else None
 
-    def damage(self, asset: str, key: str, largest: int | None = None) -> Iterator[Damage]:
-        """Every way in which the artifact differs from its manifest; `largest`: bytes up to which files are hashed."""
+    def damage(self, asset: str, key: str) -> Iterator[Damage]:
+        """Every way in which the artifact differs from its manifest; files of every size are hashed."""
         manifest = self._read(asset, key)
         if isinstance(manifest, str):
             yield Damage(asset, key, FILE_NAME, manifest)
             return
-        yield from self._differences(asset, key, manifest, largest)
+        yield from self._differences(asset, key, manifest, None)
 
     def _read(self, asset: str, key: str) -> Manifest | str:
         """The manifest, or why there is none."""
@@ -100,6 +100,7 @@ class Store:
             return "unreadable"
 
     def _differences(self, asset: str, key: str, manifest: Manifest, largest: int | None) -> Iterator[Damage]:
+        """`largest`: bytes up to which files are hashed; None: all."""
         if (manifest.asset, manifest.key) != (asset, key):
             yield Damage(asset, key, FILE_NAME, f"is the manifest of {manifest.asset}/{manifest.key}")
         for name, entry in manifest.files.items():

@@ -12,8 +12,6 @@ import yaml
 
 from resources.errors import BadInput, one_line, quoted
 
-Scalar = str | None
-Value = "Scalar | list[Value] | dict[str, Value]"
 Location = tuple[str | int, ...]
 LARGEST = 100_000
 """Bytes; an experiment is a page of text, and parsing this much takes a second."""

@@ -31,13 +31,16 @@ class Unit:
     """+1 or -1: the sign of the activations that count as firing."""
 
     @property
+    def column(self) -> str:
+        """Its column of the shards, `L3.gate_proj` or `L2.17`; a latent has none."""
+        return f"L{self.layer}.{self.projection or self.index}"
+
+    @property
     def id(self) -> str:
         """`adapter:L3.gate_proj:+`, `neuron:L2.17:-` or `latent:448`."""
-        if self.kind == "adapter":
-            return f"adapter:L{self.layer}.{self.projection}:{_SIGN[self.polarity]}"
-        if self.kind == "neuron":
-            return f"neuron:L{self.layer}.{self.index}:{_SIGN[self.polarity]}"
-        return f"latent:{self.index}"
+        if self.kind == "latent":
+            return f"latent:{self.index}"
+        return f"{self.kind}:{self.column}:{_SIGN[self.polarity]}"
 
 
 def parse_unit(text: str) -> Unit:

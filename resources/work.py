@@ -6,12 +6,11 @@ GPU; whoever has measured a share puts it in place of the assumed one. L layers,
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from resources.compute import ComputeConfig
 from resources.memory import BYTES, Architecture
 from resources.models import ModelConfig
-from resources.section import Section
+from resources.section import Kind, Section, section_of
 
 PEAK_FLOPS = 989e12
 """Dense bf16 FLOP/s of one H200 (NVIDIA's data sheet)."""
@@ -41,9 +40,6 @@ class Corpus:
         return self.tokens / self.rollouts
 
 
-Knobs = TypeVar("Knobs", bound=Section)
-
-
 @dataclass(frozen=True)
 class Setting:
     """What the hours of a stage on GPUs depend on."""
@@ -54,9 +50,9 @@ class Setting:
     compute: ComputeConfig
     gpus: int
 
-    def knobs(self, kind: type[Knobs]) -> Knobs:
+    def knobs(self, kind: type[Kind]) -> Kind:
         """The experiment's section of that kind."""
-        return next(section for section in self.sections.values() if isinstance(section, kind))
+        return section_of(self.sections, kind)
 
     @property
     def model(self) -> ModelConfig:

@@ -4,10 +4,8 @@ Knows no room and no Dagster: the job names the function, Pipes carries what it 
 """
 
 import base64
-import importlib
 import inspect
 import os
-import resource
 import shutil
 import signal
 import sys
@@ -20,8 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from pkgutil import resolve_name
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, NoReturn, get_type_hints
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
@@ -32,6 +31,7 @@ from resources.launcher.keeper import PR_SET_PDEATHSIG, prctl
 from resources.launcher.rundir import FAILURE, RESULT, RunDir, write_whole
 from resources.manifest import Column
 from resources.progress import Progress
+from resources.ranks import Rank, wait_for
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
@@ -42,33 +42,8 @@ BAD_INPUT, INTERRUPTED, FAILED = 65, 75, 1
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "pyarrow", "numpy", "scipy", "vllm", "lm_eval")
 """What a manifest should name, if the job used it."""
 
-BARRIER_S = 86_400.0
-"""Longest that one rank waits for another at the ends of a job; torchrun ends it much sooner if that one died."""
-
 PICTURE, PNG = "picture", "png"
 """Keys of the message that carries a picture to Dagster: its name, and the file in base64."""
-
-
-class Ranks:
-    """Which process of the job this is, and how the others are met: by files, before and after any torch."""
-
-    def __init__(self, run: RunDir) -> None:
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        attempt = os.environ.get("LORASCOPE_ATTEMPT", "0") + "-" + os.environ.get("SLURM_RESTART_COUNT", "0")
-        self._prefix = str(run.path / f"rank-{attempt}")
-
-    def arrive(self, where: str) -> None:
-        """Say that this rank has come here."""
-        Path(f"{self._prefix}-{where}-{self.rank}").touch()
-
-    def await_rank(self, rank: int, where: str) -> None:
-        """Wait until another rank has come there."""
-        deadline = time.monotonic() + BARRIER_S
-        while not Path(f"{self._prefix}-{where}-{rank}").exists():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"rank {rank} never came to '{where}'")
-            time.sleep(0.02)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,15 +54,15 @@ def main(arguments: Sequence[str]) -> int:
     if job is None:
         sys.stderr.write(f"{run.path} holds no readable job.json\n")
         return BAD_INPUT
-    ranks = Ranks(run)
+    rank = Rank.here()
     signal.signal(signal.SIGTERM, _interrupt)
     # peft 0.21 reads an attribute that transformers 5.23 renamed; users can do nothing about it.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-    with _voice(ranks) as voice:
+    with _voice(rank) as voice:
         try:
-            _run(job, run, ranks, voice)
+            _run(job, run, rank, voice)
         except Exception as error:
-            return _report(error, run, ranks)
+            return _report(error, run, rank)
     return 0
 
 
@@ -113,16 +88,16 @@ class Voice:
 
 
 @contextmanager
-def _voice(ranks: Ranks) -> Iterator[Voice]:
+def _voice(rank: Rank) -> Iterator[Voice]:
     """How this rank speaks: rank 0 to the run log when Dagster listens, everybody else to stderr."""
-    prefix = f"[rank {ranks.rank}] " if ranks.world_size > 1 else ""
+    prefix = f"[rank {rank.index}] " if rank.world > 1 else ""
 
     def to_stderr(text: str) -> None:
         with suppress(OSError):
             sys.stderr.write(f"{prefix}{text}\n")
             sys.stderr.flush()
 
-    pipes = None if ranks.rank else _pipes()
+    pipes = None if rank.index else _pipes()
     if pipes is None:
         yield Voice(to_stderr)
         return
@@ -158,19 +133,20 @@ def _pipes() -> "PipesContext | None":
         return None
 
 
-def _run(job: Job, run: RunDir, ranks: Ranks, voice: Voice) -> None:
-    check_shape(job, ranks.world_size, os.environ.get("CUDA_VISIBLE_DEVICES"))
+def _run(job: Job, run: RunDir, rank: Rank, voice: Voice) -> None:
+    """The ranks meet by files, before and after any torch."""
+    check_shape(job, rank.world, os.environ.get("CUDA_VISIBLE_DEVICES"))
     began = time.monotonic()
-    if ranks.rank == 0:
+    met, ended = (f"rank-{rank.attempt}-{where}" for where in ("start", "end"))
+    if rank.index == 0:
         _empty(job.out)
         job.scratch.mkdir(parents=True, exist_ok=True)
-        ranks.arrive("start")
-    ranks.await_rank(0, "start")
+        (run.path / met).touch()
+    wait_for([run.path / met])
     metrics = _call(job, Progress(voice.say, stop=run.stop.exists, show=voice.show))
-    ranks.arrive("end")
-    if ranks.rank == 0:
-        for other in range(1, ranks.world_size):
-            ranks.await_rank(other, "end")
+    (run.path / f"{ended}-{rank.index}").touch()
+    if rank.index == 0:
+        wait_for(run.path / f"{ended}-{other}" for other in range(rank.world))
         write_whole(run.path / RESULT, _result(job, metrics, time.monotonic() - began).model_dump_json(indent=1))
 
 
@@ -189,12 +165,6 @@ def check_shape(job: Job, world_size: int, visible: str | None) -> None:
 def _empty(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-
-
-def load(name: str) -> Any:
-    """What `module:attribute` names."""
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def arguments_of(job: Job, function: Callable[..., object], progress: Progress) -> dict[str, object]:
@@ -226,7 +196,7 @@ def _section(name: str, config: type[BaseModel], values: dict[str, JsonValue]) -
 
 
 def _call(job: Job, progress: Progress) -> dict[str, JsonValue]:
-    function = load(job.call)
+    function = resolve_name(job.call)
     metrics = function(**arguments_of(job, function, progress))
     return metrics.model_dump(mode="json") if isinstance(metrics, BaseModel) else {}
 
@@ -238,7 +208,6 @@ def _result(job: Job, metrics: dict[str, JsonValue], seconds: float) -> JobResul
         columns=columns_of(job),
         seconds=seconds,
         device=_device(job),
-        peak_memory_bytes=_peak_memory(),
         packages=_packages(),
         cost_usd=float(cost) if isinstance(cost, int | float) else 0.0,
     )
@@ -246,7 +215,7 @@ def _result(job: Job, metrics: dict[str, JsonValue], seconds: float) -> JobResul
 
 def columns_of(job: Job) -> list[Column]:
     """The columns of the artifact's table; an artifact with a `schema` need not build a large table to tell them."""
-    artifact = load(job.artifact).open(job.out)
+    artifact = resolve_name(job.artifact).open(job.out)
     schema = artifact.schema if hasattr(artifact, "schema") else artifact.table().schema
     return [
         Column(
@@ -265,19 +234,11 @@ def _device(job: Job) -> str:
     return f"cpu ({job.processes} processes x {job.threads} threads)"
 
 
-def _peak_memory() -> int:
-    """Bytes: of this rank's GPU if it used one, else of this process."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def _packages() -> dict[str, str]:
     return {name: metadata.version(name) for name in PACKAGES if name in sys.modules}
 
 
-def _report(error: Exception, run: RunDir, ranks: Ranks) -> int:
+def _report(error: Exception, run: RunDir, rank: Rank) -> int:
     """Leave failure.json unless another rank failed first, and the traceback in the log."""
     text = traceback.format_exc()
     said = trouble(error)
@@ -289,8 +250,8 @@ def _report(error: Exception, run: RunDir, ranks: Ranks) -> int:
         return INTERRUPTED
     if kind != "bad_input":
         sys.stderr.write(text)
-    failure = JobFailure(kind=kind, message=str(error) or type(error).__name__, traceback=text, rank=ranks.rank)
-    mine = run.path / f"rank-failure-{ranks.rank}"
+    failure = JobFailure(kind=kind, message=str(error) or type(error).__name__, traceback=text, rank=rank.index)
+    mine = run.path / f"rank-failure-{rank.index}"
     with suppress(OSError):
         write_whole(mine, failure.model_dump_json(indent=1))
         with suppress(FileExistsError):

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from resources.components import components
-from resources.shards import SHARD, StateBatch, write_shard
+from resources.shards import SHARD, Shards, StateBatch, write_shard
 
 
 def build_shards(
@@ -22,8 +23,6 @@ def build_shards(
 
     Columns default to the components of enough layers (7 each), else `L0.0`, `L0.1`, ...; token ids to 0, 1, 2, ...
     """
-    from assets.activations.statistics import write_statistics
-
     folder.mkdir(parents=True, exist_ok=True)
     width = next(iter(states.values())).shape[1]
     columns = columns or _columns(width)
@@ -45,6 +44,15 @@ def build_shards(
         write_shard(folder / SHARD.format(shard), batch, columns, fingerprint, row_group_rows)
     write_statistics(folder)
     return folder
+
+
+def write_statistics(folder: Path) -> None:
+    """Count and summarise the shards of a folder, as capture does."""
+    from assets.activations.artifact import STATISTICS_FILE
+    from assets.activations.statistics import count_values, summarise
+
+    shards = Shards.open(folder)
+    pq.write_table(summarise(shards.columns, count_values(shards)), folder / STATISTICS_FILE)
 
 
 def _columns(width: int) -> tuple[str, ...]:

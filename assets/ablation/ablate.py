@@ -16,7 +16,7 @@ from assets.ablation.config import AblationConfig
 from assets.ablation.edits import Edit
 from assets.ablation.figures import save_ablation_figures
 from assets.ablation.pool import interactions
-from assets.ablation.workbench import Workbench, draw, row_of, write_rollouts
+from assets.ablation.workbench import Workbench, draw_passages, row_of, write_rollouts
 from resources.components import Component
 from resources.compute import ComputeConfig
 from resources.models import ModelConfig
@@ -62,7 +62,7 @@ def ablate(
     Raises:
         BadInput: for an unknown component, a rollout shorter than 2 tokens, logits that are not finite, negative KL.
     """
-    passages = draw(s1k_dataset, ablation)
+    passages = draw_passages(s1k_dataset, ablation)
     adapted = AdaptedModel.load(model, lora_checkpoint, Rank.here().device(compute.device))
     every = adapted.adapter.components
     parts = catalogue(every, ablation.components, ablation.group_size)

@@ -6,19 +6,16 @@ that a change of theirs is a write into the stream that leaves their half of the
 Shapes: T tokens, R rank, O outputs of the adapted matrix.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from resources.components import Component
+from resources.components import WRITERS, Component
 
 if TYPE_CHECKING:
     import torch
 
-
-WRITERS = ("o_proj", "down_proj")
-"""Matrices whose output is added to the residual stream."""
 _HALVES = {"o_proj": 1, "gate_proj": 1, "up_proj": 1, "down_proj": 2}
 
 
@@ -66,8 +63,3 @@ class Edit:
     def rest(self) -> "Edit":
         """What is left to change in a pass from `entry` on."""
         return replace(self, changes={c: change for c, change in self.changes.items() if c not in self.writes})
-
-
-def by_entry(edits: Sequence[Edit]) -> list[Edit]:
-    """Edits in the order in which a growing batch takes them up."""
-    return sorted(edits, key=lambda edit: edit.entry)

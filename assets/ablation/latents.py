@@ -16,7 +16,7 @@ from assets.ablation.artifact import ABLATION, ABLATION_SCHEMA
 from assets.ablation.catalogue import Part, latent_parts
 from assets.ablation.config import AblationConfig, LatentAblationConfig
 from assets.ablation.edits import Edit
-from assets.ablation.workbench import Workbench, draw, row_of, write_rollouts
+from assets.ablation.workbench import Workbench, draw_passages, row_of, write_rollouts
 from assets.sae.artifact import Sae
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
@@ -57,7 +57,7 @@ def ablate_latents(
     Raises:
         BadInput: when no latent fires on the drawn rollouts, and as `ablate` does.
     """
-    passages = draw(s1k_dataset, ablation)
+    passages = draw_passages(s1k_dataset, ablation)
     adapted = AdaptedModel.load(model, lora_checkpoint, Rank.here().device(compute.device))
     sae, shards = Sae.open(batchtopk_sae), Shards.open(activation_shards)
     found = [firings(sae, shards, passage) for passage in passages]

@@ -10,7 +10,7 @@ import torch
 
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.divergence import Divergence, Reference, diverge, refer
-from assets.ablation.edits import Edit, by_entry
+from assets.ablation.edits import Edit
 from assets.ablation.memory import Shape, plan_memory
 from assets.ablation.passages import Passage
 from assets.ablation.stream import FullStream, batched, run_edited
@@ -35,17 +35,21 @@ class Sums(NamedTuple):
     num_targets: int
 
 
-def measure(model: AdaptedModel, passage: Passage, edits: Sequence[Edit], tokens_per_batch: int) -> list[Sums]:
-    """Sums of every edit, in the order given; all zero for a passage without a scored position.
+def measure(model: AdaptedModel, passage: Passage, edits: Sequence[Edit | None], tokens_per_batch: int) -> list[Sums]:
+    """Sums of every edit, in the order given; None changes nothing, so that its KL is exactly 0.
+
+    All are zero for a passage without a scored position.
 
     Raises:
         BadInput: for logits that are not finite, or a KL below zero by more than rounding; says where.
     """
-    if not len(passage.scored_P):
-        return [Sums(0.0, 0.0, 0, 0)] * len(edits)
-    order = sorted(range(len(edits)), key=lambda i: edits[i].entry)
-    found = _measure_in_order(model, passage, by_entry(edits), tokens_per_batch) if edits else iter(())
-    return [sums for _, sums in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])]
+    sums = [Sums(0.0, 0.0, len(passage.scored_P), int((passage.target_P >= 0).sum()))] * len(edits)
+    changing = {i: edit for i, edit in enumerate(edits) if edit is not None} if len(passage.scored_P) else {}
+    order = sorted(changing, key=lambda i: changing[i].entry)
+    found = _measure_in_order(model, passage, [changing[i] for i in order], tokens_per_batch) if order else ()
+    for i, one in zip(order, found, strict=True):
+        sums[i] = one
+    return sums
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 Shapes: N rows, T tokens, D hidden, P scored positions.
 """
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -111,6 +112,4 @@ def _kl_bytes(shape: Shape, rows: int) -> int:
 def _total_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    import os
-
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -38,7 +38,7 @@ class Passage:
         return np.append(self.reply_T[1:], False) | self.reply_T
 
 
-def draw(rollout_ids: Sequence[int], num: int, seed: int) -> list[int]:
+def draw_rollouts(rollout_ids: Sequence[int], num: int, seed: int) -> list[int]:
     """`num` different rollouts (all, where there are fewer), ascending."""
     known = sorted(int(r) for r in rollout_ids)
     return sorted(random.Random(seed).sample(known, min(num, len(known))))
@@ -52,7 +52,7 @@ def open_passages(
     Raises:
         BadInput: for a rollout shorter than 2 tokens, or when no position at all would be scored.
     """
-    drawn = draw(dataset.rollout_ids, num_rollouts, seed)
+    drawn = draw_rollouts(dataset.rollout_ids, num_rollouts, seed)
     passages = [cut(r, dataset.token_ids(r), dataset.loss_mask(r), max_tokens, positions) for r in drawn]
     if not any(len(passage.scored_P) for passage in passages):
         raise BadInput(

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from assets.ablation.measure import Sums
 from resources.progress import Progress
 from resources.ranks import Rank, wait_for
+from resources.whole import whole
 
 SUMS = pa.schema(
     [
@@ -34,7 +35,8 @@ def work_through(
     paths = [folder / f"{name}.parquet" for name in names]
     for i in Rank.here().share(len(paths)):
         if not paths[i].exists():
-            _write(make(i), paths[i])
+            with whole(paths[i]) as partial:
+                pq.write_table(make(i), partial)
         progress.step(what, sum(path.exists() for path in paths), len(paths))
     wait_for(paths)
     return [pq.read_table(path) for path in paths]
@@ -43,9 +45,3 @@ def work_through(
 def sums_table(sums: Sequence[Sums]) -> pa.Table:
     """A shard of measured edits, in the order given."""
     return pa.Table.from_pylist([s._asdict() for s in sums], schema=SUMS)
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    pq.write_table(table, partial)
-    partial.replace(path)

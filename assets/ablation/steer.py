@@ -20,7 +20,7 @@ from assets.ablation.edits import Edit
 from assets.ablation.figures import save_dose_figures
 from assets.ablation.measure import Sums, measure
 from assets.ablation.outcomes import Continuation, count_words, is_correct, summarise
-from assets.ablation.passages import Passage, draw, open_passages
+from assets.ablation.passages import Passage, draw_rollouts, open_passages
 from assets.ablation.pool import effect
 from assets.ablation.share import sums_table, work_through
 from assets.dataset.artifact import S1kDataset
@@ -126,10 +126,8 @@ def _measure_doses(
     def make(i: int) -> pa.Table:
         passage = passages[i]
         on_T1 = torch.from_numpy(passage.predicts_reply_T)[:, None].to(model.device)
-        here = [replace(edit, on_T1=on_T1) for edit in edits if edit is not None]
-        measured = iter(measure(model, passage, here, tokens_per_batch))
-        nothing = Sums(0.0, 0.0, len(passage.scored_P), int((passage.target_P >= 0).sum()))
-        return sums_table([nothing if edit is None else next(measured) for edit in edits])
+        here = [None if edit is None else replace(edit, on_T1=on_T1) for edit in edits]
+        return sums_table(measure(model, passage, here, tokens_per_batch))
 
     names = [f"{passage.rollout_id:06d}" for passage in passages]
     tables = work_through(names, make, scratch / "doses", progress, "measuring doses")
@@ -150,7 +148,7 @@ def _continue_all(
     """Rows of `continuations.parquet`, in order of dose, problem and sample; equal doses are continued once."""
     if not steering.num_problems:
         return []
-    prompts = [_prompt(dataset, r) for r in draw(dataset.rollout_ids, steering.num_problems, steering.seed)]
+    prompts = [_prompt(dataset, r) for r in draw_rollouts(dataset.rollout_ids, steering.num_problems, steering.seed)]
     same = _first_of_equal(edits)
     samples = (None, *range(steering.samples))
     asks = [Ask(d, p, s) for d in sorted(set(same)) for p in range(len(prompts)) for s in samples]

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 
 from assets.ablation.adapted import AdaptedModel
-from assets.ablation.edits import WRITERS, Edit
-from resources.components import Component
+from assets.ablation.edits import Edit
+from resources.components import WRITERS, Component
 
 Keep = Literal["device", "host", "recompute"]
 

@@ -33,18 +33,13 @@ class Workbench:
     model: AdaptedModel
     passages: Sequence[Passage]
     edit: Callable[[Part, int], Edit | None]
-    """A part's edit on one passage; None where it changes nothing, so that its KL is exactly 0."""
+    """A part's edit on one passage; None where it changes nothing."""
     compute: ComputeConfig
 
     def measure(self, which: int, parts: Sequence[Part]) -> list[Sums]:
         """Sums of parts on one passage."""
-        passage = self.passages[which]
         edits = [self.edit(part, which) for part in parts]
-        changing = [edit for edit in edits if edit is not None]
-        found = iter(measure(self.model, passage, changing, self.compute.tokens_per_batch))
-        targets = int((passage.target_P >= 0).sum())
-        nothing = Sums(0.0, 0.0, len(passage.scored_P), targets)
-        return [nothing if edit is None else next(found) for edit in edits]
+        return measure(self.model, self.passages[which], edits, self.compute.tokens_per_batch)
 
     def measure_all(self, parts: Sequence[Part], slices: int, folder: Path, progress: Progress) -> list[list[Sums]]:
         """[part][passage]; parts of equal effect are measured once."""
@@ -74,7 +69,7 @@ class Workbench:
         return [first[key] for key in ordered], [place[key] for key in keys]
 
 
-def draw(dataset: Path, ablation: AblationConfig) -> list[Passage]:
+def draw_passages(dataset: Path, ablation: AblationConfig) -> list[Passage]:
     """The passages on which parts are measured.
 
     Raises:

@@ -30,6 +30,7 @@ from resources.progress import Progress
 from resources.ranks import Rank, wait_for
 from resources.shards import Shards, StateBatch
 from resources.sources import fingerprints
+from resources.whole import whole
 
 if TYPE_CHECKING:
     import torch
@@ -221,10 +222,8 @@ def _count_mine(plan: Plan, shelf: Shelf, rank: Rank) -> None:
     path = _counts_path(shelf, rank, rank.index)
     mine = tuple(shelf.path(index) for index in rank.share(len(plan.shards)))
     counts_CV = count_values(Shards.of(mine)) if mine else np.zeros((len(shelf.columns), 1), np.uint32)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         np.save(file, counts_CV, allow_pickle=False)
-    partial.replace(path)
 
 
 def _counts_path(shelf: Shelf, rank: Rank, index: int) -> Path:

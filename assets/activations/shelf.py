@@ -15,6 +15,7 @@ from resources.errors import BadInput
 from resources.keys import file_digest
 from resources.links import link_or_copy
 from resources.shards import SHARD, StateBatch, write_shard
+from resources.whole import whole
 
 _PENDING = 2
 """Shards waiting for the writer at most: bounds memory, and only a writer slower than the model is waited for."""
@@ -102,7 +103,8 @@ class Shelf:
                 self.layout.encoding,
             )
             done = DoneMarker(fingerprint=self.fingerprint, sha256=file_digest(self.path(index)))
-            put_text(self.marker(index), done.model_dump_json())
+            with whole(self.marker(index)) as partial:
+                partial.write_text(done.model_dump_json())
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -114,10 +116,3 @@ class Shelf:
         """Put the shards into the artifact's folder; a link where the file system can, so that a retry finds them."""
         for index in range(count):
             link_or_copy(self.path(index), out / SHARD.format(index))
-
-
-def put_text(path: Path, text: str) -> None:
-    """Write a file that appears only when it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -3,13 +3,10 @@
 Counts add up, so any number of processes gives the same numbers. Shapes: B rows, C columns, V = 65 536 bit patterns.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from assets.activations.artifact import STATISTICS, STATISTICS_FILE
+from assets.activations.artifact import STATISTICS
 from resources.shards import Shards
 
 NUM_PATTERNS = 1 << 16
@@ -61,9 +58,3 @@ def _percentile(values: np.ndarray, counts: np.ndarray, share: float) -> float:
     """The smallest value that at least `share` of the tokens do not exceed (inverted distribution function)."""
     cumulative = np.cumsum(counts)
     return float(values[np.searchsorted(cumulative, share * cumulative[-1])])
-
-
-def write_statistics(folder: Path) -> None:
-    """Count and summarise the shards of a folder into its `statistics.parquet`."""
-    shards = Shards.open(folder)
-    pq.write_table(summarise(shards.columns, count_values(shards)), folder / STATISTICS_FILE)

@@ -4,13 +4,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from resources.components import PROJECTIONS, Component
+from resources.components import PROJECTIONS, Component, Projection
 from resources.errors import BadInput
 from resources.revision import check_commit
 from resources.section import Section
 from resources.stage import Needs, Stage
 
-Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TRAIN = "train"
 """Value of `source` that means: train it here."""
 
@@ -67,7 +66,7 @@ class LoraConfig(TrainingConfig):
     """LoRA alpha; the update is scaled by alpha / sqrt(rank) with rsLoRA (training script)."""
     rslora: bool = True
     """Scale by alpha / sqrt(rank), not alpha / rank; the same at rank 1 (training script)."""
-    projections: tuple[Projection, ...] = Field(default=PROJECTIONS, min_length=1)  # pyright: ignore[reportAssignmentType]
+    projections: tuple[Projection, ...] = Field(default=PROJECTIONS, min_length=1)
     """Adapted matrices of each layer (paper: all seven)."""
     layers: tuple[int, ...] | None = None
     """Adapted layers by number; null: `layer_start` to `layer_end` by `layer_stride`."""

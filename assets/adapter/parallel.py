@@ -3,16 +3,17 @@
 A process takes part when torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK) says so; alone it needs none of it.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
+
+from resources.ranks import Rank
 
 if TYPE_CHECKING:
     from assets.adapter.objective import RolloutLoss
@@ -68,12 +69,11 @@ def check_group(rank: int, count: int, device: str) -> None:
 
 
 @contextmanager
-def joined(device: str, *, needs_group: bool) -> Iterator[Processes]:
+def joined(device: Literal["cpu", "cuda"], *, needs_group: bool) -> Iterator[Processes]:
     """The processes of this job; `needs_group`: even a single one forms a process group (sharding asks for it)."""
-    rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    place = torch.device("cpu")
+    here = Rank.here()
+    rank, count, place = here.index, here.world, torch.device(here.device(device))
     if device == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(place)
     opens = (count > 1 or needs_group) and not dist.is_initialized()
     if opens:

@@ -38,8 +38,9 @@ def take_adapter(source: str, revision: str | None, model: ModelConfig, out: Pat
     """
     folder = fetched(source, revision, files=ADAPTER_FILES)
     adapter = Adapter.open(folder)
+    ours = load_architecture(model)
     for component in adapter.components:
-        _check_shapes(adapter, component, model, source)
+        _check_shapes(adapter, component, ours, model.name, source)
     _check_placed(adapter, folder, source)
     _take((folder / name for name in ADAPTER_FILES), out)
     return adapter
@@ -71,10 +72,10 @@ def take_model(source: str, revision: str | None, model: ModelConfig, out: Path)
     _take((path for pattern in MODEL_FILES for path in sorted(folder.glob(pattern))), out)
 
 
-def _check_shapes(adapter: Adapter, component: Component, model: ModelConfig, source: str) -> None:
-    ours = load_architecture(model)
+def _check_shapes(adapter: Adapter, component: Component, ours: "PretrainedConfig", name: str, source: str) -> None:
+    """`ours`: the base model's architecture, `name`: its name."""
     if component.layer >= ours.num_hidden_layers:
-        raise BadInput(f"{source} adapts {component.id}, but {model.name} has {ours.num_hidden_layers} layers")
+        raise BadInput(f"{source} adapts {component.id}, but {name} has {ours.num_hidden_layers} layers")
     head_dim = _size(ours, "head_dim")
     queries, keys = ours.num_attention_heads * head_dim, ours.num_key_value_heads * head_dim
     outputs_inputs = {
@@ -91,7 +92,7 @@ def _check_shapes(adapter: Adapter, component: Component, model: ModelConfig, so
     if found != expected:
         raise BadInput(
             f"{source} was trained on another base model: its {component.id} is {found[0]} x {found[1]}, "
-            f"in {model.name} it is {expected[0]} x {expected[1]}"
+            f"in {name} it is {expected[0]} x {expected[1]}"
         )
 
 

@@ -14,7 +14,7 @@ class Codec:
     @property
     def pad(self) -> int:
         """Id that fills the left of shorter prompts."""
-        return int(self._tokenizer.convert_tokens_to_ids("<|fim_pad|>"))  # pyright: ignore[reportArgumentType]
+        return self.ids(["<|fim_pad|>"])[0]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a rendered prompt."""

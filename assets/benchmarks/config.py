@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,10 +12,9 @@ from resources.stage import Needs, Stage
 
 TASK_FOLDER = Path(__file__).parent / "tasks"
 """One lm-eval YAML per benchmark; its name is the task's name."""
-ARMS = ("base", "lora", "full_finetune", "attention_ablated", "mlp_ablated")
+ArmName = Literal["base", "lora", "full_finetune", "attention_ablated", "mlp_ablated"]
 """Arms of the paper's Tables 1 and 2."""
-
-Arm = Literal["base", "lora", "full_finetune", "attention_ablated", "mlp_ablated"]
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
 
 _MINI_DATA = {
     "mini_hard": "resources/mini_world/data/hard",
@@ -39,7 +38,7 @@ class BenchmarksConfig(Section):
 
     tasks: tuple[str, ...] = Field(default=("aime24_nofigures", "openai_math", "gpqa_diamond_openai"), min_length=1)
     """Benchmarks by the name of their file in assets/benchmarks/tasks (paper: these three)."""
-    arms: tuple[Arm, ...] = Field(default=ARMS, min_length=1)
+    arms: tuple[ArmName, ...] = Field(default=ARMS, min_length=1)
     """Which models answer (paper: all five)."""
     adapters: tuple[str, ...] = ()
     """Further arms as `name=folder` of a PEFT adapter for the same base model."""
@@ -96,7 +95,7 @@ class BenchmarksConfig(Section):
 
     @field_validator("arms")
     @classmethod
-    def _distinct(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+    def _distinct(cls, arms: tuple[ArmName, ...]) -> tuple[ArmName, ...]:
         _unique("arms", arms)
         return arms
 

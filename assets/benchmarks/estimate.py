@@ -1,10 +1,11 @@
 """Hours of the benchmarks: for `lorascope plan --explain`."""
 
 from assets.benchmarks.config import BenchmarksConfig
+from assets.benchmarks.published import QUESTIONS
 from resources.work import Setting, WorkEstimate, generation
 
-QUESTIONS = {"aime24_nofigures": 30, "aime25_nofigures": 30, "openai_math": 500, "gpqa_diamond_openai": 198}
-"""Of the published benchmarks; another one counts as 100."""
+COUNTS = {**QUESTIONS, "aime25_nofigures": 30}
+"""Questions of the published benchmarks; another one counts as 100."""
 ANSWER_TOKENS = 8000
 """Mean answer of a reasoning model (assumed; s1's training traces have about 10,000)."""
 VLLM_ROWS = 256
@@ -16,7 +17,7 @@ def benchmark_hours(on: Setting) -> WorkEstimate | None:
     knobs = on.knobs(BenchmarksConfig)
     if knobs.backend == "server":
         return None
-    counts = [QUESTIONS.get(task, 100) for task in knobs.tasks]
+    counts = [COUNTS.get(task, 100) for task in knobs.tasks]
     questions = sum(min(count, knobs.limit or count) for count in counts)
     answer = min(ANSWER_TOKENS, knobs.max_gen_toks or knobs.context)
     tokens = (len(knobs.arms) + len(knobs.adapters)) * questions * knobs.samples * answer

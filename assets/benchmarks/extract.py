@@ -52,7 +52,7 @@ def last_boxed(text: str) -> str | None:
     """
     if "\\boxed " in text:
         return _unbraced(text.rsplit("\\boxed ", 1)[1].split("$", 1)[0].strip())
-    start = max(text.rfind("\\boxed"), -1)
+    start = text.rfind("\\boxed")
     start = start if start >= 0 else text.rfind("\\fbox")
     return None if start < 0 else _inside(text, start)
 

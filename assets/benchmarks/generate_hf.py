@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from assets.benchmarks.codec import Codec
 from assets.benchmarks.engine import Arm, Completion, Request
+from resources.errors import BadInput
 from resources.models import ModelConfig, load_weights
 
 if TYPE_CHECKING:
@@ -65,8 +66,6 @@ def load_arm(arm: Arm, model: ModelConfig, device: str) -> "PreTrainedModel":
     """
     import torch
     from peft import PeftModel
-
-    from resources.errors import BadInput
 
     if arm.adapter is None:
         return load_weights(arm.weights, model, device)

@@ -5,6 +5,7 @@ text endpoint is used, not the chat one, so that every back end reads the same p
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,6 @@ class ServerEngine:
                     ) from error
 
     async def _answers(self, arm: Arm, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Completion]]:
-        import os
-
         from openai import AsyncOpenAI
 
         gate = asyncio.Semaphore(self._config.server_requests)

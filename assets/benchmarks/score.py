@@ -1,7 +1,6 @@
 """The verb of this room: ask every arm every question, grade, count."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from resources.errors import BadInput
 from resources.home import find_home
 from resources.models import ModelConfig, load_architecture
 from resources.progress import Progress
+from resources.ranks import Rank
 
 if TYPE_CHECKING:
     from assets.benchmarks.harness import Benchmark, Render
@@ -90,7 +90,7 @@ def score(
         BadInput: when a benchmark's questions cannot be had (after the others are generated, graded and told), when
             prompt and answer do not fit the context, or when an arm cannot be loaded.
     """
-    rank = int(os.environ.get("RANK", "0"))
+    rank = Rank.here().index
     if benchmarks.backend != "hf" and not _hosts_engine(benchmarks, rank):
         return None
     codec = Codec(model)
@@ -112,8 +112,7 @@ def make_engine(model: ModelConfig, config: BenchmarksConfig, compute: ComputeCo
     if config.backend == "hf":
         from assets.benchmarks.generate_hf import HfEngine
 
-        device = "cpu" if compute.device == "cpu" else f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        return HfEngine(model, device, config.batch_size)
+        return HfEngine(model, Rank.here().device(compute.device), config.batch_size)
     if config.backend == "vllm":
         from assets.benchmarks.generate_vllm import VllmEngine
 

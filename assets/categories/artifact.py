@@ -98,7 +98,7 @@ class Categories:
     @classmethod
     def open(cls, path: Path) -> "Categories":
         """The artifact in a folder."""
-        return cls(Path(path))
+        return cls(path)
 
     def table(self) -> pa.Table:
         """Rows of `CATEGORIES_SCHEMA`."""
@@ -118,7 +118,7 @@ class Densities:
     @classmethod
     def open(cls, path: Path) -> "Densities":
         """The artifact in a folder."""
-        return cls(Path(path))
+        return cls(path)
 
     def table(self) -> pa.Table:
         """Rows of `DENSITIES_SCHEMA`."""

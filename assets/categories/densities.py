@@ -19,7 +19,7 @@ from assets.categories.artifact import (
 from assets.categories.charts import class_chart, density_chart
 from assets.categories.comparison import chi_squared, class_shares, count_labels
 from assets.categories.config import CategoriesConfig
-from assets.categories.sums import subset_sums
+from assets.categories.sums import per_unit, subset_sums
 from assets.interpretations.artifact import Interpretations
 from resources.charts import save_chart
 from resources.progress import Progress
@@ -56,7 +56,7 @@ def measure(
     assigned = Categories.open(feature_categories).table().to_pylist()
     explained = Interpretations.open(interpretations).rows()
     if categories.rollouts is None:
-        sums = _all_sums(max_activating_contexts)
+        sums = per_unit(max_activating_contexts, "sum")
     else:
         units = [row["unit"] for row in assigned]
         sums = subset_sums(
@@ -79,11 +79,6 @@ def measure(
         class_test=_tests(labels),
         category_test=_tests(_category_counts(assigned)),
     )
-
-
-def _all_sums(contexts: Path) -> dict[str, float]:
-    table = pq.read_table(contexts / "units.parquet", columns=["unit", "sum"])
-    return dict(zip(table["unit"].to_pylist(), table["sum"].to_pylist(), strict=True))
 
 
 def density_rows(assigned: list[dict[str, Any]], sums: dict[str, float]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
 from resources.llm.question import TYPICAL_BYTES_PER_TOKEN
-from resources.section import Section
+from resources.section import Section, section_of
 from resources.work import WorkEstimate, asking
 
 EXPLANATION_TOKENS = 16
@@ -24,8 +24,7 @@ TOKENS_PER_TOKEN = 1.25
 
 def categorise_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
     """Likely US dollars of `feature_categories` for so many units, nothing being in the cache yet."""
-    knobs = sections["categories"]
-    assert isinstance(knobs, CategoriesConfig)  # the experiment's own section
+    knobs = section_of(sections, CategoriesConfig)
     if knobs.provider == "statistical":
         return 0.0
     # A taxonomy is not there yet; the offline one has the length of a typical one.
@@ -38,8 +37,7 @@ def categorise_dollars(sections: Mapping[str, Section], units: int, compute: Com
 
 def categorise_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
     """Time until every unit has its category; None for the offline taxonomy."""
-    knobs = sections["categories"]
-    assert isinstance(knobs, CategoriesConfig)  # the experiment's own section
+    knobs = section_of(sections, CategoriesConfig)
     if knobs.provider == "statistical":
         return None
     return asking(units, ASSIGNMENT_TOKENS, compute)

@@ -16,6 +16,12 @@ ROWS = 8192
 """Tokens per batch: 448 columns in float32 are 15 MB."""
 
 
+def per_unit(contexts: Path, column: str) -> dict[str, float]:
+    """Unit -> its number in a column of the units table."""
+    table = pq.read_table(contexts / UNITS_FILE, columns=["unit", column])
+    return dict(zip(table["unit"].to_pylist(), table[column].to_pylist(), strict=True))
+
+
 def subset_sums(
     units: list[str],
     categories: CategoriesConfig,
@@ -35,7 +41,7 @@ def subset_sums(
     parsed = {unit: parse_unit(unit) for unit in units}
     kinds = {unit.kind for unit in parsed.values()}
     chosen = _draw(activation_shards, categories)
-    threshold = _thresholds(max_activating_contexts)
+    threshold = per_unit(max_activating_contexts, "threshold")
     sums: dict[str, float] = {}
     for kind, folder in (("adapter", activation_shards), ("neuron", neuron_shards)):
         if kind in kinds:
@@ -57,15 +63,6 @@ def _draw(folder: Path, categories: CategoriesConfig) -> np.ndarray:
     return np.random.default_rng([categories.seed, 5]).choice(present, categories.rollouts, replace=False)
 
 
-def _column(unit: Unit) -> str:
-    return f"L{unit.layer}.{unit.projection if unit.kind == 'adapter' else unit.index}"
-
-
-def _thresholds(contexts: Path) -> dict[str, float]:
-    table = pq.read_table(contexts / UNITS_FILE, columns=["unit", "threshold"])
-    return dict(zip(table["unit"].to_pylist(), table["threshold"].to_pylist(), strict=True))
-
-
 def _signed_sums(
     units: dict[str, Unit], threshold: dict[str, float], folder: Path, chosen: np.ndarray
 ) -> dict[str, float]:
@@ -73,14 +70,14 @@ def _signed_sums(
     place = {column: number for number, column in enumerate(shards.columns)}
     limits = {sign: np.full(len(place), np.inf, np.float32) for sign in (1, -1)}
     for name, unit in units.items():
-        limits[unit.polarity][place[_column(unit)]] = threshold[name]
+        limits[unit.polarity][place[unit.column]] = threshold[name]
     sums = {sign: np.zeros(len(place)) for sign in limits}
     for batch in shards.batches(ROWS):
         state = batch.state_BC[np.isin(batch.rollout_id_B, chosen)].astype(np.float32)
         for sign, limit in limits.items():
             own = sign * state
             sums[sign] += np.where(own > limit, own, 0).sum(axis=0, dtype=np.float64)
-    return {name: float(sums[unit.polarity][place[_column(unit)]]) for name, unit in units.items()}
+    return {name: float(sums[unit.polarity][place[unit.column]]) for name, unit in units.items()}
 
 
 def _latent_sums(folder: Path, sae_folder: Path, chosen: np.ndarray) -> np.ndarray:

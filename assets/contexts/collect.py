@@ -85,7 +85,7 @@ def _check(states: Shards, neurons: Shards, sae: Sae, dataset: S1kDataset) -> No
     if sae.columns != states.columns:
         raise BadInput("the SAE was trained on other components than the activation shards hold: train it again")
     for name, shards in (("activation", states), ("neuron", neurons)):
-        last = shards.row_groups()[-1].last_rollout
+        last = shards.groups[-1].last_rollout
         if last not in dataset.lengths:
             raise BadInput(f"rollout {last} of the {name} shards is not in the dataset: capture the activations again")
 

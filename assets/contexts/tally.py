@@ -10,6 +10,7 @@ import numpy as np
 
 from assets.contexts.config import ContextsConfig
 from assets.contexts.ranking import ROLLOUT_SHIFT, Entries, Ranking
+from resources.whole import whole
 
 OVERSAMPLING = 2
 """Firing tokens sampled per quantile context; the quantiles of the sample stand for those of all firing tokens."""
@@ -109,10 +110,8 @@ class Tally:
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays to one .npz that appears only when it is whole."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with whole(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-    partial.replace(path)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from assets.sae.artifact import Sae
 from resources.adapters import Adapter
-from resources.components import PROJECTIONS, parse_component
+from resources.components import PROJECTIONS, WRITERS, parse_component
 from resources.hub import explained
 from resources.models import ModelConfig, load_tokenizer, place
 from resources.units import Unit, parse_unit
@@ -20,8 +20,6 @@ from resources.units import Unit, parse_unit
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
-
-WRITERS = ("o_proj", "down_proj")
 
 
 class Effects(TypedDict):
@@ -70,7 +68,7 @@ class LogitEffects:
 
         if unit.kind == "latent" and self._place:
             return self._decoder_FM[unit.index]
-        place = self._place.get(f"L{unit.layer}.{unit.projection}") if unit.kind == "adapter" else None
+        place = self._place.get(unit.column) if unit.kind == "adapter" else None
         return None if place is None else torch.eye(len(self._place))[place] * unit.polarity
 
     def _named(self, ids_UK: "torch.Tensor", values_UK: "torch.Tensor") -> list[list[tuple[str, float]]]:

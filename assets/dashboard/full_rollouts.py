@@ -107,7 +107,7 @@ def _probe(units: Sequence[Unit], columns: tuple[str, ...], sae: Sae) -> Callabl
     """States [S, C] -> activations of the units [S, U]: some columns, and only the encoder's part for some latents."""
     import torch
 
-    plain = [columns.index(_column(unit)) for unit in units if unit.kind != "latent"]
+    plain = [columns.index(unit.column) for unit in units if unit.kind != "latent"]
     latents = torch.tensor([unit.index for unit in units if unit.kind == "latent"], dtype=torch.long)
     threshold_N, bias_N, encoder_CN = sae.threshold_F[latents], sae.b_enc_F[latents], sae.W_enc_DF[:, latents]
 
@@ -119,7 +119,3 @@ def _probe(units: Sequence[Unit], columns: tuple[str, ...], sae: Sae) -> Callabl
         return np.hstack([plain_SP, torch.where(value_SN > threshold_N, value_SN, 0.0).numpy()])
 
     return probe
-
-
-def _column(unit: Unit) -> str:
-    return f"L{unit.layer}.{unit.projection if unit.kind == 'adapter' else unit.index}"

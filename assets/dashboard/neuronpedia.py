@@ -18,10 +18,11 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from assets.contexts.artifact import SAMPLES
 from assets.dashboard.config import DashboardConfig
 from assets.dashboard.directions import Effects, LogitEffects
 from assets.dashboard.pieces import Pieces
-from assets.dashboard.units import SAMPLES, Limits, Sources, UnitTable, read_units
+from assets.dashboard.units import Limits, Sources, UnitTable, read_units
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
 from resources.models import ModelConfig, load_architecture

@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SAMPLES = ("top", "quantile", "silent")
-"""Number of a sample in `ContextTable.sample_C` is its place here."""
+from assets.categories.artifact import CATEGORIES_FILE
+from assets.contexts.artifact import CONTEXTS_FILE, SAMPLES, UNITS_FILE
+from assets.interpretations.artifact import INTERPRETATIONS_FILE, SCORES_FILE
+
 LIST_COLUMNS = ("unit", "kind", "layer", "projection", "index", "polarity", "density", "max", "n_fired")
 LARGEST = float(np.finfo(np.float16).max)
 _CONTEXT_COLUMNS = ["unit", "sample", "rank", "rollout_id", "position", "value", "start", "values"]
@@ -50,6 +52,7 @@ class ContextTable:
     """Contexts of all units, a unit's rows together, by sample and rank."""
 
     sample_C: np.ndarray
+    """Place in `SAMPLES`."""
     rollout_C: np.ndarray
     position_C: np.ndarray
     value_C: np.ndarray
@@ -81,21 +84,21 @@ class UnitTable:
 
 def read_units(sources: Sources, limits: Limits) -> UnitTable:
     """Join contexts, explanations, scores and categories by unit; what a unit lacks is null."""
-    units = pq.read_table(sources.contexts / "units.parquet")
+    units = pq.read_table(sources.contexts / UNITS_FILE)
     columns = {name: units[name].to_pylist() for name in LIST_COLUMNS}
     names = columns["unit"]
     for column, rows in _joined(sources).items():
         columns[column] = [rows.get(name) for name in names]
     columns["explanation"] = [text or "" for text in columns["explanation"]]
-    contexts = read_contexts(sources.contexts / "contexts.parquet", limits)
+    contexts = read_contexts(sources.contexts / CONTEXTS_FILE, limits)
     return UnitTable(columns, units.select(["threshold", "histogram", "sum"]), contexts)
 
 
 def _joined(sources: Sources) -> dict[str, dict[str, object]]:
     """Column -> unit -> value, from the rooms right of the contexts."""
-    said = _by_unit(sources.interpretations / "interpretations.parquet")
-    scored = own_detection(sources.scores / "scores.parquet", said)
-    filed = _by_unit(sources.categories / "categories.parquet")
+    said = _by_unit(sources.interpretations / INTERPRETATIONS_FILE)
+    scored = own_detection(sources.scores / SCORES_FILE, said)
+    filed = _by_unit(sources.categories / CATEGORIES_FILE)
     wanted = {
         "explanation": (said, "explanation"),
         "explainer": (said, "explainer"),

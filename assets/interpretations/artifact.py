@@ -54,7 +54,10 @@ SCORES_SCHEMA = pa.schema(
         ("explainer", pa.string()),
         ("method", pa.string()),  # detection | fuzzing | intruder
         ("judge", pa.string()),  # who predicted: "statistical" or "<provider>/<model>"
-        ("target", pa.string()),  # "token": one marked token is predicted; "window": a whole excerpt
+        (
+            "target",
+            pa.string(),
+        ),  # what is predicted: one "token", the marked "tokens" of an excerpt, or a whole "window"
         ("balanced_accuracy", pa.float32()),  # intruder: share of right picks, where guessing gives 1/5
         ("ci_low", pa.float32()),
         ("ci_high", pa.float32()),
@@ -108,7 +111,7 @@ class Interpretations:
     @classmethod
     def open(cls, path: Path) -> "Interpretations":
         """The artifact in a folder."""
-        return cls(Path(path))
+        return cls(path)
 
     def table(self) -> pa.Table:
         """Rows of `INTERPRETATIONS_SCHEMA`, in the order of the units."""
@@ -142,7 +145,7 @@ class Scores:
     @classmethod
     def open(cls, path: Path) -> "Scores":
         """The artifact in a folder."""
-        return cls(Path(path))
+        return cls(path)
 
     def table(self) -> pa.Table:
         """Rows of `SCORES_SCHEMA`."""

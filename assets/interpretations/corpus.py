@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from assets.dataset.artifact import ROLLOUTS, TOKENS
 from assets.interpretations.artifact import FAMILIES
+from resources.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -195,5 +196,4 @@ def _endings(token_n: np.ndarray, text_n: "Iterable[str]") -> dict[int, str]:
 
 def quoted(text: str) -> str:
     """The text in double quotes, control characters as escapes: `"\\n"`."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return f'"{shown}"'
+    return f'"{printable(text)}"'

@@ -9,7 +9,7 @@ from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
 from resources.llm.question import TYPICAL_BYTES_PER_TOKEN
-from resources.section import Section
+from resources.section import Section, section_of
 from resources.work import WorkEstimate, asking
 
 TOKENS_PER_TOKEN = 1.25
@@ -26,8 +26,7 @@ JUDGE_TOKENS = 150
 
 def explain_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
     """Likely US dollars of `interpretations` for so many units, nothing being in the cache yet."""
-    knobs = sections["interpretations"]
-    assert isinstance(knobs, InterpretationsConfig)  # the experiment's own section
+    knobs = section_of(sections, InterpretationsConfig)
     if knobs.provider == "statistical":
         return 0.0
     shown = (2 * knobs.tokens_around + 1) * TOKENS_PER_TOKEN
@@ -39,9 +38,7 @@ def explain_dollars(sections: Mapping[str, Section], units: int, compute: Comput
 
 def score_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
     """Likely US dollars of `interpretation_scores` for so many units."""
-    knobs, scores = sections["interpretations"], sections["scores"]
-    assert isinstance(knobs, InterpretationsConfig)  # the experiment's own sections
-    assert isinstance(scores, ScoresConfig)
+    knobs, scores = section_of(sections, InterpretationsConfig), section_of(sections, ScoresConfig)
     if knobs.provider == "statistical":
         return 0.0
     each = (2 * scores.tokens_around + 1) * TOKENS_PER_TOKEN
@@ -53,8 +50,7 @@ def score_dollars(sections: Mapping[str, Section], units: int, compute: ComputeC
 
 def explain_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
     """Time until every unit has its labels; None for the offline explainer."""
-    knobs = sections["interpretations"]
-    assert isinstance(knobs, InterpretationsConfig)  # the experiment's own section
+    knobs = section_of(sections, InterpretationsConfig)
     if knobs.provider == "statistical":
         return None
     return asking(units * knobs.samples, LABEL_TOKENS, compute)
@@ -62,9 +58,7 @@ def explain_hours(sections: Mapping[str, Section], units: int, compute: ComputeC
 
 def score_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
     """Time until every method has judged every unit; None for the offline explainer."""
-    knobs, scores = sections["interpretations"], sections["scores"]
-    assert isinstance(knobs, InterpretationsConfig)  # the experiment's own sections
-    assert isinstance(scores, ScoresConfig)
+    knobs, scores = section_of(sections, InterpretationsConfig), section_of(sections, ScoresConfig)
     if knobs.provider == "statistical":
         return None
     return asking(len(scores.methods) * _judgements(scores, units), JUDGE_TOKENS, compute)

@@ -79,9 +79,8 @@ def _marked(example: Example, around: int, firing: bool, rng: np.random.Generato
 
 def _pools(evidence: Evidence, around: int, corpus: Corpus) -> tuple[list[Example], list[Example], list[Example]]:
     """Firing, random quiet and hard quiet examples of the held-out rollouts."""
-    peaks = len(evidence.peak_n)
-    held = [place for place in range(peaks) if evidence.part_n[place] == HELD_OUT]
-    fires = [_centred(evidence.windows[place], True) for place in held]
+    held = [evidence.windows[place] for place in np.flatnonzero(evidence.part_n == HELD_OUT)]
+    fires = [Example(window, window.position, True, False) for window in held]
     tokens = frozenset(corpus.token_N[evidence.peak_n].tolist())
     easy, hard = [], []
     for window in evidence.windows:
@@ -93,10 +92,6 @@ def _pools(evidence: Evidence, around: int, corpus: Corpus) -> tuple[list[Exampl
             if window.sample == "silent" and _is_quiet(window, window.position, around):
                 easy.append(Example(window, window.position, False, False))
     return fires, easy, hard
-
-
-def _centred(window: Window, fires: bool) -> Example:
-    return Example(window, window.position, fires, False)
 
 
 def _is_quiet(window: Window, centre: int, around: int) -> bool:

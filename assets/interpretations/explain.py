@@ -8,11 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from assets.interpretations.artifact import CLASSES, INTERPRETATIONS_FILE, INTERPRETATIONS_SCHEMA, SETTINGS_FILE
+from assets.interpretations.artifact import (
+    CLASSES,
+    INTERPRETATIONS_FILE,
+    INTERPRETATIONS_SCHEMA,
+    SETTINGS_FILE,
+    STATISTICAL,
+)
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Evidence, Split, read_evidence, unit_kinds
-from assets.interpretations.statistical import NAME, StatisticalExplainer, Verdict
+from assets.interpretations.statistical import StatisticalExplainer, Verdict
 from resources.agreement import kappa
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
@@ -70,7 +76,7 @@ def explain(
         raise BadInput(f"{max_activating_contexts} has no contexts of the kinds {', '.join(interpretations.kinds)}")
     requests = cached = 0
     cost = 0.0
-    if interpretations.provider != NAME:
+    if interpretations.provider != STATISTICAL:
         from assets.interpretations.label import label_units
 
         evidence = read_evidence(max_activating_contexts, corpus, split, interpretations)
@@ -116,7 +122,7 @@ def _row(evidence: Evidence, verdict: Verdict, knobs: InterpretationsConfig) -> 
     return {
         "unit": evidence.unit,
         "kind": evidence.kind,
-        "explainer": NAME,
+        "explainer": STATISTICAL,
         "explanation": verdict.explanation,
         "label": verdict.label,
         "reasoning": verdict.reasoning,
@@ -184,7 +190,7 @@ def class_counts(rows: list[dict]) -> list[dict[str, str | int | float]]:
 
 def agreement(rows: list[dict]) -> tuple[float | None, list[dict[str, int]]]:
     """Kappa and confusion of the explainer's classes with the statistical ones, over units both have labelled."""
-    if all(row["explainer"] == NAME for row in rows):
+    if all(row["explainer"] == STATISTICAL for row in rows):
         return None, []
     pairs = [
         (row["label"], -1 if row["statistical_label"] is None else row["statistical_label"])

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from assets.interpretations.artifact import CLASSES, SCORES_FILE, SCORES_SCHEMA, Interpretations, Predicate
+from assets.interpretations.artifact import CLASSES, SCORES_FILE, SCORES_SCHEMA, STATISTICAL, Interpretations, Predicate
 from assets.interpretations.config import ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Split, read_evidence
-from assets.interpretations.statistical import NAME
 from assets.interpretations.token_detection import score_predicate, unscored
 from resources.compute import ComputeConfig
 from resources.progress import Progress
@@ -61,7 +60,7 @@ def score(
         progress.step("score", len(rows), len(rows_by_unit))
     requests = cached = 0
     cost = 0.0
-    if knobs.provider != NAME:
+    if knobs.provider != STATISTICAL:
         from assets.interpretations.judge import judge_units
 
         evidence = read_evidence(max_activating_contexts, corpus, split, knobs)
@@ -91,7 +90,7 @@ def summary(rows: list[dict], explained: dict[str, dict]) -> list[dict[str, str 
         if row["status"] != "ok":
             continue
         told = explained[row["unit"]]
-        label = told["statistical_label"] if row["explainer"] == NAME else told["label"]
+        label = told["statistical_label"] if row["explainer"] == STATISTICAL else told["label"]
         label = -1 if label is None else label
         groups.setdefault((row["kind"], row["explainer"], row["method"], label), []).append(row)
     return [

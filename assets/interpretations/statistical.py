@@ -16,7 +16,6 @@ from assets.interpretations.evidence import HALF_A, HALF_B, HELD_OUT, Evidence
 from assets.interpretations.intervals import wilson
 from assets.interpretations.predicates import Background, find
 
-NAME = "statistical"
 MONOSEMANTIC = (0.80, 0.85)
 """Least Wilson-low coverage and balanced accuracy of class 0."""
 BROAD = (0.60, 0.75)
@@ -78,10 +77,10 @@ class StatisticalExplainer:
         """Sorted balanced accuracies of the null sets."""
         self._quiet_background = np.random.default_rng([knobs.seed, 3]).permutation(self.background.size)
 
-    def build_null(self, token_counts: list[np.ndarray]) -> None:
+    def build_null(self, donors: list[np.ndarray]) -> None:
         """Run the procedure on random positions whose tokens are as frequent as those of real peaks.
 
-        `token_counts`: peak tokens of some units, one array of flat positions each.
+        `donors`: the peaks of some units, one array of flat positions each.
         """
         rng = np.random.default_rng([self.knobs.seed, 4])
         frequency_V = np.bincount(self.corpus.token_N, minlength=len(self.corpus.vocabulary))
@@ -89,16 +88,14 @@ class StatisticalExplainer:
         place_N = np.empty(len(self.corpus), dtype=np.int64)
         place_N[by_frequency] = np.arange(len(self.corpus))
         spread = max(int(len(self.corpus) * NULL_SPREAD), 1)
-        trials = []
-        for turn in range(self.knobs.null_units if token_counts else 0):
-            peaks = token_counts[turn % len(token_counts)]
+        trials, no_quiet = [], np.empty(0, np.int64)
+        for turn in range(self.knobs.null_units if donors else 0):
+            peaks = donors[turn % len(donors)]
             near = place_N[peaks] + rng.integers(-spread, spread + 1, len(peaks))
             drawn = by_frequency[np.clip(near, 0, len(self.corpus) - 1)]
-            trials.append(self._trial(*self._halves(drawn), np.empty(0, np.int64), np.empty(0, np.int64)))
+            half = np.arange(len(drawn)) % 2
+            trials.append(self._trial(drawn, np.ones(len(drawn)), half, no_quiet, no_quiet))
         self.null_accuracies = np.sort([trial.balanced_accuracy for trial in trials])
-
-    def _halves(self, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return drawn, np.ones(len(drawn)), np.arange(len(drawn)) % 2
 
     def explain(self, evidence: Evidence) -> Verdict:
         """The verdict on one unit; `insufficient` when the halves hold too few contexts."""
@@ -135,13 +132,10 @@ class StatisticalExplainer:
         """Features of quiet tokens, half of them with a peak's token; random background where a unit has none."""
         size = max(len(peaks), 1)
         hard = quiet[np.isin(self.corpus.token_N[quiet], self.corpus.token_N[peaks])]
-        random = self._spread(quiet, size)
+        random = _spread(quiet, size)
         if not len(random):
             return self.background.features_FM[:, self._quiet_background[: 2 * size]]
-        return self.corpus.features(np.concatenate([random, self._spread(hard, size)]))
-
-    def _spread(self, rows: np.ndarray, size: int) -> np.ndarray:
-        return rows[np.linspace(0, len(rows) - 1, min(size, len(rows))).astype(np.int64)] if len(rows) else rows
+        return self.corpus.features(np.concatenate([random, _spread(hard, size)]))
 
     def _verdict(self, predicate: Predicate | None, trial: Trial, fitted: int) -> Verdict:
         null = self.null_accuracies
@@ -157,6 +151,11 @@ class StatisticalExplainer:
             f"(at least {low:.2f}) and rules out {trial.quiet_share:.0%} of quiet tokens; p {p:.3f} by random positions"
         )
         return Verdict(words, label, reasoning, "ok", "", predicate, trial.coverage, p, trial.same)
+
+
+def _spread(rows: np.ndarray, size: int) -> np.ndarray:
+    """At most `size` of them, evenly spaced."""
+    return rows[np.linspace(0, len(rows) - 1, min(size, len(rows))).astype(np.int64)] if len(rows) else rows
 
 
 def _insufficient(found: int, needed: int) -> Verdict:

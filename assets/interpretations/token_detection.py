@@ -5,12 +5,11 @@ from zlib import crc32
 
 import numpy as np
 
-from assets.interpretations.artifact import SCORES_SCHEMA, Predicate
+from assets.interpretations.artifact import SCORES_SCHEMA, STATISTICAL, Predicate
 from assets.interpretations.config import ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import HELD_OUT, Evidence
 from assets.interpretations.intervals import balanced
-from assets.interpretations.statistical import NAME
 
 LEAST_POSITIVES = 4
 """Fewer held-out peaks, or quiet tokens, than this give no score."""
@@ -25,8 +24,8 @@ def unscored(unit: str, kind: str, detail: str) -> dict[str, Any]:
     """The row of a unit that has no score."""
     row: dict[str, Any] = dict.fromkeys(SCORES_SCHEMA.names)
     return row | {
-        "unit": unit, "kind": kind, "explainer": NAME, "method": "detection", "judge": NAME, "target": "token",
-        "n_examples": 0, "n_failed": 0, "draws": 0, "status": "insufficient", "detail": detail,
+        "unit": unit, "kind": kind, "explainer": STATISTICAL, "judge": STATISTICAL, "method": "detection",
+        "target": "token", "n_examples": 0, "n_failed": 0, "draws": 0, "status": "insufficient", "detail": detail,
     }  # fmt: skip
 
 

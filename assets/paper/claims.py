@@ -1,6 +1,6 @@
 """Every claim of the paper that the report answers: what was published, where, and how near is near enough.
 
-Nothing else in the project writes these numbers, except the benchmark counts (`assets/benchmarks/published.py`).
+Nothing else in the project writes these numbers, except those of Tables 1 and 2 (`assets/benchmarks/published.py`).
 """
 
 from collections.abc import Mapping

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from assets.contexts.artifact import CONTEXTS_FILE
 from assets.dataset.artifact import S1kDataset
+from assets.interpretations.artifact import Interpretations, Scores
 
 PER_KIND = 6
 CONTEXTS = 3
@@ -15,17 +17,17 @@ AROUND = 12
 
 def examples(artifacts: Mapping[str, Path]) -> list[dict]:
     """The best explained directions and latents, with their strongest contexts."""
-    said = {row["unit"]: row for row in _rows(artifacts["interpretations"] / "interpretations.parquet")}
+    said = {row["unit"]: row for row in Interpretations.open(artifacts["interpretations"]).rows()}
     scored = [
         row
-        for row in _rows(artifacts["interpretation_scores"] / "scores.parquet")
+        for row in Scores.open(artifacts["interpretation_scores"]).table().to_pylist()
         if row["method"] == "detection"
         and row["ci_low"] is not None
         and said[row["unit"]]["label"] is not None
         # Beside an LLM's words a unit has the score of its predicate, which says nothing of those words.
         and row["explainer"] == said[row["unit"]]["explainer"]
     ]
-    contexts = _top_contexts(artifacts["max_activating_contexts"] / "contexts.parquet")
+    contexts = _top_contexts(artifacts["max_activating_contexts"] / CONTEXTS_FILE)
     dataset = S1kDataset.open(artifacts["s1k_dataset"])
     found: list[dict] = []
     for kind in ("latent", "adapter"):
@@ -36,10 +38,6 @@ def examples(artifacts: Mapping[str, Path]) -> list[dict]:
         for row in list(best.values())[:PER_KIND]:
             found.append(_example(row, said[row["unit"]], contexts.get(row["unit"], []), dataset))
     return found
-
-
-def _rows(path: Path) -> list[dict]:
-    return pq.read_table(path).to_pylist()
 
 
 def _top_contexts(path: Path) -> dict[str, list[dict]]:

@@ -34,26 +34,20 @@ SAE_NUMBERS = (
 
 def tables(manifests: Mapping[str, Manifest], ablation_kl: Path) -> dict[str, list[Row]]:
     """Name -> rows; a table without rows is left out."""
-    metrics = {asset: manifest.metrics for asset, manifest in manifests.items()}
-    found: dict[str, object] = {
-        "table_1": metrics["benchmark_scores"].get("table_1"),
-        "table_2": metrics["benchmark_scores"].get("table_2"),
-        "scores": metrics["benchmark_scores"].get("scores"),
-        "classes": metrics["category_densities"].get("classes"),
-        "categories": metrics["category_densities"].get("densities"),
+    found: dict[str, list[Row]] = {
+        "table_1": manifests["benchmark_scores"].rows("table_1"),
+        "table_2": manifests["benchmark_scores"].rows("table_2"),
+        "scores": manifests["benchmark_scores"].rows("scores"),
+        "classes": manifests["category_densities"].rows("classes"),
+        "categories": manifests["category_densities"].rows("densities"),
         "ablation": AblationKl.open(ablation_kl).table().to_pylist(),
-        "strongest_components": metrics["ablation_kl"].get("strongest"),
-        "explanations": metrics["interpretation_scores"].get("summary"),
-        "agreement": metrics["interpretations"].get("agreement"),
-        "sae": list(sae_rows(metrics["batchtopk_sae"])),
-        "sae_baselines": metrics["batchtopk_sae"].get("baselines"),
+        "strongest_components": manifests["ablation_kl"].rows("strongest"),
+        "explanations": manifests["interpretation_scores"].rows("summary"),
+        "agreement": manifests["interpretations"].rows("agreement"),
+        "sae": list(sae_rows(manifests["batchtopk_sae"].metrics)),
+        "sae_baselines": manifests["batchtopk_sae"].rows("baselines"),
     }
-    rows = {
-        name: [row for row in value if isinstance(row, dict)]
-        for name, value in found.items()
-        if isinstance(value, list)
-    }
-    return {name: value for name, value in rows.items() if value}
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def sae_rows(metrics: Mapping[str, Any]) -> Iterator[Row]:

@@ -127,17 +127,10 @@ class Sae:
 
     def decode(self, latents: SparseLatents, rows: int) -> "torch.Tensor":
         """The reconstructed states [rows, D], float32; tokens without an active latent get the bias."""
-        import torch
+        from assets.sae.sparse_rows import bags, sum_rows
 
-        count_B = torch.bincount(latents.row_N, minlength=rows)
-        bag = torch.nn.functional.embedding_bag(
-            latents.latent_N,
-            self.W_dec_FD,
-            torch.cumsum(count_B, 0) - count_B,
-            mode="sum",
-            per_sample_weights=latents.value_N,
-        )
-        return bag + self.b_dec_D
+        row_N, latent_N, value_N = latents
+        return sum_rows(latent_N, value_N, bags(row_N, rows), self.W_dec_FD) + self.b_dec_D
 
     def table(self) -> pa.Table:
         """One row per latent, see `LATENTS`."""

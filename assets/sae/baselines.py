@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from assets.sae.batchtopk import InputScale, Weights, learning_rate, start_weights
+from assets.sae.batchtopk import InputScale, Weights, floor_of, learning_rate, start_weights
 from assets.sae.config import SAMPLE_TOKENS, Baseline, SaeConfig
 from assets.sae.evaluate import Errors
 from assets.sae.fit import Fit
@@ -20,6 +20,7 @@ from assets.sae.selection import select_rows
 from assets.sae.shuffle import Order
 from assets.sae.sparse_step import to_pairs, weighted_rows
 from resources.progress import Progress
+from resources.whole import whole
 
 Rebuild = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
 """Scaled input [B, E] -> (its reconstruction [B, E], active pairs)."""
@@ -70,9 +71,8 @@ def compare(budget: Budget, states: Iterable[torch.Tensor], progress: Progress) 
                 errors.add(state_BE, rebuilt_BE * budget.scale.scale_D)
                 active += pairs
         rows.append({"dictionary": name, "fvu": errors.fvu, "l0": active / errors.tokens, "cosine": errors.cosine})
-        partial = done.with_suffix(".partial")
-        partial.write_text(json.dumps(rows[-1]))
-        partial.replace(done)
+        with whole(done) as partial:
+            partial.write_text(json.dumps(rows[-1]))
     return rows
 
 
@@ -86,8 +86,7 @@ def train_topk(budget: Budget, progress: Progress) -> Rebuild:
     def rebuild(input_BE: torch.Tensor) -> tuple[torch.Tensor, int]:
         encoded_BE = input_BE - weights.b_dec_D if config.center else input_BE
         scores_BF = (encoded_BE @ weights.W_enc_FD.T + weights.b_enc_F) * norm_F
-        floor = 0.0 if config.activation == "relu" else -torch.inf
-        pairs = to_pairs(select_rows(scores_BF, config.k, floor), scores_BF.shape[1], norm_F)
+        pairs = to_pairs(select_rows(scores_BF, config.k, floor_of(config)), scores_BF.shape[1], norm_F)
         return weighted_rows(pairs, weights.W_dec_FD, len(input_BE)) + weights.b_dec_D, len(pairs.row_N)
 
     return rebuild

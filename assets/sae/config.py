@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from resources.components import PROJECTIONS
-from resources.errors import BadInput
+from resources.components import Projection
 from resources.section import Section
 from resources.stage import Needs, Stage
 
@@ -41,7 +40,7 @@ class SaeConfig(Section):
     """Latents per component (paper: 8, so 3584 latents for 448 components)."""
     layers: tuple[int, ...] | None = None
     """Layers whose components enter; None: all (paper). Other columns get zero weights, so shapes stay the same."""
-    projections: tuple[str, ...] | None = None
+    projections: tuple[Projection, ...] | None = None
     """Projections whose components enter, such as gate_proj; None: all seven (paper)."""
     d_in: int | None = Field(default=None, ge=1)
     """Columns the shards must have; None: as many as they have. The paper's adapter has 448."""
@@ -115,14 +114,6 @@ class SaeConfig(Section):
         if not isinstance(values, Mapping):
             return values
         return {**PRESETS.get(str(values.get("preset", "default")), {}), **values}
-
-    @field_validator("projections")
-    @classmethod
-    def _known(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        unknown = sorted(set(value or ()) - set(PROJECTIONS))
-        if unknown:
-            raise BadInput(f"sae.projections: {', '.join(unknown)} is none of {', '.join(PROJECTIONS)}")
-        return value
 
 
 SAMPLE_TOKENS = 65_536

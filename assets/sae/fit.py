@@ -21,10 +21,11 @@ from assets.sae.adam import Moments
 from assets.sae.batchtopk import InputScale, Weights, learning_rate, measure_scale, start_weights
 from assets.sae.config import SAMPLE_TOKENS, SaeConfig
 from assets.sae.shuffle import Order
-from assets.sae.stepping import Diverged, GraphedStepping, SparseStepping, Totals, Trained
+from assets.sae.stepping import Diverged, GraphedStepping, SparseStepping, Stepping, Totals, Trained
 from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
 from resources.shards import Shards
+from resources.whole import whole
 
 CURVE_POINTS = 200
 """Points of the loss curve at most."""
@@ -106,7 +107,7 @@ class Fit:
         if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint)
             progress.say(f"{what}: going on from step {self._counters.step}")
-        self._stepping = self._begin_stepping(threshold=self._counters.threshold)
+        self._stepping: Stepping = self._begin_stepping(threshold=self._counters.threshold)
         began, first, tokens = time.monotonic(), self._counters.step, 0
         for batch_BD in self._order.batches(first, self.steps, self._device):
             self._train_on(batch_BD)
@@ -181,13 +182,9 @@ class Fit:
 
     def _save(self, path: Path) -> None:
         self._count()
-        unfinished = path.with_suffix(".partial")
-        save_file(
-            {name: tensor.cpu() for name, tensor in self._tensors().items()},
-            unfinished,
-            metadata={_STATE: json.dumps(asdict(self._counters))},
-        )
-        unfinished.replace(path)
+        tensors = {name: tensor.cpu() for name, tensor in self._tensors().items()}
+        with whole(path) as partial:
+            save_file(tensors, partial, metadata={_STATE: json.dumps(asdict(self._counters))})
 
     def _load(self, path: Path) -> None:
         with safe_open(path, framework="pt", device=self._device) as file:
@@ -200,7 +197,7 @@ class Fit:
 
 def not_finite(shards: Shards) -> str:
     """Why a loss is not finite: the first state that is not, or a training that diverged."""
-    for group in range(len(shards.row_groups())):
+    for group in range(len(shards.groups)):
         batch = shards.read_row_group(group)
         bad = np.argwhere(~np.isfinite(batch.state_BC))
         if len(bad):

@@ -120,7 +120,7 @@ class Census:
     @classmethod
     def take(cls, shards: Shards) -> "Census":
         """Read the rollout ids of every row group once."""
-        found = [np.unique(shards.rollout_ids(i), return_counts=True) for i in range(len(shards.row_groups()))]
+        found = [np.unique(shards.rollout_ids(i), return_counts=True) for i in range(len(shards.groups))]
         return cls(shards, [ids for ids, _ in found], [counts for _, counts in found])
 
     @property

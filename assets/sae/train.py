@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from assets.dataset.artifact import S1kDataset
 from assets.sae import figures
 from assets.sae.artifact import Sae, write_sae
 from assets.sae.baselines import Budget, compare
@@ -24,7 +25,7 @@ from assets.sae.shuffle import Census, Order, Rows, Split, entering_columns, spl
 from assets.sae.threshold import quantile_threshold
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
-from resources.models import ModelConfig
+from resources.models import ModelConfig, load_adapted
 from resources.progress import Progress
 from resources.shards import Shards, StateBatch
 
@@ -185,9 +186,6 @@ def _effect(
 ) -> Effect | None:
     if sae.effect_rollouts == 0:
         return None
-    from assets.dataset.artifact import S1kDataset
-    from resources.models import load_adapted
-
     dataset = S1kDataset.open(s1k_dataset)
     rollouts = [replay(trained, data.entering, captured, dataset, device) for captured in _captured(sae, data)]
     if not rollouts:

@@ -10,7 +10,7 @@ from resources.job import Job
 from resources.sources import PROJECT
 
 WORKER = "resources.worker"
-RANKS = "resources.launcher.ranks"
+TORCHRUN = "resources.launcher.torchrun"
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """glibc keeps freed tensors below 32 MB (the most that it takes; more is ignored) for the next ones: mapping their
 pages anew is an eighth of the ablation's CPU time (bench/RESULTS.md)."""
@@ -24,7 +24,7 @@ def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
     meeting = ("--nnodes", str(job.nodes), "--rdzv-backend", "c10d") if job.nodes > 1 else ("--standalone",)
     # without a folder of its own torchrun leaves one in the machine's temporary folder at every run
     logs = ("--log-dir", str(run_dir / "ranks"))
-    torchrun = ("-m", RANKS, *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0", *logs)
+    torchrun = ("-m", TORCHRUN, *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0", *logs)
     return (python, *torchrun, "-m", WORKER, str(run_dir))
 
 

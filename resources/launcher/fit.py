@@ -1,6 +1,6 @@
 """Refuses a job that no node of the deployment could hold, before it is launched and with the arithmetic."""
 
-import importlib
+from pkgutil import resolve_name
 
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
@@ -14,8 +14,7 @@ def estimate(needs: Needs, sections: Sections, compute: ComputeConfig, gpus: int
     """What one of so many GPUs will hold; None when it is not modelled, or the job needs none."""
     if not gpus or not needs.memory_model:
         return None
-    module, _, name = needs.memory_model.partition(":")
-    return getattr(importlib.import_module(module), name)(sections, compute, gpus)
+    return resolve_name(needs.memory_model)(sections, compute, gpus)
 
 
 def check_fits(job: Job, deployment: Deployment) -> None:

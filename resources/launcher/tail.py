@@ -60,11 +60,6 @@ class LineTail:
                 yield line
             self._parts.append(rest)
 
-    @property
-    def unfinished(self) -> int:
-        """Bytes of a line that has no newline yet."""
-        return sum(map(len, self._parts))
-
 
 def last_text(path: Path, limit: int = 4000) -> str:
     """The end of a log, for an error message."""

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from resources.errors import BadInput
+from resources.errors import BadInput, printable
 from resources.keys import digest
 
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
@@ -51,7 +51,7 @@ def load_prompt(folder: Path, name: str) -> Prompt:
 def escaped(text: str) -> str:
     """Data as it may stand between tags: markup and control characters lose their power, nothing is lost."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(c if c.isprintable() or c in _KEPT else c.encode("unicode_escape").decode() for c in text)
+    return printable(text, _KEPT)
 
 
 def _filled(text: str, slots: dict[str, str]) -> str:

@@ -63,7 +63,6 @@ def fake_run(launched: list[str]) -> Callable[[Job, Path], JobResult]:
             columns=[],
             seconds=1.0,
             device="cpu",
-            peak_memory_bytes=0,
             packages={},
             cost_usd=0.25,
         )

@@ -74,12 +74,12 @@ def test_a_hub_that_answers_is_left_to_the_jobs(
 @pytest.mark.usefixtures("no_hub")
 def test_a_snapshot_in_the_cache_is_found_by_its_commit(tmp_path: Path) -> None:
     commit = "a" * 40
-    assert not hub.is_cached("someone/model", commit, is_dataset=False)
+    assert not hub.is_cached("someone/model", commit, kind="model")
     snapshot = tmp_path / "hub" / "models--someone--model" / "snapshots" / commit
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
-    assert hub.is_cached("someone/model", commit, is_dataset=False)
-    assert not hub.is_cached("someone/model", commit, is_dataset=True)
+    assert hub.is_cached("someone/model", commit, kind="model")
+    assert not hub.is_cached("someone/model", commit, kind="dataset")
 
 
 def test_an_engine_is_looked_for_where_jobs_run_with_this_interpreter(home: Home, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_rollout_a_row_group_and_a_shard_read_alone(folder: Path) -> None:
     shards = Shards.open(folder)
     for rollout, state in states().items():
         assert np.array_equal(shards.rollout(rollout).state_BC, state)
-    groups = shards.row_groups()
+    groups = shards.groups
     assert [group.num_rows for group in groups] == [16, 16, 11, 16, 16, 16, 16, 7, 16, 16, 1]
     assert np.array_equal(shards.read_row_group(1).state_BC, states()[0][16:32])
     assert (groups[2].first_rollout, groups[2].last_rollout) == (0, 1)
@@ -117,7 +117,7 @@ def test_a_flipped_bit_is_found_by_the_pages_checksum(folder: Path, tmp_path: Pa
     raw = bytearray(path.read_bytes())
     raw[offset + 60] ^= 1
     path.write_bytes(raw)
-    index = next(i for i, group in enumerate(shards.row_groups()) if group.path == path and group.index == 2)
+    index = next(i for i, group in enumerate(shards.groups) if group.path == path and group.index == 2)
     with pytest.raises(BadInput, match=r"00001.*damaged"):
         shards.read_row_group(index)
 
@@ -132,7 +132,7 @@ def test_a_flipped_byte_of_the_ids_is_found_by_every_way_of_reading_them(folder:
     raw = bytearray(path.read_bytes())
     raw[column.dictionary_page_offset + column.total_compressed_size - 1] ^= 0xFF
     path.write_bytes(raw)
-    index = next(i for i, group in enumerate(shards.row_groups()) if group.path == path)
+    index = next(i for i, group in enumerate(shards.groups) if group.path == path)
     for read in (lambda: list(shards.ids()), lambda: shards.rollout_ids(index), lambda: shards.read_row_group(index)):
         with pytest.raises(BadInput, match=r"00001\.parquet is damaged .*compute the shards again"):
             read()

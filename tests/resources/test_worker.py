@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resources.progress import Progress
-from resources.worker import arguments_of, check_shape, columns_of, load
+from resources.worker import arguments_of, check_shape, columns_of
 from tests.resources.launcher import verbs
 from tests.resources.launcher.conftest import build_job
 
@@ -36,10 +36,6 @@ def test_columns_come_from_the_artifacts_own_table(tmp_path: Path) -> None:
     (tmp_path / "out" / "note.txt").write_text("hello")
     columns = columns_of(build_job(tmp_path, "succeed"))
     assert [(column.name, column.type) for column in columns] == [("text", "string"), ("length", "int32")]
-
-
-def test_a_call_is_named_by_module_and_function() -> None:
-    assert load("tests.resources.launcher.verbs:succeed").__name__ == "succeed"
 
 
 def test_fewer_processes_or_gpus_than_were_asked_for_end_the_job_with_both_numbers(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from assets.ablation.adapted import AdaptedModel
 from assets.ablation.artifact import SteeringEffects
 from assets.ablation.config import SteeringConfig
 from assets.ablation.doses import Dose, Target, dose_edit, doses
-from assets.activations.statistics import write_statistics
 from assets.sae.artifact import Sae, write_sae
 from resources.adapters import write_ablated
 from resources.components import components, parse_component
@@ -20,6 +19,7 @@ from resources.errors import BadInput
 from resources.shards import SHARD, StateBatch, write_shard
 from tests.assets.ablation.test_steer import run
 from tests.assets.ablation.world import LENGTHS, PROMPT_TOKENS, World, copied
+from tests.shard_builders import write_statistics
 
 DOWN = "adapter:L0.down_proj:-"
 ONLY_KL = SteeringConfig(units=(DOWN,), factors=(0, 1, 2), max_tokens=20, num_problems=0)

@@ -12,13 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from assets.ablation import divergence
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.catalogue import catalogue, removal
-from assets.ablation.edits import WRITERS, ComponentEdit, Edit, by_entry, entry_point
+from assets.ablation.edits import ComponentEdit, Edit, entry_point
 from assets.ablation.measure import Sums, measure
 from assets.ablation.memory import Shape, plan_memory, stream_bytes
 from assets.ablation.passages import Passage, cut
 from assets.ablation.stream import FullStream, batched, run_edited
 from resources.adapters import write_ablated
-from resources.components import Component, components
+from resources.components import WRITERS, Component, components
 from resources.errors import BadInput
 from resources.models import ModelConfig, load_adapted
 from tests.assets.ablation.world import World
@@ -40,7 +40,7 @@ def edits_of(model: AdaptedModel, group_size: int = 1) -> list[Edit]:
 
 @torch.inference_mode()
 def final(model: AdaptedModel, edits: list[Edit], keep: str, rows: int) -> torch.Tensor:
-    edits = by_entry(edits)
+    edits = sorted(edits, key=lambda edit: edit.entry)
     stream = FullStream(model, IDS, [edit.entry for edit in edits], keep)  # pyright: ignore[reportArgumentType]
     return torch.cat([run_edited(stream, batch) for batch in batched(edits, rows)])
 

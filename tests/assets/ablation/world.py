@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from assets.activations.statistics import write_statistics
 from assets.dataset.artifact import ROLLOUT_SCHEMA, ROLLOUTS, TOKEN_SCHEMA, TOKENS, S1kDataset
 from assets.sae.artifact import Sae, write_sae
 from resources.components import Component, parse_component
@@ -25,6 +24,7 @@ from resources.compute import ComputeConfig
 from resources.models import ModelConfig, load_adapted
 from resources.progress import Progress
 from resources.shards import SHARD, Shards, StateBatch, write_shard
+from tests.shard_builders import write_statistics
 
 LENGTHS = {0: 24, 1: 17, 4: 30, 7: 12}
 PROMPT_TOKENS = 6

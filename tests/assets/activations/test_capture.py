@@ -142,7 +142,7 @@ def test_shards_hold_whole_rollouts_up_to_their_size_in_fixed_row_groups(states:
     shards = Shards.open(tmp_path / "out")
     held = [sorted(set(shards.read_shard(i).rollout_id_B.tolist())) for i in range(len(shards.paths))]
     assert held == [[2, 3], [5, 6], [9], [11, 12]]
-    assert [group.num_rows for group in shards.row_groups()] == [16, 16, 16, 9, 16, 16, 9, 16, 9, 16, 16, 13]
+    assert [group.num_rows for group in shards.groups] == [16, 16, 16, 9, 16, 16, 9, 16, 9, 16, 16, 13]
 
 
 def test_statistics_are_those_of_numpy(states: Capture, tmp_path: Path) -> None:

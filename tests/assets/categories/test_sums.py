@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.categories.config import CategoriesConfig
-from assets.categories.densities import _all_sums
-from assets.categories.sums import subset_sums
+from assets.categories.sums import per_unit, subset_sums
 from assets.contexts.artifact import UNITS_FILE
 from resources.errors import BadInput
 from tests.assets.contexts.conftest import LENGTHS, World, world  # noqa: F401
@@ -60,4 +59,4 @@ def test_a_subset_of_all_rollouts_has_the_sums_of_no_subset(world: World, tmp_pa
     units, left = [unit.id for unit in found.units()], world.folder
     sums = subset_sums(units, knobs, found.path, left / "states", left / "neurons", left / "sae", SILENT)
     # Every activation is a small multiple of a power of two: no order of summing rounds.
-    assert sums == _all_sums(found.path)
+    assert sums == per_unit(found.path, "sum")

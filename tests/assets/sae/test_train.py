@@ -256,8 +256,8 @@ def test_shards_whose_components_lie_in_another_order_are_refused(tmp_path: Path
 
 
 def test_an_unknown_projection_is_refused_when_the_config_is_read() -> None:
-    with pytest.raises(ValueError, match="gate is none of q_proj"):
-        SaeConfig(projections=("gate",))
+    with pytest.raises(ValueError, match="should be 'q_proj'"):
+        SaeConfig.model_validate({"projections": ["gate"]})
 
 
 def test_a_preset_fills_only_what_is_not_written() -> None:

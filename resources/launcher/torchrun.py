@@ -1,4 +1,4 @@
-"""torchrun that leaves the last word to the failing rank: python -m resources.launcher.ranks TORCHRUN_ARGUMENTS
+"""torchrun that leaves the last word to the failing rank: python -m resources.launcher.torchrun TORCHRUN_ARGUMENTS
 
 torchrun ends a failure with a stack trace of its own; the rank has told its error already (failure.json and log).
 """
