@@ -63,6 +63,13 @@ class Manifest(BaseModel):
         """Bytes of all files."""
         return sum(entry.size for entry in self.files.values())
 
+    def at(self, place: str) -> JsonValue:
+        """A number or table of the metrics by its place, such as `held_out/fvu`; None where there is none."""
+        value: JsonValue = self.metrics
+        for part in place.split("/"):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
     def rows(self, table: str) -> list[dict[str, JsonValue]]:
         """A table among the metrics; empty where there is none."""
         found = self.metrics.get(table)

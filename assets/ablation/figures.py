@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from assets.ablation.outcomes import Z95
 from resources.charts import ACCENT, SIGNED, save_chart
 from resources.components import PROJECTIONS
+from resources.intervals import Z95
 
 if TYPE_CHECKING:
     import altair

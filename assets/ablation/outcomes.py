@@ -1,14 +1,12 @@
 """What a continuation shows: backtracking words, the boxed answer, and rates with 95 % intervals."""
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from assets.ablation.pool import ratio
+from resources.intervals import Z95, wilson
 
-Z95 = 1.959963984540054
-"""Normal quantile of a two-sided 95 % interval."""
 BOX = "\\boxed{"
 _PLAIN = re.compile(r"-?\d+(\.\d+)?")
 
@@ -73,14 +71,6 @@ def summarise(found: Sequence[Continuation]) -> dict[str, float | int | None]:
     row |= _accuracy(judged)
     row |= {"n_continuations": len(found), "truncated": sum(c.truncated for c in found) / len(found)}
     return row
-
-
-def wilson(successes: float, total: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    share, spread = successes / total, Z95**2 / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _accuracy(judged: Sequence[Continuation]) -> dict[str, float | None]:

@@ -1,19 +1,8 @@
-"""Intervals for proportions and for balanced accuracy, in closed form."""
+"""The interval of a balanced accuracy, in closed form."""
 
 from math import sqrt
 
-Z = 1.959964
-"""Normal quantile of a 95 % interval."""
-
-
-def wilson(successes: float, total: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion; (0, 1) when nothing was counted."""
-    if total <= 0:
-        return 0.0, 1.0
-    share, square = successes / total, Z * Z
-    centre = (share + square / (2 * total)) / (1 + square / total)
-    half = Z * sqrt(share * (1 - share) / total + square / (4 * total * total)) / (1 + square / total)
-    return max(0.0, centre - half), min(1.0, centre + half)
+from resources.intervals import wilson
 
 
 def balanced(hits: float, positives: float, rejections: float, negatives: float) -> tuple[float, float, float]:

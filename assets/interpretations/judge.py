@@ -13,10 +13,11 @@ from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Evidence
 from assets.interpretations.examples import Example, draw_examples, draw_intruder, draw_marked
 from assets.interpretations.excerpts import Excerpts
-from assets.interpretations.intervals import balanced, wilson
+from assets.interpretations.intervals import balanced
 from assets.interpretations.label import PROMPTS, endpoint_of
 from assets.interpretations.token_detection import unit_rng, unscored
 from resources.compute import ComputeConfig
+from resources.intervals import wilson
 from resources.llm.ask import Asked, ask
 from resources.llm.endpoint import Endpoint
 from resources.llm.limits import Limits

@@ -13,8 +13,8 @@ from assets.interpretations.artifact import Predicate
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import HALF_A, HALF_B, HELD_OUT, Evidence
-from assets.interpretations.intervals import wilson
 from assets.interpretations.predicates import Background, find
+from resources.intervals import wilson
 
 MONOSEMANTIC = (0.80, 0.85)
 """Least Wilson-low coverage and balanced accuracy of class 0."""

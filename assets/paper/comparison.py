@@ -111,10 +111,10 @@ def _agreed(first: Side, second: Side) -> Row:
 def _frontier(sides: Sequence[Side]) -> list[Row]:
     """L0 against FVU, when the experiments have at least two different SAEs; those measured on the same compete."""
     found: dict[str, Row] = {}
-    for side in sides:
-        l0, fvu = (_at(side.manifests, "batchtopk_sae", f"held_out/{name}") for name in ("l0", "fvu"))
+    for side in (side for side in sides if "batchtopk_sae" in side.manifests):
+        manifest = side.manifests["batchtopk_sae"]
+        l0, fvu = manifest.at("held_out/l0"), manifest.at("held_out/fvu")
         if isinstance(l0, int | float) and isinstance(fvu, int | float):
-            manifest = side.manifests["batchtopk_sae"]
             sae = side.sections["sae"]
             data = [manifest.inputs["activation_shards"], *(sae[name] for name in MEASURED_ON)]
             row = {"experiment": side.name, "k": sae["k"], "l0": l0, "fvu": fvu, "measured_on": digest("sae", data)[:8]}
@@ -169,18 +169,10 @@ def _delta(first: JsonValue, second: JsonValue) -> float | None:
 def headlines(manifests: Mapping[str, Manifest]) -> Iterable[tuple[str, JsonValue]]:
     """Label and number; recovery keeps its interval, as text."""
     for label, asset, place in SCALARS:
-        value = _at(manifests, asset, place)
+        value = manifests[asset].at(place) if asset in manifests else None
         if isinstance(value, int | float):
             yield label, value
     for label, asset, table, names, column in TABLES:
-        rows = _at(manifests, asset, table)
-        for row in rows if isinstance(rows, list) else ():
-            if isinstance(row, dict) and row.get(column) is not None:
+        for row in manifests[asset].rows(table) if asset in manifests else ():
+            if row.get(column) is not None:
                 yield f"{label}, {' '.join(str(row.get(name)) for name in names)}", row[column]
-
-
-def _at(manifests: Mapping[str, Manifest], asset: str, place: str) -> JsonValue:
-    value: JsonValue = manifests[asset].metrics if asset in manifests else None
-    for part in place.split("/"):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value

@@ -44,20 +44,18 @@ def tables(manifests: Mapping[str, Manifest], ablation_kl: Path) -> dict[str, li
         "strongest_components": manifests["ablation_kl"].rows("strongest"),
         "explanations": manifests["interpretation_scores"].rows("summary"),
         "agreement": manifests["interpretations"].rows("agreement"),
-        "sae": list(sae_rows(manifests["batchtopk_sae"].metrics)),
+        "sae": list(sae_rows(manifests["batchtopk_sae"])),
         "sae_baselines": manifests["batchtopk_sae"].rows("baselines"),
     }
     return {name: rows for name, rows in found.items() if rows}
 
 
-def sae_rows(metrics: Mapping[str, Any]) -> Iterator[Row]:
+def sae_rows(sae: Manifest) -> Iterator[Row]:
     """The SAE's numbers, each beside the published one where there is one."""
     paper: dict[str, float | None] = {**SAE_SIZES}
     paper["live_latents"] = next(claim.published for claim in CLAIMS if claim.id == "sae_live")
     for name, place in SAE_NUMBERS:
-        value: Any = metrics
-        for part in place.split("/"):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = sae.at(place)
         if value is not None:
             yield {"number": name, "measured": value, "paper": paper.get(place)}
 

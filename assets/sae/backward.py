@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from assets.sae.artifact import SparseLatents
 from assets.sae.batchtopk import Weights
 from assets.sae.config import SaeConfig
 from assets.sae.sparse_rows import bags, dots, sum_all_rows, sum_rows
@@ -18,18 +19,10 @@ MatrixAndBias = tuple[torch.Tensor, torch.Tensor]
 """The gradients of a layer."""
 
 
-class Pairs(NamedTuple):
-    """Active latents, sorted by token, then latent."""
-
-    row_N: torch.Tensor
-    latent_N: torch.Tensor
-    value_N: torch.Tensor
-
-
 class Part(NamedTuple):
     """One sum of decoder rows whose error is a term of the loss."""
 
-    pairs: Pairs
+    pairs: SparseLatents
     W_dec_FD: torch.Tensor
     """The rows."""
     source_BD: torch.Tensor

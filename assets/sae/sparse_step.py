@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from assets.sae.backward import Backward, Pairs, Part, Revived
+from assets.sae.artifact import SparseLatents
+from assets.sae.backward import Backward, Part, Revived
 from assets.sae.batchtopk import Weights, floor_of, score_norms
 from assets.sae.config import SaeConfig
 from assets.sae.entries import places
@@ -79,7 +80,7 @@ class SparseStep:
             backward=Backward(main, revived[0] if revived else None, weights, config),
         )
 
-    def _select(self, weights: Weights, encoded_BD: torch.Tensor, norm_F: torch.Tensor | None) -> Pairs:
+    def _select(self, weights: Weights, encoded_BD: torch.Tensor, norm_F: torch.Tensor | None) -> SparseLatents:
         # scores = latents x decoder norm come out of the product at once when the encoder's rows carry the norm
         encoder_FD = weights.W_enc_FD if norm_F is None else weights.W_enc_FD * norm_F[:, None]
         bias_F = weights.b_enc_F if norm_F is None else weights.b_enc_F * norm_F
@@ -133,16 +134,16 @@ class SparseStep:
         return Revived(dead_K, Part(pairs, W_dec_KD, source_BD, slope_BD)), auxiliary
 
 
-def to_pairs(chosen: Selected, width: int, norm_F: torch.Tensor | None) -> Pairs:
+def to_pairs(chosen: Selected, width: int, norm_F: torch.Tensor | None) -> SparseLatents:
     """Selected scores of a [B, width] matrix as activations; `norm_F` is what scores carry beside the activation."""
     row_N, latent_N = places(chosen.flat_N, width)
-    return Pairs(row_N, latent_N, chosen.score_N if norm_F is None else chosen.score_N / norm_F[latent_N])
+    return SparseLatents(row_N, latent_N, chosen.score_N if norm_F is None else chosen.score_N / norm_F[latent_N])
 
 
 def _sum_of_squares(x_BD: torch.Tensor) -> torch.Tensor:
     return torch.dot(x_BD.view(-1), x_BD.view(-1))
 
 
-def weighted_rows(pairs: Pairs, rows_FD: torch.Tensor, tokens: int) -> torch.Tensor:
+def weighted_rows(pairs: SparseLatents, rows_FD: torch.Tensor, tokens: int) -> torch.Tensor:
     """For every token the sum of its latents' rows, weighted by their activations: [tokens, D]."""
     return sum_rows(pairs.latent_N, pairs.value_N, bags(pairs.row_N, tokens), rows_FD)

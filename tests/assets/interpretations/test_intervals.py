@@ -3,13 +3,14 @@
 import pytest
 from scipy.stats import binomtest
 
-from assets.interpretations.intervals import balanced, wilson
+from assets.interpretations.intervals import balanced
+from resources.intervals import wilson
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 10), (5, 10), (31, 32), (64, 64), (1, 1)])
 def test_wilson_equals_scipy(hits: int, total: int) -> None:
     expected = binomtest(hits, total).proportion_ci(method="wilson")
-    assert wilson(hits, total) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert wilson(hits, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_nothing_counted_says_nothing() -> None:

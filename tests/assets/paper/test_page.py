@@ -68,7 +68,7 @@ def report(
     ]
     tables = {
         "table_1": table,
-        "sae": list(sae_rows(manifests["batchtopk_sae"].metrics)),
+        "sae": list(sae_rows(manifests["batchtopk_sae"])),
         "explanations": scored,
         "agreement": [{"llm": 0, "statistical": -1, "units": 12}],
     }
@@ -180,7 +180,7 @@ def test_each_table_has_its_csv_and_the_sae_the_published_sizes() -> None:
     for name in ("claims", "table_1", "sae", "examples"):
         assert f'href="tables/{name}.csv"' in page
     assert 'href="report.json"' in page
-    (row,) = sae_rows({"d_sae": 224, "effect": None})
+    (row,) = sae_rows(manifest("batchtopk_sae").model_copy(update={"metrics": {"d_sae": 224, "effect": None}}))
     assert row == {"number": "latents", "measured": 224, "paper": 3584}
 
 
