@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from resources.errors import BadInput, one_line
 from resources.launcher.processes import KEEPER, marker
 from resources.launcher.protocol import GRACE_S, MARKER, Busy, Ending, Order
-from resources.launcher.rundir import FAILURE, RunDir
+from resources.launcher.rundir import FAILURE, RESULT, RunDir
 from resources.sources import PROJECT
 
 PREFIX = "slurm:"
@@ -110,7 +110,7 @@ class SlurmLauncher:
         run = RunDir(order.run_dir)
         exports = {**order.env, MARKER: _marker(order)}
         lines = [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
-        stale = shlex.join(str(path) for path in (run.rc, run.stop, run.path / FAILURE))
+        stale = shlex.join(str(path) for path in (run.rc, run.stop, run.path / RESULT, run.path / FAILURE))
         keeper = (self.python, "-IS", str(KEEPER), "0", str(self.grace_s), "-", str(run.stop))
         tasks = f"srun --nodes={order.nodes} --ntasks-per-node=1 --cpus-per-task={order.cpus} --kill-on-bad-exit=1"
         return "\n".join(

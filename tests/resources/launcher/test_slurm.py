@@ -142,6 +142,19 @@ def test_a_job_whose_node_fails_is_queued_again_and_goes_on_where_it_was(tmp_pat
     assert len(steps) in (19, 20, 21) and steps[-1] == "step 20"
 
 
+def test_a_job_that_slurm_starts_anew_finds_no_outcome_of_its_former_attempt(
+    tmp_path: Path, launcher: SlurmLauncher
+) -> None:
+    """A result that is there already would make a success of an attempt that is cut off."""
+    run = RunDir(tmp_path / "a")
+    order = build_order(run.path, f"ls {run.path}")
+    for name in ("rc", "stop", "failure.json", "result.json"):
+        (run.path / name).touch()
+    handle = launcher.submit(order)
+    await_true(lambda: not launcher.alive(handle))
+    assert run.stdout.read_text().split() == ["job.sh", "stderr.log", "stdout.log"]
+
+
 def test_a_job_whose_handle_was_never_written_is_found_and_not_submitted_twice(
     tmp_path: Path, launcher: SlurmLauncher
 ) -> None:
