@@ -26,9 +26,13 @@ KILL_S, GIVE_UP_S = 2.0, 4.0
 TRANSIENT = ("Socket timed out", "Unable to contact slurm", "Connection refused", "Zero Bytes were transmitted")
 """Answers of a controller that is restarting or overloaded; the same question may work a moment later."""
 
+OBEYED = ("SLURM_", "SBATCH_", "SRUN_", "SQUEUE_", "SCANCEL_", "SCONTROL_")
+"""Beginnings of variables that its commands obey: they describe the allocation that we may run in, and srun would obey
+them in the job (after `salloc --gpus=1` one of four GPUs would see one), or somebody's habits (with
+`SQUEUE_STATES=RUNNING` a queued job looks lost)."""
+
 CLIENT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
-"""What its commands need to reach a controller. The other variables describe the allocation that we may run in, and
-srun would obey them in the job: after `salloc --gpus=1` a job of four GPUs would see one."""
+"""What of it they need to reach a controller."""
 
 _JOB_ID = re.compile(r"^(\d+)(?:;\S+)?\s*$", re.MULTILINE)
 """What `sbatch --parsable` prints: the number, and the cluster where there are several."""
@@ -199,11 +203,7 @@ class SlurmLauncher:
 
 
 def _environment() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in CLIENT or not name.startswith(("SBATCH_", "SLURM_"))
-    }
+    return {name: value for name, value in os.environ.items() if name in CLIENT or not name.startswith(OBEYED)}
 
 
 def _absent(program: str) -> str:

@@ -106,14 +106,16 @@ def test_an_interrupt_while_slurm_is_silent_stays_an_interrupt_and_says_what_may
 def test_an_allocation_that_we_run_in_says_nothing_about_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """salloc's SLURM_GPUS=1 would be obeyed by the srun of a job of four."""
+    """salloc's SLURM_GPUS=1 would be obeyed by the srun of a job of four, SQUEUE_STATES=RUNNING hide a queued job."""
     kept = {"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS"}
-    for name in (*kept, "SLURM_GPUS", "SLURM_MEM_PER_NODE", "SLURM_JOB_ID", "SLURM_NTASKS", "SBATCH_PARTITION"):
+    allocation = ("SLURM_GPUS", "SLURM_MEM_PER_NODE", "SLURM_JOB_ID", "SLURM_NTASKS")
+    habits = ("SBATCH_PARTITION", "SRUN_CPUS_PER_TASK", "SQUEUE_STATES", "SCANCEL_INTERACTIVE", "SCONTROL_ALL")
+    for name in (*kept, *allocation, *habits):
         monkeypatch.setenv(name, "1")
     node = Node(tmp_path / "node", silent=0)
     node.attempt(tmp_path, []).launcher.submit(build_order(tmp_path / "run"))
     given = set((node.folder / "environment").read_text().split())
-    assert {name for name in given if name.startswith(("SLURM_", "SBATCH_"))} == kept
+    assert given & {*kept, *allocation, *habits} == kept
     assert "PATH" in given and os.environ["SLURM_GPUS"] == "1"
 
 
