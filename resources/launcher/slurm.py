@@ -23,6 +23,10 @@ WARNING_S = 120
 KILL_S, GIVE_UP_S = 2.0, 4.0
 """Seconds after the grace at which what is left of a cancelled job is killed, and no longer waited for."""
 
+ANSWER_S = 60.0
+"""Seconds until a command has hung: longer than Slurm itself waits for its controller (MessageTimeout, 10 by default).
+"""
+
 TRANSIENT = ("Socket timed out", "Unable to contact slurm", "Connection refused", "Zero Bytes were transmitted")
 """Answers of a controller that is restarting or overloaded; the same question may work a moment later."""
 
@@ -41,6 +45,7 @@ _ANSWER = "state:"
 NO_SUCH_COMMAND = 127
 """A shell's exit code."""
 SSH_BROKE = 255
+"""Exit code of an ssh that lost its connection, and of one that hung."""
 ENDINGS: dict[str, Ending] = {
     "CANCELLED": "cancelled",
     "TIMEOUT": "walltime",
@@ -194,7 +199,17 @@ class SlurmLauncher:
         # A remote shell takes one string and splits it by itself.
         line = (*self.prefix, shlex.join(command)) if self.prefix else command
         try:
-            done = subprocess.run(line, capture_output=True, text=True, env=_environment(), check=False)  # noqa: S603
+            done = subprocess.run(  # noqa: S603
+                line,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env=_environment(),
+                timeout=ANSWER_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(line, SSH_BROKE, "", f"{command[0]} gave no answer in {ANSWER_S:g} s")
         except (FileNotFoundError, PermissionError) as error:
             raise BadInput(_absent(line[0])) from error
         if done.returncode == NO_SUCH_COMMAND:

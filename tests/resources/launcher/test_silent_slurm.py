@@ -11,7 +11,7 @@ from resources.errors import BadInput
 from resources.launcher.attempt import Attempt, JobError
 from resources.launcher.deployment import Deployment
 from resources.launcher.processes import marker
-from resources.launcher.protocol import Order
+from resources.launcher.protocol import Busy, Order
 from resources.launcher.slurm import SlurmLauncher
 from tests.resources.launcher.conftest import build_attempt, build_job
 
@@ -117,6 +117,21 @@ def test_an_allocation_that_we_run_in_says_nothing_about_the_job(
     given = set((node.folder / "environment").read_text().split())
     assert given & {*kept, *allocation, *habits} == kept
     assert "PATH" in given and os.environ["SLURM_GPUS"] == "1"
+
+
+def test_a_command_that_hangs_is_a_slurm_that_does_not_answer_and_waits_for_no_keyboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result may be there long since; an ssh whose connection froze, or that asks for a password, never ends."""
+    monkeypatch.setattr("resources.launcher.slurm.ANSWER_S", 0.5)
+    (tmp_path / "login").write_text("#!/bin/sh\nreadlink /proc/self/fd/0 >> $0.stdin; sleep 20\n")
+    (tmp_path / "login").chmod(0o755)
+    launcher = SlurmLauncher(sys.executable, (str(tmp_path / "login"),))
+    assert launcher.status("7") == "unknown: Slurm does not answer"
+    assert launcher.ending("7") == "unknown"
+    with pytest.raises(Busy, match=r"^Slurm does not answer: squeue gave no answer in 0\.5 s$"):
+        launcher.submit(build_order(tmp_path / "run"))
+    assert set((tmp_path / "login.stdin").read_text().split()) == {"/dev/null"}
 
 
 @pytest.mark.parametrize("prefix", [(), ("/bin/sh", "-c"), ("no-such-ssh", "login-node")])
