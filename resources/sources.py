@@ -42,16 +42,18 @@ def check_source(name: str) -> None:
     """Refuse what cannot be the folder of a model or a dataset, before anybody hashes it.
 
     Raises:
-        BadInput: for an impossible name, or a folder with too many files.
+        BadInput: for an impossible name, or a folder with too many files or none.
     """
     folder = local_folder(name)
-    if folder is None:
+    if folder is None or folder.is_file():
         return
     found = 0
     for _, _, files in os.walk(folder):
         found += len(files)
         if found > MOST_FILES:
             raise BadInput(f"{quoted(name)} holds more than {MOST_FILES} files; name the folder of the data itself")
+    if not found:
+        raise BadInput(f"{quoted(name)} is empty: is its disk mounted?")
 
 
 def fingerprints(names: tuple[str, ...]) -> dict[str, str]:

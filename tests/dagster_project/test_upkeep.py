@@ -89,6 +89,20 @@ def test_the_command_and_the_job_of_the_ui_say_so_in_one_sentence(home: Home, tm
     assert len(list(Store(home.store).artifacts())) == len(STAGES)
 
 
+def test_gc_takes_nothing_when_the_disk_of_a_source_is_not_mounted(home: Home, tmp_path: Path) -> None:
+    """An empty folder is where the disk goes: hashed, it would give every artifact another key."""
+    source = tmp_path / "disk"
+    (source / "hub").mkdir(parents=True)
+    (source / "hub" / "rows.json").write_text("{}")
+    (home.experiments / "e.yaml").write_text(f"sae:\n  k: 8\ndataset:\n  source: {source}\n")
+    run_all(Experiments(home.experiments).load("e"), home)
+    before = list(Store(home.store).artifacts())
+    (source / "hub" / "rows.json").unlink()
+    with pytest.raises(BadInput, match=r"e\.yaml:4: dataset\.source: '/.*' is empty: is its disk mounted\?$"):
+        taken(home)
+    assert list(Store(home.store).artifacts()) == before
+
+
 @pytest.fixture
 def left(home: Home) -> tuple[Path, Path]:
     """What a run that was killed two days ago left of job 7: its run folder and the half-made artifact."""
