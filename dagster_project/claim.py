@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys
@@ -80,6 +81,7 @@ def claimed(home: Home, name: str, run: str, say: Say) -> Iterator[Claim]:
         experiment = Experiments(home.experiments).load(name)
         claim = Claim(experiment, keys(experiment), states(experiment))
         claimed_keys(home)  # removes the claims of runs that were killed
+        _note_folder(home)
         file = try_hold(home.store / ".claims" / f"{run}-{name}")
         if file is None:
             raise BadInput(f"run {run} already computes '{name}' in another process")
@@ -90,6 +92,28 @@ def claimed(home: Home, name: str, run: str, say: Say) -> Iterator[Claim]:
             yield claim
         finally:
             (home.store / ".claims" / f"{run}-{name}").unlink(missing_ok=True)
+
+
+def folders_file(home: Home) -> Path:
+    """Every experiments folder whose runs put artifacts into the store, one a line."""
+    return home.store / ".folders"
+
+
+def other_folders(home: Home) -> list[str]:
+    """Experiments folders other than the home's own that have used its store."""
+    return [folder for folder in _noted(home) if folder != str(home.experiments.resolve())]
+
+
+def _note_folder(home: Home) -> None:
+    here = str(home.experiments.resolve())
+    if here not in _noted(home):
+        with folders_file(home).open("a") as file:
+            file.write(f"{here}\n")
+
+
+def _noted(home: Home) -> list[str]:
+    path = folders_file(home)
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def states(experiment: Experiment) -> tuple[tuple[int, int], ...]:

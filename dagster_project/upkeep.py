@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagster_project.claim import claimed_keys, unchanging
+from dagster_project.claim import claimed_keys, folders_file, other_folders, unchanging
 from dagster_project.experiment import Experiments
 from dagster_project.plan import finished_run_folder, keys, run_folder
 from resources.errors import BadInput
@@ -47,11 +47,13 @@ def collect_garbage(
     Keeps whatever a run that is alive may read or write, and lets no run begin meanwhile.
 
     Raises:
-        BadInput: when an experiment file is invalid, or none is there, since then nobody knows what it reaches.
+        BadInput: when an experiment file is invalid, or none is there, or runs of another experiments folder use the
+            home too, since then nobody knows what is reached.
     """
     store = Store(home.store)
     with unchanging(home, "gc", lambda holder: say(f"the store is held by {holder}; waiting")):
         kept = _reachable(experiments, store) | claimed_keys(home)
+        _check_alone(home)
         found = [*_unreachable(store, kept), *_abandoned(home)]
         if dry_run:
             return found
@@ -66,6 +68,16 @@ def _reachable(experiments: Experiments, store: Store) -> set[tuple[str, str]]:
         raise BadInput(
             f"gc cannot know what an invalid experiment needs; repair or remove it first: {error}"
         ) from error
+
+
+def _check_alone(home: Home) -> None:
+    """What another folder's experiments reach cannot be worked out here: another checkout may be of another version."""
+    others = other_folders(home)
+    if others:
+        raise BadInput(
+            f"{home.root} also holds artifacts of {', '.join(others)}, which gc would remove: let all who share the "
+            f"home set LORASCOPE_EXPERIMENTS to one folder, and delete the lines of others from {folders_file(home)}"
+        )
 
 
 def _unreachable(store: Store, reachable: set[tuple[str, str]]) -> Iterator[Removed]:

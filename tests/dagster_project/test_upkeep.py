@@ -103,6 +103,21 @@ def test_gc_takes_nothing_when_the_disk_of_a_source_is_not_mounted(home: Home, t
     assert list(Store(home.store).artifacts()) == before
 
 
+def test_gc_refuses_while_runs_of_another_experiments_folder_use_the_home_too(home: Home, tmp_path: Path) -> None:
+    """What a colleague's files reach is not known here: their checkout may be another version, on another machine."""
+    before = list(Store(home.store).artifacts())
+    theirs = Home(home.root, tmp_path / "theirs")
+    theirs.experiments.mkdir()
+    run_all(load(theirs.experiments, {**BASE, "dataset": 1}, "theirs"), theirs)
+    with pytest.raises(BadInput, match=rf"^{home.root} also holds artifacts of {tmp_path}/theirs, which .*\.folders$"):
+        taken(home)
+    assert len(list(Store(home.store).artifacts())) > len(before)
+    noted = home.store / ".folders"
+    noted.write_text("".join(line for line in noted.read_text().splitlines(True) if "theirs" not in line))
+    taken(home)
+    assert list(Store(home.store).artifacts()) == before
+
+
 @pytest.fixture
 def left(home: Home) -> tuple[Path, Path]:
     """What a run that was killed two days ago left of job 7: its run folder and the half-made artifact."""
