@@ -6,6 +6,7 @@ to `<asset>/<key>/`, after which no byte of it changes.
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -23,6 +24,10 @@ SMALL = 64 * 2**20
 
 _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
 """What a file that is gone or broken gives; other errors (no right, too many open files) are not the file's fault."""
+
+
+_HIDDEN = re.compile(r"(^|/)\.")
+"""Relative names of what file managers and network disks leave behind (.DS_Store, .nfs0001) and no reader looks at."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,9 @@ class Store:
             reason = _file_damage(self.folder(asset, key) / name, entry, largest)
             if reason:
                 yield Damage(asset, key, name, reason)
+        for name in _names(self.folder(asset, key)):
+            if name not in manifest.files and name != FILE_NAME and not _HIDDEN.search(name):
+                yield Damage(asset, key, name, "is not in the manifest")
 
     def check_inputs(self, inputs: Mapping[str, str]) -> None:
         """Hash every file of the artifacts a job is about to read.
@@ -190,11 +198,15 @@ def _damage_told(error: OSError) -> str:
 
 def _entries(folder: Path) -> dict[str, FileEntry]:
     """Size and hash of every file below a folder, by relative name."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
-        path.relative_to(folder).as_posix(): FileEntry(size=path.stat().st_size, sha256=file_digest(path))
-        for path in files
+        name: FileEntry(size=(folder / name).stat().st_size, sha256=file_digest(folder / name))
+        for name in _names(folder)
     }
+
+
+def _names(folder: Path) -> list[str]:
+    """Every file below a folder, by relative name."""
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def _sync(folder: Path) -> None:

@@ -193,7 +193,21 @@ def test_a_file_where_a_folder_was_or_the_other_way_round_is_damage(tmp_path: Pa
     assert [str(item) for item in store.damage("sae", "k1")] == ["sae/k1/manifest.json: unreadable (Is a directory)"]
     (folder / FILE_NAME).rmdir()
     (tmp_path / "manifest").rename(folder / FILE_NAME)
-    assert [str(item) for item in store.damage("sae", "k1")] == ["sae/k1/data/a.bin: unreadable (Not a directory)"]
+    said = ["sae/k1/data/a.bin: unreadable (Not a directory)", "sae/k1/data: is not in the manifest"]
+    assert [str(item) for item in store.damage("sae", "k1")] == said
+    assert store.find("sae", "k1") is None
+
+
+def test_a_file_that_the_manifest_does_not_know_is_damage_unless_it_is_hidden(tmp_path: Path) -> None:
+    """Readers look for shards by name; no reader looks at what file managers and network disks leave behind."""
+    store = Store(tmp_path)
+    folder = build_artifact(store)
+    for name in (".DS_Store", "data/.nfs0001", ".cache/a"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert store.find("sae", "k1") is not None
+    (folder / "data" / "b.bin").touch()
+    assert [str(item) for item in store.damage("sae", "k1")] == ["sae/k1/data/b.bin: is not in the manifest"]
     assert store.find("sae", "k1") is None
 
 
