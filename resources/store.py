@@ -217,7 +217,8 @@ def _sync(folder: Path) -> None:
             continue
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        path.chmod(0o444)
+        with suppress(PermissionError):  # what another user of a shared home began has another owner
+            path.chmod(0o444)
     _sync_folder(folder)
 
 

@@ -1,6 +1,7 @@
 """Fixtures every room's tests share: the tiny model, adapter and experiment, built once a session."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def tiny_adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     """An installation in which `lorascope run tiny` has succeeded (two minutes, for slow tests only)."""
     return build_tiny(tmp_path_factory.mktemp("installation"))
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder like /tmp: pytest's own folders are closed to other users."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o1777)
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from dagster_project.upkeep import verify_store
 from resources.errors import BadInput
 from resources.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
 from resources.store import Store
+from tests.other_users import acting_as
 
 
 def build_manifest(asset: str = "sae", key: str = "k1") -> Manifest:
@@ -50,6 +51,17 @@ def test_a_finished_artifact_has_its_files_hashed_and_its_workspace_gone(tmp_pat
     assert {name: entry.size for name, entry in files.items()} == {"b.txt": 5, "data/a.bin": 10}
     assert files["b.txt"].sha256 == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
     assert list((tmp_path / ".partial").rglob("*")) == [tmp_path / ".partial" / "sae"]
+
+
+def test_work_that_another_user_began_is_finished_although_its_files_stay_theirs(public: Path) -> None:
+    """Only the owner of a file may make it read-only; the artifact is whole all the same."""
+    store = Store(public)
+    (store.workspace("sae", "k1").out / "shard").write_text("their hours of work")
+    for folder in (path for path in public.rglob("*") if path.is_dir()):
+        folder.chmod(0o777)
+    with acting_as(1002):
+        store.finish(build_manifest())
+    assert list(store.damage("sae", "k1")) == []
 
 
 def test_what_another_run_finishes_while_it_is_looked_for_stays(

@@ -1,10 +1,6 @@
 """GPU indices are never given out twice and never forgotten."""
 
-import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ from resources.launcher.fit import check_fits
 from resources.launcher.leases import take
 from resources.launcher.protocol import Busy, Order
 from resources.launcher.rundir import RunDir
+from tests.other_users import acting_as
 from tests.resources.launcher.conftest import build_job
 
 
@@ -121,29 +118,6 @@ def test_a_variable_makes_no_gpus_where_there_are_none(monkeypatch: pytest.Monke
     monkeypatch.setattr(devices, "_built_in", lambda: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert Deployment().gpus == 0
-
-
-@contextmanager
-def acting_as(user: int) -> Iterator[None]:
-    """Another user of this machine, with the umask of one who shares nothing."""
-    if os.geteuid():
-        pytest.skip("only root can act as another user")
-    umask = os.umask(0o077)
-    os.seteuid(user)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.umask(umask)
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """A folder like /tmp: pytest's own folders are closed to other users."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o1777)
-        yield folder
 
 
 def test_two_users_of_one_machine_share_its_gpus(public: Path) -> None:
