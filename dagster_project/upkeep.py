@@ -130,14 +130,17 @@ def _remove(home: Home, folder: Path) -> bool:
         return False
     with lock:
         present = folder.exists()
-        if present:
+        if folder.is_symlink():
+            folder.unlink()  # what it leads to, somebody put on another disk by hand
+        elif present:
             shutil.rmtree(folder)
         (home.store / ".locks" / name).unlink()
     return present
 
 
 def _size(folder: Path) -> int:
-    return sum(found.st_size for found in _states(folder) if stat.S_ISREG(found.st_mode))
+    """What removing it frees: of a link, nothing."""
+    return 0 if folder.is_symlink() else sum(found.st_size for found in _states(folder) if stat.S_ISREG(found.st_mode))
 
 
 def _last_change(folder: Path) -> float:

@@ -142,11 +142,18 @@ class Store:
         return self.root / ".partial" / asset / key
 
     def workspace(self, asset: str, key: str) -> Workspace:
-        """The private folders for computing a key; `scratch` keeps what an earlier attempt left."""
+        """The private folders for computing a key; `scratch` keeps what an earlier attempt left.
+
+        Raises:
+            BadInput: when the finished artifact could not be renamed to where it belongs.
+        """
         partial = self.partial(asset, key)
         workspace = Workspace(partial / "out", partial / "scratch")
         workspace.out.mkdir(parents=True, exist_ok=True)
         workspace.scratch.mkdir(parents=True, exist_ok=True)
+        shelf = self.folder(asset, key).parent
+        if shelf.exists() and shelf.stat().st_dev != workspace.out.stat().st_dev:
+            raise BadInput(f"{shelf} lies on another disk than {self.root}: link the whole store there instead")
         return workspace
 
     def finish(self, manifest: Manifest) -> Manifest:

@@ -200,6 +200,19 @@ def test_files_that_vanish_while_gc_looks_do_not_end_it(home: Home) -> None:
         job.result()
 
 
+def test_gc_unlinks_an_artifact_that_was_moved_to_another_disk_and_counts_nothing_as_freed(
+    home: Home, tmp_path: Path
+) -> None:
+    folder = Store(home.store).workspace("s1k_dataset", "a4").out
+    (folder / "rows").write_text("a row")
+    moved = folder.rename(tmp_path / "moved")
+    link = Store(home.store).folder("s1k_dataset", "a4")
+    link.symlink_to(moved)
+    found = collect_garbage(home, Experiments(home.experiments), dry_run=False, say=print)
+    assert [(item.path, item.size) for item in found] == [(link, 0)]
+    assert not link.is_symlink() and (moved / "rows").exists()
+
+
 def test_a_folder_that_is_gone_before_gc_gets_to_it_is_not_said_to_be_removed(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

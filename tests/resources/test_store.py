@@ -75,6 +75,16 @@ def test_what_another_run_finishes_while_it_is_looked_for_stays(
     assert not (tmp_path / ".damaged").exists()
 
 
+def test_a_shelf_on_another_disk_is_refused_before_the_work(tmp_path: Path) -> None:
+    """A finished folder is renamed into place, which no two disks allow."""
+    other = Path("/dev/shm")  # noqa: S108 (a disk that every Linux has)
+    if other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no other disk here")
+    (tmp_path / "sae").symlink_to(other)
+    with pytest.raises(BadInput, match=rf"^{tmp_path}/sae lies on another disk than {tmp_path}: link the whole store"):
+        Store(tmp_path).workspace("sae", "k1")
+
+
 def test_half_made_work_is_no_artifact_and_keeps_its_scratch(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.workspace("sae", "k1").scratch.joinpath("checkpoint").write_text("step 3")
