@@ -5,7 +5,6 @@ For example: {backend: slurm, prefix: [ssh, login-node], options: [--partition=g
 
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +31,7 @@ class Deployment(Section):
     """CPU cores of one node."""
     gpu_memory_gib: float = Field(default=139.0, gt=0)
     """What one GPU offers to a process, GiB (H200 by torch's account: 139.8)."""
-    lease_folder: Path = Path(tempfile.gettempdir()) / "lorascope-gpus"
+    lease_folder: Path = Path("/tmp/lorascope-gpus")  # noqa: S108 (not in TMPDIR, which each user may have alone)
     """Where `local` locks GPUs; one folder per machine, for all its users."""
     gpu_type: str = "h200"
     """The node's GPUs as Slurm names them; empty when it gives them no type."""

@@ -1,5 +1,8 @@
 """GPU indices are never given out twice and never forgotten."""
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from resources.launcher.fit import check_fits
 from resources.launcher.leases import take
 from resources.launcher.protocol import Busy, Order
 from resources.launcher.rundir import RunDir
+from resources.sources import PROJECT
 from tests.other_users import acting_as
 from tests.resources.launcher.conftest import build_job
 
@@ -118,6 +122,18 @@ def test_a_variable_makes_no_gpus_where_there_are_none(monkeypatch: pytest.Monke
     monkeypatch.setattr(devices, "_built_in", lambda: 0)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     assert Deployment().gpus == 0
+
+
+def test_users_with_temporary_folders_of_their_own_lease_in_the_same_place(tmp_path: Path) -> None:
+    """Slurm's and systemd's private TMPDIR would give each user the first GPU."""
+    command = [
+        sys.executable,
+        "-c",
+        "from resources.launcher.deployment import Deployment as d; print(d().lease_folder)",
+    ]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{Deployment().lease_folder}\n"
 
 
 def test_two_users_of_one_machine_share_its_gpus(public: Path) -> None:
