@@ -14,12 +14,17 @@ KEEPER = Path(__file__).with_name("keeper.py")
 
 
 def started(pid: int) -> str | None:
-    """When the process began, in clock ticks since boot; None when it has ended or is a zombie."""
+    """When the process began, in clock ticks since boot; None when it has ended, is a zombie, or is hidden from us."""
+    fields = _fields(pid)
+    return None if fields is None or fields[0] in "ZX" else fields[19]
+
+
+def _fields(pid: int) -> list[str] | None:
+    """What the kernel says of a process, from its state on (man 5 proc_pid_stat)."""
     try:
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
+        return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
-    return None if fields[0] in "ZX" else fields[19]
 
 
 def identity(pid: int) -> str:
@@ -30,7 +35,19 @@ def identity(pid: int) -> str:
 def exists(name: str) -> bool:
     """Whether the process with this identity lives."""
     pid, _, start = name.partition(":")
-    return started(int(pid)) == start
+    return _is_hidden(int(pid)) if _fields(int(pid)) is None else started(int(pid)) == start
+
+
+def _is_hidden(pid: int) -> bool:
+    """Another user's process, where /proc shows each user only their own (hidepid): there, though nobody knows since
+    when."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except ProcessLookupError:
+        return False
+    return False  # it began after we looked
 
 
 def marker(prefix: str, run_dir: Path) -> str:
