@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -233,6 +234,11 @@ class Attempt:
         ending = "unknown" if code == 0 else self.launcher.ending(handle)
         if ending == "cancelled":
             raise JobError(f"job {handle} of {self.job.asset} was cancelled by somebody outside Dagster")
+        if ending == "memory":
+            raise JobError(
+                f"job {handle} of {self.job.asset} ran out of memory on its node: ask for more, as by --mem=64G, under "
+                f"options in compute.yaml{self._log()}"
+            )
         if self.launcher.survives and self.run.stop.exists() and (failure is None or failure.kind == "interrupted"):
             return None
         if failure is not None:
@@ -252,17 +258,21 @@ class Attempt:
     def _unexplained(self, code: int | None) -> Exception:
         free = shutil.disk_usage(self.run.path).free
         full = f"; {os.strerror(errno.ENOSPC)} in {self.run.path}" if free < 1 << 20 else ""
-        tail = last_text(self.run.stderr) or last_text(self.run.stdout)
-        log = f"\nThe log ends with:\n{tail}" if tail else ""
+        log = self._log()
         if code is None and not full:
             return JobLost(f"{self.job.asset} vanished without a result or an exit code{log}")
         how = "disappeared" if code is None else f"ended with exit code {code}{_signal_name(code)}"
         present = "a damaged" if (self.run.path / "result.json").exists() else "no"
         return JobError(f"{self.job.asset} {how} and left {present} result.json{full}{log}")
 
+    def _log(self) -> str:
+        tail = last_text(self.run.stderr) or last_text(self.run.stdout)
+        return f"\nThe log ends with:\n{tail}" if tail else ""
+
 
 def _signal_name(code: int) -> str:
-    return f" (signal {code - 128})" if code > 128 else ""
+    cause = ", most often out of memory" if code == 128 + signal.SIGKILL else ""
+    return f" (signal {code - 128}{cause})" if code > 128 else ""
 
 
 def _told(job: Job, failure: JobFailure) -> str:

@@ -12,8 +12,8 @@ GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 
 
-Ending = Literal["cancelled", "walltime", "node", "unknown"]
-"""Why a job is gone, if the back end knows: somebody's hand, its time, or its node."""
+Ending = Literal["cancelled", "walltime", "node", "memory", "unknown"]
+"""Why a job is gone, if the back end knows: somebody's hand, its time, its node, or its node's memory."""
 
 
 class Busy(RuntimeError):

@@ -52,6 +52,7 @@ ENDINGS: dict[str, Ending] = {
     "PREEMPTED": "walltime",
     "NODE_FAIL": "node",
     "BOOT_FAIL": "node",
+    "OUT_OF_MEMORY": "memory",
 }
 
 

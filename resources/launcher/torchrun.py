@@ -12,7 +12,7 @@ from torch.distributed.run import main as torchrun
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the ranks; the exit code of the first one that failed, or 0."""
+    """Run the ranks; the exit code of the first one that failed, as a shell gives it, or 0."""
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     try:
         torchrun(list(arguments))
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
             return failure.exitcode
         # A rank that a signal ended could tell nothing itself.
         sys.stderr.write(f"rank {rank} ended: {failure.message}\n")
-        return 1
+        return 128 - failure.exitcode
     return 0
 
 

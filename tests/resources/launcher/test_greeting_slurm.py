@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resources.errors import BadInput
-from resources.launcher.attempt import Ears
+from resources.launcher.attempt import Ears, JobError
 from resources.launcher.deployment import Deployment
 from resources.launcher.protocol import Order
 from resources.launcher.slurm import SlurmLauncher
@@ -75,3 +75,11 @@ def test_cancelling_a_job_that_slurm_does_not_end_says_so(tmp_path: Path, monkey
     with pytest.raises(Stopped):
         replace(attempt, launcher=launcher, ears=Ears(stop, said.append, lambda: False)).result({})
     assert said[-1:] == ["job 101 may still run: whoever runs it does not answer, or does not end it"]
+
+
+def test_a_job_whose_memory_ended_is_told_so_and_what_helps(tmp_path: Path) -> None:
+    answers = "echo 101;; scontrol*) echo JobId=101 JobState=OUT_OF_MEMORY Reason=OutOfMemory"
+    launcher = replace(build_launcher(tmp_path, f'case "$1" in sbatch*) {answers};; esac'), poll_s=0.01)
+    attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment())
+    with pytest.raises(JobError, match=r"^job 101 of notes ran out of memory on its node: .*--mem.*compute\.yaml"):
+        replace(attempt, launcher=launcher).result({})
