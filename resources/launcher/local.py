@@ -50,7 +50,8 @@ class LocalLauncher:
 
     def _start(self, order: Order, extra: dict[str, str], leased: tuple[int, ...]) -> "subprocess.Popen[bytes]":
         run = RunDir(order.run_dir)
-        run.script.write_text(script(order.command, {**order.env, **extra}))
+        # The marker comes from the keeper's environment: by hand, the script is a process like any other.
+        run.script.write_text(script(order.command, {**order.env, VISIBLE: extra[VISIBLE]}))
         keeper = (sys.executable, "-IS", str(processes.KEEPER), str(os.getpid()), str(self.grace_s))
         with run.stdout.open("ab") as out, run.stderr.open("ab") as err:
             return subprocess.Popen(  # noqa: S603

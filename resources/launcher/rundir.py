@@ -52,7 +52,7 @@ class RunDir:
 
     @property
     def script(self) -> Path:
-        """What the node runs; can be run by hand."""
+        """What the node runs; of a job of this machine, it can be run by hand (without a lease on its GPUs)."""
         return self.path / "job.sh"
 
     @property

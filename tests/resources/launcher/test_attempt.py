@@ -234,6 +234,19 @@ def test_what_a_killed_keeper_left_is_swept_at_the_next_start_and_living_jobs_ar
     launcher.cancel(alive)
 
 
+def test_a_script_that_somebody_runs_by_hand_is_none_of_the_launchers_jobs(tmp_path: Path, local: Deployment) -> None:
+    """What carries a job's marker and has no keeper is killed at the next start."""
+    launcher = local.launcher()
+    (tmp_path / "first").mkdir()
+    order = Order(("/bin/sh", "-c", 'echo "<$LORASCOPE_JOB>"'), {}, tmp_path / "first", "first")
+    launcher.release(launcher.submit(order))
+    run = RunDir(order.run_dir)
+    assert run.stdout.read_text() == f"<{marker('local:', run.path)}>\n"
+    plain = {name: value for name, value in os.environ.items() if name != MARKER}
+    by_hand = subprocess.run(["/bin/sh", run.script], env=plain, capture_output=True, text=True, check=True)
+    assert by_hand.stdout == "<>\n"
+
+
 def test_fifty_small_jobs_leave_no_process_descriptor_or_file(tmp_path: Path, local: Deployment) -> None:
     launcher = local.launcher()
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
