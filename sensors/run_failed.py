@@ -12,9 +12,12 @@ from dagster_project.plan import keys, run_folder
 from resources.errors import BadInput
 from resources.home import Home, find_home
 from resources.launcher.rundir import RunDir
+from resources.launcher.tail import last_text
 
 TAIL = 40
 """Lines of each worker log in the digest."""
+TAIL_BYTES = 1 << 16
+"""Of each log in which these lines are looked for."""
 WEBHOOK = "LORASCOPE_WEBHOOK"
 """Environment variable: an http(s) address that gets `{"text": digest}` (the form of Slack and Mattermost)."""
 
@@ -54,19 +57,17 @@ def _digest(context: dg.RunFailureSensorContext, home: Home) -> str:
 
 
 def _worker(home: Home, experiment: str, asset: str) -> RunDir | None:
-    """The failed worker's run directory: the one of the experiment's key, else the asset's newest."""
+    """The run directory of the failed worker, unless the run failed before it had one."""
     try:
         path = run_folder(home.runs, asset, keys(Experiments(home.experiments).load(experiment))[asset])
     except (BadInput, KeyError):
-        path = None
-    found = sorted(home.runs.glob(f"{asset}-*"), key=lambda folder: folder.stat().st_mtime)
-    folders = [*found, path] if path is not None and path.exists() else found
-    return RunDir(folders[-1]) if folders else None
+        return None
+    return RunDir(path) if path.exists() else None
 
 
 def _tail(run: RunDir) -> str:
     """The last lines of both its outputs."""
-    texts = [path.read_text(errors="replace").splitlines() for path in (run.stdout, run.stderr) if path.exists()]
+    texts = [last_text(path, TAIL_BYTES).splitlines() for path in (run.stdout, run.stderr)]
     return "\n".join(f"    {line}" for lines in texts for line in lines[-TAIL:])
 
 

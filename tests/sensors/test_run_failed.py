@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -49,6 +51,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Home:
 def tell(home: Home, patch: pytest.MonkeyPatch) -> Path:
     """Let the sensor hear of the failed run; the digest's file."""
     patch.setenv("LORASCOPE_HOME", str(home.root))
+    patch.setenv("LORASCOPE_EXPERIMENTS", str(home.experiments))
     patch.setenv("DAGSTER_HOME", str(home.dagster))
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
@@ -77,6 +80,29 @@ def test_the_digest_says_what_failed_for_whom_and_ends_with_the_workers_log(
     assert f"    word {WORDS - TAIL + 1} <" in log
     assert f"    word {WORDS - TAIL} <" not in log
     assert "Traceback" not in text and "Stack Trace" not in text
+
+
+def test_a_run_that_failed_before_its_job_shows_no_other_experiments_log(
+    failed: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(Path(shutil.copytree(failed.root, tmp_path / "home")), failed.experiments)
+    (run,) = home.runs.glob("s1k_dataset-*")
+    run.rename(home.runs / "s1k_dataset-0123456789abcdef0123")
+    text = tell(home, monkeypatch).read_text()
+    assert "## s1k_dataset" in text and "###" not in text
+
+
+def test_of_a_long_log_only_the_end_is_read(failed: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home(Path(shutil.copytree(failed.root, tmp_path / "home")), failed.experiments)
+    (run,) = home.runs.glob("s1k_dataset-*")
+    with (run / "stdout.log").open("a") as log:
+        log.write(("x" * 99 + "\n") * 300_000 + "the last word\n")
+    tracemalloc.start()
+    text = tell(home, monkeypatch).read_text()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "    the last word\n" in text
+    assert peak < 20_000_000, "of 30 MB"
 
 
 @pytest.fixture
