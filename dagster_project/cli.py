@@ -3,10 +3,11 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
@@ -23,6 +24,9 @@ from resources.models import ModelConfig
 from resources.ports import HOST, PAGES_PORT, UI_PORT, check_free
 from resources.section import section_of
 from resources.store import Store
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -258,23 +262,30 @@ def gc_command(dry_run: bool) -> None:
 
     home = find_home()
     experiments = Experiments(home.experiments)
-    removed = collect_garbage(home, experiments, dry_run=dry_run, say=click.echo)
-    for item in removed:
-        click.echo(str(item))
-    if (home.dagster / "dagster.yaml").exists():
-        _remove_partitions(home, experiments, dry_run)
+    with _instance(home) as instance:
+        removed = collect_garbage(home, experiments, dry_run=dry_run, say=click.echo)
+        for item in removed:
+            click.echo(str(item))
+        if instance is not None:
+            _remove_partitions(instance, experiments, dry_run)
     verb = "would free" if dry_run else "freed"
     click.echo(f"{len(removed)} folders, {verb} {sum(item.size for item in removed) / 1e6:.1f} MB")
 
 
-def _remove_partitions(home: Home, experiments: Experiments, dry_run: bool) -> None:
-    import dagster as dg
+def _instance(home: Home) -> "AbstractContextManager[DagsterInstance | None]":
+    """Opened before anything is deleted, if it was ever made."""
+    if not (home.dagster / "dagster.yaml").exists():
+        return nullcontext()
+    from dagster_project.instance import opened
 
+    return opened(home.dagster)
+
+
+def _remove_partitions(instance: "DagsterInstance", experiments: Experiments, dry_run: bool) -> None:
     from dagster_project.retired import remove_retired, retired
 
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
-        for name in (retired if dry_run else remove_retired)(instance, experiments):
-            click.echo(f"partition {name}  its file is gone")
+    for name in (retired if dry_run else remove_retired)(instance, experiments):
+        click.echo(f"partition {name}  its file is gone")
 
 
 @main.group("cache")

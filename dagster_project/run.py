@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from assets.paper.beside import upright
 from dagster_project.experiment import Experiment
 from dagster_project.failure import reason
+from dagster_project.instance import opened
 from dagster_project.observe import observations
 from dagster_project.plan import keys
 from dagster_project.preflight import lacking
@@ -79,6 +80,9 @@ def prepare_instance(home: Home) -> Path:
     """DAGSTER_HOME with an instance configuration in it: the user's own, else the project's.
 
     Runs that were killed outright are finished in it.
+
+    Raises:
+        BadInput: when its database cannot be opened.
     """
     home.dagster.mkdir(parents=True, exist_ok=True)
     present = home.dagster / "dagster.yaml"
@@ -87,7 +91,7 @@ def prepare_instance(home: Home) -> Path:
         temporary.write_text((PROJECT / "dagster.yaml").read_text())
         temporary.replace(present)
     _make_tables(home.dagster)
-    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+    with opened(home.dagster) as instance:
         fail_killed_runs(instance)
     return home.dagster
 
@@ -108,7 +112,7 @@ def _make_tables(folder: Path) -> None:
                 file.unlink()
         elif not present:
             begun.touch()
-        with dg.DagsterInstance.from_config(str(folder)):
+        with opened(folder):
             made.touch()
         begun.unlink(missing_ok=True)
 

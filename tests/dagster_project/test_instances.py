@@ -14,9 +14,11 @@ import dagster as dg
 import pytest
 
 from dagster_project.run import prepare_instance
+from resources.errors import BadInput
 from resources.home import Home
 from resources.sources import PROJECT
 from tests.dagster_project.postgres_server import REQUIRED, Unavailable, running
+from tests.installation import Installation
 
 PATIENCE_S = 240
 NAMES = ("one", "two", "three")
@@ -30,6 +32,35 @@ def test_the_projects_instance_is_written_once_and_the_users_own_stays(tmp_path:
     prepare_instance(home)
     assert written.read_text() == "telemetry: {enabled: false}\n"
     assert list(home.dagster.glob(".dagster.yaml*")) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("", "is not set"),
+        ("postgresql+psycopg2://me:secret@127.0.0.1:1/lorascope", "leads to none: .*Connection refused"),
+        ("postgres//me:secret@127.0.0.1/lorascope", "leads to none: Could not parse"),
+        ("postgresql+psycopg2://me:secret@127.0.0.1:port/lorascope", "leads to none: .*'port'"),
+        ("nosuchdb://me:secret@127.0.0.1/lorascope", "leads to none: .*nosuchdb"),
+    ],
+)
+def test_a_postgresql_that_is_not_there_is_one_sentence_and_gc_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
+    home = Home(tmp_path, tmp_path / "experiments")
+    home.experiments.mkdir()
+    shutil.copy(PROJECT / "experiments" / "mini.yaml", home.experiments)
+    left = home.store / ".damaged" / "s1k_dataset-a1"
+    left.mkdir(parents=True)
+    home.dagster.mkdir()
+    shutil.copy(PROJECT / "dagster.postgres.yaml", home.dagster / "dagster.yaml")
+    monkeypatch.setenv("LORASCOPE_POSTGRES", address)
+    with pytest.raises(BadInput, match=f"{home.dagster}/dagster.yaml keeps .* LORASCOPE_POSTGRES {said}") as caught:
+        prepare_instance(home)
+    assert "secret" not in str(caught.value)
+    done = Installation(home.root, home.experiments).run("gc")
+    assert (done.returncode, done.stderr) == (2, f"lorascope: {caught.value}\n")
+    assert left.exists()
 
 
 @pytest.fixture

@@ -1,0 +1,49 @@
+"""Dagster's instance, opened once its database can be: what is in the way is one sentence, before anything changes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import sqlalchemy
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from resources.errors import BadInput, one_line
+
+POSTGRES = "LORASCOPE_POSTGRES"
+"""Environment variable: where the PostgreSQL of dagster.postgres.yaml is."""
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """The instance of a DAGSTER_HOME.
+
+    Raises:
+        BadInput: when its PostgreSQL does not answer.
+    """
+    _check_postgres(folder / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        yield instance
+
+
+def _check_postgres(settings: Path) -> None:
+    """Dagster itself would try again and again, and end with a long stack trace."""
+    if f"env: {POSTGRES}" not in settings.read_text():
+        return
+    address = os.environ.get(POSTGRES)
+    refusal = _refusal(address) if address else "is not set"
+    if refusal:
+        raise BadInput(
+            f"{settings} keeps runs in PostgreSQL, and {POSTGRES} {refusal}; dagster.postgres.yaml says how to set it"
+        )
+
+
+def _refusal(address: str) -> str:
+    """Why nobody answers there; empty when somebody does."""
+    try:
+        with sqlalchemy.create_engine(address, poolclass=NullPool).connect():
+            return ""
+    except (SQLAlchemyError, ValueError, ImportError) as error:
+        return f"leads to none: {one_line(str(error).splitlines()[0])}"
