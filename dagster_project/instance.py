@@ -21,11 +21,30 @@ def opened(folder: Path) -> Iterator[dg.DagsterInstance]:
     """The instance of a DAGSTER_HOME.
 
     Raises:
-        BadInput: when its PostgreSQL does not answer.
+        BadInput: when its PostgreSQL does not answer, or its SQLite belongs to another user.
     """
+    _check_files(folder)
     _check_postgres(folder / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         yield instance
+
+
+def _check_files(folder: Path) -> None:
+    """SQLite lets whoever may read a database leave a journal beside it, which its owner then cannot write."""
+    for path in folder.rglob("*.db*"):
+        if not os.access(path, os.W_OK, effective_ids=True) and _is_anothers(path):
+            raise BadInput(
+                f"{path} is another user's and cannot be written: several users of one home need PostgreSQL, see "
+                "dagster.postgres.yaml; alone, set LORASCOPE_HOME to a folder of your own"
+            )
+
+
+def _is_anothers(path: Path) -> bool:
+    """A journal may be gone by now."""
+    try:
+        return path.stat().st_uid != os.geteuid()
+    except FileNotFoundError:
+        return False
 
 
 def _check_postgres(settings: Path) -> None:

@@ -19,6 +19,7 @@ from resources.home import Home
 from resources.sources import PROJECT
 from tests.dagster_project.postgres_server import REQUIRED, Unavailable, running
 from tests.installation import Installation
+from tests.other_users import acting_as
 
 PATIENCE_S = 240
 NAMES = ("one", "two", "three")
@@ -32,6 +33,20 @@ def test_the_projects_instance_is_written_once_and_the_users_own_stays(tmp_path:
     prepare_instance(home)
     assert written.read_text() == "telemetry: {enabled: false}\n"
     assert list(home.dagster.glob(".dagster.yaml*")) == []
+
+
+def test_a_second_user_of_a_home_on_sqlite_is_refused_before_a_file_of_theirs_locks_the_first_out(public: Path) -> None:
+    """SQLite makes its journal as whoever opens the database first, and the owner could no longer write."""
+    home = Home(public / "home", public)
+    prepare_instance(home)
+    for path in home.root.rglob("*"):
+        path.chmod(0o777 if path.is_dir() else 0o644)
+    before = set(home.dagster.rglob("*"))
+    home.root.chmod(0o777)
+    with acting_as(1002), pytest.raises(BadInput, match=rf"^{home.dagster}/.*\.db is another user's .* PostgreSQL"):
+        prepare_instance(home)
+    assert set(home.dagster.rglob("*")) == before
+    prepare_instance(home)
 
 
 @pytest.mark.parametrize(
