@@ -31,6 +31,12 @@ def is_gone(run: dg.DagsterRun) -> bool:
     return host == socket.gethostname() and not exists(process.partition("/")[0])
 
 
+def other_host(run: dg.DagsterRun) -> str:
+    """The machine on which a run works, when it is not this one; empty otherwise."""
+    host = run.tags.get(PROCESS_TAG, "").partition("/")[0]
+    return "" if host == socket.gethostname() else host
+
+
 def fail_killed_runs(instance: dg.DagsterInstance) -> list[str]:
     """Report every run as failed whose process on this host was killed before it could say so; the runs' ids."""
     failed: list[str] = []

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from dagster_project.process import is_gone
+from dagster_project.process import is_gone, other_host
 
 POOL = "h200_node"
 POLL_S = 0.5
+REMEDY = "if that machine is down: terminate the run in the UI, with 'Force termination immediately'"
+"""Whether a process of another machine lives, nobody here can tell."""
 
 
 @contextmanager
@@ -57,7 +59,8 @@ def _holders(instance: dg.DagsterInstance) -> list[str]:
 def _named(instance: dg.DagsterInstance, run_id: str) -> str:
     run = instance.get_run_by_id(run_id)
     partition = run.tags.get("dagster/partition") if run else None
-    return f"run {run_id[:8]}" + (f" (experiment {partition})" if partition else "")
+    named = f"run {run_id[:8]}" + (f" (experiment {partition})" if partition else "")
+    return f"{named} on {host} ({REMEDY})" if run and (host := other_host(run)) else named
 
 
 def _free_dead_holders(instance: dg.DagsterInstance) -> None:
