@@ -20,6 +20,8 @@ TEXTS = {
 }
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script>\u202e\u0000 数学"
 LAYERS, NEURONS, LATENTS, WINDOW, TOP, SILENT = 2, 3, 40, 10, 20, 4
+THRESHOLDS = {"adapter": 1.0, "neuron": 1.0, "latent": 4.0}
+"""Kind -> what its units fire above; scalars have a deviation of 1."""
 ASSETS = ("s1k_dataset", "activation_shards", "neuron_shards", "batchtopk_sae", "max_activating_contexts")
 
 
@@ -85,10 +87,13 @@ def _write_sae(folder: Path, columns: tuple[str, ...], states: Mapping[int, np.n
 
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(len(columns), LATENTS, generator=generator)
-    threshold = torch.full((LATENTS,), 4.0)
+    threshold = torch.full((LATENTS,), THRESHOLDS["latent"])
     threshold[39] = 1e9
     bias = torch.zeros(LATENTS)
-    sae = Sae(folder, columns, 2, 4.0, weights, bias, weights.T.contiguous(), torch.zeros(len(columns)), threshold)
+    sae = Sae(
+        folder, columns, 2, THRESHOLDS["latent"], weights, bias, weights.T.contiguous(), torch.zeros(len(columns)),
+        threshold,
+    )  # fmt: skip
     folder.mkdir(parents=True)
     write_sae(folder, sae, {})
     found = {}
@@ -105,7 +110,8 @@ def _contexts(values: Mapping[str, Mapping[int, np.ndarray]]) -> tuple[list[dict
     units, contexts = [], []
     for name, rollouts in values.items():
         unit = parse_unit(name)
-        own = {r: np.maximum(value * unit.polarity, 0) for r, value in rollouts.items()}
+        signed = {r: value * unit.polarity for r, value in rollouts.items()}
+        own = {r: np.where(value > THRESHOLDS[unit.kind], value, 0) for r, value in signed.items()}
         flat = [(float(v), r, p) for r, value in own.items() for p, v in enumerate(value)]
         fired = sorted(((v, r, p) for v, r, p in flat if v > 0), key=lambda one: (-one[0], one[1], one[2]))
         units.append(_unit_row(unit, [v for v, _, _ in fired], len(flat)))
@@ -124,7 +130,7 @@ def _unit_row(unit: Unit, fired: list[float], total: int) -> dict:
     histogram = np.histogram(fired, 20, (0, largest or 1))[0].tolist()
     return {
         "unit": unit.id, "kind": unit.kind, "layer": unit.layer, "projection": unit.projection, "index": unit.index,
-        "polarity": unit.polarity, "threshold": 0.0, "n_tokens": total, "n_fired": len(fired),
+        "polarity": unit.polarity, "threshold": THRESHOLDS[unit.kind], "n_tokens": total, "n_fired": len(fired),
         "density": len(fired) / total, "sum": sum(fired), "max": largest, "histogram": histogram,
     }  # fmt: skip
 

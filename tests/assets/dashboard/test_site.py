@@ -1,86 +1,14 @@
 """The site as a person uses it, over file:// and http, in Debian's Chromium. Screenshots stay with pytest's files."""
 
-import http.server
-import re
-import threading
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from tests.assets.dashboard.conftest import Site
+from tests.assets.dashboard.conftest import ELSEWHERE, Site, show, texts_of
 from tests.dashboard_builders import TEXTS
-from tests.end_to_end.browser import open_browser
 
-ELSEWHERE = "http://127.0.0.1:9/x.png"
-"""What one test asks for and the policy must refuse; the browser says so on the console."""
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Says nothing of each request, and calls every script UTF-8, as many servers do."""
-
-    extensions_map: ClassVar[dict[str, str]] = {
-        **http.server.SimpleHTTPRequestHandler.extensions_map,
-        ".js": "text/javascript; charset=utf-8",
-    }
-
-    def log_message(self, format: str, *args: object) -> None:
-        del format, args
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as found:
-        yield found
-
-
-@pytest.fixture
-def address(site: Site) -> str:
-    """From the file: the strictest way, since a page may read so little there."""
-    return (site.folder / "index.html").as_uri()
-
-
-@pytest.fixture(scope="module")
-def web_address(site: Site) -> Iterator[str]:
-    """The same from a web server."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site.folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/index.html"
-        server.shutdown()
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A page on which no script may complain."""
-    complaints: list[str] = []
-
-    def heard(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and ELSEWHERE not in message.text:
-            complaints.append(message.text)
-
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    found = context.new_page()
-    found.on("console", heard)
-    found.on("pageerror", lambda error: complaints.append(str(error)))
-    found.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
-    yield found
-    context.close()
-    assert complaints == []
-
-
-def show(page: Page, address: str, place: str = "") -> None:
-    page.goto(address + place)
-    page.wait_for_selector("#unit h2")
-    page.wait_for_selector("#rollout p:not(.empty)", state="attached")
-    page.wait_for_selector("#unit:not([aria-busy])", state="attached")
-
-
-def texts_of(page: Page, selector: str) -> list[str]:
-    return page.eval_on_selector_all(selector, "found => found.map(one => one.textContent)")
 
 
 def escaped(text: str) -> str:
@@ -205,58 +133,6 @@ def test_the_list_is_ordered_by_what_one_chooses(page: Page, address: str, order
     assert len(values) > 50
 
 
-def test_keys_walk_the_list_and_the_activations(page: Page, address: str) -> None:
-    show(page, address, "#unit=latent:3")
-    shown = page.evaluate("lorascope.list.shown()")
-    page.keyboard.press("j")
-    expect(page.locator("#rows .chosen")).not_to_have_attribute("data-unit", "latent:3")
-    assert page.evaluate("location.hash") == f"#unit={shown[shown.index('latent:3') + 1]}".replace("+", "%2B")
-    page.keyboard.press("k")
-    expect(page.locator("#rows .chosen")).to_have_attribute("data-unit", "latent:3")
-    named = page.get_attribute("#rows", "aria-activedescendant")
-    expect(page.locator(f"#{named}")).to_have_attribute("data-unit", "latent:3")
-    page.wait_for_selector("#rollout .fires")
-    before = page.inner_text("#place")
-    page.keyboard.press("n")
-    expect(page.locator("#place")).not_to_have_text(before)
-    assert " of " in page.inner_text("#place")
-    # The address follows, so that it can be sent on, and neither unit nor list moves.
-    token = page.get_attribute("#rollout .peak", "title").split(":")[0].removeprefix("token ")  # pyright: ignore
-    assert page.evaluate("location.hash").endswith(f"&token={token}")
-
-
-def test_reading_a_rollout_leaves_the_unit_where_one_was_and_marks_its_context(page: Page, address: str) -> None:
-    show(page, address, "#unit=latent:3")
-    last = page.locator(".context[data-sample=top]").last
-    last.get_by_role("button", name="rollout").click()
-    expect(last).to_have_class("context current")
-    before = page.evaluate("document.getElementById('unit').scrollTop")
-    assert before > 0
-    place = f"token {last.get_attribute('data-position')}"
-    expect(page.locator("#rollout .peak")).to_have_attribute("title", re.compile(f"^{place}"))
-    assert page.evaluate("document.getElementById('unit').scrollTop") == before
-    assert page.locator(".current").count() == 1
-
-
-def test_every_rollout_of_a_unit_can_be_chosen_strongest_first(page: Page, address: str, site: Site) -> None:
-    show(page, address, "#unit=latent:3")
-    rows = [row for row in site.built.contexts if row["unit"] == "latent:3" and row["sample"] == "top"]
-    wanted = list(dict.fromkeys(row["rollout_id"] for row in rows[: site.config.top_contexts]))
-    offered = page.eval_on_selector_all("#rollout option", "found => found.map(one => Number(one.value))")
-    assert offered[: len(wanted)] == wanted
-    page.select_option("#rollout select", str(wanted[-1]))
-    expect(page.locator("#rollout h2")).to_have_text(f"Rollout {wanted[-1]}")
-
-
-def test_the_strip_shows_where_a_rollout_fires_and_leads_there(page: Page, address: str) -> None:
-    show(page, address, "#unit=latent:3&rollout=9")
-    ticks = page.locator("#rollout .strip i")
-    assert 0 < ticks.count() <= 160
-    ticks.last.click()
-    named = (ticks.last.get_attribute("title") or "").split(":")[0]
-    expect(page.locator("#rollout .peak")).to_have_attribute("title", re.compile(f"^{named}:"))
-
-
 def test_a_copied_link_leads_to_its_token(page: Page, web_address: str) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     show(page, web_address, "#unit=latent:3")
@@ -331,25 +207,6 @@ def test_it_reads_at_any_width_in_both_themes(
         page.click("#rows .row >> nth=1")
         expect(page.locator("#unit h2")).to_be_visible()
     context.close()
-
-
-def test_a_rollout_left_for_its_unit_opens_again(page: Page, address: str) -> None:
-    page.set_viewport_size({"width": 900, "height": 800})
-    show(page, address, "#unit=latent:3")
-    button = page.locator("#unit .context").first.get_by_role("button", name="rollout")
-    button.click()
-    expect(page.locator("#rollout")).to_be_visible()
-    page.click("#show-rollout")
-    button.click()
-    expect(page.locator("#rollout")).to_be_visible()
-
-
-def test_the_open_unit_chosen_again_closes_the_list_of_a_narrow_page(page: Page, address: str) -> None:
-    page.set_viewport_size({"width": 400, "height": 800})
-    show(page, address, "#unit=latent:3")
-    page.click("#show-list")
-    page.click("#rows .chosen")
-    expect(page.locator("#unit h2")).to_be_visible()
 
 
 def test_a_unit_of_a_kind_that_nobody_explained_says_so(page: Page, address: str) -> None:
