@@ -6,47 +6,59 @@ The functions named in the task files get their arguments from lm-eval: task met
 import hashlib
 import random
 import re
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.benchmarks.extract import extract
 from assets.benchmarks.grade import LETTERS, Grade, grade_choice, grade_math
+from resources.errors import BadInput
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
+QUESTION = ("problem", "question", "orig_problem")
+ANSWER = ("answer", "orig_answer")
+CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+
+Row = dict[str, Any]
+
+
 def load_math(*, split: str, path: str = "", parquet: str = "", **_metadata: Any) -> "dict[str, Dataset]":
-    """A math or mini benchmark with columns `problem` and `answer`; from the hub, or from a file of the project."""
-    table = _rows(path, "", split, parquet)
-    rows = [
-        {"question_id": _question_id(row), "problem": _problem(row), "answer": _gold(row), "choices": []}
-        for row in table
-    ]
-    return {split: _dataset(rows)}
+    """A math or mini benchmark with columns `problem` and `answer`; from the hub, or from a file of the project.
+
+    Raises:
+        BadInput: when a row lacks a question or an answer.
+    """
+    return {split: _dataset(_rows(path, "", split, parquet), _math)}
 
 
 def load_choice(*, split: str, path: str, name: str, seed: int, **_metadata: Any) -> "dict[str, Dataset]":
-    """GPQA: the choices in an order that depends on the seed and the question alone, and the gold letter."""
-    rows = [_with_choices(row, seed) for row in _rows(path, name, split, "")]
-    return {split: _dataset(rows)}
+    """GPQA: the choices in an order that depends on the seed and the question alone, and the gold letter.
+
+    Raises:
+        BadInput: when a row lacks one of GPQA's columns.
+    """
+    return {split: _dataset(_rows(path, name, split, ""), lambda row: _with_choices(row, seed))}
 
 
 def load_mini_choice(*, split: str, parquet: str, **_metadata: Any) -> "dict[str, Dataset]":
-    """The mini world's multiple choice: the options stand in the problem, the answer is a letter."""
-    rows = [
-        {"question_id": _question_id(row), "problem": row["problem"], "answer": str(row["answer"]), "choices": []}
-        for row in _rows("", "", split, parquet)
-    ]
-    return {split: _dataset(rows)}
+    """The mini world's multiple choice: the options stand in the problem, the answer is a letter.
+
+    Raises:
+        BadInput: when a row lacks a question or an answer.
+    """
+    return {split: _dataset(_rows("", "", split, parquet), _choice)}
 
 
-def _dataset(rows: list[dict[str, Any]]) -> "Dataset":
+def _dataset(table: list[Row], read: Callable[[Row], Row]) -> "Dataset":
     import pyarrow as pa
     from datasets import Dataset
 
     schema = pa.schema(
         [(name, pa.string()) for name in ("question_id", "problem", "answer")] + [("choices", pa.list_(pa.string()))]
     )
+    rows = [_numbered(number, row, read) for number, row in enumerate(table)]
     seen: dict[str, int] = {}
     for row in rows:
         seen[row["question_id"]] = count = seen.get(row["question_id"], 0) + 1
@@ -55,7 +67,14 @@ def _dataset(rows: list[dict[str, Any]]) -> "Dataset":
     return Dataset(pa.Table.from_pylist(rows, schema=schema))
 
 
-def _rows(path: str, name: str, split: str, parquet: str) -> list[dict[str, Any]]:
+def _numbered(number: int, row: Row, read: Callable[[Row], Row]) -> Row:
+    try:
+        return read(row)
+    except BadInput as error:
+        raise BadInput(f"question {number} {error}") from error
+
+
+def _rows(path: str, name: str, split: str, parquet: str) -> list[Row]:
     if parquet:
         import pyarrow.parquet as pq
 
@@ -67,35 +86,60 @@ def _rows(path: str, name: str, split: str, parquet: str) -> list[dict[str, Any]
     return load_dataset(path, name or None, split=split).to_list()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _problem(row: dict[str, Any]) -> str:
-    return str(row.get("problem") or row.get("question") or row.get("orig_problem"))
+def _text(row: Row, columns: Sequence[str]) -> str:
+    """The first of the columns that says something.
+
+    Raises:
+        BadInput: when none does; scores of the question "None" would look like any other.
+    """
+    texts = [str(row[column]) for column in columns if row.get(column) is not None]
+    found = next((text for text in texts if text.strip()), None)
+    if found is None:
+        raise BadInput(
+            f"has no text under {' or '.join(columns)} (its columns are {', '.join(row)}): name or fill one of them"
+        )
+    return found
 
 
-def _gold(row: dict[str, Any]) -> str:
+def _math(row: Row) -> Row:
+    problem = _text(row, QUESTION)
+    return {"question_id": _question_id(row, problem), "problem": problem, "answer": _gold(row), "choices": []}
+
+
+def _choice(row: Row) -> Row:
+    problem = _text(row, QUESTION)
+    answer = _text(row, ANSWER).strip()
+    return {"question_id": _question_id(row, problem), "problem": problem, "answer": answer, "choices": []}
+
+
+def _gold(row: Row) -> str:
     """The gold answer; integers without leading zeros ("033" is "33", as s1 does)."""
-    answer = str(row["answer"] if row.get("answer") is not None else row["orig_answer"]).strip()
+    answer = _text(row, ANSWER).strip()
     return str(int(answer)) if answer.isascii() and answer.isdigit() else answer
 
 
-def _question_id(row: dict[str, Any]) -> str:
+def _question_id(row: Row, question: str) -> str:
     """The data set's own id, else a hash of the question."""
     for column in ("Record ID", "unique_id", "id", "ID"):
         if row.get(column):
             return str(row[column])
-    question = row.get("Question") or _problem(row)
-    return hashlib.sha256(str(question).encode()).hexdigest()[:12]
+    return hashlib.sha256(question.encode()).hexdigest()[:12]
 
 
-def _with_choices(row: dict[str, Any], seed: int) -> dict[str, Any]:
-    question_id = _question_id(row)
-    right = _clean(row["Correct Answer"])
-    choices = [_clean(row[f"Incorrect Answer {number}"]) for number in (1, 2, 3)] + [right]
+def _with_choices(row: Row, seed: int) -> Row:
+    question = _text(row, ("Question",))
+    missing = [column for column in CHOICES if column not in row]
+    if missing:
+        raise BadInput(f"has no column {', '.join(missing)} (its columns are {', '.join(row)}): name them as GPQA does")
+    question_id = _question_id(row, question)
+    right, *wrong = (_clean(row[column]) for column in CHOICES)
+    choices = [*wrong, right]
     order = random.Random(f"{seed}:{question_id}").sample(range(4), 4)
     shown = [choices[index] for index in order]
     lines = "\n".join(f"{letter}) {choice}" for letter, choice in zip(LETTERS, shown, strict=True))
     return {
         "question_id": question_id,
-        "problem": f"{row['Question']}\n\n{lines}",
+        "problem": f"{question}\n\n{lines}",
         "answer": LETTERS[order.index(3)],
         "choices": shown,
     }

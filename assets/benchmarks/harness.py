@@ -155,6 +155,8 @@ def _explained(name: str) -> Iterator[None]:
                 "with `hf auth login` (or set HF_TOKEN) and run again"
             ) from error
         raise BadInput(f"{name}: its questions are not at the hub: {error}") from error
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from error
     except (OSError, ConnectionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise BadInput(

@@ -1,0 +1,73 @@
+"""Own questions: what is asked and what counts as right stands in the table, or nothing is asked at all."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from assets.benchmarks.documents import load_choice, load_math, load_mini_choice
+from assets.benchmarks.harness import load_benchmark
+from resources.errors import BadInput
+from tests.assets.benchmarks.conftest import World
+from tests.assets.benchmarks.test_harness import ROW, gpqa, render
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    return tmp_path / "own.parquet"
+
+
+def math(table: Path, *rows: dict[str, Any]) -> list[dict[str, Any]]:
+    pq.write_table(pa.Table.from_pylist(list(rows)), table)
+    return load_math(split="test", parquet=str(table))["test"].to_list()
+
+
+@pytest.mark.parametrize("column", ["problem", "question", "orig_problem"])
+def test_the_question_is_read_from_any_of_three_columns(table: Path, column: str) -> None:
+    (found,) = math(table, {column: " What? ", "answer": 0})
+    assert (found["problem"], found["answer"]) == (" What? ", "0")
+
+
+def test_a_column_of_another_name_is_refused_with_what_was_found_and_what_is_read(table: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        math(table, {"id": 1, "prompt": "What?", "answer": 1})
+    assert str(caught.value) == (
+        "question 0 has no text under problem or question or orig_problem (its columns are id, prompt, answer): "
+        "name or fill one of them"
+    )
+    with pytest.raises(BadInput, match=r"no text under answer or orig_answer \(its columns are problem, target\)"):
+        math(table, {"problem": "What?", "target": 1})
+
+
+@pytest.mark.parametrize("empty", ["", " \n", None])
+def test_an_empty_question_or_answer_is_refused_with_its_number(table: Path, empty: str | None) -> None:
+    whole = {"problem": "What?", "answer": "1"}
+    for column in whole:
+        with pytest.raises(BadInput, match=f"question 1 has no text under .*{column}"):
+            math(table, whole, whole | {column: empty})
+
+
+def test_a_column_without_text_leaves_the_question_to_the_next(table: Path) -> None:
+    (found,) = math(table, {"problem": "", "question": "Else?", "answer": "1"})
+    assert found["problem"] == "Else?"
+
+
+def test_multiple_choice_reads_the_same_columns(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"question": ["Which?", ""], "answer": ["A", "B"]}), table)
+    with pytest.raises(BadInput, match="question 1 has no text under problem or question or orig_problem"):
+        load_mini_choice(split="test", parquet=str(table))
+    gpqa(monkeypatch, [ROW, {"problem": "Which?", "answer": "A"}])
+    with pytest.raises(BadInput, match="question 1 has no text under Question"):
+        load_choice(split="train", path="p", name="n", seed=0)
+    gpqa(monkeypatch, [{"Question": "Which?", "Correct Answer": "yes", "Incorrect Answer 1": "no"}])
+    with pytest.raises(BadInput, match="question 0 has no column Incorrect Answer 2, Incorrect Answer 3"):
+        load_choice(split="train", path="p", name="n", seed=0)
+
+
+def test_what_is_wrong_with_a_table_is_said_of_its_benchmark(world: World) -> None:
+    file = world.root / "project/resources/mini_world/data/hard/test.parquet"
+    pq.write_table(pa.table({"prompt": ["What?"], "answer": ["1"]}), file)
+    with pytest.raises(BadInput, match=r"^mini_hard: question 0 has no text under .* name or fill one of them$"):
+        load_benchmark("mini_hard", render, limit=None, samples=1, seed=0)
