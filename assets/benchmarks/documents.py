@@ -121,7 +121,7 @@ def _gold(row: Row) -> str:
 def _question_id(row: Row, question: str) -> str:
     """The data set's own id, else a hash of the question."""
     for column in ("Record ID", "unique_id", "id", "ID"):
-        if row.get(column):
+        if row.get(column) not in (None, ""):
             return str(row[column])
     return hashlib.sha256(question.encode()).hexdigest()[:12]
 

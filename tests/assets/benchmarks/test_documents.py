@@ -66,6 +66,19 @@ def test_multiple_choice_reads_the_same_columns(table: Path, monkeypatch: pytest
         load_choice(split="train", path="p", name="n", seed=0)
 
 
+@pytest.mark.parametrize(("own", "kept"), [(0, "0"), (7, "7"), ("a", "a")])
+def test_an_id_of_the_table_is_kept(table: Path, own: int | str, kept: str) -> None:
+    (found,) = math(table, {"id": own, "problem": "What?", "answer": "1"})
+    assert found["question_id"] == kept
+
+
+@pytest.mark.parametrize("own", ["", None])
+def test_a_row_without_an_id_is_called_by_its_question(table: Path, own: str | None) -> None:
+    (found,) = math(table, {"id": own, "problem": "What?", "answer": "1"})
+    assert found["question_id"] == math(table, {"problem": "What?", "answer": "2"})[0]["question_id"]
+    assert len(found["question_id"]) == 12
+
+
 def test_what_is_wrong_with_a_table_is_said_of_its_benchmark(world: World) -> None:
     file = world.root / "project/resources/mini_world/data/hard/test.parquet"
     pq.write_table(pa.table({"prompt": ["What?"], "answer": ["1"]}), file)
