@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from assets.benchmarks.extract import extract
-from assets.benchmarks.grade import LETTERS, Grade, grade_choice, grade_math
+from assets.benchmarks.grade import LETTERS, Grade, check_gold, grade_choice, grade_math
 from resources.errors import BadInput
 
 if TYPE_CHECKING:
@@ -163,8 +163,13 @@ def math_results(document: dict[str, Any], results: list[list[str]]) -> dict[str
 
 
 def choice_results(document: dict[str, Any], results: list[list[str]]) -> dict[str, float]:
-    """lm-eval's metrics of a multiple-choice question: `exact_match` as s1, `strict_match` without its default "A"."""
+    """lm-eval's metrics of a multiple-choice question: `exact_match` as s1, `strict_match` without its default "A".
+
+    Raises:
+        BadInput: for more than four options.
+    """
     choices = tuple(document["choices"])
+    check_gold(document["answer"], choices)
     return _metrics([grade_choice(extract(text), document["answer"], choices) for text in _samples(results)])
 
 

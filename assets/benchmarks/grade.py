@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from assets.benchmarks.extract import Extracted
+from resources.errors import BadInput, quoted
 
 LETTERS = ("A", "B", "C", "D")
 GradedBy = Literal["integer", "text", "math_verify", "letter", "choice", "default", "judge", "none"]
@@ -67,6 +68,20 @@ def grade_choice(found: Extracted, gold: str, choices: tuple[str, ...] = ()) -> 
     if letter is None:
         return Grade(gold == "A", False, "default")
     return Grade(letter == gold, letter == gold, "letter" if len(found.text) == 1 else "choice")
+
+
+def check_gold(gold: str, choices: Sequence[str]) -> None:
+    """Letters are read up to D: an answer "E" would name none, and so count as "A".
+
+    Raises:
+        BadInput: when the right answer is none of four letters, or there are more options than four.
+    """
+    if gold not in LETTERS or len(choices) > len(LETTERS):
+        options = f" of {len(choices)}" if choices else ""
+        raise BadInput(
+            f"the right answer is {quoted(gold)}{options}: multiple choice is graded with up to four options, A to D; "
+            "leave the question out"
+        )
 
 
 def letter_of(text: str, choices: tuple[str, ...] = ()) -> str | None:

@@ -19,6 +19,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from assets.benchmarks.config import TASK_FOLDER
+from assets.benchmarks.grade import check_gold
 from resources.errors import BadInput
 
 if TYPE_CHECKING:
@@ -53,20 +54,31 @@ def load_benchmark(name: str, render: Render, *, limit: int | None, samples: int
     """The task file `name` with its data, prompts rendered by the chat template.
 
     Raises:
-        BadInput: when its questions cannot be had (no network, no access, no such file).
+        BadInput: when its questions cannot be had (no network, no access, no such file), or more than four options.
     """
     with quiet(), _explained(name):
         manager = TaskManager(include_path=TASK_FOLDER, include_defaults=False, metadata={"seed": seed})  # pyright: ignore[reportArgumentType]
         task = manager.load([name])["tasks"][name]
         task.set_config("repeats", samples)
         task.build_all_requests(limit=limit, apply_chat_template=True, chat_template=render)
-    questions = tuple(_question(instance) for instance in task.instances)
-    return Benchmark(name, task, "choice_results" in str(task.get_config("process_results")), questions)
+        questions = tuple(_question(instance) for instance in task.instances)
+        multiple_choice = "choice_results" in str(task.get_config("process_results"))
+        if multiple_choice:
+            _check_golds(questions)
+    return Benchmark(name, task, multiple_choice, questions)
 
 
 def _question(instance: Instance) -> Question:
     document = instance.doc
     return Question(document["question_id"], instance.args[0], document["answer"], tuple(document.get("choices") or ()))
+
+
+def _check_golds(questions: Sequence[Question]) -> None:
+    for number, question in enumerate(questions):
+        try:
+            check_gold(question.gold, question.choices)
+        except BadInput as error:
+            raise BadInput(f"question {number}: {error}") from error
 
 
 class Answers(LM):

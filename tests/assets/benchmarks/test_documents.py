@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.benchmarks.documents import load_choice, load_math, load_mini_choice
+from assets.benchmarks.documents import choice_results, load_choice, load_math, load_mini_choice
 from assets.benchmarks.harness import load_benchmark
 from resources.errors import BadInput
-from tests.assets.benchmarks.conftest import World
+from tests.assets.benchmarks.conftest import World, write_questions
 from tests.assets.benchmarks.test_harness import ROW, gpqa, render
 
 
@@ -84,3 +84,19 @@ def test_what_is_wrong_with_a_table_is_said_of_its_benchmark(world: World) -> No
     pq.write_table(pa.table({"prompt": ["What?"], "answer": ["1"]}), file)
     with pytest.raises(BadInput, match=r"^mini_hard: question 0 has no text under .* name or fill one of them$"):
         load_benchmark("mini_hard", render, limit=None, samples=1, seed=0)
+
+
+@pytest.mark.parametrize("gold", ["E", "J", "b", "AB", "4"])
+def test_multiple_choice_beyond_four_options_is_refused(world: World, gold: str) -> None:
+    write_questions(world.root / "project", "choice", ["A", gold])
+    with pytest.raises(
+        BadInput, match=rf"^mini_choice: question 1: the right answer is '{gold}': .* four options, A to D"
+    ):
+        load_benchmark("mini_choice", render, limit=None, samples=1, seed=0)
+    with pytest.raises(BadInput, match="four options"):
+        choice_results({"answer": gold, "choices": []}, [[f"\\boxed{{{gold}}}"]])
+
+
+def test_a_fifth_option_is_refused_where_the_right_one_is_among_the_first_four() -> None:
+    with pytest.raises(BadInput, match=r"the right answer is 'A' of 5: .* four options"):
+        choice_results({"answer": "A", "choices": ["v", "w", "x", "y", "z"]}, [["\\boxed{E}"]])
