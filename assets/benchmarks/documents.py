@@ -168,7 +168,7 @@ def choice_results(document: dict[str, Any], results: list[list[str]]) -> dict[s
     Raises:
         BadInput: for more than four options.
     """
-    choices = tuple(document["choices"])
+    choices = tuple(document.get("choices") or ())
     check_gold(document["answer"], choices)
     return _metrics([grade_choice(extract(text), document["answer"], choices) for text in _samples(results)])
 

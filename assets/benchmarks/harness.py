@@ -20,11 +20,13 @@ from lm_eval.tasks import TaskManager
 
 from assets.benchmarks.config import TASK_FOLDER
 from assets.benchmarks.grade import check_gold
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line, quoted
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
+MATH, CHOICE = "math_results", "choice_results"
+"""The graders, by the names that a task file gives to `process_results`."""
 Render = Callable[..., str]
 """A chat template: (messages, add_generation_prompt) -> text."""
 
@@ -54,23 +56,63 @@ def load_benchmark(name: str, render: Render, *, limit: int | None, samples: int
     """The task file `name` with its data, prompts rendered by the chat template.
 
     Raises:
-        BadInput: when its questions cannot be had (no network, no access, no such file), or more than four options.
+        BadInput: when its questions cannot be had (no network, no access, no such file) or graded.
     """
     with quiet(), _explained(name):
         manager = TaskManager(include_path=TASK_FOLDER, include_defaults=False, metadata={"seed": seed})  # pyright: ignore[reportArgumentType]
         task = manager.load([name])["tasks"][name]
+        grader = _grader(task)
         task.set_config("repeats", samples)
         task.build_all_requests(limit=limit, apply_chat_template=True, chat_template=render)
-        questions = tuple(_question(instance) for instance in task.instances)
-        multiple_choice = "choice_results" in str(task.get_config("process_results"))
-        if multiple_choice:
+        questions = tuple(_question(task, number, instance) for number, instance in enumerate(task.instances))
+        _check_ids(questions)
+        if grader == CHOICE:
             _check_golds(questions)
-    return Benchmark(name, task, multiple_choice, questions)
+    return Benchmark(name, task, grader == CHOICE, questions)
 
 
-def _question(instance: Instance) -> Question:
+def _grader(task: "Task") -> str:
+    """Name of the function that grades.
+
+    Records are graded by ours, and lm-eval must come to the same score, with every sample kept.
+    """
+    grader = getattr(task.get_config("process_results"), "__name__", "")
+    graded = grader in (MATH, CHOICE)
+    filtered = "samples" in [one["name"] for one in task.get_config("filter_list") or ()]
+    if not graded or not filtered:
+        ours = f"`process_results: !function assets.benchmarks.documents.{MATH}` (or {CHOICE})"
+        lacking = [*(() if graded else (ours,)), *(() if filtered else ("a filter called `samples`",))]
+        raise BadInput(f"its task file lacks {' and '.join(lacking)}: docs/how-to/own.md shows one that has them")
+    return grader
+
+
+def _question(task: "Task", number: int, instance: Instance) -> Question:
     document = instance.doc
+    for column in ("question_id", "answer"):
+        if not isinstance(document.get(column), str) or not document[column].strip():
+            raise BadInput(
+                f"question {number} has no text under {column} (its columns are {', '.join(document)}): load it as "
+                "docs/how-to/own.md shows"
+            )
+    asked = str(task.doc_to_text(document))
+    if not asked.strip():
+        raise BadInput(f"question {number} is empty: fill it or leave it out")
+    if asked == task.get_config("doc_to_text"):
+        raise BadInput(
+            f"question {number} asks {quoted(asked)}, which is no column (its columns are {', '.join(document)}): name "
+            "one of them in doc_to_text"
+        )
     return Question(document["question_id"], instance.args[0], document["answer"], tuple(document.get("choices") or ()))
+
+
+def _check_ids(questions: Sequence[Question]) -> None:
+    ids: set[str] = set()
+    for question in questions:
+        if question.id in ids:
+            raise BadInput(
+                f"two questions have the question_id {quoted(question.id)}: their answers would count as one"
+            )
+        ids.add(question.id)
 
 
 def _check_golds(questions: Sequence[Question]) -> None:
@@ -157,6 +199,7 @@ def quiet() -> Iterator[None]:
 def _explained(name: str) -> Iterator[None]:
     """Say how to get questions that cannot be loaded."""
     from datasets.exceptions import DatasetNotFoundError
+    from jinja2 import TemplateError
 
     try:
         yield
@@ -169,6 +212,11 @@ def _explained(name: str) -> Iterator[None]:
         raise BadInput(f"{name}: its questions are not at the hub: {error}") from error
     except BadInput as error:
         raise BadInput(f"{name}: {error}") from error
+    except (LookupError, TemplateError) as error:
+        raise BadInput(
+            f"{name}: its questions and its task file do not fit together ({type(error).__name__}: "
+            f"{one_line(str(error))}); docs/how-to/own.md shows a pair that does"
+        ) from error
     except (OSError, ConnectionError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise BadInput(
