@@ -210,7 +210,7 @@ class BatchRun:
         try:
             response = self._model.batch_decode(result, _request(self._desk, result.custom_id, question, attempt))
         except Exception as error:
-            failure = classify(error)
+            failure = classify(error, self._desk.endpoint.provider)
             if failure is None:
                 raise
             self._note(result.custom_id, failure)
@@ -232,7 +232,7 @@ class BatchRun:
             try:
                 return await call()
             except Exception as error:
-                failure = classify(error)
+                failure = classify(error, self._desk.endpoint.provider)
                 if failure is None:
                     raise
                 if failure.kind != "retry":

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from resources.llm.endpoint import KEY_VARIABLES
+from resources.llm.endpoint import KEY_VARIABLES, Provider
 
 _SECRET = re.compile(
     r"\b(?:sk|pk|rk|key|token)-[\w-]{8,}|(?<=Bearer )[\w.~+/-]+=*|(?<=api key )\S+|(?<=api_key=)\S+", re.IGNORECASE
@@ -37,14 +37,16 @@ def redacted(text: str) -> str:
     return _SECRET.sub("[key]", " ".join(text.split()))[:LONGEST]
 
 
-def classify(error: Exception) -> Failure | None:
+def classify(error: Exception, provider: Provider) -> Failure | None:
     """What a try's exception means; None for a bug, which is raised as it is."""
     from pydantic_ai import exceptions as known
 
     reason = redacted(str(error) or type(error).__name__)
     if isinstance(error, TimeoutError | known.ModelTimeoutError):
         return Failure("retry", "unknown", "no answer in time", reached=False)
-    if isinstance(error, known.ModelAuthenticationError | known.ModelNotFoundError | known.ModelQuotaExceededError):
+    if isinstance(error, known.ModelAuthenticationError):
+        return Failure("fatal", "no", f"{reason}; set its key in {KEY_VARIABLES[provider]}", reached=True)
+    if isinstance(error, known.ModelNotFoundError | known.ModelQuotaExceededError):
         return Failure("fatal", "no", reason, reached=True)
     if isinstance(error, known.ModelContextWindowExceededError):
         return Failure("too long", "no", reason, reached=True)

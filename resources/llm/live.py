@@ -185,7 +185,7 @@ class LiveRun:
             self._desk.ledger.lose(reservation)
             raise
         except Exception as error:
-            failure = classify(error)
+            failure = classify(error, self._desk.endpoint.provider)
             self._close(reservation, failure)
             if failure is None:
                 raise

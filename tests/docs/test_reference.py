@@ -13,6 +13,7 @@ from dagster_project.experiment import ALL_SECTIONS, OWN_KEYS
 from dagster_project.rooms import ROOMS, STAGES
 from docs.reference import commands, knobs, pages, rooms, targets, verbs
 from resources.launcher.deployment import Deployment
+from resources.llm.endpoint import KEY_VARIABLES, URL_VARIABLES
 from resources.sources import PROJECT
 
 PAGES = {path.relative_to(PROJECT): path.read_text() for path in sorted((PROJECT / "docs").rglob("*.md"))}
@@ -81,7 +82,10 @@ def test_every_environment_variable_of_the_code_is_explained() -> None:
     files = [path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")]
     used = {name for path in files for name in re.findall(r"LORASCOPE_[A-Z_]+", path.read_text())}
     assert len(used) > 4
-    assert used <= set(re.findall(r"LORASCOPE_[A-Z_]+", PAGES[Path("docs/reference/environment.md")]))
+    page = PAGES[Path("docs/reference/environment.md")]
+    assert used <= set(re.findall(r"LORASCOPE_[A-Z_]+", page))
+    keys = {*KEY_VARIABLES.values(), *URL_VARIABLES.values()} - {""}
+    assert keys <= set(re.findall(r"`([A-Z_]+)`", page.split("Set by Lorascope")[0]))
 
 
 def test_knobs_that_pages_name_exist() -> None:

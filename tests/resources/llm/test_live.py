@@ -14,7 +14,7 @@ import pytest
 from resources.errors import BadInput
 from resources.llm.ask import Asked, ask
 from resources.llm.cache import FILE_NAME, list_cache
-from resources.llm.endpoint import Endpoint, Provider
+from resources.llm.endpoint import KEY_VARIABLES, Endpoint, Provider
 from resources.llm.limits import Limits
 from resources.llm.question import Question
 from tests.resources.llm.fault_server import Settings
@@ -88,6 +88,7 @@ def test_a_wrong_key_is_tried_once(provider: Provider) -> None:
         assert server.counts()["unauthorized"] == 1
     assert KEY not in str(caught.value)
     assert "[key]" in str(caught.value)
+    assert f"; set its key in {KEY_VARIABLES[provider]};" in str(caught.value)
 
 
 def test_no_key_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
