@@ -9,6 +9,7 @@ from resources.home import find_home
 from resources.llm.answers import Answer, Desk
 from resources.llm.cache import FILE_NAME, ResponseCache
 from resources.llm.endpoint import Endpoint, api_key
+from resources.llm.exchange import CUT
 from resources.llm.limits import Limits
 from resources.llm.prices import price_of
 from resources.llm.question import Question
@@ -53,10 +54,12 @@ class Asked:
         self.check_complete()
         unusable = [answer for answer in self.answers.values() if answer.value is None]
         if unusable and len(unusable) == len(self.answers):
-            raise BadInput(
-                f"none of {len(unusable)} answers can be used ({unusable[0].failure}): ask another model, or another "
-                "prompt"
+            why = unusable[0].failure
+            cut = why.startswith(CUT)
+            remedy = (
+                "raise max_output_tokens of the section that asks" if cut else "ask another model, or another prompt"
             )
+            raise BadInput(f"none of {len(unusable)} answers can be used ({why}): {remedy}")
 
 
 def ask(

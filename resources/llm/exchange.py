@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _FENCED = re.compile(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", re.DOTALL)
 """How servers that take no schema (`transformers serve`) tend to answer."""
+CUT = "the answer was cut at the token limit"
+"""Why an answer cannot be used that a larger max_output_tokens would have let end."""
 
 
 def messages(question: Question) -> "list[ModelMessage]":
@@ -70,7 +72,7 @@ def read(question: Question, response_json: str) -> tuple[BaseModel | None, str]
     text = "".join(part["content"] for part in response["parts"] if part["part_kind"] == "text")
     finish = response.get("finish_reason")
     if finish == "length":
-        return None, "the answer was cut at the token limit"
+        return None, CUT
     if finish == "content_filter" or not text.strip():
         return None, "the model refused or said nothing"
     fenced = _FENCED.fullmatch(text)

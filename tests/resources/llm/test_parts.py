@@ -284,6 +284,16 @@ def test_questions_that_were_lost_on_the_way_are_not_taken_for_answered() -> Non
         replace(asked, answers={("2", 0): answers[2]}).check_usable()
 
 
+def test_answers_that_were_cut_ask_for_longer_ones_not_for_another_model() -> None:
+    response = json.dumps({"parts": [{"part_kind": "text", "content": "{"}], "finish_reason": "length"})
+    _, cut = read(Question("q", "", "", Settled, "v"), response)
+    asked = Asked({("0", 0): build_answer(0, f"{cut} (3 answers)")}, 3, 0, 0.0, 0.0)
+    with pytest.raises(
+        BadInput, match=r"token limit \(3 answers\)\): raise max_output_tokens of the section that asks$"
+    ):
+        asked.check_usable()
+
+
 @pytest.mark.parametrize("text", ['{"a": 1}', '```json\n{"a": 1}\n```', ' ```\n{"a": 1}\n``` \n'])
 def test_an_answer_may_stand_in_a_fence(text: str) -> None:
     class Number(BaseModel):
