@@ -14,6 +14,9 @@ from resources.sources import fingerprints
 if TYPE_CHECKING:
     from datasets import Dataset
 
+TEXT = ("string", "large_string", "null")
+"""Arrow types of text; a column without any value is `null`, and its rows are skipped as those that lack it."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -38,7 +41,7 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
     """The configured split, with the columns checked.
 
     Raises:
-        BadInput: when it cannot be loaded, or lacks a column.
+        BadInput: when it cannot be loaded, or lacks a column, or one of them holds no text.
     """
     import datasets
     from datasets.exceptions import DatasetsError
@@ -59,6 +62,12 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
             f"{dataset.source} has no column {', '.join(missing)}; it has {', '.join(source.column_names)}: "
             f"set dataset.question_column, thinking_column, attempt_column and solution_column"
         )
+    for column in (dataset.question_column, dataset.thinking_column, dataset.attempt_column):
+        kind = str(source.features.arrow_schema.field(column).type)
+        if kind not in TEXT:
+            raise BadInput(
+                f"column {column} of {dataset.source} is {kind}, not text: store it as text, or name another column"
+            )
     return source
 
 

@@ -72,3 +72,30 @@ def test_a_solution_of_zero_is_kept_and_a_missing_one_is_empty(
     pq.write_table(pa.table({**columns, "solution": given}), tmp_path / "train.parquet")
     config = DatasetConfig(source=str(tmp_path))
     assert [row.solution for row in read_rows(load_source(config), config, [])] == kept
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "kind"), [("attempt", [1, 2], "int64"), ("thinking", [["a"], ["b"]], "list")]
+)
+def test_a_column_that_holds_no_text_is_called_that_and_not_missing(
+    tmp_path: Path, column: str, values: list[object], kind: str
+) -> None:
+    columns = {name: ["x", "y"] for name in ("question", "thinking", "attempt")} | {column: values}
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    config = DatasetConfig(
+        source=str(tmp_path), thinking_column="thinking", attempt_column="attempt", solution_column=None
+    )
+    with pytest.raises(BadInput, match=f"column {column} of {tmp_path} is {kind}.*, not text: "):
+        load_source(config)
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())])
+def test_text_is_read_however_it_is_stored(tmp_path: Path, kind: pa.DataType) -> None:
+    columns = {name: pa.array(["x", None]).cast(kind) for name in ("question", "thinking", "attempt")}
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    config = DatasetConfig(
+        source=str(tmp_path), thinking_column="thinking", attempt_column="attempt", solution_column=None
+    )
+    skipped = []
+    assert len(list(read_rows(load_source(config), config, skipped))) == 1
+    assert [one.reason for one in skipped] == ["no question and no trajectory and no attempt"]
