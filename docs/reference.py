@@ -4,6 +4,7 @@ Named in mkdocs.yml; `make docs` runs it. Every function returns Markdown, which
 """
 
 import ast
+import importlib
 import inspect
 import json
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
 import click
+import pyarrow as pa
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -43,7 +45,12 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 def pages() -> dict[str, str]:
     """Path -> Markdown of every generated page."""
-    return {"reference/knobs.md": knobs(), "reference/rooms.md": rooms(), "reference/commands.md": commands()}
+    return {
+        "reference/knobs.md": knobs(),
+        "reference/rooms.md": rooms(),
+        "reference/columns.md": columns(),
+        "reference/commands.md": commands(),
+    }
 
 
 def knobs() -> str:
@@ -113,6 +120,29 @@ def rooms() -> str:
         if room == "paper":
             lines.append("| `experiment_comparison` | none | `paper_report` of every experiment | a page, not cached |")
     return "\n".join(lines) + "\n"
+
+
+def columns() -> str:
+    """Every column of every Parquet file of an artifact, from the schemas that write it."""
+    lines = ["# Columns\n", "Parquet files by the room that writes them.\n"]
+    for room in ROOMS:
+        schemas = getattr(importlib.import_module(f"assets.{room}.artifact"), "SCHEMAS", {})
+        lines += [f"## `{room}`\n"] if schemas else []
+        for file, schema in schemas.items():
+            lines += [f"### `{file}` of `{room}`\n", "| column | type | what it is |", "|---|---|---|"]
+            lines += [f"| `{field.name}` | {_stored(field.type)} | {_about(field)} |" for field in schema]
+            lines.append("")
+    return "\n".join(lines) + "\n"
+
+
+def _stored(kind: pa.DataType) -> str:
+    lists = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+    return f"list of {_stored(kind.value_type)}" if lists else str(kind)
+
+
+def _about(field: pa.Field) -> str:
+    text = (field.metadata or {}).get(b"description", b"").decode()
+    return _flat(text).replace("<", "&lt;")
 
 
 def commands() -> str:

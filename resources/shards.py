@@ -16,14 +16,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.columns import required
 from resources.errors import BadInput
 from resources.whole import whole
 
 SHARD = "shard-{:05d}.parquet"
-_PATTERN = "shard-*.parquet"
+SHARDS = "shard-*.parquet"
+"""Every shard of a folder, and nothing else."""
 _COLUMNS_KEY = b"columns"
 _FINGERPRINT_KEY = b"fingerprint"
-_IDS = ("rollout_id", "position", "token_id")
+_IDS = {
+    "rollout_id": "rollout of the token",
+    "position": "its place there, from 0",
+    "token_id": "id in the base model's vocabulary",
+}
 DECODED_ROWS = 1024
 """Rows decoded at once: Arrow's buffers for them stay in the cache; whole row groups take a quarter longer, in a fresh
 process two to three times as long."""
@@ -65,8 +71,9 @@ class RowGroup:
 def shard_schema(columns: tuple[str, ...], fingerprint: str) -> pa.Schema:
     """The schema of every shard; `fingerprint` says what the scalars were computed from."""
     element = pa.field("element", pa.float16(), nullable=False)
-    fields = [pa.field(name, pa.int32(), nullable=False) for name in _IDS]
-    fields.append(pa.field("state", pa.list_(element, len(columns)), nullable=False))
+    fields = [required(name, pa.int32(), text) for name, text in _IDS.items()]
+    scalars = "one scalar per component or neuron, in the order of `columns` of the schema's metadata"
+    fields.append(required("state", pa.list_(element, len(columns)), scalars))
     return pa.schema(fields, {_COLUMNS_KEY: json.dumps(columns).encode(), _FINGERPRINT_KEY: fingerprint.encode()})
 
 
@@ -166,9 +173,9 @@ class Shards:
         Raises:
             BadInput: when there are none, one is missing, truncated, of another schema or from another adapter.
         """
-        paths = tuple(sorted(folder.glob(_PATTERN)))
+        paths = tuple(sorted(folder.glob(SHARDS)))
         if not paths:
-            raise BadInput(f"{folder} holds no activation shards (no {_PATTERN}); compute them first")
+            raise BadInput(f"{folder} holds no activation shards (no {SHARDS}); compute them first")
         if [path.name for path in paths] != [SHARD.format(i) for i in range(len(paths))]:
             raise BadInput(
                 f"{folder} lacks a shard between {paths[0].name} and {paths[-1].name}; compute the shards again"

@@ -6,55 +6,53 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.columns import described
+
 ABLATION, INTERACTIONS, ROLLOUTS = "ablation.parquet", "interactions.parquet", "rollouts.parquet"
 STEERING, CONTINUATIONS = "steering.parquet", "continuations.parquet"
 
 
-def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
-    return pa.field(name, kind, metadata={"description": description})
-
-
 _EFFECT = [
-    _field("kl_mean", pa.float64(), "KL(full adapter || edited), mean over scored tokens, nats"),
-    _field("kl_sem", pa.float64(), "its standard error over rollouts; null for one rollout"),
-    _field("ce_delta", pa.float64(), "rise of the cross-entropy of the next token, mean, nats"),
-    _field("n_tokens", pa.int64(), "scored tokens"),
-    _field("n_rollouts", pa.int32(), "rollouts with a scored token"),
+    described("kl_mean", pa.float64(), "KL(full adapter || edited), mean over scored tokens, nats"),
+    described("kl_sem", pa.float64(), "its standard error over rollouts; null for one rollout"),
+    described("ce_delta", pa.float64(), "rise of the cross-entropy of the next token, mean, nats"),
+    described("n_tokens", pa.int64(), "scored tokens"),
+    described("n_rollouts", pa.int32(), "rollouts with a scored token"),
 ]
 _PART = [
-    _field("unit_kind", pa.string(), "component, layer, projection, attention, mlp, group, all, latent or greedy"),
-    _field("unit", pa.string(), "L3.gate_proj, L3, gate_proj, attention, mlp, L0-L7, all or latent:448"),
+    described("unit_kind", pa.string(), "component, layer, projection, attention, mlp, group, all, latent or greedy"),
+    described("unit", pa.string(), "L3.gate_proj, L3, gate_proj, attention, mlp, L0-L7, all or latent:448"),
 ]
 ABLATION_SCHEMA = pa.schema(
     [
         *_PART,
-        _field("layer", pa.int32(), "of a component or a layer"),
-        _field("projection", pa.string(), "of a component or a projection"),
-        _field("step", pa.int32(), "of the cumulative order, from 1"),
-        _field("n_components", pa.int32(), "ablated components"),
+        described("layer", pa.int32(), "of a component or a layer"),
+        described("projection", pa.string(), "of a component or a projection"),
+        described("step", pa.int32(), "of the cumulative order, from 1"),
+        described("n_components", pa.int32(), "ablated components"),
         *_EFFECT,
     ]
 )
 INTERACTION_SCHEMA = pa.schema(
     [
         *_PART,
-        _field("kl_mean", pa.float64(), "KL with all components of the unit ablated at once, nats"),
-        _field("kl_sum_of_parts", pa.float64(), "sum of the KL of each of its components ablated alone, nats"),
-        _field("interaction", pa.float64(), "the first minus the second: above 0 the parts stand in for each other"),
+        described("kl_mean", pa.float64(), "KL with all components of the unit ablated at once, nats"),
+        described("kl_sum_of_parts", pa.float64(), "sum of the KL of each of its components ablated alone, nats"),
+        described("interaction", pa.float64(), "the first minus the second: above 0 the parts stand in for each other"),
     ]
 )
 ROLLOUT_SCHEMA = pa.schema(
     [
         *_PART,
-        _field("rollout_id", pa.int32(), "row number in the source dataset"),
-        _field("kl_sum", pa.float64(), "sum over its scored tokens, nats"),
-        _field("ce_delta_sum", pa.float64(), "sum over its scored tokens with a next token, nats"),
-        _field("n_tokens", pa.int64(), "scored tokens"),
-        _field("n_targets", pa.int64(), "scored tokens with a next token"),
+        described("rollout_id", pa.int32(), "row number in the source dataset"),
+        described("kl_sum", pa.float64(), "sum over its scored tokens, nats"),
+        described("ce_delta_sum", pa.float64(), "sum over its scored tokens with a next token, nats"),
+        described("n_tokens", pa.int64(), "scored tokens"),
+        described("n_targets", pa.int64(), "scored tokens with a next token"),
     ]
 )
 _INTERVALS = [
-    _field(f"{name}{bound}", pa.float64(), f"{text}{', 95 % interval' if bound else ''}")
+    described(f"{name}{bound}", pa.float64(), f"{text}{', 95 % interval' if bound else ''}")
     for name, text in (
         ("backtracking", "backtracking words per 100 new tokens"),
         ("length", "mean new tokens"),
@@ -64,34 +62,42 @@ _INTERVALS = [
 ]
 STEERING_SCHEMA = pa.schema(
     [
-        _field("unit", pa.string(), "adapter:L44.gate_proj:+ or latent:448"),
-        _field("direction", pa.string(), "unit, or random: the control of the same norm"),
-        _field("factor", pa.float64(), "dose"),
-        _field(
+        described("unit", pa.string(), "adapter:L44.gate_proj:+ or latent:448"),
+        described("direction", pa.string(), "unit, or random: the control of the same norm"),
+        described("factor", pa.float64(), "dose"),
+        described(
             "p99", pa.float64(), "99th percentile of the unit's activation, what a factor of 1 adds with `mode: add`"
         ),
         *_EFFECT,
-        _field("decoding", pa.string(), "greedy or sampled; null where nothing was continued"),
+        described("decoding", pa.string(), "greedy or sampled; null where nothing was continued"),
         *_INTERVALS,
-        _field("n_continuations", pa.int32(), "continuations read"),
-        _field("truncated", pa.float64(), "share that ran into max_new_tokens"),
+        described("n_continuations", pa.int32(), "continuations read"),
+        described("truncated", pa.float64(), "share that ran into max_new_tokens"),
     ]
 )
 CONTINUATION_SCHEMA = pa.schema(
     [
-        _field("unit", pa.string(), "as in steering.parquet"),
-        _field("direction", pa.string(), "unit or random"),
-        _field("factor", pa.float64(), "dose"),
-        _field("decoding", pa.string(), "greedy or sampled"),
-        _field("rollout_id", pa.int32(), "whose question was continued"),
-        _field("sample", pa.int32(), "number of the sampled continuation; 0 for greedy"),
-        _field("text", pa.string(), "what the model said"),
-        _field("n_tokens", pa.int32(), "new tokens, the end token included"),
-        _field("n_backtracking", pa.int32(), "backtracking words"),
-        _field("correct", pa.bool_(), "its boxed answer is the solution's; null without a solution"),
-        _field("truncated", pa.bool_(), "ran into max_new_tokens"),
+        described("unit", pa.string(), "as in steering.parquet"),
+        described("direction", pa.string(), "unit or random"),
+        described("factor", pa.float64(), "dose"),
+        described("decoding", pa.string(), "greedy or sampled"),
+        described("rollout_id", pa.int32(), "whose question was continued"),
+        described("sample", pa.int32(), "number of the sampled continuation; 0 for greedy"),
+        described("text", pa.string(), "what the model said"),
+        described("n_tokens", pa.int32(), "new tokens, the end token included"),
+        described("n_backtracking", pa.int32(), "backtracking words"),
+        described("correct", pa.bool_(), "its boxed answer is the solution's; null without a solution"),
+        described("truncated", pa.bool_(), "ran into max_new_tokens"),
     ]
 )
+SCHEMAS = {
+    ABLATION: ABLATION_SCHEMA,
+    INTERACTIONS: INTERACTION_SCHEMA,
+    ROLLOUTS: ROLLOUT_SCHEMA,
+    STEERING: STEERING_SCHEMA,
+    CONTINUATIONS: CONTINUATION_SCHEMA,
+}
+"""File -> its columns; `latent_kl` has the first of them too."""
 
 
 @dataclass(frozen=True)

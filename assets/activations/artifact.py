@@ -7,29 +7,30 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from resources.shards import Shards
+from resources.columns import described
+from resources.shards import SHARDS, Shards, shard_schema
 
 STATISTICS_FILE = "statistics.parquet"
 
 
-def _number(name: str, description: str) -> pa.Field:
-    return pa.field(name, pa.float32(), metadata={"description": description})
-
-
 STATISTICS = pa.schema(
     [
-        pa.field("column", pa.string(), metadata={"description": "component or neuron, in the order of `state`"}),
-        _number("mean", "mean over all tokens"),
-        _number("std", "population standard deviation over all tokens"),
-        _number("min", "smallest scalar"),
-        _number("max", "largest scalar"),
-        _number("p01", "1st percentile: the smallest scalar that at least 1 % of the tokens do not exceed"),
-        _number("p50", "median, defined alike"),
-        _number("p99", "99th percentile, defined alike"),
-        _number("abs_p99", "99th percentile of the magnitude, defined alike"),
-        pa.field("n", pa.int64(), metadata={"description": "tokens"}),
+        described("column", pa.string(), "component or neuron, in the order of `state`"),
+        described("mean", pa.float32(), "mean over all tokens"),
+        described("std", pa.float32(), "population standard deviation over all tokens"),
+        described("min", pa.float32(), "smallest scalar"),
+        described("max", pa.float32(), "largest scalar"),
+        described(
+            "p01", pa.float32(), "1st percentile: the smallest scalar that at least 1 % of the tokens do not exceed"
+        ),
+        described("p50", pa.float32(), "median, defined alike"),
+        described("p99", pa.float32(), "99th percentile, defined alike"),
+        described("abs_p99", pa.float32(), "99th percentile of the magnitude, defined alike"),
+        described("n", pa.int64(), "tokens"),
     ]
 )
+SCHEMAS = {SHARDS: shard_schema(("L0.q_proj",), ""), STATISTICS_FILE: STATISTICS}
+"""File -> its columns; `state` is as long as there are components or neurons."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.columns import required
 from resources.errors import BadInput
 
 if TYPE_CHECKING:
@@ -16,14 +17,27 @@ CURVE = "loss_curve.parquet"
 """One row per optimiser step; not there for a published checkpoint."""
 CURVE_SCHEMA = pa.schema(
     [
-        pa.field("step", pa.int32(), nullable=False, metadata={"description": "optimiser step, from 1"}),
-        pa.field("epoch", pa.int32(), nullable=False, metadata={"description": "pass over the rollouts, from 1"}),
-        pa.field("loss", pa.float64(), nullable=False, metadata={"description": "mean over the assistant's tokens"}),
-        pa.field("learning_rate", pa.float64(), nullable=False, metadata={"description": "used by this step"}),
-        pa.field("grad_norm", pa.float64(), nullable=False, metadata={"description": "before clipping"}),
-        pa.field("tokens", pa.int64(), nullable=False, metadata={"description": "computed so far"}),
+        required("step", pa.int32(), "optimiser step, from 1"),
+        required("epoch", pa.int32(), "pass over the rollouts, from 1"),
+        required("loss", pa.float64(), "mean over the assistant's tokens"),
+        required("learning_rate", pa.float64(), "used by this step"),
+        required("grad_norm", pa.float64(), "before clipping"),
+        required("tokens", pa.int64(), "computed so far"),
     ]
 )
+SCHEMAS = {CURVE: CURVE_SCHEMA}
+"""File -> its columns."""
+NORMS = pa.schema(
+    [
+        required("component", pa.string(), "L3.gate_proj"),
+        required("layer", pa.int64(), "of the component, from 0"),
+        required("projection", pa.string(), "adapted matrix"),
+        required("norm_a", pa.float64(), "Frobenius norm of A"),
+        required("norm_b", pa.float64(), "Frobenius norm of B"),
+        required("norm_update", pa.float64(), "Frobenius norm of scale * B @ A"),
+    ]
+)
+"""Of the table of a LoRA, which is made when it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +59,8 @@ class LoraCheckpoint:
         return cls(path, Adapter.open(path))
 
     def table(self) -> pa.Table:
-        """One row per component: the norms of A, B and of the update scale * B @ A (Frobenius)."""
-        return pa.Table.from_pylist(component_norms(self.adapter))
+        """One row per component, see `NORMS`."""
+        return pa.Table.from_pylist(component_norms(self.adapter), NORMS)
 
     def curve(self) -> pa.Table | None:
         """The loss curve; None for a published adapter."""
@@ -82,7 +96,7 @@ def read_curve(folder: Path) -> pa.Table | None:
 
 
 def component_norms(adapter: "Adapter") -> list[dict[str, str | int | float]]:
-    """Rows component, layer, projection, norm_a, norm_b, norm_update."""
+    """Rows of `NORMS`."""
     import torch
 
     rows: list[dict[str, str | int | float]] = []

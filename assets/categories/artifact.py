@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from resources.columns import described
+
 CATEGORIES_FILE = "categories.parquet"
 TAXONOMY_FILE = "taxonomy.json"
 DENSITIES_FILE = "densities.parquet"
@@ -17,38 +19,40 @@ UNCATEGORIZED = "uncategorized"
 
 CATEGORIES_SCHEMA = pa.schema(
     [
-        ("unit", pa.string()),
-        ("kind", pa.string()),
-        ("string_id", pa.string()),  # "3.1"; empty when uncategorized
-        ("category", pa.string()),
-        ("subcategory", pa.string()),
-        ("assigned_by", pa.string()),  # "statistical" or "<provider>/<model>"
-        ("detail", pa.string()),  # why uncategorized
+        described("unit", pa.string(), "unit id"),
+        described("kind", pa.string(), "adapter, neuron or latent"),
+        described("string_id", pa.string(), "entry of the taxonomy, such as 3.1; empty when uncategorized"),
+        described("category", pa.string(), "name of the category, or uncategorized"),
+        described("subcategory", pa.string(), "name of the entry; empty when uncategorized"),
+        described("assigned_by", pa.string(), "statistical or <provider>/<model>"),
+        described("detail", pa.string(), "why uncategorized"),
     ]
 )
 DENSITIES_SCHEMA = pa.schema(
     [
-        ("kind", pa.string()),
-        ("category", pa.string()),
-        ("subcategory", pa.string()),
-        ("string_id", pa.string()),
-        ("units", pa.int32()),
-        ("unit_share", pa.float64()),  # of the kind's categorized units
-        ("density", pa.float64()),  # sum of firing activations
-        ("share", pa.float64()),  # density over that of all categorized units of the kind
+        described("kind", pa.string(), "adapter, neuron or latent"),
+        described("category", pa.string(), "name of the category"),
+        described("subcategory", pa.string(), "name of the entry"),
+        described("string_id", pa.string(), "entry of the taxonomy, such as 3.1"),
+        described("units", pa.int32(), "units of the kind in this entry"),
+        described("unit_share", pa.float64(), "their share of the kind's categorized units"),
+        described("density", pa.float64(), "sum of their firing activations"),
+        described("share", pa.float64(), "density over that of all categorized units of the kind"),
     ]
 )
 CLASSES_SCHEMA = pa.schema(
     [
-        ("kind", pa.string()),
-        ("explainer", pa.string()),
-        ("label", pa.int8()),
-        ("n", pa.int32()),
-        ("share", pa.float64()),
-        ("ci_low", pa.float64()),
-        ("ci_high", pa.float64()),
+        described("kind", pa.string(), "adapter, neuron or latent"),
+        described("explainer", pa.string(), "statistical or <provider>/<model>"),
+        described("label", pa.int8(), "0 monosemantic, 1 broad but consistent, 2 polysemantic"),
+        described("n", pa.int32(), "labelled units of the class"),
+        described("share", pa.float64(), "their share of the kind's labelled units"),
+        described("ci_low", pa.float64(), "95 % interval of the share, lower end"),
+        described("ci_high", pa.float64(), "upper end"),
     ]
 )
+SCHEMAS = {CATEGORIES_FILE: CATEGORIES_SCHEMA, DENSITIES_FILE: DENSITIES_SCHEMA, CLASSES_FILE: CLASSES_SCHEMA}
+"""File -> its columns."""
 
 
 class Subcategory(BaseModel):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from resources.columns import required
 from resources.units import Unit, parse_unit
 
 UNITS_FILE, CONTEXTS_FILE = "units.parquet", "contexts.parquet"
@@ -21,25 +22,21 @@ NUM_BINS = 20
 """Bins of a unit's histogram."""
 
 
-def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
-    return pa.field(name, kind, nullable=False, metadata={"description": description})
-
-
 UNITS = pa.schema(
     [
-        _field("unit", pa.string(), "adapter:L3.gate_proj:+, neuron:L2.17:- or latent:448"),
-        _field("kind", pa.string(), "adapter, neuron or latent"),
-        _field("layer", pa.int32(), "-1 for latents"),
-        _field("projection", pa.string(), "adapted matrix; empty for neurons and latents"),
-        _field("index", pa.int32(), "neuron or latent number; -1 for adapter directions"),
-        _field("polarity", pa.int8(), "sign of the activations that count as firing"),
-        _field("threshold", pa.float32(), "fires above this"),
-        _field("n_tokens", pa.int64(), "tokens looked at"),
-        _field("n_fired", pa.int64(), "tokens on which it fires"),
-        _field("density", pa.float64(), "n_fired / n_tokens"),
-        _field("sum", pa.float64(), "sum of the firing activations, in the unit's own polarity"),
-        _field("max", pa.float32(), "largest activation; 0 when it never fires"),
-        _field(
+        required("unit", pa.string(), "adapter:L3.gate_proj:+, neuron:L2.17:- or latent:448"),
+        required("kind", pa.string(), "adapter, neuron or latent"),
+        required("layer", pa.int32(), "-1 for latents"),
+        required("projection", pa.string(), "adapted matrix; empty for neurons and latents"),
+        required("index", pa.int32(), "neuron or latent number; -1 for adapter directions"),
+        required("polarity", pa.int8(), "sign of the activations that count as firing"),
+        required("threshold", pa.float32(), "fires above this"),
+        required("n_tokens", pa.int64(), "tokens looked at"),
+        required("n_fired", pa.int64(), "tokens on which it fires"),
+        required("density", pa.float64(), "n_fired / n_tokens"),
+        required("sum", pa.float64(), "sum of the firing activations, in the unit's own polarity"),
+        required("max", pa.float32(), "largest activation; 0 when it never fires"),
+        required(
             "histogram",
             pa.list_(pa.int64(), NUM_BINS),
             "firing tokens in 20 equal bins, each open below, over (0, max]",
@@ -48,17 +45,19 @@ UNITS = pa.schema(
 )
 CONTEXTS = pa.schema(
     [
-        _field("unit", pa.string(), "unit id"),
-        _field("sample", pa.string(), "top: strongest; quantile: spread over firing tokens; silent: does not fire"),
-        _field("rank", pa.int32(), "0-based within unit and sample; top and quantile by falling value"),
-        _field("rollout_id", pa.int32(), "rollout of the token"),
-        _field("position", pa.int32(), "the token the context is about"),
-        _field("value", pa.float32(), "activation there, in the unit's own polarity; 0 when silent"),
-        _field("start", pa.int32(), "position of the window's first token"),
-        _field("token_ids", pa.list_(pa.int32()), "tokens of the window, cut at the rollout's ends"),
-        _field("values", pa.list_(pa.float32()), "activation at each of them; 0 where the unit does not fire"),
+        required("unit", pa.string(), "unit id"),
+        required("sample", pa.string(), "top: strongest; quantile: spread over firing tokens; silent: does not fire"),
+        required("rank", pa.int32(), "0-based within unit and sample; top and quantile by falling value"),
+        required("rollout_id", pa.int32(), "rollout of the token"),
+        required("position", pa.int32(), "the token the context is about"),
+        required("value", pa.float32(), "activation there, in the unit's own polarity; 0 when silent"),
+        required("start", pa.int32(), "position of the window's first token"),
+        required("token_ids", pa.list_(pa.int32()), "tokens of the window, cut at the rollout's ends"),
+        required("values", pa.list_(pa.float32()), "activation at each of them; 0 where the unit does not fire"),
     ]
 )
+SCHEMAS = {UNITS_FILE: UNITS, CONTEXTS_FILE: CONTEXTS}
+"""File -> its columns."""
 
 
 @dataclass(frozen=True)

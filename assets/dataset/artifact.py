@@ -12,36 +12,35 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.columns import required
 from resources.errors import BadInput
 
 ROLLOUTS, TOKENS = "rollouts.parquet", "tokens.parquet"
 
 
-def _field(name: str, kind: pa.DataType, description: str) -> pa.Field:
-    return pa.field(name, kind, nullable=False, metadata={"description": description})
-
-
 ROLLOUT_SCHEMA = pa.schema(
     [
-        _field("rollout_id", pa.int32(), "row number in the source dataset"),
-        _field("question", pa.string(), "the user's question"),
-        _field("solution", pa.string(), "the source's reference solution; empty when it has none"),
-        _field("text", pa.string(), "the full rendered text"),
-        _field("n_tokens", pa.int32(), "tokens kept"),
-        _field("n_cut", pa.int32(), "tokens beyond the block size, left out"),
+        required("rollout_id", pa.int32(), "row number in the source dataset"),
+        required("question", pa.string(), "the user's question"),
+        required("solution", pa.string(), "the source's reference solution; empty when it has none"),
+        required("text", pa.string(), "the full rendered text"),
+        required("n_tokens", pa.int32(), "tokens kept"),
+        required("n_cut", pa.int32(), "tokens beyond the block size, left out"),
     ]
 )
 TOKEN_SCHEMA = pa.schema(
     [
-        _field("rollout_id", pa.int32(), "row number in the source dataset"),
-        _field("position", pa.int32(), "place in the rollout, from 0"),
-        _field("token_id", pa.int32(), "id in the base model's vocabulary"),
-        _field("start", pa.int32(), "first character in the rollout's text"),
-        _field("end", pa.int32(), "one past the last character; a character belongs to the token with its last byte"),
-        _field("role", pa.int8(), "0 system, 1 user, 2 think, 3 answer, 4 template"),
-        _field("loss", pa.bool_(), "an assistant's token, trained on"),
+        required("rollout_id", pa.int32(), "row number in the source dataset"),
+        required("position", pa.int32(), "place in the rollout, from 0"),
+        required("token_id", pa.int32(), "id in the base model's vocabulary"),
+        required("start", pa.int32(), "first character in the rollout's text"),
+        required("end", pa.int32(), "one past the last character; a character belongs to the token with its last byte"),
+        required("role", pa.int8(), "0 system, 1 user, 2 think, 3 answer, 4 template"),
+        required("loss", pa.bool_(), "an assistant's token, trained on"),
     ]
 )
+SCHEMAS = {ROLLOUTS: ROLLOUT_SCHEMA, TOKENS: TOKEN_SCHEMA}
+"""File -> its columns."""
 
 
 @dataclass(frozen=True)

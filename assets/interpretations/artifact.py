@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from assets.interpretations.config import InterpretationsConfig
+from resources.columns import described
 
 INTERPRETATIONS_FILE = "interpretations.parquet"
 SCORES_FILE = "scores.parquet"
@@ -27,21 +28,27 @@ FAMILIES = (
 
 INTERPRETATIONS_SCHEMA = pa.schema(
     [
-        ("unit", pa.string()),
-        ("kind", pa.string()),
-        ("explainer", pa.string()),  # "statistical" or "<provider>/<model>"
-        ("explanation", pa.string()),
-        ("label", pa.int8()),  # 0, 1 or 2; null unless status is ok
-        ("reasoning", pa.string()),
-        ("status", pa.string()),  # ok | insufficient | failed
-        ("detail", pa.string()),  # why not ok, or what was left out
-        ("stability", pa.float32()),  # share of answers (or halves) that agree with the row; null with one answer
-        ("contexts_shown", pa.int32()),
-        ("statistical_explanation", pa.string()),
-        ("statistical_label", pa.int8()),
-        ("predicate", pa.string()),  # JSON of `Predicate`; empty when there is none
-        ("coverage", pa.float32()),  # share of unseen contexts on which the predicate holds
-        ("p_null", pa.float32()),  # share of null sets that do as well
+        described("unit", pa.string(), "unit id"),
+        described("kind", pa.string(), "adapter, neuron or latent"),
+        described("explainer", pa.string(), "statistical or <provider>/<model>"),
+        described("explanation", pa.string(), "what it fires on, in words"),
+        described(
+            "label", pa.int8(), "0 monosemantic, 1 broad but consistent, 2 polysemantic; null unless status is ok"
+        ),
+        described("reasoning", pa.string(), "why this class"),
+        described("status", pa.string(), "ok, insufficient (too few contexts) or failed (no usable answer)"),
+        described("detail", pa.string(), "why not ok, or what was left out"),
+        described(
+            "stability", pa.float32(), "share of answers (or halves) that agree with the row; null with one answer"
+        ),
+        described("contexts_shown", pa.int32(), "contexts that the explanation was made from"),
+        described(
+            "statistical_explanation", pa.string(), "what the statistical explainer says of the unit, whoever explained"
+        ),
+        described("statistical_label", pa.int8(), "its class"),
+        described("predicate", pa.string(), "JSON of `Predicate`; empty when there is none"),
+        described("coverage", pa.float32(), "share of unseen contexts on which the predicate holds"),
+        described("p_null", pa.float32(), "share of null sets that do as well"),
     ]
 )
 STATISTICAL = "statistical"
@@ -49,31 +56,36 @@ STATISTICAL = "statistical"
 
 SCORES_SCHEMA = pa.schema(
     [
-        ("unit", pa.string()),
-        ("kind", pa.string()),
-        ("explainer", pa.string()),
-        ("method", pa.string()),  # detection | fuzzing | intruder
-        ("judge", pa.string()),  # who predicted: "statistical" or "<provider>/<model>"
-        (
-            "target",
-            pa.string(),
-        ),  # what is predicted: one "token", the marked "tokens" of an excerpt, or a whole "window"
-        ("balanced_accuracy", pa.float32()),  # intruder: share of right picks, where guessing gives 1/5
-        ("ci_low", pa.float32()),
-        ("ci_high", pa.float32()),
-        ("sensitivity", pa.float32()),
-        ("specificity", pa.float32()),
-        ("precision_random", pa.float32()),  # with as many random negatives as positives
-        ("precision_hard", pa.float32()),  # with as many same-token negatives as positives
-        ("spearman", pa.float32()),  # statistical only: prediction against activation
-        ("n_examples", pa.int32()),  # distinct ones, in whatever number of draws; intruder: questions
-        ("n_failed", pa.int32()),  # examples without a usable answer, counted in each draw
-        ("draws", pa.int32()),
-        ("draw_spread", pa.float32()),  # standard deviation of balanced accuracy over draws
-        ("status", pa.string()),  # ok | insufficient | failed
-        ("detail", pa.string()),
+        described("unit", pa.string(), "unit id"),
+        described("kind", pa.string(), "adapter, neuron or latent"),
+        described("explainer", pa.string(), "whose explanation: statistical or <provider>/<model>"),
+        described("method", pa.string(), "detection, fuzzing or intruder"),
+        described("judge", pa.string(), "who predicted: statistical or <provider>/<model>"),
+        described(
+            "target", pa.string(), "what is predicted: one token, the marked tokens of an excerpt, or a whole window"
+        ),
+        described(
+            "balanced_accuracy",
+            pa.float32(),
+            "mean of sensitivity and specificity; intruder: share of right picks, where guessing gives 1/5",
+        ),
+        described("ci_low", pa.float32(), "95 % interval of it, lower end"),
+        described("ci_high", pa.float32(), "upper end"),
+        described("sensitivity", pa.float32(), "share of the firing examples that are called firing"),
+        described("specificity", pa.float32(), "share of the others that are called not firing"),
+        described("precision_random", pa.float32(), "with as many random negatives as positives"),
+        described("precision_hard", pa.float32(), "with as many same-token negatives as positives"),
+        described("spearman", pa.float32(), "statistical only: prediction against activation"),
+        described("n_examples", pa.int32(), "distinct ones, in whatever number of draws; intruder: questions"),
+        described("n_failed", pa.int32(), "examples without a usable answer, counted in each draw"),
+        described("draws", pa.int32(), "times that examples were drawn"),
+        described("draw_spread", pa.float32(), "standard deviation of balanced accuracy over draws"),
+        described("status", pa.string(), "ok, insufficient (too few examples) or failed (no usable answer)"),
+        described("detail", pa.string(), "why not ok"),
     ]
 )
+SCHEMAS = {INTERPRETATIONS_FILE: INTERPRETATIONS_SCHEMA, SCORES_FILE: SCORES_SCHEMA}
+"""File -> its columns."""
 
 
 class Predicate(BaseModel):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.columns import described
 from resources.errors import BadInput
 
 if TYPE_CHECKING:
@@ -20,20 +21,29 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "sae_weights.safetensors"
 CONFIG_FILE = "cfg.json"
 LATENTS_FILE = "latents.parquet"
+COMPONENTS_FILE = "components.parquet"
 
 LATENTS = pa.schema(
     [
-        pa.field("latent", pa.int32(), metadata={"description": "index, 0-based"}),
-        pa.field("density", pa.float64(), metadata={"description": "share of held-out tokens on which it fires"}),
-        pa.field("mean", pa.float32(), metadata={"description": "mean activation where it fires, held out"}),
-        pa.field("max", pa.float32(), metadata={"description": "largest activation, held out"}),
-        pa.field("threshold", pa.float32(), metadata={"description": "activation above which it fires"}),
-        pa.field("decoder_norm", pa.float32(), metadata={"description": "norm of its decoder row, raw units"}),
-        pa.field("max_cosine", pa.float32(), metadata={"description": "largest cosine with another decoder row"}),
-        pa.field("component", pa.string(), metadata={"description": "component it writes most to"}),
-        pa.field("dead", pa.bool_(), metadata={"description": "fired on no training token of the last window"}),
+        described("latent", pa.int32(), "index, 0-based"),
+        described("density", pa.float64(), "share of held-out tokens on which it fires"),
+        described("mean", pa.float32(), "mean activation where it fires, held out"),
+        described("max", pa.float32(), "largest activation, held out"),
+        described("threshold", pa.float32(), "activation above which it fires"),
+        described("decoder_norm", pa.float32(), "norm of its decoder row, raw units"),
+        described("max_cosine", pa.float32(), "largest cosine with another decoder row"),
+        described("component", pa.string(), "component it writes most to"),
+        described("dead", pa.bool_(), "fired on no training token of the last window"),
     ]
 )
+COMPONENTS = pa.schema(
+    [
+        described("component", pa.string(), "column of the shards"),
+        described("explained_variance", pa.float64(), "share of its variance that the SAE explains, held out"),
+    ]
+)
+SCHEMAS = {LATENTS_FILE: LATENTS, COMPONENTS_FILE: COMPONENTS}
+"""File -> its columns."""
 
 
 class SparseLatents(NamedTuple):

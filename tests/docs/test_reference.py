@@ -4,17 +4,22 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dagster_project.cli import main
 from dagster_project.experiment import ALL_SECTIONS, OWN_KEYS
 from dagster_project.rooms import ROOMS, STAGES
-from docs.reference import commands, knobs, pages, rooms, targets, verbs
+from docs.reference import columns, commands, knobs, pages, rooms, targets, verbs
 from resources.launcher.deployment import Deployment
 from resources.llm.endpoint import KEY_VARIABLES, URL_VARIABLES
+from resources.manifest import read_manifest
 from resources.sources import PROJECT
+from tests.installation import Installation
 
 PAGES = {path.relative_to(PROJECT): path.read_text() for path in sorted((PROJECT / "docs").rglob("*.md"))}
 PACKAGES = ("assets", "dagster_project", "resources", "sensors")
@@ -67,6 +72,43 @@ def test_the_room_map_says_where_a_room_looks(room: str) -> None:
     room_of = {stage.asset: stage.room for stage in STAGES}
     inputs = {room_of[name] for stage in STAGES if stage.room == room for name in stage.inputs} - {room}
     assert shown == "all" or {name.strip() for name in shown.split(",") if name.strip()} == inputs
+
+
+def test_every_column_stands_with_what_it_is() -> None:
+    page = columns()
+    for room in ROOMS:
+        for file, schema in getattr(import_module(f"assets.{room}.artifact"), "SCHEMAS", {}).items():
+            rows = section_of(page, f"### `{file}` of `{room}`").splitlines()
+            for name in schema.names:
+                row = next(line for line in rows if line.startswith(f"| `{name}` |"))
+                assert len(re.split(r"(?<!\\)\|", row)[3].strip()) > 2, f"{file} does not say what {name} is"
+    assert "| `p_value` | double | exact McNemar, two-sided; null with several samples per question |" in page
+    assert "| `state` | list of halffloat | one scalar per component or neuron, in the order" in page
+
+
+def test_every_schema_of_a_room_is_that_of_a_file() -> None:
+    for room in ROOMS:
+        artifact = import_module(f"assets.{room}.artifact")
+        made_when_asked_for = {"NORMS"}
+        known = {name for name, value in vars(artifact).items() if isinstance(value, pa.Schema)} - made_when_asked_for
+        files = list(getattr(artifact, "SCHEMAS", {}).values())
+        assert all(any(getattr(artifact, name) is file for file in files) for name in known), room
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_files_of_an_experiment_have_these_columns_and_dagster_their_descriptions(tiny: Installation) -> None:
+    seen = 0
+    for stage in STAGES:
+        schemas = getattr(import_module(f"assets.{stage.room}.artifact"), "SCHEMAS", {})
+        for folder in (tiny.home / "store" / stage.asset).iterdir():
+            for path in folder.glob("*.parquet"):
+                pattern = re.sub(r"-\d+", "-*", path.name)
+                assert pq.read_schema(path).names == schemas[pattern].names, path
+                seen += 1
+            if stage.room != "paper":
+                assert [one.name for one in read_manifest(folder).columns if not one.description] == []
+    assert seen >= len(STAGES)
 
 
 def test_every_verb_and_make_target_stands() -> None:
