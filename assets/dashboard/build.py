@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
-from assets.dashboard.artifact import FEATURES
+from assets.dashboard.artifact import FEATURES, FEATURES_SCHEMA
 from assets.dashboard.chunks import ChunkWriter, write_index
 from assets.dashboard.config import DashboardConfig
 from assets.dashboard.directions import DecoderGrid, LogitEffects
@@ -194,4 +194,4 @@ def _write_list(out: Path, model: ModelConfig, table: UnitTable, rollouts: list[
         "sizes": {"units": config.units_per_chunk, "rollouts": config.rollouts_per_chunk},
     }
     write_index(out / "data" / "index.js", index)
-    pq.write_table(pa.table(table.columns), out / FEATURES)
+    pq.write_table(pa.table(table.columns, schema=FEATURES_SCHEMA), out / FEATURES)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from assets.sae.artifact import LATENTS, LATENTS_FILE, Sae
+from assets.sae.artifact import COMPONENTS, COMPONENTS_FILE, LATENTS, LATENTS_FILE, Sae
 from resources.components import parse_component
 
 DENSE = 0.1
@@ -184,8 +184,8 @@ def _latent_table(
 def write_tables(folder: Path, held: Held, columns: tuple[str, ...]) -> None:
     """`latents.parquet` and `components.parquet` (component, explained_variance)."""
     pq.write_table(held.latents, folder / LATENTS_FILE)
-    components = pa.table({"component": list(columns), "explained_variance": held.explained_E})
-    pq.write_table(components, folder / "components.parquet")
+    components = pa.table({"component": list(columns), "explained_variance": held.explained_E}, schema=COMPONENTS)
+    pq.write_table(components, folder / COMPONENTS_FILE)
 
 
 def by_projection(columns: tuple[str, ...], explained_E: np.ndarray) -> list[dict[str, str | float]]:
