@@ -188,12 +188,13 @@ def test_the_paper_experiment_on_this_machine_ends_at_once_with_what_is_missing(
     before = snapshot(tiny.home)
     done = tiny.run("run", "paper", timeout=60)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    first, gpus, *keys, model, dataset = done.stderr.splitlines()
+    first, gpus, engine, *keys, model, dataset = done.stderr.splitlines()
     assert first == "lorascope: paper cannot be computed here:"
     assert (
         "need 8 GPUs" in gpus
         and "weights 61.0 GiB (32.76 B parameters x 2 bytes)" in tiny.run("plan", "paper", "--explain").stdout
     )
+    assert engine.startswith("- benchmark_scores decodes with vLLM, which is not installed: pip install")
     assert [line.split()[1] for line in keys] == ["interpretations", "interpretation_scores", "feature_categories"]
     assert model.startswith("- Qwen/Qwen2.5-32B-Instruct is neither a local folder nor whole in the local hub cache")
     assert dataset.startswith("- simplescaling/s1K-1.1 is neither a local folder nor whole in the local hub cache")
