@@ -77,18 +77,18 @@ lorascope.rollout = (() => {
 
   const show = (rollout, text, detail, full, position) => {
     const { values, exact, everywhere } = known(detail, rollout, full);
+    const floor = detail.decoder ? 0 : detail.threshold; // a latent is 0 where it does not fire
     const spans = new Map();
     const spanOf = (i) => {
       const value = values.get(i) ?? 0;
-      const span = token(text.pieces[i], value, detail.max, `token ${i}${value ? `: ${exact.has(i) ? number(value, 4) : `about ${number(value, 2)}`}` : ""}`);
+      const span = token(text.pieces[i], value, detail.max, `token ${i}${value ? `: ${exact.has(i) ? number(value, 4) : `about ${number(value, 2)}`}` : ""}`, floor);
       spans.set(i, span);
       return span;
     };
-    const wanted = (i) => i === position || Boolean(values.get(i));
+    const wanted = (i) => i === position || Math.abs(values.get(i) ?? 0) > Math.min(floor, lorascope.FLOOR * detail.max);
     const body = stretches(text.roles).map(({ role, first, end }) => make("span", { class: role }, lorascope.runs(text.pieces, first, end, wanted, spanOf)));
     // Where the unit fires: its own polarity only, each stretch of neighbours once, at its strongest token.
     const size = (i) => (values.get(i) ?? 0) * detail.polarity;
-    const floor = detail.decoder ? 0 : detail.threshold; // a latent is 0 where it does not fire
     const peaks = [...spans.keys()].filter((i) => size(i) > floor && size(i) >= size(i - 1) && size(i) > size(i + 1));
     shown = { unit: detail.unit, rollout, peaks, spans };
     at = peaks.indexOf(position);

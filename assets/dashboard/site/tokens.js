@@ -9,7 +9,8 @@ lorascope.lone = (piece) => lorascope.visible(piece.replace(/^ +| +$/g, (spaces)
 
 lorascope.FLOOR = 0.02;
 
-lorascope.token = (piece, value, scale, title) => {
+// Coloured by its strength; underlined where the unit fires, above its threshold.
+lorascope.token = (piece, value, scale, title, threshold = 0) => {
   const strength = Math.min(1, Math.abs(value) / (scale || 1));
   const text = piece.replace(/\n+$/, "");
   const span = lorascope.make("span", { title }, lorascope.visible(text));
@@ -17,8 +18,8 @@ lorascope.token = (piece, value, scale, title) => {
   if (text !== piece) span.classList.add("line");
   if (strength > lorascope.FLOOR) {
     span.style.backgroundColor = `rgba(var(--${value < 0 ? "negative" : "positive"}), ${(0.1 + 0.6 * strength).toFixed(2)})`;
-    span.classList.add("fires", ...(value < 0 ? ["minus"] : []));
   }
+  if (Math.abs(value) > threshold) span.classList.add("fires", ...(value < 0 ? ["minus"] : []));
   return span;
 };
 

@@ -94,4 +94,6 @@ def test_an_activation_is_a_place_where_the_unit_fires(page: Page, address: str,
     peaks = np.count_nonzero((here > floor) & (here >= before) & (here > after))
     places = page.locator("#place")
     assert int(re.sub(r".* of | activations?", "", places.inner_text())) == pytest.approx(peaks, abs=1)
+    fires = np.count_nonzero(np.abs(here) > floor)
+    assert page.locator("#rollout .fires").count() == pytest.approx(fires, abs=2)
     assert 0 < peaks < np.count_nonzero((here > 0) & (here >= before) & (here > after)) or floor == 0
