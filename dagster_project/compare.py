@@ -1,7 +1,7 @@
 """`lorascope compare a b`: gather what the store has of several experiments and lay it side by side."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -39,28 +39,31 @@ def compare_experiments(home: Home, names: Sequence[str]) -> Comparison:
 def computed_experiments(home: Home) -> list[str]:
     """Valid experiments that have at least one artifact of their own."""
     folder, store = Experiments(home.experiments), Store(home.store)
-    return [name for name in folder.names() if _is_computed(folder, store, name)]
+    return [name for name in folder.names() if _has_own(folder, store, _keys_of(folder, name), name)]
 
 
-def _is_computed(folder: Experiments, store: Store, name: str) -> bool:
+def _has_own(folder: Experiments, store: Store, found: Mapping[str, str], name: str) -> bool:
+    """Whether anything is computed that its parent does not share; of all, where the two differ in nothing."""
+    parent = folder.load(name).parent if found else None
+    inherited = _keys_of(folder, parent) if parent else {}
+    own = {asset: key for asset, key in found.items() if inherited.get(asset) != key} or found
+    return any(store.peek(asset, key) for asset, key in own.items())
+
+
+def _keys_of(folder: Experiments, name: str) -> dict[str, str]:
+    """None where the file alone is invalid: a child may set right what its parent says wrongly."""
     try:
-        return any(store.peek(asset, key) for asset, key in _own_keys(folder, folder.load(name)).items())
+        return keys(folder.load(name))
     except BadInput:
-        return False
-
-
-def _own_keys(folder: Experiments, experiment: Experiment) -> dict[str, str]:
-    """Keys of what the parent has not: of all, where nothing differs."""
-    found = keys(experiment)
-    inherited = keys(folder.load(experiment.parent)) if experiment.parent else {}
-    return {asset: key for asset, key in found.items() if inherited.get(asset) != key} or found
+        return {}
 
 
 def _side(folder: Experiments, experiment: Experiment, store: Store) -> Side:
-    found = {asset: store.peek(asset, key) for asset, key in keys(experiment).items()}
-    manifests = {asset: manifest for asset, manifest in found.items() if manifest is not None}
-    if not _is_computed(folder, store, experiment.name):
+    found = keys(experiment)
+    if not _has_own(folder, store, found, experiment.name):
         raise BadInput(f"nothing of '{experiment.name}' is computed yet: run `lorascope run {experiment.name}` first")
+    peeked = {asset: store.peek(asset, key) for asset, key in found.items()}
+    manifests = {asset: manifest for asset, manifest in peeked.items() if manifest is not None}
     sections = {name: experiment.values(name) for name in experiment.sections}
     whole = [manifests[asset] for asset in READ if asset in manifests and store.whole(asset, manifests[asset].key)]
     return Side(

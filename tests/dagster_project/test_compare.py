@@ -3,9 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from assets.paper.comparison import Comparison
-from dagster_project.compare import write_comparison
+from dagster_project.compare import compare_experiments, computed_experiments, write_comparison
+from resources.errors import BadInput
 from resources.home import Home
+from tests.dagster_project.edits import EDITS, load, run_all
 
 
 def test_every_file_that_the_page_links_is_there(tmp_path: Path) -> None:
@@ -18,3 +22,25 @@ def test_every_file_that_the_page_links_is_there(tmp_path: Path) -> None:
     links = set(re.findall(r'href="((?:tables|charts)/[^"]+)"', page.read_text()))
     assert {Path(link).stem for link in links} == {"parameters", "numbers", "frontier", "stability", "agreement"}
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_an_experiment_is_computed_when_something_is_that_it_does_not_share(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    run_all(load(tmp_path, dict.fromkeys(EDITS, 0), "parent"), home)
+    child = "extends: parent\n"
+    (tmp_path / "same.yaml").write_text(child + "description: nothing else\n")
+    (tmp_path / "never-run.yaml").write_text(child + "sae: {k: 7}\n")
+    (tmp_path / "broken.yaml").write_text(child + "sae: {k: none}\n")
+    assert computed_experiments(home) == ["parent", "same"]
+    with pytest.raises(BadInput, match="nothing of 'never-run' is computed yet"):
+        compare_experiments(home, ["parent", "never-run"])
+
+
+def test_a_child_counts_though_its_parent_alone_is_invalid(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    run_all(load(tmp_path, dict.fromkeys(EDITS, 0), "whole"), home)
+    text = (tmp_path / "whole.yaml").read_text()
+    (tmp_path / "parent.yaml").write_text("sae: {k: none}\n")
+    (tmp_path / "child.yaml").write_text("extends: parent\n" + text)
+    assert computed_experiments(home) == ["child", "whole"]
+    assert [row["parameter"] for row in compare_experiments(home, ["child", "whole"]).parameters] == []
