@@ -4,7 +4,6 @@ Keys depend on configs, code versions and input keys only, so the plan and the r
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from resources.models import ModelConfig
 from resources.section import section_of
 from resources.stage import Stage
 from resources.store import Store
+from resources.whole import write_whole
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ class History:
             return
         path = self._folder / experiment / asset
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{asset}.{key}.{os.getpid()}")  # two runs may come by the same key at once
-        temporary.write_text(key)
-        temporary.replace(path)
+        write_whole(path, key)  # two runs may come by the same key at once
 
 
 def plan(experiment: Experiment, store: Store, stages: Sequence[Stage] = STAGES) -> list[PlannedAsset]:

@@ -25,6 +25,7 @@ from resources.launcher.deployment import load_deployment
 from resources.lock import held
 from resources.sources import PROJECT
 from resources.store import Store
+from resources.whole import write_whole
 
 JOB = "whole_paper"
 
@@ -87,9 +88,7 @@ def prepare_instance(home: Home) -> Path:
     home.dagster.mkdir(parents=True, exist_ok=True)
     present = home.dagster / "dagster.yaml"
     if not present.exists():
-        temporary = present.with_name(f".{present.name}.{os.getpid()}")
-        temporary.write_text((PROJECT / "dagster.yaml").read_text())
-        temporary.replace(present)
+        write_whole(present, (PROJECT / "dagster.yaml").read_text())
     _make_tables(home.dagster)
     with opened(home.dagster) as instance:
         fail_killed_runs(instance)

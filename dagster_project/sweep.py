@@ -1,14 +1,13 @@
 """Write the experiment files of a sweep: variants of one parent, one for every combination of some knobs' values."""
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 from dagster_project.experiment import Experiments
 from resources.errors import BadInput, quoted
+from resources.whole import write_whole
 
 MOST = 1000
 """Files of one sweep; a slip of the pen should not register more partitions."""
@@ -59,7 +58,7 @@ def write_sweep(experiments: Experiments, parent: str, knobs: Sequence[Knob]) ->
     new = [path for path in paths if not path.exists()]
     try:
         for path in new:
-            _write(path, paths[path])
+            write_whole(path, paths[path])  # the sensor of the UI reads this folder
         for name in texts:
             experiments.load(name)
     except BaseException:
@@ -67,16 +66,6 @@ def write_sweep(experiments: Experiments, parent: str, knobs: Sequence[Knob]) ->
             path.unlink(missing_ok=True)
         raise
     return list(texts)
-
-
-def _write(path: Path, text: str) -> None:
-    """Under another name first: the sensor of the UI reads this folder, and half a file is another experiment."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _combinations(parent: str, knobs: Sequence[Knob]) -> Iterable[tuple[str, str]]:

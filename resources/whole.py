@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, however the process that writes them ends."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,3 +12,16 @@ def whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.partial")
     yield partial
     partial.replace(path)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that other processes read or write too, so that it outlives a power cut; a full disk leaves none."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

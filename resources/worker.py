@@ -28,10 +28,11 @@ from resources.disk import trouble
 from resources.errors import BadInput, Interrupted
 from resources.job import Job, JobFailure, JobResult
 from resources.launcher.keeper import PR_SET_PDEATHSIG, prctl
-from resources.launcher.rundir import FAILURE, RESULT, RunDir, write_whole
+from resources.launcher.rundir import FAILURE, RESULT, RunDir
 from resources.manifest import Column
 from resources.progress import Progress
 from resources.ranks import Rank, wait_for
+from resources.whole import write_whole
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext

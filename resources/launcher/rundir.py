@@ -1,7 +1,6 @@
 """The run directory: every fact about one job as a file, so that any process can pick it up where another fell."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from resources.job import Job, JobFailure, JobResult
+from resources.whole import write_whole
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -17,16 +17,6 @@ RESULT = "result.json"
 FAILURE = "failure.json"
 STOP = "stop"
 JOB = "job.json"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there completely or not at all, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A sweep is a file per combination of values, or one clear sentence and no file at all."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -65,15 +66,14 @@ def test_a_file_of_somebody_elses_is_never_written_over(experiments: Experiments
 def test_a_disk_that_fills_up_in_the_middle_of_a_sweep_leaves_no_file(
     experiments: Experiments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Path.write_text
+    real = os.fsync
 
-    def full_at_the_second(path: Path, text: str) -> int:
-        if "k8" in path.name:
-            path.touch()
+    def full_at_the_second(file: int) -> None:
+        if "k8" in Path(f"/proc/self/fd/{file}").readlink().name:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(path, text)
+        real(file)
 
-    monkeypatch.setattr(Path, "write_text", full_at_the_second)
+    monkeypatch.setattr(os, "fsync", full_at_the_second)
     with pytest.raises(OSError, match="No space left"):
         write_sweep(experiments, "mini", [parse_knob("sae.k=2,8,9")])
     assert [path.name for path in experiments.folder.iterdir()] == ["mini.yaml"]
