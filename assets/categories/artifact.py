@@ -24,7 +24,7 @@ CATEGORIES_SCHEMA = pa.schema(
         described("string_id", pa.string(), "entry of the taxonomy, such as 3.1; empty when uncategorized"),
         described("category", pa.string(), "name of the category, or uncategorized"),
         described("subcategory", pa.string(), "name of the entry; empty when uncategorized"),
-        described("assigned_by", pa.string(), "statistical or <provider>/<model>"),
+        described("assigned_by", pa.string(), "statistical or provider/model"),
         described("detail", pa.string(), "why uncategorized"),
     ]
 )
@@ -43,7 +43,7 @@ DENSITIES_SCHEMA = pa.schema(
 CLASSES_SCHEMA = pa.schema(
     [
         described("kind", pa.string(), "adapter, neuron or latent"),
-        described("explainer", pa.string(), "statistical or <provider>/<model>"),
+        described("explainer", pa.string(), "statistical or provider/model"),
         described("label", pa.int8(), "0 monosemantic, 1 broad but consistent, 2 polysemantic"),
         described("n", pa.int32(), "labelled units of the class"),
         described("share", pa.float64(), "their share of the kind's labelled units"),

@@ -22,7 +22,7 @@ FEATURES_SCHEMA = pa.schema(
         described("max", pa.float64(), "largest activation; 0 when it never fires"),
         described("n_fired", pa.int64(), "tokens on which it fires"),
         described("explanation", pa.string(), "what it fires on, in words"),
-        described("explainer", pa.string(), "statistical or <provider>/<model>"),
+        described("explainer", pa.string(), "statistical or provider/model"),
         described("label", pa.int64(), "0 monosemantic, 1 broad but consistent, 2 polysemantic; null without a class"),
         described("status", pa.string(), "of the explanation: ok, insufficient or failed"),
         described("reasoning", pa.string(), "why this class"),

@@ -30,7 +30,7 @@ INTERPRETATIONS_SCHEMA = pa.schema(
     [
         described("unit", pa.string(), "unit id"),
         described("kind", pa.string(), "adapter, neuron or latent"),
-        described("explainer", pa.string(), "statistical or <provider>/<model>"),
+        described("explainer", pa.string(), "statistical or provider/model"),
         described("explanation", pa.string(), "what it fires on, in words"),
         described(
             "label", pa.int8(), "0 monosemantic, 1 broad but consistent, 2 polysemantic; null unless status is ok"
@@ -58,9 +58,9 @@ SCORES_SCHEMA = pa.schema(
     [
         described("unit", pa.string(), "unit id"),
         described("kind", pa.string(), "adapter, neuron or latent"),
-        described("explainer", pa.string(), "whose explanation: statistical or <provider>/<model>"),
+        described("explainer", pa.string(), "whose explanation: statistical or provider/model"),
         described("method", pa.string(), "detection, fuzzing or intruder"),
-        described("judge", pa.string(), "who predicted: statistical or <provider>/<model>"),
+        described("judge", pa.string(), "who predicted: statistical or provider/model"),
         described(
             "target", pa.string(), "what is predicted: one token, the marked tokens of an excerpt, or a whole window"
         ),
@@ -140,7 +140,7 @@ class Interpretations:
         return {unit: label for unit, label in pairs if label is not None}
 
     def explainer(self) -> str:
-        """`statistical`, or `<provider>/<model>`."""
+        """`statistical`, or `provider/model`."""
         return pq.read_table(self.path / INTERPRETATIONS_FILE, columns=["explainer"])["explainer"][0].as_py()
 
     def settings(self) -> InterpretationsConfig:
