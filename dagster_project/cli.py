@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import click
 
 from assets.dashboard.config import DashboardConfig
-from dagster_project.consistency import contradictions
+from dagster_project.consistency import contradictions, refuse
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.notebook import open_experiment
 from dagster_project.plan import plan, total
@@ -110,9 +110,7 @@ def plan_command(experiment: str, explain: bool, as_json: bool) -> None:
 
         click.echo(explain_stages(loaded))
     misses = [stage for stage, line in zip(STAGES, planned, strict=True) if line.cache == "miss"]
-    refused = contradictions(loaded, misses)
-    if refused:
-        raise BadInput(f"{experiment} cannot be computed:\n" + "\n".join(f"- {one}" for one in refused))
+    refuse(loaded, contradictions(loaded, misses))
 
 
 @main.command("path")

@@ -32,6 +32,16 @@ def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]
     return [one for one in said if one]
 
 
+def refuse(experiment: Experiment, missing: Sequence[str]) -> None:
+    """Nothing, where nothing is missing.
+
+    Raises:
+        BadInput: naming each thing.
+    """
+    if missing:
+        raise BadInput(f"{experiment.name} cannot be computed:\n" + "\n".join(f"- {one}" for one in missing))
+
+
 def _rank(sections: Sections, assets: Collection[str]) -> str:
     """Capture would say so too, but only after the training."""
     lora = section_of(sections, LoraConfig)

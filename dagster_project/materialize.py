@@ -16,7 +16,9 @@ from dagster_project.claim import Claim, Claims
 from dagster_project.compute_asset import obtain
 from dagster_project.launch import launch
 from dagster_project.metadata import metadata
+from dagster_project.preflight import check_fit
 from dagster_project.process import process_tag
+from dagster_project.rooms import STAGES
 from resources.errors import BadInput
 from resources.home import Home
 from resources.job import Job, JobResult
@@ -88,6 +90,7 @@ def experiment_asset(
         claims: dg.ResourceParam[Claims],
     ) -> dg.MaterializeResult:
         def run(job: Job, run_dir: Path) -> JobResult:
+            check_fit(claim.experiment, home, h200_node, _stages_of(context.run))
             return launch(context, job, run_dir, h200_node)
 
         try:
@@ -110,6 +113,16 @@ def experiment_asset(
         )
 
     return compute
+
+
+def _stages_of(run: dg.DagsterRun) -> list[Stage]:
+    """Those that the run computes: all, a selection, or what a re-execution has left."""
+    chosen, steps = run.asset_selection, run.step_keys_to_execute
+    return [
+        stage
+        for stage in STAGES
+        if (not chosen or dg.AssetKey(stage.asset) in chosen) and (not steps or stage.asset in steps)
+    ]
 
 
 def _read_before_the_edit(context: dg.AssetExecutionContext, claim: Claim, stage: Stage) -> dict[str, str]:

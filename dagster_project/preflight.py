@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from assets.benchmarks.config import BenchmarksConfig
 from assets.dataset.config import DatasetConfig
 from dagster_project.compute_asset import job_of
-from dagster_project.consistency import contradictions
+from dagster_project.consistency import contradictions, refuse
 from dagster_project.experiment import Experiment
 from dagster_project.plan import keys
 from resources.errors import BadInput
@@ -34,9 +34,26 @@ ASKING = {
 
 def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: Sequence[Stage]) -> list[str]:
     """One sentence for each thing without which the stages' misses cannot be computed."""
+    misses = _misses(experiment, home, stages)
+    return [*_unfit(experiment, home, deployment, misses), *_sources(experiment, misses)]
+
+
+def check_fit(experiment: Experiment, home: Home, deployment: Deployment, stages: Sequence[Stage]) -> None:
+    """Make sure of all that cannot change while a run goes on; a hub may answer again.
+
+    Raises:
+        BadInput: naming each of them that is missing.
+    """
+    refuse(experiment, _unfit(experiment, home, deployment, _misses(experiment, home, stages)))
+
+
+def _misses(experiment: Experiment, home: Home, stages: Sequence[Stage]) -> list[Stage]:
     found, store = keys(experiment), Store(home.store)
-    misses = [stage for stage in stages if store.peek(stage.asset, found[stage.asset]) is None]
-    nowhere = Workspace(home.runs, home.runs)
+    return [stage for stage in stages if store.peek(stage.asset, found[stage.asset]) is None]
+
+
+def _unfit(experiment: Experiment, home: Home, deployment: Deployment, misses: Sequence[Stage]) -> list[str]:
+    found, store, nowhere = keys(experiment), Store(home.store), Workspace(home.runs, home.runs)
     jobs = [job_of(stage, experiment, found, store, nowhere, deployment) for stage in misses]
     return [
         *_gpus(jobs, deployment),
@@ -44,7 +61,6 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
         *contradictions(experiment, misses),
         *_engine(experiment, deployment, misses),
         *([] if deployment.prefix else _keys(experiment, misses)),
-        *_sources(experiment, misses),
     ]
 
 

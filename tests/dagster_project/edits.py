@@ -14,6 +14,7 @@ from dagster_project.experiment import Experiment, Experiments
 from dagster_project.rooms import STAGES
 from resources.home import Home
 from resources.job import Job, JobResult
+from resources.sources import PROJECT
 from resources.store import Store
 
 EDITS = {
@@ -47,7 +48,8 @@ def right_of(asset: str) -> set[str]:
 
 def load(folder: Path, choice: dict[str, int], name: str = "e") -> Experiment:
     lines = [f"{section}:\n  {EDITS[section][0]}: {EDITS[section][1][which]}\n" for section, which in choice.items()]
-    (folder / f"{name}.yaml").write_text("".join(lines))
+    (folder / "mini.yaml").write_text((PROJECT / "experiments" / "mini.yaml").read_text())
+    (folder / f"{name}.yaml").write_text("extends: mini\n" + "".join(lines))
     return Experiments(folder).load(name)
 
 

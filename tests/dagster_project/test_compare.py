@@ -40,7 +40,7 @@ def test_a_child_counts_though_its_parent_alone_is_invalid(tmp_path: Path) -> No
     home = Home(tmp_path / "home", tmp_path)
     run_all(load(tmp_path, dict.fromkeys(EDITS, 0), "whole"), home)
     text = (tmp_path / "whole.yaml").read_text()
-    (tmp_path / "parent.yaml").write_text("sae: {k: none}\n")
-    (tmp_path / "child.yaml").write_text("extends: parent\n" + text)
+    (tmp_path / "parent.yaml").write_text("extends: mini\nsae: {k: none}\n")
+    (tmp_path / "child.yaml").write_text(text.replace("extends: mini", "extends: parent"))
     assert computed_experiments(home) == ["child", "whole"]
     assert [row["parameter"] for row in compare_experiments(home, ["child", "whole"]).parameters] == []

@@ -122,6 +122,25 @@ def test_an_edit_during_a_run_changes_nothing_in_it_shows_as_unsynced_and_is_com
     assert unsynced(instance, "e", CHAIN) == {}
 
 
+def test_a_run_that_cannot_end_well_starts_nothing_wherever_it_was_launched_from(
+    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    load(home.experiments, {})
+    with (home.experiments / "e.yaml").open("a") as file:
+        file.write("lora: {rank: 2}\ninterpretations: {provider: openai, model: m}\n")
+    launched: list[str] = []
+    sentences = (
+        r"e cannot be computed:\n- activation_shards reads one scalar.*\n- interpretations asks paid models: set"
+    )
+    with pytest.raises(dg.Failure, match=sentences):
+        run(instance, home, launched)
+    assert launched == []
+    # what has nothing to do with either is computed
+    run(instance, home, launched, names=CHAIN[:2])
+    assert launched == ["s1k_dataset", "lora_checkpoint"]
+
+
 def test_deleting_the_file_of_a_running_experiment_stops_nothing(home: Home, instance: dg.DagsterInstance) -> None:
     planned = keys(load(home.experiments, BASE))
     launched: list[str] = []

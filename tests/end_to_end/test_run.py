@@ -189,7 +189,7 @@ def test_the_paper_experiment_on_this_machine_ends_at_once_with_what_is_missing(
     done = tiny.run("run", "paper", timeout=60)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     first, gpus, engine, *keys, model, dataset = done.stderr.splitlines()
-    assert first == "lorascope: paper cannot be computed here:"
+    assert first == "lorascope: paper cannot be computed:"
     assert (
         "need 8 GPUs" in gpus
         and "weights 61.0 GiB (32.76 B parameters x 2 bytes)" in tiny.run("plan", "paper", "--explain").stdout
