@@ -5,14 +5,13 @@ lm-eval's reader would say it too, but imports every function, and takes seconds
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from resources.errors import BadInput, one_line
+from resources.errors import BadInput, one_line, quoted
 from resources.sources import PROJECT, FileName, local_folder
 
 _WILD = re.compile(r"[*?\[{]")
@@ -35,11 +34,13 @@ def task_sources(task_file: Path) -> tuple[str, ...]:
     """The task file, those that it includes, the modules beside them that they call, and their local data.
 
     Raises:
-        BadInput: when one of the task files cannot be read.
+        BadInput: when one of the task files cannot be read, or names data that are not there.
     """
     read: dict[Path, dict[str, Any]] = {}
     _read(task_file.resolve(), read)
-    names = [name for file, values in read.items() for name in (_named(file), *_modules(file, values), *_data(values))]
+    names = [
+        name for file, values in read.items() for name in (_named(file), *_modules(file, values), *_data(file, values))
+    ]
     return tuple(dict.fromkeys(names))
 
 
@@ -79,18 +80,25 @@ def _modules(file: Path, values: dict[str, Any]) -> Iterator[FileName]:
             yield _named(module)
 
 
-def _data(values: dict[str, Any]) -> Iterator[str]:
+def _data(file: Path, values: dict[str, Any]) -> Iterator[str]:
     for text in _texts([values.get("dataset_path"), values.get("dataset_kwargs")]):
-        with suppress(BadInput):  # a text that cannot be a path
-            yield from _local(text)
+        yield from _local(file, text)
 
 
-def _local(text: str) -> Iterator[str]:
+def _local(file: Path, text: str) -> Iterator[str]:
     """The folder or the file that a text names, if it names one; of a pattern such as `data/*.json`, the folder."""
     wild = _WILD.search(text)
     name = text[: wild.start()].rpartition("/")[0] if wild else text
-    if name.strip("./"):
-        yield from (found for found in (name, FileName(name)) if local_folder(found) is not None)
+    if not name.strip("./"):
+        return
+    try:
+        found = [one for one in (name, FileName(name)) if local_folder(one) is not None]
+    except BadInput:  # a text that cannot be a path
+        return
+    # A relative name may be a repository of the hub. Without this a disk that is not mounted would change the key.
+    if not found and Path(name).expanduser().is_absolute():
+        raise BadInput(f"{file} names {quoted(name)}, which is not there: is its disk mounted?")
+    yield from found
 
 
 def _named(file: Path) -> FileName:

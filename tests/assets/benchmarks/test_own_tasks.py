@@ -88,6 +88,13 @@ def test_a_task_file_that_cannot_be_read_is_named(tasks: Path, text: str, said: 
         BenchmarksConfig(tasks=("mine",)).sources()
 
 
+@pytest.mark.parametrize("text", ["dataset_path: {}/none", "dataset_kwargs: {{data_files: [a/b, '{}/none/*.json']}}"])
+def test_data_on_a_disk_that_is_not_mounted_are_missed_instead_of_changing_the_key(tasks: Path, text: str) -> None:
+    (tasks / "mine.yaml").write_text(text.format(tasks))
+    with pytest.raises(BadInput, match=r"mine.yaml names '.*/none', which is not there: is its disk mounted\?"):
+        BenchmarksConfig(tasks=("mine",)).sources()
+
+
 def test_a_text_that_cannot_be_a_path_is_no_data(tasks: Path) -> None:
     (tasks / "mine.yaml").write_text(f"dataset_kwargs: {{a: {'x' * 5000}, b: ~nobody-here/x, c: ., d: 3}}")
     assert BenchmarksConfig(tasks=("mine",)).sources() == (str(tasks / "mine.yaml"),)
