@@ -1,12 +1,13 @@
 """Write the experiment files of a sweep: variants of one parent, one for every combination of some knobs' values."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from dagster_project.experiment import Experiments
+from dagster_project.experiment import Experiment, Experiments
 from resources.errors import BadInput, quoted
+from resources.keys import digest
 from resources.whole import write_whole
 
 MOST = 1000
@@ -42,8 +43,8 @@ def write_sweep(experiments: Experiments, parent: str, knobs: Sequence[Knob]) ->
     """Write `<parent>-<knob><value>-….yaml` for every combination, unless it is there; returns the names.
 
     Raises:
-        BadInput: when the parent or a combination is no valid experiment, a file of that name says something else, or
-            there are more than 1,000; then, as when the disk is full, no file is left behind.
+        BadInput: when the parent or a combination is no valid experiment, a file of that name says something else, two
+            combinations are one, or there are more than 1,000; then, as when the disk is full, no file is left behind.
     """
     experiments.load(parent)
     texts = dict(_combinations(parent, knobs))
@@ -59,13 +60,21 @@ def write_sweep(experiments: Experiments, parent: str, knobs: Sequence[Knob]) ->
     try:
         for path in new:
             write_whole(path, paths[path])  # the sensor of the UI reads this folder
-        for name in texts:
-            experiments.load(name)
+        _check_distinct({name: experiments.load(name) for name in texts})
     except BaseException:
         for path in new:
             path.unlink(missing_ok=True)
         raise
     return list(texts)
+
+
+def _check_distinct(written: Mapping[str, Experiment]) -> None:
+    seen: dict[str, str] = {}
+    for name, experiment in written.items():
+        values = {section: dict(experiment.values(section)) for section in experiment.sections}
+        twin = seen.setdefault(digest("experiment", values), name)
+        if twin != name:
+            raise BadInput(f"{twin} and {name} are the same experiment, written twice: leave one of the values out")
 
 
 def _combinations(parent: str, knobs: Sequence[Knob]) -> Iterable[tuple[str, str]]:

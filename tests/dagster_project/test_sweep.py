@@ -44,6 +44,7 @@ def test_a_knob_that_two_sections_have_says_whose_it_is(experiments: Experiments
         (["sae.kk=2"], "unknown key 'sae.kk'; did you mean 'k'"),
         (["sae.k=2,0"], "sae.k: "),
         (["saee.k=2"], "unknown section 'saee'; did you mean 'sae'"),
+        (["sae.k=3,2,2.0"], "mini-k2 and mini-k2.0 are the same experiment, written twice"),
         (["sae.seed=" + ",".join(map(str, range(1001)))], "1001 experiments, at most 1000"),
     ],
 )
