@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from resources.charts import ACCENT, SIGNED, save_chart
 from resources.components import PROJECTIONS
-from resources.intervals import Z95
+from resources.intervals import t95
 
 if TYPE_CHECKING:
     import altair
@@ -167,7 +167,7 @@ def _dose_panels(
 
 def _dose(row: dict, column: str, interval: str | None) -> dict[str, float]:
     """A curve point; rows repeat the KL per decoding, and a repeated point draws as one."""
-    spread = Z95 * (row["kl_sem"] or 0.0)
+    spread = t95(row["n_rollouts"]) * row["kl_sem"] if row["kl_sem"] else 0.0
     low, high = row[column] - spread, row[column] + spread
     if interval is not None:
         low, high = row[f"{interval}_low"], row[f"{interval}_high"]

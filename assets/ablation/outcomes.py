@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from assets.ablation.pool import ratio
-from resources.intervals import Z95, wilson
+from resources.intervals import t95, wilson
 
 BOX = "\\boxed{"
 _PLAIN = re.compile(r"-?\d+(\.\d+)?")
@@ -85,7 +85,7 @@ def _accuracy(judged: Sequence[Continuation]) -> dict[str, float | None]:
 
 def _interval(name: str, tops: Sequence[float], bottoms: Sequence[float]) -> dict[str, float | None]:
     found = ratio(tops, bottoms)
-    half = None if found.sem is None else Z95 * found.sem
+    half = None if found.sem is None else t95(len(tops)) * found.sem
     low = None if half is None else max(0.0, found.value - half)
     high = None if half is None else found.value + half
     return {name: found.value, f"{name}_low": low, f"{name}_high": high}

@@ -1,5 +1,6 @@
 """Doses act where and as much as they say; continuations follow PEFT token by token; outcomes are counted by hand."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from assets.ablation.config import SteeringConfig
 from assets.ablation.continuations import Row, continue_rows
 from assets.ablation.doses import Dose, Target, dose_edit
 from assets.ablation.edits import ComponentEdit, Edit
-from assets.ablation.figures import DOSES, dose_chart
+from assets.ablation.figures import DOSES, _dose, dose_chart
 from assets.ablation.outcomes import Continuation, boxed, count_words, is_correct, summarise, wilson
 from assets.ablation.steer import SteeringMetrics, steer
 from assets.dataset.artifact import S1kDataset
@@ -258,11 +259,29 @@ def test_rates_and_intervals_by_hand() -> None:
     ]
     row = summarise(found)
     # 6 words in 200 tokens; problem residuals 200 - 300 and 400 - 300; sem sqrt(2 * 20000) / 200 = 1.
+    # Student's 97.5 % quantile with one degree of freedom is tan(.475 pi) = 12.706.
     assert row["backtracking"] == pytest.approx(3.0)
-    assert row["backtracking_high"] == pytest.approx(3 + 1.95996)
+    assert row["backtracking_high"] == pytest.approx(3 + math.tan(0.475 * math.pi))
     assert row["length"] == pytest.approx(200 / 3)
     assert row["accuracy"] == pytest.approx(2 / 3)
     assert row["truncated"] == pytest.approx(1 / 3)
+
+
+def test_the_interval_over_eight_problems_covers_the_true_mean_length_about_as_often_as_it_says() -> None:
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(500):
+        lengths = rng.normal(100, 20, 8)
+        row = summarise([Continuation(r, n, 0, None, False) for r, n in enumerate(lengths)])
+        low, high = row["length_low"], row["length_high"]
+        assert low is not None and high is not None
+        covered += low <= 100 <= high
+    assert covered / 500 >= 0.93
+
+
+def test_the_band_of_the_kl_over_two_rollouts_is_as_wide_as_students_t() -> None:
+    row = {"factor": 1.0, "kl_mean": 20.0, "kl_sem": 1.0, "n_rollouts": 2}
+    point = _dose(row, "kl_mean", None)
+    assert point["high"] - point["value"] == pytest.approx(math.tan(0.475 * math.pi))
 
 
 def test_wilsons_interval_for_five_of_ten_is_the_published_one() -> None:
