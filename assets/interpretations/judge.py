@@ -57,7 +57,10 @@ class Verdict:
     """One excerpt, in however many draws it was shown."""
 
     fires: bool
+    random: bool
+    """Not firing, and drawn whatever its token."""
     hard: bool
+    """Not firing, and drawn for its token; one draw may find at random what another one takes for its token."""
     active: float
     """Share of its judgements that call it active."""
 
@@ -207,9 +210,9 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
     ]
     verdicts = _verdicts(told)
     fires = [each.active for each in verdicts if each.fires]
-    easy = [each.active for each in verdicts if not each.fires and not each.hard]
-    hard = [each.active for each in verdicts if not each.fires and each.hard]
-    quiet = easy + hard
+    random = [each.active for each in verdicts if each.random]
+    hard = [each.active for each in verdicts if each.hard]
+    quiet = [each.active for each in verdicts if not each.fires]
     middle, low, high = balanced(sum(fires), len(fires), len(quiet) - sum(quiet), len(quiet))
     per_draw = [_accuracy([each for each in told if each[0] == draw]) for draw in sorted({each[0] for each in told})]
     sensitivity = sum(fires) / len(fires) if fires else None
@@ -219,7 +222,7 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
         "ci_high": high,
         "sensitivity": sensitivity,
         "specificity": 1 - sum(quiet) / len(quiet) if quiet else None,
-        "precision_random": _precision(sensitivity, easy),
+        "precision_random": _precision(sensitivity, random),
         "precision_hard": _precision(sensitivity, hard),
         "n_examples": len(verdicts),
         "draw_spread": float(np.std(per_draw, ddof=1)) if len(per_draw) > 1 else None,
@@ -234,7 +237,12 @@ def _verdicts(told: list[tuple[int, Example, bool]]) -> list[Verdict]:
         key = (example.window.rollout_id, example.centre, example.fires)
         groups.setdefault(key, []).append((example.hard, said))
     return [
-        Verdict(fires, any(hard for hard, _ in group), sum(said for _, said in group) / len(group))
+        Verdict(
+            fires,
+            not fires and not all(hard for hard, _ in group),
+            not fires and any(hard for hard, _ in group),
+            sum(said for _, said in group) / len(group),
+        )
         for (_, _, fires), group in groups.items()
     ]
 

@@ -1,6 +1,6 @@
 """Detection by a predicate: does it hold on held-out tokens that fire, and fail on held-out tokens that do not?"""
 
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -13,6 +13,14 @@ from assets.interpretations.intervals import balanced
 
 LEAST_POSITIVES = 4
 """Fewer held-out peaks, or quiet tokens, than this give no score."""
+
+
+class _Drawn(NamedTuple):
+    """Indices of one draw: of positives, of any quiet tokens, and of further ones that bear a positive's token."""
+
+    fires: np.ndarray
+    random: np.ndarray
+    tricky: np.ndarray
 
 
 def unit_rng(unit: str, seed: int) -> np.random.Generator:
@@ -50,17 +58,13 @@ def score_predicate(
     ) | {"spearman": _spearman(positive_holds, value, quiet_holds)}  # fmt: skip
 
 
-def _draws(
-    positive: np.ndarray, hard: np.ndarray, scores: ScoresConfig, rng: np.random.Generator
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per draw: indices of the positives and of the quiet tokens chosen."""
+def _draws(positive: np.ndarray, hard: np.ndarray, scores: ScoresConfig, rng: np.random.Generator) -> list[_Drawn]:
     half, quarter = scores.examples // 2, scores.examples // 4
-    easy_rows, hard_rows = np.flatnonzero(~hard), np.flatnonzero(hard)
-    chosen = []
+    hard_rows, chosen = np.flatnonzero(hard), []
     for _ in range(scores.draws):
-        tricky = _some(hard_rows, quarter, rng)
-        easy = _some(easy_rows, half - len(tricky), rng)
-        chosen.append((_some(np.arange(len(positive)), half, rng), np.concatenate([easy, tricky])))
+        random = _some(np.arange(len(hard)), half - min(quarter, len(hard_rows)), rng)
+        tricky = _some(np.setdiff1d(hard_rows, random), quarter, rng)
+        chosen.append(_Drawn(_some(np.arange(len(positive)), half, rng), random, tricky))
     return chosen
 
 
@@ -68,12 +72,13 @@ def _some(rows: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     return rng.choice(rows, size=min(size, len(rows)), replace=False)
 
 
-def _measured(
-    draws: list[tuple[np.ndarray, np.ndarray]], positive: np.ndarray, quiet: np.ndarray, hard: np.ndarray
-) -> dict[str, Any]:
-    accuracies = [(positive[fires].mean() + (~quiet[still]).mean()) / 2 for fires, still in draws]
-    fires = np.unique(np.concatenate([each for each, _ in draws]))
-    still = np.unique(np.concatenate([each for _, each in draws]))
+def _measured(draws: list[_Drawn], positive: np.ndarray, quiet: np.ndarray, hard: np.ndarray) -> dict[str, Any]:
+    stills = [np.concatenate([each.random, each.tricky]) for each in draws]
+    accuracies = [
+        (positive[each.fires].mean() + (~quiet[still]).mean()) / 2 for each, still in zip(draws, stills, strict=True)
+    ]
+    fires, still = np.unique(np.concatenate([each.fires for each in draws])), np.unique(np.concatenate(stills))
+    random = np.unique(np.concatenate([each.random for each in draws]))
     middle, low, high = balanced(positive[fires].sum(), len(fires), (~quiet[still]).sum(), len(still))
     sensitivity = float(positive[fires].mean())
     return {
@@ -82,7 +87,7 @@ def _measured(
         "ci_high": high,
         "sensitivity": sensitivity,
         "specificity": float((~quiet[still]).mean()),
-        "precision_random": precision(sensitivity, quiet[still][~hard[still]]),
+        "precision_random": precision(sensitivity, quiet[random]),
         "precision_hard": precision(sensitivity, quiet[still][hard[still]]),
         "n_examples": len(fires) + len(still),
         "draws": len(draws),

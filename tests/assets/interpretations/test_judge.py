@@ -49,6 +49,13 @@ def test_an_excerpt_that_two_draws_show_counts_once_with_the_mean_of_its_judgeme
     assert found["draw_spread"] == pytest.approx(0.5 / 2**0.5)
 
 
+def test_a_random_excerpt_stays_one_when_another_draw_takes_it_for_its_token() -> None:
+    twin = Example(EASY.window, EASY.centre, fires=False, hard=True)
+    found = _activity_score(judged([(FIRST, True), (EASY, True), (HARD, False)], [(FIRST, True), (twin, True)]))
+    assert found["precision_random"] == 1 / (1 + 1)
+    assert found["precision_hard"] == 1 / (1 + 0.5)
+
+
 def test_asking_the_same_excerpts_again_narrows_no_interval() -> None:
     told = [(FIRST, True), (SECOND, False), (EASY, False), (HARD, True)]
     once, thrice = _activity_score(judged(told)), _activity_score(judged(told, told, told))

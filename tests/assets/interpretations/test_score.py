@@ -64,6 +64,18 @@ def test_same_token_negatives_lower_the_precision(explained: Explained) -> None:
     assert row["precision_random"] > 0.6
 
 
+def test_random_negatives_bear_a_peaks_token_as_often_as_quiet_tokens_do(explained: Explained) -> None:
+    corpus = Corpus.open(explained.dataset)
+    evidence = next(each for each in _evidence(explained) if each.unit == "latent:4")
+    digits = Predicate(first=("class", 4), classes=("number",), words="any number")
+    quiet = evidence.quiet_q[evidence.quiet_part_q == HELD_OUT]
+    false_share = digits.holds(corpus.features(quiet)).mean()
+    row = score_predicate(evidence, digits, corpus, ScoresConfig(examples=1000), 42)
+    # it holds wherever the unit fires, so precision at equal numbers is 1 / (1 + share of quiet tokens it holds on)
+    assert 0.05 < false_share < 0.5
+    assert row["precision_random"] == pytest.approx(1 / (1 + false_share), abs=0.02)
+
+
 def _evidence(explained: Explained) -> list[Evidence]:
     corpus = Corpus.open(explained.dataset)
     split = Split.draw(max(corpus.first) + 1, STATISTICAL.held_out_share, STATISTICAL.seed)
