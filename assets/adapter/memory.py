@@ -1,5 +1,8 @@
 """What the two trainings hold on one GPU: a whole replica under DDP, a share of everything under FSDP2."""
 
+from pydantic import JsonValue
+
+from assets.adapter.config import TRAIN
 from resources import memory
 from resources.compute import ComputeConfig
 from resources.memory import MemoryEstimate, Part, Sections
@@ -8,6 +11,8 @@ from resources.models import ModelConfig
 
 def lora(sections: Sections, compute: ComputeConfig, _gpus: int) -> MemoryEstimate | None:
     """Frozen weights on every GPU, and a very small optimiser; None when the model's sizes are not known here."""
+    if sections["lora"]["source"] != TRAIN:
+        return _taken(sections["lora"]["source"])
     model = ModelConfig.model_validate(sections["model"])
     sizes = memory.architecture(model)
     if sizes is None:
@@ -27,6 +32,8 @@ def lora(sections: Sections, compute: ComputeConfig, _gpus: int) -> MemoryEstima
 
 def full(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:
     """Float32 master weights, gradients and moments divided among the GPUs; None when the model is not known here."""
+    if sections["full_finetune"]["source"] != TRAIN:
+        return _taken(sections["full_finetune"]["source"])
     model = ModelConfig.model_validate(sections["model"])
     sizes = memory.architecture(model)
     if sizes is None:
@@ -40,6 +47,10 @@ def full(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimat
             memory.loss_chunk(sizes),
         )
     )
+
+
+def _taken(source: JsonValue) -> MemoryEstimate:
+    return MemoryEstimate((Part("weights", 0, f"taken from {source}, nothing is trained"),))
 
 
 def _activations(sizes: memory.Architecture, compute: ComputeConfig, block: int) -> Part:

@@ -134,3 +134,20 @@ def test_the_paper_fits_on_eight_h200_and_its_full_finetune_not_on_one() -> None
     assert alone.bytes - shared.bytes == pytest.approx(7 / 8 * 16 * QWEN_32B.parameters)
     with pytest.raises(BadInput, match="does not fit"):
         alone.check("full_finetune_checkpoint", 139)
+
+
+@pytest.mark.parametrize("section", ["lora", "full_finetune"])
+def test_a_published_checkpoint_fits_where_its_training_would_not(section: str) -> None:
+    from assets.adapter.config import FullFinetuneConfig, LoraConfig
+    from assets.adapter.memory import full, lora
+
+    account, kind = {"lora": (lora, LoraConfig), "full_finetune": (full, FullFinetuneConfig)}[section]
+    found = []
+    for knobs in ({}, {"source": "simplescaling/s1.1-32B", "revision": "0" * 40}):
+        sections = {"model": ModelConfig().model_dump(mode="json"), section: kind(**knobs).model_dump(mode="json")}
+        found.append(account(sections, ComputeConfig(tokens_per_batch=200_000), 1))
+    trained, taken = found
+    with pytest.raises(BadInput, match="does not fit"):
+        trained.check(section, 139)
+    taken.check(section, 139)
+    assert "taken from simplescaling/s1.1-32B, nothing is trained" in taken.explain()
