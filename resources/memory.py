@@ -212,11 +212,12 @@ def loss_chunk(sizes: Architecture, elements: int = 2**26) -> Part:
     )
 
 
-def gathered(sizes: Architecture) -> Part:
+def gathered(sizes: Architecture, item: int = 2) -> Part:
     """FSDP2's whole tensors of the moment: two blocks, both word tables, and the head's float32 gradient."""
     words = sizes.vocab_size * sizes.hidden_size
-    size = 2 * sizes.layer_parameters * 2 + 2 * words * 2 + words * 4
-    return Part("gathered by FSDP", size, "2 blocks and 2 word tables x 2 bytes, the head's gradient x 4 bytes")
+    size = (2 * sizes.layer_parameters + 2 * words) * item + words * 4
+    how = f"2 blocks and 2 word tables x {item} bytes, the head's gradient x 4 bytes"
+    return Part("gathered by FSDP", size, how)
 
 
 def kv_cache(sizes: Architecture, tokens: int, shared_by: int = 1, item: int = 2) -> Part:

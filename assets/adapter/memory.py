@@ -17,14 +17,14 @@ def lora(sections: Sections, compute: ComputeConfig, _gpus: int) -> MemoryEstima
     sizes = memory.architecture(model)
     if sizes is None:
         return None
-    rank = int(str(sections["lora"]["rank"]))
+    item, rank = memory.BYTES[model.dtype], int(str(sections["lora"]["rank"]))
     trained = sizes.adapter_parameters(rank)
     return MemoryEstimate(
         (
             memory.weights(sizes, model.dtype),
             Part("adapter", 4 * trained, f"{trained / 1e6:.2f} M parameters x 4 bytes"),
             memory.adam(trained),
-            _activations(sizes, compute, memory.adapted_block(sizes)),
+            _activations(sizes, compute, memory.adapted_block(sizes, item), item),
             memory.loss_chunk(sizes),
         )
     )
@@ -38,12 +38,13 @@ def full(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimat
     sizes = memory.architecture(model)
     if sizes is None:
         return None
+    item = memory.BYTES[model.dtype]
     return MemoryEstimate(
         (
             memory.weights(sizes, "float32", gpus),
             memory.adam(sizes.parameters, gpus),
-            memory.gathered(sizes),
-            _activations(sizes, compute, memory.full_block(sizes)),
+            memory.gathered(sizes, item),
+            _activations(sizes, compute, memory.full_block(sizes, item), item),
             memory.loss_chunk(sizes),
         )
     )
@@ -53,5 +54,5 @@ def _taken(source: JsonValue) -> MemoryEstimate:
     return MemoryEstimate((Part("weights", 0, f"taken from {source}, nothing is trained"),))
 
 
-def _activations(sizes: memory.Architecture, compute: ComputeConfig, block: int) -> Part:
-    return memory.trained_activations(sizes, compute.tokens_per_batch, compute.recomputed_layers, block)
+def _activations(sizes: memory.Architecture, compute: ComputeConfig, block: int, item: int) -> Part:
+    return memory.trained_activations(sizes, compute.tokens_per_batch, compute.recomputed_layers, block, item)

@@ -151,3 +151,24 @@ def test_a_published_checkpoint_fits_where_its_training_would_not(section: str) 
         trained.check(section, 139)
     taken.check(section, 139)
     assert "taken from simplescaling/s1.1-32B, nothing is trained" in taken.explain()
+
+
+@pytest.mark.parametrize("section", ["lora", "full_finetune"])
+def test_a_training_in_float32_keeps_tensors_of_four_bytes(section: str) -> None:
+    from assets.adapter.config import FullFinetuneConfig, LoraConfig
+    from assets.adapter.memory import full, lora
+
+    account, kind = {"lora": (lora, LoraConfig), "full_finetune": (full, FullFinetuneConfig)}[section]
+    sections = {section: kind().model_dump(mode="json"), "model": ModelConfig().model_dump(mode="json")}
+    bytes_of = []
+    for dtype in ("bfloat16", "float32"):
+        sections["model"]["dtype"] = dtype
+        found = account(sections, ComputeConfig(), 8)
+        assert found is not None
+        bytes_of.append({part.name: part.bytes for part in found.parts})
+    half, whole = bytes_of
+    # The norms' inputs of the block at work are float32 in both.
+    assert whole["activations"] == pytest.approx(2 * half["activations"], rel=0.05)
+    if section == "full_finetune":
+        head = 152064 * 5120 * 4
+        assert whole["gathered by FSDP"] - head == 2 * (half["gathered by FSDP"] - head)
