@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resources.llm.endpoint import KEY_VARIABLES, Provider
+from resources.llm.pace import LONGEST_WAIT_S
 
 _SECRET = re.compile(
     r"\b(?:sk|pk|rk|key|token)-[\w-]{8,}|(?<=Bearer )[\w.~+/-]+=*|(?<=api key )\S+|(?<=api_key=)\S+", re.IGNORECASE
@@ -25,7 +26,9 @@ class Failure:
     reached: bool
     """Whether the server answered at all."""
     wait_s: float = 0.0
-    """What the server asked for."""
+    """What the server asked for, at most `LONGEST_WAIT_S`."""
+    crowded: bool = False
+    """The server has no room just now, for whatever question."""
 
 
 def redacted(text: str) -> str:
@@ -54,7 +57,9 @@ def classify(error: Exception, provider: Provider) -> Failure | None:
         lost = "no" if error.phase in ("connect", "pool") else "unknown"
         return Failure("retry", lost, reason, reached=False)
     if isinstance(error, known.ModelRateLimitError | known.ModelUnavailableError | known.ModelServerError):
-        return Failure("retry", "no", reason, reached=True, wait_s=error.retry_after or 0.0)
+        wait_s = min(error.retry_after or 0.0, LONGEST_WAIT_S)
+        crowded = not isinstance(error, known.ModelServerError)
+        return Failure("retry", "no", reason, reached=True, wait_s=wait_s, crowded=crowded)
     if isinstance(error, known.ModelHTTPError):
         return _by_status(error.status_code, reason)
     if isinstance(error, known.ModelAPIError | known.UnexpectedModelBehavior):

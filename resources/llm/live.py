@@ -130,7 +130,9 @@ class LiveRun:
     async def _send(self, question: Question, attempt: int) -> str | Question | Failure:
         """The stored response; a shorter question where this one is too long; or why there is none."""
         failure = Failure("rejected", "no", "never sent", reached=False)
-        for turn in range(self._limits.attempts):
+        turn = tries = 0
+        while tries < self._limits.attempts:
+            answered = self._desk.requests
             sent = await self._first_or_any(question, attempt)
             if isinstance(sent, str):
                 return sent
@@ -140,6 +142,9 @@ class LiveRun:
             if failure.kind == "rejected":
                 return failure
             await self._back_off(turn, failure)
+            turn += 1
+            # Who only waits while others are served has not had a try.
+            tries += not (failure.crowded and self._desk.requests > answered)
         if not self._open:
             raise Stop(f"{self._desk.endpoint.name} cannot be reached: {failure.reason}; is the endpoint up?")
         return failure

@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
-Reply = dict[str, Any] | int
-"""A JSON body, or a status code for an error."""
+Reply = dict[str, Any] | int | tuple[int, Any, dict[str, str]]
+"""A JSON body, a status code for an error, or status, body (text as it is, else as JSON) and headers."""
 
 
 @contextmanager
@@ -20,12 +20,12 @@ def serving(answer: Callable[[str, dict[str, Any]], Reply]) -> Iterator[str]:
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            reply = answer(self.path, request)
-            status, body = (reply, {"error": {"message": "no"}}) if isinstance(reply, int) else (200, reply)
-            content = json.dumps(body).encode()
+            status, body, headers = _whole(answer(self.path, request))
+            content = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
+            fixed = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+            for name, value in (fixed | headers).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 
@@ -41,6 +41,12 @@ def serving(answer: Callable[[str, dict[str, Any]], Reply]) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _whole(reply: Reply) -> tuple[int, Any, dict[str, str]]:
+    if isinstance(reply, int):
+        return reply, {"error": {"message": "no"}}, {}
+    return (200, reply, {}) if isinstance(reply, dict) else reply
 
 
 def completion(text: str, num_tokens: int, finish: str) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class FaultServer:
             await writer.drain()
             return False
         status, payload = self._judge(path, request, len(body), fault)
-        extra = {"retry-after": str(self.settings.retry_after_s)} if status == 429 else {}
+        extra = {"retry-after-ms": str(1000 * self.settings.retry_after_s)} if status == 429 else {}
         return self._write(writer, status, payload, extra)
 
     def _fault(self) -> str | None:
