@@ -27,6 +27,8 @@ def measured(value: float, low: float | None = None, high: float | None = None) 
         (measured(0.56), True, "differs"),
         (measured(0.50, 0.40, 0.63), True, "reproduced"),  # the interval holds 0.62
         (measured(0.60, 0.58, 0.61), True, "differs"),  # an interval goes before the tolerance
+        (measured(0.65, 0.62, 0.70), True, "reproduced"),  # the ends belong to an interval
+        (measured(0.60, 0.50, 0.62), True, "reproduced"),
         (measured(0.62), False, "not comparable"),
         (None, True, "not measured"),
         (None, False, "not measured"),
@@ -125,27 +127,32 @@ def test_rows_carry_what_the_paper_says_as_a_person_reads_it() -> None:
     assert rows["sae_live"]["expected"] == "2,000"
     assert rows["recovery_least"]["expected"] == "above 70 %"
     assert spoken(0.123456) == "0.1235"
+    assert [spoken(value) for value in (9999.6, 10_000.0, -12_345.6)] == ["1e+04", "10,000", "-12,346"]
 
 
 def test_a_comparison_names_only_parameters_that_differ_and_gives_the_delta() -> None:
     from resources.manifest import Manifest
 
-    def side(name: str, rate: float, kl: float) -> Side:
+    def side(name: str, rate: float, **numbers: float) -> Side:
         manifest = Manifest(
             asset="ablation_kl", key="k", code_version=1, experiment=name, sections={}, section_versions={}, inputs={},
-            files={}, metrics={"kl_all": kl}, columns=[], seconds=1, device="cpu", packages={}, created="",
+            files={}, metrics={**numbers}, columns=[], seconds=1, device="cpu", packages={}, created="",
         )  # fmt: skip
         return Side(name, {"lora": {"learning_rate": rate, "epochs": 3}}, {"ablation_kl": manifest})
 
-    found = compare([side("a", 0.1, 2.0), side("b", 0.2, 2.5)])
+    found = compare([side("a", 0.1, kl_all=2.0, kl_mlp=1.0), side("b", 0.2, kl_all=2.5, kl_attention=0.5)])
     assert found.parameters == [{"parameter": "lora.learning_rate", "a": 0.1, "b": 0.2}]
-    assert found.numbers == [{"number": "KL, all components", "a": 2.0, "b": 2.5, "delta": 0.5}]
+    assert found.numbers == [
+        {"number": "KL, all components", "a": 2.0, "b": 2.5, "delta": 0.5},
+        {"number": "KL, MLP", "a": 1.0, "b": None, "delta": None},
+        {"number": "KL, attention", "a": None, "b": 0.5, "delta": None},
+    ]
 
 
 def test_saes_of_a_comparison_stand_from_the_sparsest_and_one_that_another_beats_is_marked() -> None:
     from resources.manifest import Manifest
 
-    def side(name: str, key: str, k: int, l0: float, fvu: float, states: str = "s", **knobs: object) -> Side:
+    def side(name: str, key: str, k: int, l0: float, fvu: float | None, states: str = "s", **knobs: object) -> Side:
         manifest = Manifest(
             asset="batchtopk_sae", key=key, code_version=1, experiment=name, sections={}, section_versions={},
             inputs={"activation_shards": states}, files={}, metrics={"held_out": {"l0": l0, "fvu": fvu}}, columns=[],
@@ -169,6 +176,9 @@ def test_saes_of_a_comparison_stand_from_the_sparsest_and_one_that_another_beats
         assert not any(row["dominated"] for row in compare([sides[0], of_other_numbers]).frontier)
     of_another_seed = side("c", "z", 9, 8.5, 0.3, seed=1)
     assert [row["dominated"] for row in compare([sides[0], of_another_seed]).frontier] == [False, True]
+    for as_good_in_one in (side("c", "z", 8, 8.0, 0.3), side("c", "z", 9, 8.5, 0.2)):
+        assert [row["dominated"] for row in compare([sides[0], as_good_in_one]).frontier] == [False, True]
+    assert compare([sides[0], side("c", "z", 9, 8.5, None)]).frontier == []  # measured on no token
 
 
 def test_two_explainers_of_the_same_contexts_are_compared_by_kappa_and_confusion(tmp_path: Path) -> None:
@@ -188,8 +198,10 @@ def test_two_explainers_of_the_same_contexts_are_compared_by_kappa_and_confusion
 
     gpt = side("gpt", "openai/x", "c", [0, 0, 1, 1, None])
     claude = side("claude", "anthropic/y", "c", [0, 1, 1, 1, 2])
+    fewer = side("fewer", "anthropic/y", "d", [0])
+    nothing = side("nothing", "openai/x", "d", [None, 0])
     elsewhere = side("elsewhere", "anthropic/y", "other contexts", [0, 1, 1, 1, 2])
-    found = compare([gpt, claude, elsewhere, gpt])
+    found = compare([gpt, claude, elsewhere, gpt, fewer, nothing])
     cells = {f"{a} / {b}": 0 for a in range(3) for b in range(3)} | {"0 / 0": 1, "0 / 1": 1, "1 / 1": 2}
     assert found.agreement == [
         {"first": "gpt: openai/x", "second": "claude: anthropic/y", "units": 4, "kappa": 0.5, **cells}

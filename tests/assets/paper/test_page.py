@@ -180,8 +180,11 @@ def test_each_table_has_its_csv_and_the_sae_the_published_sizes() -> None:
     for name in ("claims", "table_1", "sae", "examples"):
         assert f'href="tables/{name}.csv"' in page
     assert 'href="report.json"' in page
-    (row,) = sae_rows(manifest("batchtopk_sae").model_copy(update={"metrics": {"d_sae": 224, "effect": None}}))
-    assert row == {"number": "latents", "measured": 224, "paper": 3584}
+    metrics = {"d_sae": 224, "live_latents": 200, "effect": None}
+    assert list(sae_rows(manifest("batchtopk_sae").model_copy(update={"metrics": metrics}))) == [
+        {"number": "latents", "measured": 224, "paper": 3584},
+        {"number": "live latents", "measured": 200, "paper": 2000},
+    ]
 
 
 @pytest.mark.parametrize(("comparable", "verdict"), [(True, "not bounded"), (False, "not comparable")])

@@ -21,15 +21,15 @@ def sae(folder: Path, rows: list[list[float]], dead: list[bool]) -> Path:
 
 def test_latents_of_two_seeds_match_by_their_best_cosine_and_dead_ones_count_nothing(tmp_path: Path) -> None:
     first = sae(tmp_path / "a", [[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], [False, False, True])
-    second = sae(tmp_path / "b", [[3.0, 3.0], [5.0, 0.0]], [False, False])
+    second = sae(tmp_path / "b", [[3.0, 3.0], [5.0, 0.0], [0.0, -2.0]], [False, False, False])
     (row,) = stability([("a", {"k": 4, "seed": 1}, first), ("b", {"k": 4, "seed": 2}, second)])
-    # a's (1, 0) has b's (1, 0), its (0, 1) only b's (1, 1) at 45 degrees; and back the same
+    # a's (1, 0) has b's (1, 0), its (0, 1) only b's (1, 1) at 45 degrees; and back the same, b's (0, -1) at 90
     assert row == {
         "first": "a",
         "second": "b",
-        "latents": 4,
-        "mean_max_cosine": pytest.approx((1 + 0.5**0.5 + 0.5**0.5 + 1) / 4),
-        "found_again": 0.5,
+        "latents": 5,
+        "mean_max_cosine": pytest.approx((1 + 0.5**0.5 + 0.5**0.5 + 1 + 0) / 5),
+        "found_again": 0.4,
     }
 
 
@@ -38,6 +38,7 @@ def test_an_sae_without_live_latents_finds_nothing_again(tmp_path: Path) -> None
     dead = sae(tmp_path / "b", [[1.0, 0.0]], [True])
     (row,) = stability([("a", {"k": 4, "seed": 1}, alive), ("b", {"k": 4, "seed": 2}, dead)])
     assert (row["latents"], row["mean_max_cosine"], row["found_again"]) == (2, 0.0, 0.0)
+    assert stability([("a", {"k": 4, "seed": 1}, dead), ("b", {"k": 4, "seed": 2}, dead)]) == []
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 3), (3, 0), (0, 0)])
