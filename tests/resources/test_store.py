@@ -53,6 +53,53 @@ def test_a_finished_artifact_has_its_files_hashed_and_its_workspace_gone(tmp_pat
     assert list((tmp_path / ".partial").rglob("*")) == [tmp_path / ".partial" / "sae"]
 
 
+def test_every_byte_of_an_artifact_is_on_the_disk_and_read_only_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, rename = os.fsync, Path.rename
+
+    def synced(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path).as_posix())
+        sync(descriptor)
+
+    def renamed(path: Path, target: Path) -> Path:
+        done.append("renamed")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", renamed)
+    folder = build_artifact(Store(tmp_path))
+    out, named = ".partial/sae/k1/out", done.index("renamed")
+    inside = {f"{out}/{name}" for name in ("b.txt", "data", "data/a.bin", FILE_NAME)}
+    assert set(done[:named]) == inside | {out}
+    assert done[named + 1 :] == ["sae"]
+    assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o444}
+
+
+def test_a_hit_hashes_files_up_to_a_size_and_a_job_hashes_all_that_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.store.SMALL", 9)
+    store = Store(tmp_path)
+    _flip(build_artifact(store) / "data" / "a.bin")  # ten bytes
+    assert store.find("sae", "k1") is not None
+    with pytest.raises(BadInput, match=r"data/a\.bin: content differs"):
+        store.check_inputs({"sae": "k1"})
+    assert not store.folder("sae", "k1").exists()
+    monkeypatch.setattr("resources.store.SMALL", 10)
+    _flip(build_artifact(store) / "data" / "a.bin")
+    assert store.find("sae", "k1") is None
+
+
+def test_files_between_the_artifacts_are_none(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    build_artifact(store)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "sae" / "notes.txt").touch()
+    assert list(store.artifacts()) == [("sae", "k1")]
+
+
 def test_work_that_another_user_began_is_finished_although_its_files_stay_theirs(public: Path) -> None:
     """Only the owner of a file may make it read-only; the artifact is whole all the same."""
     store = Store(public)
@@ -246,9 +293,12 @@ def _fail_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int, withi
 
 def test_a_job_never_reads_a_damaged_input(tmp_path: Path) -> None:
     store = Store(tmp_path)
+    build_artifact(store, key="k0")
     _flip(build_artifact(store) / "b.txt")
+    store.check_inputs({"sae": "k0"})
     with pytest.raises(BadInput, match=r"sae/k1/b.txt: content differs from its SHA-256; it was set aside"):
         store.check_inputs({"sae": "k1"})
+    assert list(store.artifacts()) == [("sae", "k0")]
 
 
 def test_an_artifact_copied_to_another_key_is_damage(tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""A file that others read is the old one or the new one, never a part of either."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from resources.whole import whole, write_whole
+
+
+def test_a_block_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), whole(path) as partial:
+        partial.write_text("half of the n")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    with whole(path) as partial:
+        partial.write_text("new")
+        assert path.read_text() == "old"
+    assert {found.name: found.read_text() for found in tmp_path.iterdir()} == {"shard": "new"}
+
+
+def test_text_is_on_the_disk_before_it_takes_the_place_of_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    synced: list[tuple[str, str]] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").read_text(), path.read_text()))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    write_whole(path, "π new")
+    assert synced == [("π new", "old")]
+    assert {found.name: found.read_text("utf-8") for found in tmp_path.iterdir()} == {"result.json": "π new"}
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(path, "new")
+    assert {found.name: found.read_text() for found in tmp_path.iterdir()} == {"result.json": "old"}
