@@ -93,7 +93,7 @@ class _Loader(yaml.SafeLoader):
         self._depth -= isinstance(event, yaml.CollectionEndEvent)
         if self._depth > DEEPEST:
             raise BadInput(f"{place}: nested too deeply; an experiment has sections, knobs and lists")
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+        if getattr(event, "anchor", None):
             raise BadInput(f"{place}: anchors and aliases are not supported; experiments share values by `extends:`")
         tag = getattr(event, "tag", None)
         if tag not in (None, "!"):
@@ -132,7 +132,7 @@ def _mapping(path: Path, node: yaml.MappingNode, location: Location, lines: dict
         if not isinstance(key_node, yaml.ScalarNode):
             raise BadInput(f"{place}: a key must be a word")
         key = key_node.value
-        if not key.isprintable() and any(character in key for character in "\n\t"):
+        if any(character in key for character in "\n\t"):
             raise BadInput(f"{place}: the key {quoted(key)} holds a control character; a key is one word")
         if key in values:
             raise BadInput(f"{place}: {quoted(key)} stands twice; keep one")

@@ -29,7 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_batches_hold_every_token_in_order_whatever_their_size(folder: Path, rows: int) -> None:
     shards = Shards.open(folder)
     batches = list(shards.batches(rows))
-    assert [len(batch) for batch in batches[:-1]] == [rows] * (len(batches) - 1)
+    full, rest = divmod(sum(LENGTHS.values()), rows)
+    assert [len(batch) for batch in batches] == [rows] * full + [rest] * (rest > 0)
     assert shards.num_tokens == sum(LENGTHS.values()) == sum(map(len, batches))
     assert np.array_equal(
         np.concatenate([batch.state_BC for batch in batches]), np.concatenate(list(states().values()))
@@ -46,6 +47,7 @@ def test_a_rollout_a_row_group_and_a_shard_read_alone(folder: Path) -> None:
     assert [group.num_rows for group in groups] == [16, 16, 11, 16, 16, 16, 16, 7, 16, 16, 1]
     assert np.array_equal(shards.read_row_group(1).state_BC, states()[0][16:32])
     assert (groups[2].first_rollout, groups[2].last_rollout) == (0, 1)
+    assert shards.rollout_ids(2).tolist() == [0] * 8 + [1] * 3
     assert sorted(set(shards.read_shard(1).rollout_id_B.tolist())) == [5, 6]
     ids = [np.stack(pair) for pair in shards.ids()]
     assert np.concatenate(ids, axis=1).T.tolist() == [[r, t] for r, n in LENGTHS.items() for t in range(n)]
@@ -106,6 +108,14 @@ def test_a_shard_of_another_adapter_or_schema_is_never_mixed_in(folder: Path, tm
     pq.write_table(table, copy / SHARD.format(1))
     with pytest.raises(BadInput, match=r"00001.*another schema"):
         Shards.open(copy)
+
+
+def test_a_shard_that_begins_in_the_rollout_where_another_ends_does_not_go_on_there(tmp_path: Path) -> None:
+    build_shards(tmp_path, {0: np.ones((4, 7)), 1: np.ones((4, 7))}, rollouts_per_shard=2)
+    again = StateBatch(np.array([1] * 8 + [2] * 8), np.arange(16), np.arange(16), np.zeros((16, 7), np.float16))
+    write_shard(tmp_path / SHARD.format(1), again, Shards.open(tmp_path).columns, "test", 8)
+    with pytest.raises(BadInput, match=r"00001\.parquet does not go on where shard-00000\.parquet ends"):
+        Shards.open(tmp_path)
 
 
 def test_a_flipped_bit_is_found_by_the_pages_checksum(folder: Path, tmp_path: Path) -> None:

@@ -17,9 +17,27 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 
 def test_scalars_stay_text_nulls_are_none_and_lines_count_from_one(tmp_path: Path) -> None:
-    document = read_yaml(write(tmp_path, "# comment\nsae:\n  k: 1e-3\n  on: 'yes'\n  none: ~\n  list: [1, a]\n"))
-    assert document.values == {"sae": {"k": "1e-3", "on": "yes", "none": None, "list": ["1", "a"]}}
+    document = read_yaml(write(tmp_path, "# comment\nsae:\n  k: 1e-3\n  on: '~'\n  none: ~\n  list: [1, a]\n"))
+    assert document.values == {"sae": {"k": "1e-3", "on": "~", "none": None, "list": ["1", "a"]}}
     assert [document.line(("sae",)), document.line(("sae", "k")), document.line(("sae", "list", 1))] == [2, 3, 6]
+    # what has no line of its own is told by that of the thing around it
+    assert [document.line(("sae", "k", "inner")), document.line(("sae", "absent")), document.line(("absent",))] == [
+        3,
+        2,
+        2,
+    ]
+
+
+def test_a_file_may_be_long_and_have_many_lists_but_neither_too_long_nor_too_deep(tmp_path: Path) -> None:
+    many = "".join(f"s{i}: {{a: [1]}}\n" for i in range(50))
+    assert len(read_yaml(write(tmp_path, many)).values) == 50
+    assert read_yaml(write(tmp_path, "a: " + "[" * 19 + "]" * 19)).values.keys() == {"a"}
+    with pytest.raises(BadInput, match=":1: nested too deeply"):
+        read_yaml(write(tmp_path, "a: " + "[" * 20 + "]" * 20))
+    longest = "a: 1\n#" + " " * 99_994
+    assert read_yaml(write(tmp_path, longest)).values == {"a": "1"}
+    with pytest.raises(BadInput, match=":1: larger than 100000 bytes"):
+        read_yaml(write(tmp_path, longest + " "))
 
 
 @pytest.mark.parametrize(
@@ -39,6 +57,7 @@ def test_scalars_stay_text_nulls_are_none_and_lines_count_from_one(tmp_path: Pat
         ("base: 1\n<<: {a: 1}\n", ":2: merge keys"),
         ("a: 1\n---\nb: 2\n", ":2: a second document"),
         ("? [1, 2]\n: 3\n", ":1: a key must be a word"),
+        ('a: 1\n"b\\tc": 2\n', ":2: the key 'b\\tc' holds a control character"),
         (b"a: \xff\xfe\n", ":1: not UTF-8"),
         ("a: " + "[" * 5000 + "]" * 5000, ":1: "),
         ("a: \x00", ":1: not YAML"),
