@@ -215,3 +215,37 @@ def test_a_unit_of_a_kind_that_nobody_explained_says_so(page: Page, address: str
     page.evaluate(f"lorascope.data.units.label[{place}] = lorascope.data.units.status[{place}] = null")
     page.evaluate("lorascope.go({ unit: 'latent:4' })")
     expect(page.locator("#unit .facts")).to_contain_text("no class (not explained)")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("role", ["user", "think"])
+def test_the_strongest_token_can_be_read_in_both_themes(browser: Browser, address: str, scheme: str, role: str) -> None:
+    context = browser.new_context(color_scheme=scheme)  # pyright: ignore[reportArgumentType]
+    page = context.new_page()
+    show(page, address)
+    colours = page.evaluate(
+        "role => ['#rollout .text', '.context .text'].flatMap(place => [1, -1].map(value => {"
+        " const span = lorascope.token('a', value, 1, '');"
+        " const around = lorascope.make('span', { class: role }, span);"
+        " document.querySelector(place).append(around);"
+        " const card = getComputedStyle(span.closest('.context') ?? document.body).backgroundColor;"
+        " const style = getComputedStyle(span);"
+        " return [style.color, style.backgroundColor, card].map(one => one.match(/[\\d.]+/g).map(Number)); }))",
+        role,
+    )
+    assert len(colours) == 4
+    for ink, colour, card in colours:
+        mixed = [colour[3] * over + (1 - colour[3]) * under for over, under in zip(colour[:3], card, strict=True)]
+        assert contrast(ink, mixed) >= 4.5  # WCAG 2, level AA
+    context.close()
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """Of two sRGB colours, as WCAG 2 defines it."""
+
+    def luminance(colour: list[float]) -> float:
+        linear = [c / 12.92 if (c := of / 255) <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for of in colour]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
