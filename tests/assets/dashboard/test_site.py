@@ -249,3 +249,27 @@ def contrast(one: list[float], other: list[float]) -> float:
 
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_without_javascript_the_page_says_what_it_needs(browser: Browser, address: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    assert "needs JavaScript" in page.inner_text("#unit")
+    assert "Choose" not in page.inner_text("main")
+    context.close()
+
+
+def test_bars_and_the_chosen_row_show_in_high_contrast(browser: Browser, address: str) -> None:
+    context = browser.new_context(forced_colors="active")
+    page = context.new_page()
+    show(page, address, "#unit=latent:3")
+    page.wait_for_selector(".heat td")
+    colour = "one => getComputedStyle(one).backgroundColor"
+    ground = page.eval_on_selector("body", colour)
+    for drawn in (".histogram i", ".strip i", ".legend i", ".row.chosen"):
+        shown = page.eval_on_selector(drawn, "one => getComputedStyle(one).forcedColorAdjust")
+        assert shown == "none", drawn
+    assert page.eval_on_selector(".histogram i", colour) != ground
+    assert page.eval_on_selector(".row.chosen", colour) != ground
+    context.close()
