@@ -15,7 +15,7 @@ from assets.dashboard.config import DashboardConfig
 from dagster_project.consistency import contradictions, refuse
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.notebook import open_experiment
-from dagster_project.plan import plan, total
+from dagster_project.plan import beyond_caps, plan, total
 from dagster_project.rooms import STAGES
 from resources.disk import disk_told
 from resources.errors import BadInput
@@ -105,6 +105,8 @@ def plan_command(experiment: str, explain: bool, as_json: bool) -> None:
     timed = sums["unknown"] < sums["misses"] or not sums["misses"]
     took = f"about {sums['seconds']:.0f} s" if timed else "no time known (--explain has an estimate)"
     click.echo(f"{sums['hits']} hits, {sums['misses']} misses: {took} and ${sums['cost_usd']:.2f}{unknown}")
+    for sentence in beyond_caps(planned, loaded.compute):
+        click.echo(sentence)
     if explain:
         from dagster_project.explain import explain_stages
 

@@ -15,6 +15,7 @@ from assets.sae.config import SaeConfig
 from dagster_project.experiment import Experiment
 from dagster_project.rooms import STAGES
 from resources.components import PROJECTIONS
+from resources.compute import ComputeConfig
 from resources.keys import artifact_key
 from resources.manifest import Manifest
 from resources.memory import architecture
@@ -155,6 +156,23 @@ def _section_changes(section: str, experiment: Experiment, before: Manifest) -> 
 
 def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def beyond_caps(planned: Sequence[PlannedAsset], compute: ComputeConfig) -> list[str]:
+    """One sentence for each cap at which paid requests are likely to stop.
+
+    They refuse nothing: answers of an earlier run may be kept, and a run that stops goes on where it was.
+    """
+    run, purse = compute.llm_run_dollars, compute.llm_purse_dollars
+    said = [
+        f"{line.asset} is likely to stop at compute.llm_run_dollars of {run:g}: it would cost ${line.cost_usd:.2f}"
+        for line in planned
+        if (line.cost_usd or 0.0) > run
+    ]
+    cost = total(planned)["cost_usd"]
+    if cost > purse:
+        said.append(f"together they are likely to stop at compute.llm_purse_dollars of {purse:g}")
+    return said
 
 
 def total(planned: Sequence[PlannedAsset]) -> dict[str, float | int]:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from dagster_project.claim import claimed
 from dagster_project.compute_asset import obtain
 from dagster_project.experiment import Experiments
-from dagster_project.plan import History, keys, num_units, plan
+from dagster_project.plan import History, beyond_caps, keys, num_units, plan
 from dagster_project.rooms import STAGES
 from resources.errors import BadInput
 from resources.home import Home
+from resources.sources import PROJECT
 from resources.store import Store
 from tests.dagster_project.edits import CHOICES, EDITS, fake_run, load, right_of, run_all
 
@@ -71,6 +72,26 @@ def test_paid_stages_are_priced_before_anything_was_run(tmp_path: Path) -> None:
     lines = {line.asset: line for line in plan(Experiments(tmp_path).load("paper"), Store(tmp_path / "store"))}
     assert (lines["interpretations"].cost_usd or 0) > 1
     assert lines["batchtopk_sae"].cost_usd == 0.0
+
+
+@pytest.mark.parametrize("own", ["", "compute:\n  llm_mode: batch\n  llm_run_dollars: 60\n"])
+def test_neither_the_papers_run_nor_the_one_of_the_how_to_is_planned_to_stop_at_its_caps(
+    tmp_path: Path, own: str
+) -> None:
+    (tmp_path / "paper.yaml").write_text((PROJECT / "experiments" / "paper.yaml").read_text())
+    (tmp_path / "e.yaml").write_text(f"extends: paper\n{own}")
+    paper = Experiments(tmp_path).load("e")
+    assert beyond_caps(plan(paper, Store(tmp_path / "store")), paper.compute) == []
+
+
+def test_a_plan_names_the_asset_that_would_stop_at_the_cap_of_a_run_and_the_purse(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text("compute:\n  llm_run_dollars: 50\n  llm_purse_dollars: 100\n")
+    paper = Experiments(tmp_path).load("e")
+    scores, purse = beyond_caps(plan(paper, Store(tmp_path / "store")), paper.compute)
+    assert scores.startswith(
+        "interpretation_scores is likely to stop at compute.llm_run_dollars of 50: it would cost $"
+    )
+    assert purse == "together they are likely to stop at compute.llm_purse_dollars of 100"
 
 
 def test_a_child_is_told_what_differs_from_its_parent(tmp_path: Path) -> None:
