@@ -6,6 +6,7 @@ weights, AdamW's moments and the step number are the whole state.
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from assets.adapter.parallel import Processes, local_part
 
 _STATE = "state.json"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+CHEAP_S = 10.0
+"""Seconds up to which writing one is never put off."""
+MOST_SHARE = 0.1
+"""Share of a training's time that longer ones may take: the full finetune's have 393 GB, minutes on many disks."""
 
 
 class Checkpoints:
@@ -30,6 +35,13 @@ class Checkpoints:
         self._processes = processes
         self._num_shards = num_shards
         self._say = say
+        self._took_s, self._saved_at = 0.0, time.monotonic()
+
+    def worth_while(self) -> bool:
+        """Whether a further one would take a small share of the time since the last; the same in all processes."""
+        too_soon = time.monotonic() - self._saved_at < self._took_s / MOST_SHARE
+        put_off = self._processes.first and self._took_s > CHEAP_S and too_soon
+        return self._processes.summed(float(put_off)) == 0
 
     def save(
         self,
@@ -38,6 +50,7 @@ class Checkpoints:
         optimiser: torch.optim.Optimizer,
     ) -> None:
         """Keep the state after `len(curve)` steps."""
+        began = time.monotonic()
         done = self._folder / f"step-{len(curve):08d}"
         part = done.with_suffix(".part")
         if self._processes.first:
@@ -56,6 +69,8 @@ class Checkpoints:
                 if old != done:
                     shutil.rmtree(old)
         self._processes.wait()
+        self._saved_at = time.monotonic()
+        self._took_s = self._saved_at - began
 
     def resume(
         self, parameters: dict[str, torch.nn.Parameter], optimiser: torch.optim.Optimizer

@@ -69,7 +69,8 @@ def train(run: Run, steps: Sequence[Step]) -> list[CurveRow]:
         run.telemetry.step(curve, len(steps), lengths, predicted)
         # All processes must stop at one step: whoever has seen the scheduler's warning tells the others.
         stopping = run.processes.summed(run.telemetry.stopping) > 0
-        if step.number < len(steps) and (stopping or step.number % run.compute.checkpoint_steps == 0):
+        due = step.number % run.compute.checkpoint_steps == 0
+        if step.number < len(steps) and (stopping or (due and run.checkpoints.worth_while())):
             run.checkpoints.save(curve, run.parameters, optimiser)
             if stopping:
                 raise Interrupted(f"saved after step {step.number} of {len(steps)}")

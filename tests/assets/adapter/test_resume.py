@@ -105,6 +105,28 @@ def test_only_the_newest_checkpoint_is_kept_and_a_half_written_one_is_never_used
     assert "going on after step 6 of 9" in world.lines
 
 
+def test_checkpoints_that_take_long_take_a_tenth_of_the_time_and_short_ones_are_never_put_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    parameters, optimiser = after_one_step()
+
+    class SlowDisk(Processes):
+        def wait(self) -> None:
+            nonlocal now
+            now += takes / 3  # three times in a save
+
+    for takes in (9.0, 60.0):
+        checkpoints = Checkpoints(tmp_path, SlowDisk(0, 1, ALONE.device), 1, [].append)
+        assert checkpoints.worth_while()  # the first one, of which nobody knows how long it takes
+        checkpoints.save([ROW], parameters, optimiser)
+        now += 599
+        assert checkpoints.worth_while() == (takes < 10)
+        now += 1
+        assert checkpoints.worth_while()
+
+
 def test_a_checkpoint_of_another_number_of_shards_is_named_before_the_training_begins_anew(tmp_path: Path) -> None:
     parameters, optimiser = after_one_step()
     Checkpoints(tmp_path, ALONE, 2, [].append).save([ROW], parameters, optimiser)
