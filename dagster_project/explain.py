@@ -14,6 +14,7 @@ from resources.home import find_home
 from resources.job import Job
 from resources.launcher.attempt import order_of
 from resources.launcher.deployment import Deployment, load_deployment
+from resources.launcher.fit import fills
 from resources.memory import GIB, USABLE, architecture
 from resources.models import ModelConfig
 from resources.section import section_of
@@ -85,12 +86,18 @@ def _paragraph(
     job = job_of(stage, experiment, found, store, Workspace(partial / "out", partial / "scratch"), deployment)
     run_dir = run_folder(runs, stage.asset, key)
     command = deployment.launcher().shown(order_of(job, run_dir, deployment.python))
-    return "\n".join([stage.asset, *(f"  {line}" for line in (_asks(job), *command, _memory(job, deployment)))])
+    shown = (_asks(job), *command, _memory(job, deployment), *_disk(stage, job))
+    return "\n".join([stage.asset, *(f"  {line}" for line in shown)])
 
 
 def _asks(job: Job) -> str:
     gpus = f"{job.gpus} GPUs, " if job.gpus else ""
     return f"{gpus}{job.processes} processes x {job.threads} threads"
+
+
+def _disk(stage: Stage, job: Job) -> list[str]:
+    found = fills(stage.needs, job.sections)
+    return [] if found is None else [f"disk: {found.explain()}"]
 
 
 def _memory(job: Job, deployment: Deployment) -> str:

@@ -1,5 +1,6 @@
-"""What a run lacks before it starts: knobs that go together, GPUs, an engine, outside data, keys of paid models."""
+"""What a run lacks before it starts: knobs that go together, GPUs, disk, an engine, outside data, paid models' keys."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -15,7 +16,7 @@ from resources.home import Home
 from resources.hub import Kind
 from resources.job import Job
 from resources.launcher.deployment import Deployment
-from resources.launcher.fit import check_fits
+from resources.launcher.fit import check_fits, fills
 from resources.llm.endpoint import missing_key
 from resources.memory import GIB
 from resources.section import section_of
@@ -39,7 +40,7 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
 
 
 def check_fit(experiment: Experiment, home: Home, deployment: Deployment, stages: Sequence[Stage]) -> None:
-    """Make sure of all that cannot change while a run goes on; a hub may answer again.
+    """Make sure of all but the sources: a hub that does not answer may do so before its turn.
 
     Raises:
         BadInput: naming each of them that is missing.
@@ -58,6 +59,7 @@ def _unfit(experiment: Experiment, home: Home, deployment: Deployment, misses: S
     return [
         *_gpus(jobs, deployment),
         *_memory(jobs, deployment),
+        *_disk(misses, jobs, home, deployment),
         *contradictions(experiment, misses),
         *_engine(experiment, deployment, misses),
         *([] if deployment.prefix else _keys(experiment, misses)),
@@ -89,6 +91,24 @@ def _memory(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
                 check_fits(job, deployment)
             except BadInput as error:
                 said.append(str(error))
+    return said
+
+
+def _disk(stages: Sequence[Stage], jobs: Sequence[Job], home: Home, deployment: Deployment) -> list[str]:
+    """What a job would fill, beside what an earlier attempt has left of it."""
+    said = []
+    for stage, job in zip(stages, jobs, strict=True):
+        wanted = fills(stage.needs, job.sections) if job.gpus <= deployment.gpus else None
+        if wanted is None:
+            continue
+        left = Store(home.store).partial(job.asset, job.key)
+        there = sum(path.stat().st_size for path in left.rglob("*") if path.is_file())
+        room = shutil.disk_usage(next(path for path in (home.store, *home.store.parents) if path.exists())).free
+        if wanted.bytes > room + there:
+            said.append(
+                f"{job.asset} needs {(wanted.bytes - there) / GIB:.0f} GiB under {home.store}, where {room / GIB:.0f} "
+                f"are free: {wanted.explain()}; free some, or set LORASCOPE_HOME to a larger disk"
+            )
     return said
 
 

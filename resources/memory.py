@@ -119,7 +119,7 @@ class Part:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What one rank holds at its worst moment."""
+    """What one rank, or a job's disk, holds at its worst moment."""
 
     parts: tuple[Part, ...]
 

@@ -15,6 +15,9 @@ class Needs:
     memory_model: str = ""
     """`module:function(values, compute, gpus) -> MemoryEstimate | None`, the experiment's sections as values; empty:
     not modelled."""
+    disk_model: str = ""
+    """`module:function(values) -> MemoryEstimate | None`, what lies on the home's disk at the worst moment; empty: less
+    than 100 GB."""
     time_model: str = ""
     """`module:function(setting) -> WorkEstimate | None`; empty: not modelled. Of a paid stage:
     `(sections, units, compute)`, as its cost model."""

@@ -131,6 +131,7 @@ FULL_FINETUNE_CHECKPOINT = Stage(
         parallel=True,
         minutes=480,
         memory_model="assets.adapter.memory:full",
+        disk_model="assets.adapter.memory:full_disk",
         time_model="assets.adapter.estimate:full_hours",
     ),
 )

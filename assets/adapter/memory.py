@@ -1,4 +1,4 @@
-"""What the two trainings hold on one GPU: a whole replica under DDP, a share of everything under FSDP2."""
+"""What the two trainings hold on one GPU, a whole replica under DDP or a share under FSDP2; and on the disk."""
 
 from pydantic import JsonValue
 
@@ -48,6 +48,15 @@ def full(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimat
             memory.loss_chunk(sizes),
         )
     )
+
+
+def full_disk(sections: Sections) -> MemoryEstimate | None:
+    """The newest checkpoint and the one that is being written; None when nothing is trained or the model unknown."""
+    sizes = memory.architecture(ModelConfig.model_validate(sections["model"]))
+    if sizes is None or sections["full_finetune"]["source"] != TRAIN:
+        return None
+    how = f"2 checkpoints x {sizes.parameters / 1e9:.2f} B parameters x (4 weight + 8 Adam) bytes"
+    return MemoryEstimate((Part("checkpoints", 2 * 12 * sizes.parameters, how),))
 
 
 def _taken(source: JsonValue) -> MemoryEstimate:

@@ -17,6 +17,11 @@ def estimate(needs: Needs, sections: Sections, compute: ComputeConfig, gpus: int
     return resolve_name(needs.memory_model)(sections, compute, gpus)
 
 
+def fills(needs: Needs, sections: Sections) -> MemoryEstimate | None:
+    """What the job will put on the home's disk; None when it is not modelled."""
+    return resolve_name(needs.disk_model)(sections) if needs.disk_model else None
+
+
 def check_fits(job: Job, deployment: Deployment) -> None:
     """Refuse what no waiting would make possible.
 

@@ -98,6 +98,7 @@ def test_every_stage_of_the_paper_that_needs_a_gpu_or_is_paid_has_hours_and_memo
         if each.needs.gpus or each.needs.cost_model:
             assert "(assumed)" in shown or "bench/contexts.py" in shown
             assert "hours: not modelled" not in shown
+        assert ("disk: checkpoints 732.3 GiB (2 checkpoints x" in shown) == (each.asset == "full_finetune_checkpoint")
     assert text.splitlines()[0].startswith("all stages read 1000 rollouts, 10000000 tokens")
     assert text.splitlines()[-1].endswith("13 of 17 stages that are modelled")
 

@@ -1,16 +1,19 @@
 """What a run lacks is told before it starts: GPUs, memory, an engine, keys, and outside data that cannot be had."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dagster_project.experiment import Experiment, Experiments
+from dagster_project.plan import keys
 from dagster_project.preflight import lacking
 from dagster_project.rooms import STAGES, stage
 from resources import hub
 from resources.home import Home
 from resources.launcher.deployment import Deployment
 from resources.sources import PROJECT
+from resources.store import Store
 
 NODE = Deployment(gpus=8, gpu_memory_gib=139)
 
@@ -52,6 +55,27 @@ def test_each_missing_thing_is_one_sentence(home: Home, tmp_path: Path, monkeypa
     assert categoriser.startswith("feature_categories asks paid models: set ANTHROPIC_API_KEY and OPENAI_API_KEY, or")
     assert model.startswith("Qwen/Qwen2.5-32B-Instruct is neither")
     assert dataset.startswith("simplescaling/s1K-1.1 is neither")
+
+
+def test_the_checkpoints_of_the_full_finetune_are_refused_on_a_disk_without_room_for_two(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper, training = load(tmp_path, "description: the paper\n"), stage("full_finetune_checkpoint")
+    two = 2 * 12 * 32_763_876_352
+
+    def said(free: int) -> list[str]:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+        return [one for one in lacking(paper, home, NODE, [training]) if "GiB under" in one]
+
+    [refused] = said(two - 1)
+    assert refused.startswith(f"full_finetune_checkpoint needs 732 GiB under {home.store}, where 732 are free: ")
+    assert said(two) == []
+    [(_, key)] = [pair for pair in keys(paper).items() if pair[0] == training.asset]
+    left = Store(home.store).workspace(training.asset, key).scratch / "shard"
+    left.write_bytes(b"0" * 1000)
+    assert said(two - 1000) == []
+    published = load(tmp_path, f"full_finetune: {{source: someone/model, revision: {'a' * 40}}}\n")
+    assert [one for one in lacking(published, home, NODE, [training]) if "GiB under" in one] == []
 
 
 @pytest.mark.usefixtures("no_hub")
