@@ -58,7 +58,8 @@ def stored(question: Question, endpoint: Endpoint, attempt: int, response: "Mode
         base_url=endpoint.address,
         prompt_version=question.prompt_version,
         request=json.dumps(request, ensure_ascii=False),
-        response=_adapter().dump_json(response).decode(),
+        # ASCII: half a surrogate pair, which some servers send, has no UTF-8.
+        response=json.dumps(_adapter().dump_python(response, mode="json")),
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         dollars=price.dollars(usage.input_tokens, usage.output_tokens),
@@ -69,7 +70,7 @@ def stored(question: Question, endpoint: Endpoint, attempt: int, response: "Mode
 def read(question: Question, response_json: str) -> tuple[BaseModel | None, str]:
     """The answer of a stored response, or None and why it cannot be used."""
     response = json.loads(response_json)
-    text = "".join(part["content"] for part in response["parts"] if part["part_kind"] == "text")
+    text = "".join(part["content"] or "" for part in response["parts"] if part["part_kind"] == "text")
     finish = response.get("finish_reason")
     if finish == "length":
         return None, CUT

@@ -41,7 +41,7 @@ def redacted(text: str) -> str:
 
 
 def classify(error: Exception, provider: Provider) -> Failure | None:
-    """What a try's exception means; None for a bug, which is raised as it is."""
+    """What the exception of one request means; None for a bug, which is raised as it is."""
     from pydantic_ai import exceptions as known
 
     reason = redacted(str(error) or type(error).__name__)
@@ -64,6 +64,10 @@ def classify(error: Exception, provider: Provider) -> Failure | None:
         return _by_status(error.status_code, reason)
     if isinstance(error, known.ModelAPIError | known.UnexpectedModelBehavior):
         return Failure("retry", "unknown", reason, reached=True)
+    if isinstance(error, AttributeError | LookupError | TypeError):
+        # The libraries read the fields of what came without a look at its shape.
+        strange = f"the answer has another shape than this API's ({type(error).__name__}: {reason})"
+        return Failure("retry", "unknown", strange, reached=True)
     return None
 
 
