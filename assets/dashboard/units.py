@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from assets.categories.artifact import CATEGORIES_FILE
 from assets.contexts.artifact import CONTEXTS_FILE, SAMPLES, UNITS_FILE
-from assets.interpretations.artifact import INTERPRETATIONS_FILE, SCORES_FILE
+from assets.interpretations.artifact import INTERPRETATIONS_FILE, Scores
 
 LIST_COLUMNS = ("unit", "kind", "layer", "projection", "index", "polarity", "density", "max", "n_fired")
 LARGEST = float(np.finfo(np.float16).max)
@@ -97,7 +97,7 @@ def read_units(sources: Sources, limits: Limits) -> UnitTable:
 def _joined(sources: Sources) -> dict[str, dict[str, object]]:
     """Column -> unit -> value, from the rooms right of the contexts."""
     said = _by_unit(sources.interpretations / INTERPRETATIONS_FILE)
-    scored = own_detection(sources.scores / SCORES_FILE, said)
+    scored = Scores.open(sources.scores).detection({unit: row["explainer"] for unit, row in said.items()})
     filed = _by_unit(sources.categories / CATEGORIES_FILE)
     wanted = {
         "explanation": (said, "explanation"),
@@ -112,12 +112,6 @@ def _joined(sources: Sources) -> dict[str, dict[str, object]]:
         "subcategory": (filed, "subcategory"),
     }
     return {column: {unit: row[name] for unit, row in rows.items()} for column, (rows, name) in wanted.items()}
-
-
-def own_detection(path: Path, said: dict[str, dict]) -> dict[str, dict]:
-    """The detection score of the shown explanation: beside an LLM's words stands the score of the predicate, too."""
-    rows = (row for row in pq.read_table(path).to_pylist() if row["method"] == "detection")
-    return {row["unit"]: row for row in rows if row["explainer"] == said[row["unit"]]["explainer"]}
 
 
 def _by_unit(path: Path) -> dict[str, dict]:

@@ -1,5 +1,6 @@
 """What the room leaves on disk: one row per unit with its explanation, and one row per unit and score."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -162,3 +163,11 @@ class Scores:
     def table(self) -> pa.Table:
         """Rows of `SCORES_SCHEMA`."""
         return pq.read_table(self.path / SCORES_FILE)
+
+    def detection(self, explainers: Mapping[str, str]) -> dict[str, dict]:
+        """Unit -> the detection score of the explanation that `explainers` names for it.
+
+        Beside an LLM's words a unit has the score of its predicate, which says nothing of those words.
+        """
+        rows = (row for row in self.table().to_pylist() if row["method"] == "detection")
+        return {row["unit"]: row for row in rows if row["explainer"] == explainers[row["unit"]]}

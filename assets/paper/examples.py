@@ -18,15 +18,8 @@ AROUND = 12
 def examples(artifacts: Mapping[str, Path]) -> list[dict]:
     """The best explained directions and latents, with their strongest contexts."""
     said = {row["unit"]: row for row in Interpretations.open(artifacts["interpretations"]).rows()}
-    scored = [
-        row
-        for row in Scores.open(artifacts["interpretation_scores"]).table().to_pylist()
-        if row["method"] == "detection"
-        and row["ci_low"] is not None
-        and said[row["unit"]]["label"] is not None
-        # Beside an LLM's words a unit has the score of its predicate, which says nothing of those words.
-        and row["explainer"] == said[row["unit"]]["explainer"]
-    ]
+    own = Scores.open(artifacts["interpretation_scores"]).detection({u: row["explainer"] for u, row in said.items()})
+    scored = [row for unit, row in own.items() if row["ci_low"] is not None and said[unit]["label"] is not None]
     contexts = _top_contexts(artifacts["max_activating_contexts"] / CONTEXTS_FILE)
     dataset = S1kDataset.open(artifacts["s1k_dataset"])
     found: list[dict] = []

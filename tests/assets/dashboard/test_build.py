@@ -18,9 +18,8 @@ from assets.dashboard.artifact import FeatureDashboard
 from assets.dashboard.chunks import write_chunk, write_index
 from assets.dashboard.directions import LogitEffects, read_unembedding, token_name
 from assets.dashboard.pieces import Pieces
-from assets.dashboard.units import Limits, own_detection, read_contexts
+from assets.dashboard.units import Limits, read_contexts
 from assets.dataset.artifact import S1kDataset
-from assets.interpretations.artifact import SCORES_SCHEMA
 from assets.sae.artifact import Sae
 from resources.models import ModelConfig, load_tokenizer
 from tests.assets.dashboard.conftest import Site
@@ -233,21 +232,6 @@ def test_building_twice_gives_the_same_bytes(site: Site, tiny_model: Path, tiny_
     for path in sorted(site.folder.rglob("*")):
         if path.is_file():
             assert path.read_bytes() == (tmp_path / "again" / path.relative_to(site.folder)).read_bytes(), path.name
-
-
-def test_an_explanation_has_its_own_score_and_not_that_of_the_predicate_beside_it(tmp_path: Path) -> None:
-    said = {"latent:1": {"explainer": "openai/x"}, "latent:2": {"explainer": "statistical"}}
-    rows = [
-        {"unit": unit, "explainer": explainer, "method": "detection", "balanced_accuracy": score}
-        for unit, explainer, score in (
-            ("latent:1", "openai/x", 0.5),
-            ("latent:1", "statistical", 1.0),
-            ("latent:2", "statistical", 0.75),
-        )
-    ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), tmp_path / "scores.parquet")
-    found = own_detection(tmp_path / "scores.parquet", said)
-    assert {unit: row["balanced_accuracy"] for unit, row in found.items()} == {"latent:1": 0.5, "latent:2": 0.75}
 
 
 def test_a_unit_shows_as_many_contexts_as_may_be_wherever_it_lies_in_the_file(tmp_path: Path) -> None:

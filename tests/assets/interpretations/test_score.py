@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.interpretations.artifact import SCORES_SCHEMA, Predicate
+from assets.interpretations.artifact import SCORES_SCHEMA, Predicate, Scores
 from assets.interpretations.config import ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import HELD_OUT, Evidence, Split, read_evidence
@@ -162,3 +162,18 @@ def test_a_token_that_is_among_the_strongest_and_in_a_quantile_counts_once(
     for evidence in read_evidence(tmp_path, corpus, split, STATISTICAL):
         assert len(set(evidence.peak_n.tolist())) == len(evidence.peak_n)
         assert evidence.top_n.all()
+
+
+def test_an_explanation_has_its_own_score_and_not_that_of_the_predicate_beside_it(tmp_path: Path) -> None:
+    said = {"latent:1": "openai/x", "latent:2": "statistical"}
+    rows = [
+        {"unit": unit, "explainer": explainer, "method": "detection", "balanced_accuracy": score}
+        for unit, explainer, score in (
+            ("latent:1", "openai/x", 0.5),
+            ("latent:1", "statistical", 1.0),
+            ("latent:2", "statistical", 0.75),
+        )
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), tmp_path / "scores.parquet")
+    found = Scores.open(tmp_path).detection(said)
+    assert {unit: row["balanced_accuracy"] for unit, row in found.items()} == {"latent:1": 0.5, "latent:2": 0.75}
