@@ -106,7 +106,7 @@ def recovery(
     97.5 % of the resamples, the ratio has no bounded interval and its ends are None.
     """
     gain = float((full_Q - base_Q).mean())
-    if abs(gain) < NOISE:
+    if gain < NOISE:
         return None
     value = float((adapted_Q - base_Q).mean()) / gain
     kept_R = resampled_means(adapted_Q - base_Q, resamples, seed)

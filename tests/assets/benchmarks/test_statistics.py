@@ -126,6 +126,11 @@ def test_recovery_without_a_certain_gain_is_not_bounded() -> None:
     assert recovery(base, base, base, 100, 0) is None
 
 
+def test_a_full_finetune_that_is_worse_than_the_base_has_no_gain_to_recover() -> None:
+    # 60, 40 and 50 of 100 right: the LoRA lost twice as much, which is no recovery of 200 %
+    assert recovery(ones(60, 100), ones(40, 100), ones(50, 100), 100, 0) is None
+
+
 def test_thirds_of_questions_that_add_up_to_no_gain_are_none() -> None:
     base, full = np.array([1, 0, 2, 0, 0]) / 3, np.array([0, 0, 1, 1, 1]) / 3
     assert recovery(base, full, full, 100, 0) is None
