@@ -43,6 +43,9 @@ def parameters(question: Question) -> "ModelRequestParameters":
 def stored(question: Question, endpoint: Endpoint, attempt: int, response: "ModelResponse", price: Price) -> Stored:
     """The row to keep."""
     usage = response.usage
+    tokens = usage.input_tokens, usage.output_tokens
+    if not any(tokens):  # a proxy may count nothing: then caps are kept by the most that it can have cost
+        tokens = question.most_input_tokens, endpoint.max_output_tokens
     request = {
         "system": question.system,
         "user": question.user,
@@ -62,7 +65,7 @@ def stored(question: Question, endpoint: Endpoint, attempt: int, response: "Mode
         response=json.dumps(_adapter().dump_python(response, mode="json")),
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
-        dollars=price.dollars(usage.input_tokens, usage.output_tokens),
+        dollars=price.dollars(*tokens),
         created=time.time(),
     )
 

@@ -60,3 +60,15 @@ def test_half_a_surrogate_pair_makes_an_answer_unusable_and_is_kept() -> None:
 def test_a_block_of_a_kind_that_nobody_knows_is_passed_over() -> None:
     asked = _ask(_message({"type": "brand_new", "x": 1}, {"type": "text", "text": GOOD}), "anthropic")
     assert all(answer.value for answer in asked.answers.values())
+
+
+def test_an_answer_without_counts_costs_the_most_that_it_can() -> None:
+    part = {"type": "output_text", "text": GOOD, "annotations": []}
+    message = {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [part]}
+    fixed = {"id": "r", "object": "response", "created_at": 1, "model": "gpt-5-mini", "status": "completed"}
+    asked = _ask(
+        fixed | {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "output": [message]}, "openai"
+    )
+    assert asked.requests == 1
+    (question,) = questions(1)
+    assert asked.cost_usd == pytest.approx((question.most_input_tokens * 0.25 + 1000 * 2.0) / 1e6)
