@@ -52,11 +52,11 @@ ROLLOUT_SCHEMA = pa.schema(
     ]
 )
 _INTERVALS = [
-    described(f"{name}{bound}", pa.float64(), f"{text}{', 95 % interval' if bound else ''}")
-    for name, text in (
-        ("backtracking", "backtracking words per 100 new tokens"),
-        ("length", "mean new tokens"),
-        ("accuracy", "share of problems solved"),
+    described(f"{name}{bound}", pa.float64(), f"{text}, 95 % interval{absent}" if bound else text)
+    for name, text, absent in (
+        ("backtracking", "backtracking words per 100 new tokens", "; null where problems do not differ"),
+        ("length", "mean new tokens", "; null where problems do not differ"),
+        ("accuracy", "share of problems solved", ""),
     )
     for bound in ("", "_low", "_high")
 ]

@@ -85,7 +85,8 @@ def _accuracy(judged: Sequence[Continuation]) -> dict[str, float | None]:
 
 def _interval(name: str, tops: Sequence[float], bottoms: Sequence[float]) -> dict[str, float | None]:
     found = ratio(tops, bottoms)
-    half = None if found.sem is None else t95(len(tops)) * found.sem
+    # Problems that are all alike have no spread, which is no certainty.
+    half = t95(len(tops)) * found.sem if found.sem else None
     low = None if half is None else max(0.0, found.value - half)
     high = None if half is None else found.value + half
     return {name: found.value, f"{name}_low": low, f"{name}_high": high}

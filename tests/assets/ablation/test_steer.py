@@ -267,6 +267,13 @@ def test_rates_and_intervals_by_hand() -> None:
     assert row["truncated"] == pytest.approx(1 / 3)
 
 
+def test_continuations_that_are_all_alike_bound_nothing() -> None:
+    # one token each and no backtracking word in eight tokens is no proof that there are none
+    row = summarise([Continuation(r, 1, 0, None, False) for r in range(8)])
+    assert (row["backtracking"], row["backtracking_low"], row["backtracking_high"]) == (0, None, None)
+    assert (row["length"], row["length_low"], row["length_high"]) == (1, None, None)
+
+
 def test_the_interval_over_eight_problems_covers_the_true_mean_length_about_as_often_as_it_says() -> None:
     rng, covered = np.random.default_rng(0), 0
     for _ in range(500):
