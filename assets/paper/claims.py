@@ -23,7 +23,7 @@ class Measurement:
     unbounded: bool = False
     """An interval is defined, but its ends are not and so None: the data decide nothing."""
     as_published: bool = True
-    """Found by the paper's method; else its number is compared with the paper's on no model."""
+    """Found by the paper's method on its benchmarks; else its number is compared with the paper's on no model."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ def _recovery(artifacts: Mapping[str, Path], name: str) -> Measurement | None:
     for row in BenchmarkScores.open(artifacts["benchmark_scores"]).recovery():
         if row["benchmark"] in COUNTERPARTS[name] and row["arm"] == "lora" and row["recovery"] is not None:
             low, high = row["ci_low"], row["ci_high"]
-            return Measurement(row["recovery"], low, high, "benchmark_scores", unbounded=low is None)
+            own = row["benchmark"] == COUNTERPARTS[name][0]
+            return Measurement(row["recovery"], low, high, "benchmark_scores", unbounded=low is None, as_published=own)
     return None
 
 
@@ -59,18 +60,24 @@ def _recovery_least(artifacts: Mapping[str, Path]) -> Measurement | None:
     if len(known) < len(COUNTERPARTS):
         return None
     least = min(known, key=lambda one: one.value)
+    least = replace(least, as_published=all(one.as_published for one in known))
     # A gain without bounds may lie below the least.
     return least if not any(one.unbounded for one in known) else replace(least, low=None, high=None, unbounded=True)
 
 
 def _mlp_over_attention_score(artifacts: Mapping[str, Path]) -> Measurement | None:
-    """Mean over benchmarks of (score without attention adapters - score without MLP adapters)."""
+    """Mean over Table 2's benchmarks of (score without attention adapters - score without MLP adapters)."""
     rows = BenchmarkScores.open(artifacts["benchmark_scores"]).scores()
     scores = {(row["arm"], row["benchmark"]): row["score"] for row in rows}
-    names = {benchmark for _, benchmark in scores}
-    pairs = [(scores.get(("attention_ablated", n)), scores.get(("mlp_ablated", n))) for n in names]
-    known = [attention - mlp for attention, mlp in pairs if attention is not None and mlp is not None]
-    return Measurement(sum(known) / len(known), None, None, "benchmark_scores") if known else None
+    known: dict[str, float] = {}
+    for name in (name for twins in COUNTERPARTS.values() for name in twins):
+        attention, mlp = scores.get(("attention_ablated", name)), scores.get(("mlp_ablated", name))
+        if attention is not None and mlp is not None:
+            known[name] = attention - mlp
+    if not known:
+        return None
+    own = known.keys() <= {name for name, _ in COUNTERPARTS.values()}
+    return Measurement(sum(known.values()) / len(known), None, None, "benchmark_scores", as_published=own)
 
 
 def _kl(artifacts: Mapping[str, Path], unit_kind: str) -> dict[str, float]:

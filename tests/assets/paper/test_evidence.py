@@ -1,5 +1,6 @@
 """What is read from the artifacts: whether a number has bounds, and whether the paper's explainer found it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,8 +10,8 @@ import pytest
 from assets.ablation.artifact import ABLATION, ABLATION_SCHEMA
 from assets.benchmarks.artifact import RECOVERY, SCORES, write
 from assets.categories.artifact import CLASSES_FILE, CLASSES_SCHEMA
-from assets.paper.claims import Measurement
-from assets.paper.evidence import measure
+from assets.paper.claims import CLAIMS, Measurement, verdict
+from assets.paper.evidence import COUNTERPARTS, measure
 from resources.manifest import Manifest, write_manifest
 
 Recovered = tuple[float, float | None, float | None]
@@ -30,7 +31,14 @@ def class_rows(explainer: str) -> list[dict]:
     return [{"kind": kind, "label": label, "share": share, **ends} for (kind, label), share in shares.items()]
 
 
-def build_artifacts(folder: Path, recovered: dict[str, Recovered], explainer: str) -> dict[str, Path]:
+def of_the_paper(name: str) -> str:
+    """Its benchmark of this name."""
+    return COUNTERPARTS[name][0]
+
+
+def build_artifacts(
+    folder: Path, recovered: dict[str, Recovered], explainer: str, benchmark: Callable[[str], str] = of_the_paper
+) -> dict[str, Path]:
     """All that is measured in one folder, without scores and without ablations."""
     manifest = Manifest(
         asset="a", key="k", code_version=1, experiment="e", sections={}, section_versions={}, inputs={}, files={},
@@ -38,7 +46,7 @@ def build_artifacts(folder: Path, recovered: dict[str, Recovered], explainer: st
     )  # fmt: skip
     write_manifest(folder, manifest)
     rows = [
-        {"benchmark": f"mini_{name}", "arm": "lora", "recovery": value, "ci_low": low, "ci_high": high}
+        {"benchmark": benchmark(name), "arm": "lora", "recovery": value, "ci_low": low, "ci_high": high}
         for name, (value, low, high) in recovered.items()
     ]
     write(folder / "recovery.parquet", rows, RECOVERY)
@@ -55,6 +63,28 @@ def test_a_recovered_gain_with_null_ends_has_no_bounds(tmp_path: Path) -> None:
     assert found["recovery_choice"] == Measurement(0.875, None, None, "benchmark_scores", unbounded=True)
     assert found["recovery_medium"] is None
     assert found["recovery_least"] is None
+
+
+def test_a_gain_on_a_benchmark_that_stands_in_for_the_papers_is_not_compared_with_its_number(tmp_path: Path) -> None:
+    recovered = dict.fromkeys(COUNTERPARTS, BOUNDED)
+    found = measure(build_artifacts(tmp_path, recovered, "openai/x", lambda name: f"mini_{name}"))
+    verdicts = {claim.id: verdict(claim, found[claim.id], comparable=True) for claim in CLAIMS}
+    assert {verdicts[f"recovery_{name}"] for name in COUNTERPARTS} == {"not comparable"}
+    assert verdicts["recovery_least"] == "same pattern"
+
+
+def test_a_benchmark_of_ones_own_does_not_enter_the_claim_on_table_2(tmp_path: Path) -> None:
+    artifacts = build_artifacts(tmp_path, {}, "openai/x")
+    kept = {"openai_math": (0.75, 0.5), "mine": (0.25, 1.0)}
+    for names, wanted in ((["openai_math", "mine"], 0.25), (["mine"], None)):
+        rows = [
+            {"arm": arm, "benchmark": name, "score": score}
+            for name in names
+            for arm, score in zip(("attention_ablated", "mlp_ablated"), kept[name], strict=True)
+        ]
+        write(tmp_path / "scores.parquet", rows, SCORES)
+        found = measure(artifacts)["mlp_over_attention_score"]
+        assert (found.value if found else None) == wanted
 
 
 @pytest.mark.parametrize("unsure", [0.25, 1.5])
