@@ -93,7 +93,7 @@ CLAIMS = (
     Claim(
         "gate_strongest",
         "Figure 3b",
-        "KL of gate_proj over that of the strongest other projection",
+        "Mean KL of single gate_proj components over that of the strongest other projection",
         None,
         threshold=1.0,
     ),

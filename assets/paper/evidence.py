@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from assets.ablation.artifact import AblationKl
 from assets.benchmarks.artifact import BenchmarkScores
@@ -91,7 +92,16 @@ def _mlp_over_attention_kl(artifacts: Mapping[str, Path]) -> Measurement | None:
 
 
 def _gate_strongest(artifacts: Mapping[str, Path]) -> Measurement | None:
-    by_projection = _kl(artifacts, "projection")
+    """From the mean over layers of single components' KL; None where one of them was not ablated alone."""
+    rows = AblationKl.open(artifacts["ablation_kl"]).table().to_pylist()
+    size = {row["unit"]: row["n_components"] for row in rows if row["unit_kind"] == "projection"}
+    singles = {
+        name: [row["kl_mean"] for row in rows if (row["unit_kind"], row["projection"]) == ("component", name)]
+        for name in size
+    }
+    if any(len(found) < size[name] for name, found in singles.items()):
+        return None
+    by_projection = {name: fmean(found) for name, found in singles.items()}
     gate, others = by_projection.pop("gate_proj", None), by_projection.values()
     return Measurement(gate / max(others), None, None, "ablation_kl") if gate is not None and any(others) else None
 

@@ -118,3 +118,21 @@ def test_a_kind_of_which_no_unit_has_a_label_measures_nothing(tmp_path: Path) ->
     assert {claim for claim in CLASS_CLAIMS if found[claim] is None} == {
         "directions_monosemantic", "latents_over_directions", "directions_over_neurons",
     }  # fmt: skip
+
+
+def test_gate_proj_is_compared_as_figure_3b_shows_it_by_single_components(tmp_path: Path) -> None:
+    artifacts = build_artifacts(tmp_path, {}, "openai/x")
+    kls = {("L0", "gate_proj"): 0.25, ("L1", "gate_proj"): 0.75, ("L0", "up_proj"): 0.125, ("L1", "up_proj"): 0.375}
+    rows = [
+        {"unit_kind": "component", "unit": f"{layer}.{p}", "projection": p, "kl_mean": kl, "n_components": 1}
+        for (layer, p), kl in kls.items()
+    ]
+    # ablated in all layers at once, gate_proj is the weaker one
+    rows += [
+        {"unit_kind": "projection", "unit": p, "projection": p, "kl_mean": kl, "n_components": 2}
+        for p, kl in (("gate_proj", 1.0), ("up_proj", 2.0))
+    ]
+    write(tmp_path / ABLATION, rows, ABLATION_SCHEMA)
+    assert measure(artifacts)["gate_strongest"] == Measurement(2.0, None, None, "ablation_kl")
+    write(tmp_path / ABLATION, rows[1:], ABLATION_SCHEMA)
+    assert measure(artifacts)["gate_strongest"] is None
