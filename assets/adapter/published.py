@@ -69,7 +69,9 @@ def take_model(source: str, revision: str | None, model: ModelConfig, out: Path)
                 f"{source} has {name} {found}, but {model.name} has {wanted}: it is no finetune of that model"
             )
     _check_whole(folder, theirs, source)
-    _take((path for pattern in MODEL_FILES for path in sorted(folder.glob(pattern))), out)
+    # An adapter that lies beside the model, as after a merge, would be loaded onto it.
+    files = (path for pattern in MODEL_FILES for path in sorted(folder.glob(pattern)) if path.name not in ADAPTER_FILES)
+    _take(files, out)
 
 
 def _check_shapes(adapter: Adapter, component: Component, ours: "PretrainedConfig", name: str, source: str) -> None:

@@ -16,6 +16,7 @@ from resources.adapters import CONFIG, weight_key
 from resources.adapters import WEIGHTS as ADAPTER
 from resources.components import Component
 from resources.errors import BadInput
+from resources.models import load_weights
 from tests.assets.adapter.conftest import World
 
 WEIGHTS = "model.safetensors"
@@ -125,6 +126,17 @@ def test_an_adapter_beside_a_models_config_is_no_finetune(world: World, tiny_ada
     shutil.copyfile(Path(world.model.name) / "config.json", source / "config.json")
     with pytest.raises(BadInput, match=r"lacks 27 of the 27 tensors of its model, .* name another source for full_fin"):
         world.full("taken", FullFinetuneConfig(source=str(source)))
+
+
+def test_an_adapter_beside_a_published_model_is_not_worn_by_it(
+    world: World, published: Path, tiny_adapter: Path
+) -> None:
+    """A merged model is often saved into the folder of its adapter."""
+    for name in (CONFIG, ADAPTER):
+        shutil.copyfile(tiny_adapter / name, published / name)
+    out, _ = world.full("taken", FullFinetuneConfig(source=str(published)))
+    taken = load_weights(out, world.model, "cpu").state_dict()
+    assert taken.keys() == load_file(published / WEIGHTS).keys()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
