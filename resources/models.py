@@ -99,7 +99,7 @@ def load_weights(source: str | Path, model: ModelConfig, device: "str | torch.de
     Only safetensors are read, never pickled weights; code that comes with a model runs for `model` itself alone.
 
     Raises:
-        BadInput: when it cannot be loaded, or holds weights that are no numbers.
+        BadInput: when it cannot be loaded, wears an adapter, or holds weights that are no numbers.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -114,6 +114,11 @@ def load_weights(source: str | Path, model: ModelConfig, device: "str | torch.de
             trust_remote_code=model.trust_remote_code and str(source) == model.name,
             use_safetensors=True,
             device_map={"": device},
+        )
+    if getattr(loaded, "peft_config", None):
+        raise BadInput(
+            f"{source} holds an adapter beside the model, which transformers loads onto it: move adapter_config.json "
+            "and adapter_model.safetensors away, or name the adapter as lora.source"
         )
     _check_finite(loaded, str(source))
     return loaded.eval().requires_grad_(False)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from resources.adapters import WEIGHTS, weight_key
 from resources.components import Component
 from resources.errors import BadInput
-from resources.models import ModelConfig, load_adapted, load_architecture
+from resources.models import ModelConfig, load_adapted, load_architecture, load_base
 
 WIDER = [Component(layer, projection) for layer in (0, 1) for projection in ("q_proj", "k_proj", "v_proj")]
 
@@ -22,6 +22,15 @@ def test_a_model_with_another_gate_than_qwens_is_refused_by_name(tiny_model: Pat
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_act": act}))
     with pytest.raises(BadInput, match=rf"{tmp_path} has hidden_act {act} instead of silu: use a model of the Qwen2"):
         load_architecture(ModelConfig(name=str(tmp_path)))
+
+
+def test_a_model_that_would_wear_the_adapter_beside_it_is_refused(
+    tiny_model: Path, tiny_adapter: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "merged"))
+    shutil.copytree(tiny_adapter, folder, dirs_exist_ok=True)
+    with pytest.raises(BadInput, match=rf"{folder} holds an adapter beside the model.*move adapter_config\.json"):
+        load_base(ModelConfig(name=str(folder), dtype="float32"), "cpu")
 
 
 def test_an_adapter_of_another_model_is_refused_in_one_short_line(
