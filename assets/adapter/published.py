@@ -1,5 +1,6 @@
 """A checkpoint that somebody else trained, taken through the same asset after a look at its shapes."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -137,12 +138,12 @@ def _targets(settings: "LoraConfig", component: Component, source: str) -> bool:
 
 
 def _check_whole(folder: Path, architecture: "PretrainedConfig", source: str) -> None:
-    """The files hold every tensor of the model, in its shape."""
+    """The files that transformers reads hold every tensor of the model, in its shape."""
     from safetensors import SafetensorError, safe_open
 
     wanted = {name: tuple(tensor.shape) for name, tensor in _without_weights(architecture).state_dict().items()}
     found: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in _weight_files(folder):
         try:
             with safe_open(path, framework="pt") as file:
                 names = file.keys()
@@ -160,6 +161,26 @@ def _check_whole(folder: Path, architecture: "PretrainedConfig", source: str) ->
             f"{source} lacks {len(wrong)} of the {len(wanted)} tensors of its model, {first} for one: download it "
             "anew, or name another source for full_finetune"
         )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """One file, or the shards that an index names."""
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+    whole, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
+    if whole.is_file():
+        return [whole]
+    try:
+        shards = [folder / name for name in sorted(set(json.loads(index.read_bytes())["weight_map"].values()))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(
+            f"{folder} has no {whole.name}, and no {index.name} that names its shards: copy it anew, or name another "
+            "source for full_finetune"
+        ) from error
+    missing = [path.name for path in shards if not path.is_file()]
+    if missing:
+        raise BadInput(f"{folder} has no {missing[0]}, which its {index.name} names: copy it anew")
+    return shards
 
 
 def _without_weights(architecture: "PretrainedConfig") -> "PreTrainedModel":

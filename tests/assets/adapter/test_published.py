@@ -16,10 +16,11 @@ from resources.adapters import CONFIG, weight_key
 from resources.adapters import WEIGHTS as ADAPTER
 from resources.components import Component
 from resources.errors import BadInput
-from resources.models import load_weights
+from resources.models import load_base, load_weights
 from tests.assets.adapter.conftest import World
 
 WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 
 
 @pytest.fixture
@@ -121,10 +122,38 @@ def test_a_published_model_that_is_not_whole_is_refused(
     assert not list((world.folder / "taken").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (
+            lambda folder: (folder / INDEX).unlink(),
+            r"no model\.safetensors, and no .*index\.json that names its shards",
+        ),
+        (lambda folder: (folder / INDEX).write_text("{"), r"no .*index\.json that names its shards"),
+        (lambda folder: (folder / INDEX).write_text('{"weight_map": []}'), r"no .*index\.json that names its shards"),
+        (
+            lambda folder: (folder / "model-00003-of-00006.safetensors").rename(folder / "model-3.safetensors"),
+            r"no model-00003-of-00006\.safetensors, which its model\.safetensors\.index\.json names",
+        ),
+    ],
+    ids=["no index", "damaged", "of another kind", "a renamed shard"],
+)
+def test_shards_that_transformers_would_not_find_are_refused(
+    world: World, tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    source = tmp_path / "published"
+    load_base(world.model, "cpu").save_pretrained(source, max_shard_size="20KB")
+    out, _ = world.full("whole", FullFinetuneConfig(source=str(source)))
+    assert len(list(out.glob("*.safetensors"))) == 6
+    damage(source)
+    with pytest.raises(BadInput, match=message):
+        world.full("taken", FullFinetuneConfig(source=str(source)))
+
+
 def test_an_adapter_beside_a_models_config_is_no_finetune(world: World, tiny_adapter: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(tiny_adapter, tmp_path / "published"))
     shutil.copyfile(Path(world.model.name) / "config.json", source / "config.json")
-    with pytest.raises(BadInput, match=r"lacks 27 of the 27 tensors of its model, .* name another source for full_fin"):
+    with pytest.raises(BadInput, match=r"has no model\.safetensors, .* name another source for full_finetune"):
         world.full("taken", FullFinetuneConfig(source=str(source)))
 
 
