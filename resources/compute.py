@@ -28,7 +28,8 @@ class ComputeConfig(Section):
     llm_concurrency: int = Field(default=20, ge=1, le=1024)
     """Most LLM requests under way at once (authors' code: 20)."""
     llm_attempts: int = Field(default=5, ge=1, le=20)
-    """Tries of one LLM request before its unit is listed as failed (authors' code: 5)."""
+    """Tries of one LLM request (authors' code: 5). What the server fails on in so many, and in so many more at the end
+    while it answers another question, is listed as failed with its unit."""
     llm_timeout_s: float = Field(default=120.0, gt=0)
     """Seconds until one try is given up (authors' code: 30, too short for reasoning models)."""
     llm_poll_s: float = Field(default=30.0, gt=0)

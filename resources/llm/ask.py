@@ -10,6 +10,7 @@ from resources.llm.answers import Answer, Desk
 from resources.llm.cache import FILE_NAME, ResponseCache
 from resources.llm.endpoint import Endpoint, api_key
 from resources.llm.exchange import CUT
+from resources.llm.failures import LATE
 from resources.llm.limits import Limits
 from resources.llm.prices import price_of
 from resources.llm.question import Question
@@ -40,9 +41,11 @@ class Asked:
         """
         lost = [answer for answer in self.answers.values() if answer.lost]
         if lost:
+            late = lost[0].failure == LATE
+            remedy = "raise compute.llm_timeout_s and run again" if late else "run again when the endpoint is well"
             raise BadInput(
-                f"{len(lost)} of {len(self.answers)} questions were left without an answer ({lost[0].failure}): run "
-                "again when the endpoint is well; every answer is kept"
+                f"{len(lost)} of {len(self.answers)} questions were left without an answer ({lost[0].failure}): "
+                f"{remedy}; every answer is kept"
             )
 
     def check_usable(self) -> None:

@@ -50,6 +50,8 @@ class BatchRun:
         self._reasons: dict[str, str] = {}
         self._rejected: set[str] = set()
         """Keys of requests that would fare no better another time."""
+        self._failed: set[str] = set()
+        """Keys of requests that the server failed on the last time."""
         self._fatal = ""
 
     async def run(self, questions: Iterator[Question]) -> None:
@@ -89,7 +91,9 @@ class BatchRun:
         if answer is not None:
             return attempt, replace(answer, cached=answer.cached and key not in self._tries)
         if self._tries.get(key, 0) >= self._desk.limits.attempts:
-            return attempt, Answer.to(question, None, self._reasons[key], lost=key not in self._rejected)
+            # The vendor failed on it in every batch and answered others: it would in the next run's too.
+            known = key in self._rejected or (key in self._failed and self._desk.requests > 0)
+            return attempt, Answer.to(question, None, self._reasons[key], lost=not known)
         return attempt, None
 
     def _expected(self, asked: dict[tuple[str, int], Question], keys: list[str]) -> Pending:
@@ -221,6 +225,8 @@ class BatchRun:
         self._reasons[key] = failure.reason
         if failure.kind == "fatal":
             self._fatal = failure.reason
+        if failure.reached:
+            self._failed.add(key)
         if failure.kind != "retry":
             self._tries[key] = self._desk.limits.attempts
             self._rejected.add(key)

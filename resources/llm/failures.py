@@ -13,6 +13,8 @@ _SECRET = re.compile(
 )
 LONGEST = 300
 """Characters of an error message that are kept."""
+LATE = "no answer in time"
+"""Why an answer is missing that a longer time-out would have let come."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def classify(error: Exception, provider: Provider) -> Failure | None:
 
     reason = redacted(str(error) or type(error).__name__)
     if isinstance(error, TimeoutError | known.ModelTimeoutError):
-        return Failure("retry", "unknown", "no answer in time", reached=False)
+        return Failure("retry", "unknown", LATE, reached=False)
     if isinstance(error, known.ModelAuthenticationError):
         return Failure("fatal", "no", f"{reason}; set its key in {KEY_VARIABLES[provider]}", reached=True)
     if isinstance(error, known.ModelNotFoundError | known.ModelQuotaExceededError):

@@ -55,6 +55,10 @@ class LiveRun:
         self._failures_in_row = 0
         self._stop: Stop | None = None
         self._random = random.Random(0)
+        self._failed: list[tuple[Question, Failure]] = []
+        self._last = False
+        """Whether those are asked once more."""
+        self._answered: Question | None = None
 
     async def run(self, questions: Iterator[Question]) -> None:
         """Answer every question into the desk.
@@ -69,17 +73,46 @@ class LiveRun:
             trusted = httpx2.create_ssl_context()
             clients = [await stack.enter_async_context(self._client(trusted)) for _ in range(count)]
             self._models = cycle([build_model(self._desk.endpoint, http) for http in clients])
-            workers = [
-                asyncio.create_task(self._work(questions))
-                for _ in range(self._limits.concurrency + math.ceil(self._limits.concurrency / SPARE))
-            ]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for worker in workers:
-                    worker.cancel()
+            await self._all(questions)
+            if self._failed and self._stop is None:
+                await self._ask_again()
         if self._stop is not None:
             raise BadInput(str(self._stop)) from self._stop
+
+    async def _all(self, questions: Iterator[Question]) -> None:
+        workers = [
+            asyncio.create_task(self._work(questions))
+            for _ in range(self._limits.concurrency + math.ceil(self._limits.concurrency / SPARE))
+        ]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+
+    async def _ask_again(self) -> None:
+        """Put what the server failed on to it again, now that nothing else is under way.
+
+        Where it fails still and yet answers another question, running again would not help: such a question counts as
+        failed, like a refused one, and the others are worth their money.
+        """
+        again, self._failed, self._last = self._failed, [], True
+        await self._all(question for question, _ in again)
+        fault = False
+        try:
+            fault = bool(self._failed) and await self._answers_another()
+        except Stop as stop:
+            self._stop = self._stop or stop
+        if self._stop is not None:
+            return
+        tries = f"{2 * self._limits.attempts} tries, while other questions were answered"
+        for question, failure in self._failed:
+            reason = f"{failure.reason} ({tries})" if fault else failure.reason
+            self._desk.take(Answer.to(question, None, reason, lost=not fault))
+
+    async def _answers_another(self) -> bool:
+        """Whether the server is well: whether it answers what it has answered before."""
+        return self._answered is not None and isinstance(await self._send(self._answered, 0), str)
 
     @asynccontextmanager
     async def _client(self, trusted: "ssl.SSLContext") -> "AsyncIterator[httpx2.AsyncClient]":
@@ -108,9 +141,11 @@ class LiveRun:
                 self._stop = self._stop or stop
                 self._settled.set()
                 return
-            self._desk.take(answer)
+            if answer is not None:
+                self._desk.take(answer)
 
-    async def _answer(self, question: Question) -> Answer:
+    async def _answer(self, question: Question) -> Answer | None:
+        """What becomes of a question; None where the server failed on it, which is kept for the end."""
         wrong = ""
         for attempt in range(self._limits.unusable):
             found = self._desk.stored(question, attempt)
@@ -119,11 +154,15 @@ class LiveRun:
                 sent = await self._send(question, attempt)
                 if isinstance(sent, Question):
                     return await self._answer(sent)
+                if isinstance(sent, Failure) and sent.kind == "retry" and sent.reached:
+                    self._failed.append((question, sent))
+                    return None
                 if isinstance(sent, Failure):
                     return Answer.to(question, None, sent.reason, lost=sent.kind == "retry")
                 found = sent
             value, wrong = exchange.read(question, found)
             if value is not None:
+                self._answered = question
                 return Answer.to(question, value, cached=cached)
         return Answer.to(question, None, f"{wrong} ({self._limits.unusable} answers)")
 
@@ -159,7 +198,7 @@ class LiveRun:
 
     async def _back_off(self, turn: int, failure: Failure) -> None:
         self._failures_in_row += 1
-        if self._failures_in_row > max(30, DEAD_AFTER * self._limits.concurrency):
+        if self._failures_in_row > max(30, DEAD_AFTER * self._limits.concurrency) and not self._last:
             raise Stop(self._desk.so_far(f"{self._desk.endpoint.name} went down: {failure.reason}"))
         if failure.wait_s:
             self._pace.hold(failure.wait_s)
