@@ -97,7 +97,7 @@ def categorise_units(
     questions = (_assignment(row, shown.get(row["unit"], ""), taxonomy, prompt) for row in explained)
     limits = Limits.of(compute)
     asked = ask(questions, len(explained), endpoint, limits, progress, "categorise")
-    asked.check_complete()
+    asked.check_usable()
     rows = [_row(row, asked, taxonomy, endpoint) for row in explained]
     return Categorised(
         taxonomy, rows, made.requests + asked.requests, made.cached + asked.cached, made.cost_usd + asked.cost_usd

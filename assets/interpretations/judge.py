@@ -91,7 +91,11 @@ def judge_units(
     explained: dict[str, dict[str, Any]],
     progress: Progress,
 ) -> Judged:
-    """Ask about held-out examples of every unit the LLM explained (at most `units_per_kind`, evenly spread)."""
+    """Ask about held-out examples of every unit the LLM explained (at most `units_per_kind`, evenly spread).
+
+    Raises:
+        BadInput: as `label_units` does.
+    """
     endpoint = judge_endpoint(knobs, scores)
     prompts = {method: load_prompt(PROMPTS, method) for method in scores.methods}
     excerpts, chosen = Excerpts(dataset), _chosen(explained, scores.units_per_kind)
@@ -111,7 +115,7 @@ def judge_units(
 
     total = len(chosen) * len(scores.methods) * scores.draws * -(-scores.examples // scores.examples_per_request)
     asked = ask(questions(), total, endpoint, Limits.of(compute), progress, "judge")
-    asked.check_complete()
+    asked.check_usable()
     rows = _rows(sheets, asked, explained, endpoint, scores)
     rows += [
         unscored(unit, kind, "too few held-out contexts, firing or quiet")

@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from assets.categories.artifact import Categories
@@ -145,27 +144,6 @@ def test_what_could_never_explain_is_refused_with_the_config(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         section.model_validate(values)
-
-
-def test_unknown_categories_are_counted(explained: Explained, tmp_path: Path) -> None:
-    with serving(Settings(key=KEY, fault_share=1.0, faults=("wrong",))) as server:
-        url = f"http://127.0.0.1:{server.port}/v1"
-        knobs = CategoriesConfig(
-            provider="openai", base_url=url, taxonomy_provider="openai", taxonomy_model="gpt-5-mini",
-            taxonomy_base_url=url, max_output_tokens=1000,
-        )  # fmt: skip
-        done = categorise(
-            categories=knobs,
-            s1k_dataset=explained.dataset,
-            max_activating_contexts=explained.contexts,
-            interpretations=explained.interpretations,
-            out=tmp_path,
-            progress=SILENT,
-            compute=COMPUTE,
-        )
-    rows = pq.read_table(tmp_path / "categories.parquet").to_pylist()
-    assert done.uncategorized == done.units == len(rows)
-    assert all("is no id of the taxonomy" in row["detail"] for row in rows)
 
 
 def _evidence(explained: Explained, knobs: InterpretationsConfig) -> dict[str, Evidence]:
