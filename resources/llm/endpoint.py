@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 from resources.errors import BadInput
 
@@ -42,6 +43,14 @@ class Endpoint:
         """The configured address, else the provider's environment variable, else empty for the vendor's own."""
         return self.base_url or os.environ.get(URL_VARIABLES[self.provider], "")
 
+    @property
+    def placed(self) -> str:
+        """`openai/gpt-5-mini at http://127.0.0.1:8000/v1`, for messages: where it is, if that was chosen."""
+        parts = urlsplit(self.address)
+        # A proxy's address in the environment may hold a user and a password.
+        place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return f"{self.name} at {place}" if self.address else self.name
+
     def identity(self) -> dict[str, str | int]:
         """What enters the cache key of every request: all but the key and the context limit."""
         return {
@@ -54,21 +63,25 @@ class Endpoint:
 
 
 def api_key(endpoint: Endpoint) -> str:
-    """The key from the environment; local servers may need none.
+    """The key from the environment, without the line end that files give it; local servers may need none.
 
     Raises:
-        BadInput: when a vendor's key is missing.
+        BadInput: when a vendor's key is missing, or one cannot be sent.
     """
     missing = missing_key(endpoint.provider)
     if missing:
         raise BadInput(f"{endpoint.name} needs an API key: set {missing}, or choose another provider")
-    return os.environ.get(KEY_VARIABLES[endpoint.provider]) or "none"
+    variable = KEY_VARIABLES[endpoint.provider]
+    key = os.environ.get(variable, "").strip() or "none"
+    if not (key.isascii() and key.isprintable()):
+        raise BadInput(f"what {variable} holds is no API key: it has characters that no key has")
+    return key
 
 
 def missing_key(provider: str) -> str | None:
     """The environment variable of a vendor's key, where it is not set."""
     variable = KEY_VARIABLES[provider]
-    return None if provider == "openai-compatible" or os.environ.get(variable) else variable
+    return None if provider == "openai-compatible" or os.environ.get(variable, "").strip() else variable
 
 
 def settings(endpoint: Endpoint, seed: int) -> "ModelSettings":

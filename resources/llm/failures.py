@@ -36,7 +36,7 @@ class Failure:
 def redacted(text: str) -> str:
     """The text on one line without anything that is or looks like a key."""
     for variable in KEY_VARIABLES.values():
-        secret = os.environ.get(variable, "")
+        secret = os.environ.get(variable, "").strip()
         if len(secret) >= 4:
             text = text.replace(secret, "[key]")
     return _SECRET.sub("[key]", " ".join(text.split()))[:LONGEST]
@@ -57,7 +57,7 @@ def classify(error: Exception, provider: Provider) -> Failure | None:
         return Failure("too long", "no", reason, reached=True)
     if isinstance(error, known.ModelConnectionError):
         lost = "no" if error.phase in ("connect", "pool") else "unknown"
-        return Failure("retry", lost, reason, reached=False)
+        return Failure("retry", lost, redacted(_root(error)), reached=False)
     if isinstance(error, known.ModelRateLimitError | known.ModelUnavailableError | known.ModelServerError):
         wait_s = min(error.retry_after or 0.0, LONGEST_WAIT_S)
         crowded = not isinstance(error, known.ModelServerError)
@@ -71,6 +71,13 @@ def classify(error: Exception, provider: Provider) -> Failure | None:
         strange = f"the answer has another shape than this API's ({type(error).__name__}: {reason})"
         return Failure("retry", "unknown", strange, reached=True)
     return None
+
+
+def _root(error: BaseException) -> str:
+    """What the first exception of a chain says; both vendors' SDKs say "Connection error." of whatever it is."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
 
 
 def _by_status(status: int, reason: str) -> Failure:

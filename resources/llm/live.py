@@ -185,7 +185,7 @@ class LiveRun:
             # Who only waits while others are served has not had a try.
             tries += not (failure.crowded and self._desk.requests > answered)
         if not self._open:
-            raise Stop(f"{self._desk.endpoint.name} cannot be reached: {failure.reason}; is the endpoint up?")
+            raise Stop(f"{self._desk.endpoint.placed} cannot be reached: {failure.reason}; is the endpoint up?")
         return failure
 
     async def _first_or_any(self, question: Question, attempt: int) -> str | Failure:
@@ -235,7 +235,7 @@ class LiveRun:
                 raise
             self._open = self._open or (failure.reached and failure.kind != "fatal")
             if failure.kind == "fatal":
-                raise Stop(self._desk.so_far(f"{self._desk.endpoint.name} refuses: {failure.reason}")) from error
+                raise Stop(self._desk.so_far(f"{self._desk.endpoint.placed} refuses: {failure.reason}")) from error
             return failure
         self._open = True
         self._failures_in_row = 0
