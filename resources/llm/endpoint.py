@@ -90,7 +90,9 @@ def settings(endpoint: Endpoint, seed: int) -> "ModelSettings":
     if endpoint.provider == "openai-compatible":
         chosen["seed"] = seed
     if endpoint.effort:
-        chosen["thinking"] = endpoint.effort  # pyright: ignore[reportGeneralTypeIssues]
+        # The library leaves `thinking` out for models that it does not know to think, as those of one's own server.
+        own = endpoint.provider == "openai-compatible"
+        chosen["openai_reasoning_effort" if own else "thinking"] = endpoint.effort  # pyright: ignore[reportGeneralTypeIssues]
     return chosen
 
 
@@ -98,7 +100,7 @@ def build_model(endpoint: Endpoint, http: "httpx2.AsyncClient") -> "Model":
     """The client of an endpoint over `http`, without retries of its own.
 
     Raises:
-        BadInput: without a key, or without an address where one is needed.
+        BadInput: without a key, without an address where one is needed, or where thinking leaves no room to answer.
     """
     key = api_key(endpoint)
     if endpoint.provider == "anthropic":
@@ -118,7 +120,16 @@ def build_model(endpoint: Endpoint, http: "httpx2.AsyncClient") -> "Model":
 def _anthropic(endpoint: Endpoint, key: str, http: "httpx2.AsyncClient") -> "Model":
     from anthropic import AsyncAnthropic
     from pydantic_ai.models.anthropic import AnthropicModel
+    from pydantic_ai.profiles.anthropic import ANTHROPIC_THINKING_BUDGET_MAP
     from pydantic_ai.providers.anthropic import AnthropicProvider
 
     client = AsyncAnthropic(api_key=key, base_url=endpoint.address or None, http_client=http, max_retries=0)
-    return AnthropicModel(endpoint.model, provider=AnthropicProvider(anthropic_client=client))
+    model = AnthropicModel(endpoint.model, provider=AnthropicProvider(anthropic_client=client))
+    if endpoint.effort and not model.profile.get("anthropic_supports_adaptive_thinking"):
+        budget = ANTHROPIC_THINKING_BUDGET_MAP[endpoint.effort]  # pyright: ignore[reportArgumentType]
+        if budget >= endpoint.max_output_tokens:
+            raise BadInput(
+                f"effort {endpoint.effort} lets {endpoint.name} think for {budget} tokens, which is all of "
+                f"max_output_tokens {endpoint.max_output_tokens}: raise that, or lower the effort"
+            )
+    return model
