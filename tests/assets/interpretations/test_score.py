@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.interpretations.artifact import SCORES_SCHEMA, Predicate, Scores
+from assets.interpretations.artifact import CLASSES, SCORES_SCHEMA, Predicate, Scores
 from assets.interpretations.config import ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import HELD_OUT, Evidence, Split, read_evidence
@@ -45,11 +45,15 @@ def test_random_firing_scores_like_chance(scored: tuple[ScoreMetrics, dict[str, 
     assert row["status"] == "insufficient" or row["ci_low"] < 0.5 < row["ci_high"]
 
 
-def test_a_unit_that_never_fires_is_listed_with_its_reason(scored: tuple[ScoreMetrics, dict[str, dict]]) -> None:
+def test_a_unit_that_never_fires_is_listed_with_its_reason(
+    scored: tuple[ScoreMetrics, dict[str, dict]], explained: Explained
+) -> None:
     row = scored[1]["latent:3"]
     assert (row["status"], row["balanced_accuracy"]) == ("insufficient", None)
-    assert row["detail"]
-    assert scored[0].insufficient >= 1
+    assert row["detail"] == explained.row("latent:3")["detail"] != ""
+    assert set(scored[1]) == set(explained.world.units)
+    assert (scored[0].insufficient, scored[0].failed) == (sum(r["status"] != "ok" for r in scored[1].values()), 0)
+    assert (scored[0].requests, scored[0].cached, scored[0].cost_usd) == (0, 0, 0.0)
 
 
 def test_same_token_negatives_lower_the_precision(explained: Explained) -> None:
@@ -146,6 +150,19 @@ def test_the_summary_keeps_intruders_apart_and_leaves_unknown_precisions_open() 
     columns = ("method", "balanced_accuracy", "intruder_accuracy", "precision_hard")
     assert [tuple(row[column] for column in columns) for row in found] == [
         ("detection", 0.75, None, None), ("fuzzing", 0.625, None, 0.875), ("intruder", None, 0.5, None),
+    ]  # fmt: skip
+
+
+def test_the_summary_groups_by_the_class_that_the_scored_explainer_gave_and_counts_scored_rows_alone() -> None:
+    told = {"latent:1": {"label": 0, "statistical_label": 1}, "latent:2": {"label": 0, "statistical_label": None}}
+    offline = {"explainer": "statistical", "method": "detection"}
+    rows = [_scored("detection", 0.5, None), _scored("detection", 1.0, None) | {"unit": "latent:2"}]
+    rows += [row | offline for row in rows]
+    rows.append(_scored("detection", 0.0, None) | {"status": "failed"})
+    columns = ("explainer", "label", "class", "units", "balanced_accuracy")
+    assert [tuple(row[column] for column in columns) for row in summary(rows, told)] == [
+        ("openai/x", 0, CLASSES[0], 2, 0.75), ("statistical", -1, "none", 1, 1.0),
+        ("statistical", 1, CLASSES[1], 1, 0.5),
     ]  # fmt: skip
 
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.interpretations.artifact import INTERPRETATIONS_SCHEMA, Interpretations
+from assets.interpretations.artifact import INTERPRETATIONS_SCHEMA, Interpretations, Predicate
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import CLASS_NAMES, Corpus, quoted, token_class
 from assets.interpretations.explain import explain
-from assets.interpretations.statistical import StatisticalExplainer
+from assets.interpretations.statistical import StatisticalExplainer, _label
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, STATISTICAL, Explained
 from tests.assets.interpretations.world import build_world, token_rule, write_contexts, write_dataset
 
@@ -44,6 +44,34 @@ def test_random_firing_is_class_two_by_the_null(explained: Explained) -> None:
     row = explained.row("latent:1")
     assert row["label"] == 2
     assert row["p_null"] > 0.05
+
+
+WORD = Predicate(first=("token", 1), classes=("number",), words="token 1")
+EITHER = WORD.model_copy(update={"join": "or", "second": ("token", 2)})
+BOTH = WORD.model_copy(update={"join": "and", "second": ("class", 4)})
+ANY = Predicate(first=("class", 4), classes=("number",), words="any number")
+
+
+@pytest.mark.parametrize(
+    ("predicate", "low", "accuracy", "p", "label"),
+    [
+        (WORD, 0.80, 0.85, 0.05, 0),
+        (BOTH, 0.80, 0.85, 0.05, 0),  # one part that names a word is enough
+        (WORD, 0.79, 0.85, 0.05, 1),
+        (WORD, 0.80, 0.84, 0.05, 1),
+        (WORD, 0.99, 0.99, 0.051, 2),
+        (EITHER, 0.99, 0.99, 0.01, 1),
+        (ANY, 0.99, 0.99, 0.01, 1),
+        (ANY, 0.60, 0.75, 0.05, 1),
+        (ANY, 0.59, 0.99, 0.05, 2),
+        (ANY, 0.99, 0.74, 0.05, 2),
+        (None, 0.99, 0.99, 0.01, 2),
+    ],
+)
+def test_a_class_asks_for_coverage_and_accuracy_and_class_zero_for_one_named_word(
+    predicate: Predicate | None, low: float, accuracy: float, p: float, label: int
+) -> None:
+    assert _label(predicate, low, accuracy, p) == label
 
 
 def test_too_few_contexts_are_insufficient_and_never_class_two(explained: Explained) -> None:
