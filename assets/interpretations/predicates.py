@@ -144,7 +144,7 @@ _PHRASES = {
     "token": "token {}", "word": "word {} in any case", "class": "any {}", "previous": "after {}",
     "previous class": "after any {}", "next": "before {}", "next class": "before any {}",
     "two before": "two tokens after {}", "line start": "at a line's start", "sentence start": "at a sentence's start",
-    "block": "inside the {} block", "place": "{} of the rollout",
+    "block": "inside the {} block",
 }  # fmt: skip
 
 
