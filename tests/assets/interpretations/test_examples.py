@@ -11,8 +11,8 @@ from assets.interpretations.evidence import HALF_A, HELD_OUT, Evidence, Window
 from assets.interpretations.examples import Example, draw_examples, draw_intruder, draw_marked
 
 Draw = Callable[[Evidence, ScoresConfig, Corpus, np.random.Generator], list[Example]]
-LENGTH, AT, SAME_TOKEN, QUIET_AT = 30, 15, 12, 5
-"""Every rollout has the firing token at 15, where the unit fires, and at 12, where it does not."""
+LENGTH, AT, SAME_TOKEN, QUIET_AT = 30, 15, 11, 5
+"""Every rollout has the firing token at 15, where the unit fires, and at 11, where it does not."""
 SCORES = ScoresConfig(examples=8, tokens_around=2)
 
 
@@ -25,13 +25,13 @@ def corpus_of(rollouts: int) -> Corpus:
 
 
 def evidence_of(corpus: Corpus, firing: int, silent: int) -> Evidence:
-    """Of rollouts 0, 1, ...: `firing` windows from 10 on, then `silent` ones, all held out but the last rollout's."""
-    values = np.zeros(11)
-    values[AT - 10] = 2.0
-    fires = [Window(rollout, AT, 2.0, 10, values, "top", True) for rollout in range(firing)]
+    """Of rollouts 0, 1, ...: `firing` windows from 6 on, then `silent` ones, all held out but the last rollout's."""
+    values = np.zeros(15)
+    values[[0, AT - 1 - 6, AT - 6]] = 0.5, 0.5, 2.0
+    fires = [Window(rollout, AT, 2.0, 6, values, "top", True) for rollout in range(firing)]
     still = [Window(firing + i, QUIET_AT, 0.0, 0, np.zeros(10), "silent", True) for i in range(silent)]
     seen = [
-        Window(firing + silent, AT, 2.0, 10, values, "top", False),
+        Window(firing + silent, AT, 2.0, 6, values, "top", False),
         Window(firing + silent, QUIET_AT, 0.0, 0, np.zeros(10), "silent", False),
     ]
     peaks = [*fires, seen[0]]
@@ -64,13 +64,12 @@ def test_a_unit_with_fewer_than_two_firing_or_quiet_windows_is_not_judged() -> N
     assert drawn(draw_examples, 0, 4) == []
 
 
-def test_half_of_the_marked_windows_have_the_firing_token_marked_and_half_as_many_quiet_ones() -> None:
+def test_half_of_the_marked_windows_have_their_firing_tokens_marked_and_half_as_many_quiet_ones() -> None:
     found = drawn(draw_marked, 6, 0)
     assert Counter((one.fires, one.hard) for one in found) == {(True, False): 3, (False, True): 3}
-    for one in found:
-        (marked,) = one.marked
-        assert (marked == AT) is one.fires
-        assert abs(marked - AT) <= 2
+    for one in found:  # 14 fires too, and 6, which is not shown
+        assert len(one.marked) == 2
+        assert one.marked == {14, 15} if one.fires else one.marked < {13, 16, 17}
 
 
 def test_an_intruder_is_one_quiet_window_among_four_firing_ones_or_one_of_the_same_token() -> None:
