@@ -32,12 +32,15 @@ lorascope.unit = (() => {
       make("p", { class: "soft small" }, `Height: log of the number of tokens; the highest bar has ${Math.max(...counts).toLocaleString("en")}.`));
   };
 
-  const pairs = (title, why, rows) => rows.length ? make("div", {}, make("h3", { title: why }, title), make("table", {}, rows.map(([text, value]) => make("tr", {}, make("td", { class: "text" }, lone(text)), make("td", { class: "number" }, number(value)))))) : null;
+  const pairs = (title, why, rows, spoken) => rows.length ? make("div", {}, make("h3", { title: why }, title), make("table", {}, rows.map(([text, value]) => make("tr", {}, make("td", { class: "text" }, lone(text)), make("td", { class: "number" }, spoken(value)))))) : null;
+
+  // Trailing zeros stay: the numbers stand below each other.
+  const digits = (value) => value.toPrecision(3);
 
   const effects = (detail, kind) => {
-    const top = pairs("Top tokens", "Tokens at the peaks of its strongest contexts, and how many of them", detail.top_tokens);
-    const up = detail.logits && pairs("Promotes", "Tokens whose logit the direction raises most, written once into the residual stream", detail.logits.up);
-    const down = detail.logits && pairs("Suppresses", "Tokens whose logit the direction lowers most", detail.logits.down);
+    const top = pairs("Top tokens", "Tokens at the peaks of its strongest contexts, and how many of them", detail.top_tokens, String);
+    const up = detail.logits && pairs("Promotes", "Tokens whose logit the direction raises most, written once into the residual stream", detail.logits.up, digits);
+    const down = detail.logits && pairs("Suppresses", "Tokens whose logit the direction lowers most", detail.logits.down, digits);
     const note = detail.logits ? "Promotes, suppresses: logit effects, what it writes through the final norm's gain and the unembedding." : kind === "adapter" ? "No logit effects: only o_proj and down_proj write into the residual stream." : "";
     const fires = detail.max > 0 ? histogram(detail) : make("p", { class: "soft" }, "It fires on no token.");
     return [make("div", { class: "columns" }, fires, top, up, down), note && make("p", { class: "soft small" }, note)];

@@ -273,3 +273,10 @@ def test_bars_and_the_chosen_row_show_in_high_contrast(browser: Browser, address
     assert page.eval_on_selector(".histogram i", colour) != ground
     assert page.eval_on_selector(".row.chosen", colour) != ground
     context.close()
+
+
+def test_numbers_below_each_other_have_as_many_digits(page: Page, address: str) -> None:
+    show(page, address, "#unit=latent:3")
+    effects = texts_of(page, "#unit .columns > div:nth-child(3) td.number")
+    assert len(effects) > 1
+    assert {len(text.lstrip("-0.").replace(".", "")) for text in effects} == {3}
