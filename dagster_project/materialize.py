@@ -65,6 +65,12 @@ class Check:
     judge: Callable[[Mapping[str, Any]], dg.AssetCheckResult]
     """Takes the metrics; the result needs no name."""
 
+    def result(self, experiment: str, metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
+        """The judgement with the experiment that it is of: Dagster shows a check's last result, whichever that was."""
+        judged = self.judge(metrics)
+        named = {"experiment": dg.MetadataValue.text(experiment), **(judged.metadata or {})}
+        return judged._replace(check_name=self.name, metadata=named)
+
 
 def experiment_asset(
     stage: Stage, *, description: str, kinds: set[str], checks: Sequence[Check] = ()
@@ -108,7 +114,7 @@ def experiment_asset(
         context.add_asset_metadata(metadata(done.manifest, done.folder, done.cache))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(done.manifest.key),
-            check_results=[c.judge(done.manifest.metrics)._replace(check_name=c.name) for c in checks],
+            check_results=[c.result(context.partition_key, done.manifest.metrics) for c in checks],
             tags=_read_before_the_edit(context, claim, stage) if edited else None,
         )
 

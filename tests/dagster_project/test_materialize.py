@@ -168,3 +168,4 @@ def test_an_asset_judges_its_checks_in_its_own_step_on_a_hit_too_and_of_its_own_
             (made,) = instance.fetch_materializations(wanted, limit=1).records
             assert target is not None
             assert target.storage_id == made.storage_id
+            assert evaluation.metadata["experiment"] == dg.TextMetadataValue("e")  # the UI shows the last of any
