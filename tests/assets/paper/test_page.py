@@ -263,3 +263,19 @@ def test_pages_are_the_same_bytes_each_time() -> None:
 @pytest.mark.parametrize("character", "\u034f\u115f\u3164\u180e\ufff9\u200b\u202e")
 def test_an_invisible_character_is_shown_as_its_escape(character: str) -> None:
     assert _visible(f"a{character}b") == f"a\\u{ord(character):04x}b"
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_without_javascript_the_figures_are_the_pictures_beside_the_page(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(report())
+    (tmp_path / "figures").mkdir()
+    for name in ("ablation_kl-figure_3a", "batchtopk_sae-new_chart"):
+        drawn = '<svg xmlns="http://www.w3.org/2000/svg" width="70" height="40"/>'
+        (tmp_path / "figures" / f"{name}.svg").write_text(drawn)
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    assert [one.bounding_box()["width"] for one in page.locator("figure img").all()] == [70, 70]  # pyright: ignore
+    assert page.locator("figure img").first.get_attribute("alt", timeout=1000).startswith("KL divergence from the full")  # pyright: ignore
+    context.close()
