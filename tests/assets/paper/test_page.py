@@ -279,3 +279,32 @@ def test_without_javascript_the_figures_are_the_pictures_beside_the_page(browser
     assert [one.bounding_box()["width"] for one in page.locator("figure img").all()] == [70, 70]  # pyright: ignore
     assert page.locator("figure img").first.get_attribute("alt", timeout=1000).startswith("KL divergence from the full")  # pyright: ignore
     context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_on_paper_claims_have_room_and_headings_stay_with_what_they_head(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(report())
+    page = opened(browser, tmp_path / "index.html", 718, "light", [])  # A4 without its margins
+    page.emulate_media(media="print")
+    page.wait_for_function("document.querySelectorAll('figure svg').length === 2")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    least = page.eval_on_selector_all(".claims tr td:nth-child(2)", "found => found.map(one => one.clientWidth)")
+    assert min(least) >= 180
+    style = "(one, name) => getComputedStyle(one)[name]"
+    assert page.eval_on_selector("h2", style, "breakAfter") == "avoid"
+    assert {page.eval_on_selector(one, style, "breakInside") for one in ("figure", "tr", ".example")} == {"avoid"}
+    assert page.eval_on_selector("mark", style, "printColorAdjust") == "exact"
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_figures_keep_their_white_ground_in_high_contrast(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(report())
+    context = browser.new_context(forced_colors="active", color_scheme="dark")
+    page = context.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    colour = "one => getComputedStyle(one).backgroundColor"
+    assert page.eval_on_selector("figure", colour) == "rgb(255, 255, 255)"
+    assert page.eval_on_selector("body", colour) == "rgb(0, 0, 0)"
+    context.close()
