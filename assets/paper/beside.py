@@ -1,7 +1,13 @@
-"""Tables 1 and 2 as people read them: each of our scores with its interval, and the paper's number right beside it."""
+"""Tables 1 and 2 as people read them: each of our scores with its interval, and the paper's number right beside it.
 
+And how many problems and units stand behind the shares.
+"""
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from resources.units import SPOKEN
 
 PAPER = "_paper"
 """Ending of the column with the published number (assets/benchmarks/tables.py)."""
@@ -23,6 +29,21 @@ def value_and_interval(shown: str) -> tuple[str, str]:
 def published(column: str, value: float) -> str:
     """The paper's number in the digits of ours."""
     return f"{value:.1%}" if column == "recovery" else f"{value:.3f}"
+
+
+def asked(scores: Sequence[Mapping[str, Any]]) -> str:
+    """How many problems each benchmark has."""
+    found = {str(row["benchmark"]): row["questions"] for row in scores}
+    return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in found.items())
+
+
+def labelled(classes: Sequence[Mapping[str, Any]]) -> str:
+    """How many units of each kind have a class, by explainer where there are several."""
+    several = len({row["explainer"] for row in classes}) > 1
+    found: Counter[str] = Counter()
+    for row in classes:
+        found[SPOKEN[row["kind"]] + (f" by {row['explainer']}" if several else "")] += row["n"]
+    return ", ".join(f"{name} {count:,}" for name, count in found.items())
 
 
 def upright(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

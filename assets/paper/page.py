@@ -10,7 +10,7 @@ from typing import Any, get_args
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from assets.interpretations.artifact import CLASSES, STATISTICAL
-from assets.paper.beside import ARMS, published, twins, value_and_interval
+from assets.paper.beside import ARMS, asked, labelled, published, twins, value_and_interval
 from assets.paper.captions import Figure, arranged
 from assets.paper.claims import CLAIMS, LARGE, Verdict, spoken
 from assets.paper.comparison import Comparison
@@ -114,6 +114,7 @@ def _page(template: str, values: Mapping[str, Any]) -> str:
     ]
     environment.filters["line"] = lambda text: text.replace("\n", "↵")
     environment.filters["interval"] = value_and_interval
+    environment.filters |= {"asked": asked, "labelled": labelled}
     environment.globals |= {
         "filled": _filled,
         "numeric": _numeric,

@@ -1,6 +1,6 @@
 """Tables 1 and 2 fit a terminal of 100 columns, with each published number beside ours."""
 
-from assets.paper.beside import upright, value_and_interval
+from assets.paper.beside import asked, labelled, upright, value_and_interval
 from dagster_project.tables import text_table
 
 ROW = {
@@ -32,3 +32,19 @@ def test_nothing_wraps_at_100_columns() -> None:
 def test_an_interval_is_told_from_its_value() -> None:
     assert value_and_interval("0.5 [0.3, 0.7]") == ("0.5", "[0.3, 0.7]")
     assert value_and_interval("arm missing") == ("arm missing", "")
+
+
+def test_how_many_problems_and_units_stand_behind_a_share_is_said() -> None:
+    scores = [
+        {"benchmark": name, "arm": arm, "questions": n} for arm in "ab" for name, n in (("aime24", 30), ("x_y", 1500))
+    ]
+    assert asked(scores) == "aime24 30, x y 1,500"
+    classes = [
+        {"kind": "adapter", "explainer": "statistical", "label": 0, "n": 34},
+        {"kind": "adapter", "explainer": "statistical", "label": 1, "n": 15},
+        {"kind": "latent", "explainer": "statistical", "label": 0, "n": 7},
+    ]
+    assert labelled(classes) == "adapter directions 49, SAE latents 7"
+    assert labelled([*classes, {**classes[2], "explainer": "openai/x"}]) == (
+        "adapter directions by statistical 49, SAE latents by statistical 7, SAE latents by openai/x 7"
+    )

@@ -308,3 +308,17 @@ def test_figures_keep_their_white_ground_in_high_contrast(browser: Browser, tmp_
     assert page.eval_on_selector("figure", colour) == "rgb(255, 255, 255)"
     assert page.eval_on_selector("body", colour) == "rgb(0, 0, 0)"
     context.close()
+
+
+def test_the_page_leads_to_the_dashboard_and_to_each_of_its_sections() -> None:
+    page = report()
+    (contents,) = re.findall(r"<nav>.*?</nav>", page, re.DOTALL)
+    headings = set(re.findall(r'<h2 id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', contents)) == headings
+    assert 'href="../../feature_dashboard/key-of-feature_dashboard/index.html"' in page.split("<nav>")[0]
+
+
+def test_a_missing_sae_is_not_in_the_contents() -> None:
+    assert 'href="#sae"' not in render(
+        HOSTILE, [], {}, [], [], {"feature_dashboard": manifest("feature_dashboard")}, False
+    )
