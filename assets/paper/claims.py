@@ -59,9 +59,9 @@ SAE_SIZES = {"d_in": 448, "d_sae": 3584, "k": 16}
 
 
 def spoken(value: float, percent: bool = False) -> str:
-    """A number as a person reads it: four significant digits, counts and large numbers whole."""
+    """A number as a person reads it: four significant digits, a share in three, counts and large numbers whole."""
     if percent:
-        return f"{100 * value:.4g} %"
+        return f"{100 * value:.3g} %"
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= LARGE else f"{value:.4g}"
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from assets.interpretations.artifact import CLASSES, STATISTICAL
 from assets.paper.beside import ARMS, asked, labelled, published, twins, value_and_interval
 from assets.paper.captions import Figure, arranged
-from assets.paper.claims import CLAIMS, LARGE, Verdict, spoken
+from assets.paper.claims import CLAIMS, Verdict, spoken
 from assets.paper.comparison import Comparison
 from resources.manifest import Manifest
 from resources.ports import HOST, UI_PORT
@@ -24,6 +24,8 @@ _HIDDEN = re.compile(
 )
 TENTH = 0.1
 """From here on a share is told to a tenth of a percent, below to three digits."""
+WHOLE = 999.5
+"""From here on three digits are a whole number."""
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
@@ -180,4 +182,5 @@ def _measured(value: float | None, percent: bool = False) -> str:
         return "–"
     if percent:
         return (f"{100 * value:.1f}" if abs(value) >= TENTH else f"{100 * value:.3g}") + "\u00a0%"
-    return f"{value:.3g}" if abs(value) < LARGE and not float(value).is_integer() else f"{value:,.0f}"
+    whole = float(value).is_integer() or abs(value) >= WHOLE
+    return f"{value:,.0f}" if whole else f"{value:#.3g}".rstrip(".")

@@ -30,7 +30,7 @@ def test_a_claim_that_differs_warns_with_both_numbers_as_a_person_reads_them() -
     result = judged(measured, comparable=True)
     assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert result.description == (
-        "3 of 14 differ: Recovered gain on AIME'24 (mini world: hard): the paper has 72.73 %, measured 10 %; "
+        "3 of 14 differ: Recovered gain on AIME'24 (mini world: hard): the paper has 72.7 %, measured 10 %; "
         "Mean KL of single gate_proj components over that of the strongest other projection: the paper has above 1, "
         "measured 0.8; "
         "Broad but consistent latents (class 1): the paper has 22 %, measured 50 %"

@@ -124,6 +124,7 @@ def test_every_claim_is_answered_by_the_evidence() -> None:
 def test_rows_carry_what_the_paper_says_as_a_person_reads_it() -> None:
     rows = {row["id"]: row for row in claim_rows({claim.id: None for claim in CLAIMS}, comparable=True)}
     assert rows["latents_monosemantic"]["expected"] == "62 %"
+    assert rows["recovery_hard"]["expected"] == "72.7 %"
     assert rows["sae_live"]["expected"] == "2,000"
     assert rows["recovery_least"]["expected"] == "above 70 %"
     assert spoken(0.123456) == "0.1235"

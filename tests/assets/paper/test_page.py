@@ -16,6 +16,7 @@ from assets.paper.page import (
     SITE,
     VERDICTS,
     _agreed,
+    _measured,
     _visible,
     claims_side_by_side,
     render,
@@ -168,7 +169,7 @@ def test_each_figure_says_what_it_shows_with_the_papers_number_and_its_files() -
     page = report()
     assert "<b>Figure 3a.</b> KL divergence from the full adapter with one layer" in page
     assert "Paper: layers 44, 45, 46 and 62 of 64 matter most." in page
-    assert ">KL without MLP adapters over KL without attention</a>: paper above 1, here 1.5" in page
+    assert ">KL without MLP adapters over KL without attention</a>: paper above 1, here 1.50" in page
     assert "new chart" in page.split('id="more-figures"')[1]
     for name in ("ablation_kl-figure_3a", "batchtopk_sae-new_chart"):
         assert f'href="figures/{name}.svg"' in page
@@ -322,3 +323,19 @@ def test_a_missing_sae_is_not_in_the_contents() -> None:
     assert 'href="#sae"' not in render(
         HOSTILE, [], {}, [], [], {"feature_dashboard": manifest("feature_dashboard")}, False
     )
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.83, "0.830"),
+        (4.05, "4.05"),
+        (123.4, "123"),
+        (1234.5, "1,234"),
+        (999.6, "1,000"),
+        (224.0, "224"),
+        (1e-5, "1.00e-05"),
+    ],
+)
+def test_numbers_below_each_other_have_three_digits_or_are_whole(value: float, said: str) -> None:
+    assert _measured(value) == said
