@@ -13,6 +13,7 @@ from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.engine import Arm, Completion, Request
 from resources.adapters import read_settings
 from resources.errors import BadInput
+from resources.hub import fetched
 from resources.models import ModelConfig, place
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as its largest rank, and nothing between (MaxLoRARanks of 0.30.0)."""
+_READ = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.py")
+"""Files of a model's repository that an engine reads."""
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -98,10 +101,10 @@ class VllmEngine:
                 "benchmarks.backend is vllm, which is not installed: pip install 'lorascope[gpu]', or use hf"
             ) from error
         is_base = weights == str(self._model.name)
+        base = base_folder(self._model)
         return LLM(
-            model=place(weights),
-            revision=self._model.revision if is_base and place(weights) == weights else None,
-            tokenizer=place(self._model.name),
+            model=base if is_base else place(weights),
+            tokenizer=base,
             dtype=self._model.dtype,
             trust_remote_code=self._model.trust_remote_code and is_base,
             tensor_parallel_size=self._config.tensor_parallel_size,
@@ -132,6 +135,15 @@ class VllmEngine:
         self._engine = None
         gc.collect()
         cleanup_dist_env_and_memory()
+
+
+def base_folder(model: ModelConfig) -> str:
+    """The base model's folder, of a hub id the snapshot of its commit.
+
+    By itself vLLM asks the hub for files that are all in the cache, and for the tokenizer of another commit: beside a
+    full finetune it knows none, and takes the tip.
+    """
+    return str(fetched(model.name, model.revision, files=_READ))
 
 
 def take_gpus(tensor_parallel_size: int) -> None:

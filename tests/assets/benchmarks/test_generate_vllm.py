@@ -16,7 +16,8 @@ from assets.benchmarks.arms import build_arms
 from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.engine import Request
 from assets.benchmarks.generate_hf import HfEngine
-from assets.benchmarks.generate_vllm import take_gpus
+from assets.benchmarks.generate_vllm import base_folder, take_gpus
+from resources.errors import BadInput
 from resources.models import ModelConfig
 from resources.sources import PROJECT
 
@@ -64,6 +65,22 @@ def test_an_engine_takes_its_share_of_the_gpus_that_were_leased(
     take_gpus(2)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
     assert "LOCAL_RANK" not in os.environ
+
+
+def test_an_engine_is_given_the_cached_commit_as_a_folder_and_so_needs_no_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    commit = "b" * 40
+    # As a load by commit leaves it: there is no refs/main.
+    snapshot = tmp_path / "models--someone--model" / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    assert base_folder(ModelConfig(name="someone/model", revision=commit)) == str(snapshot)
+    assert base_folder(ModelConfig(name=str(MINI))) == str(MINI)
+    with pytest.raises(BadInput, match="the hub cannot be reached"):
+        base_folder(ModelConfig(name="someone/model", revision="c" * 40))
 
 
 @pytest.mark.slow
