@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from assets.benchmarks.extract import extract
 from assets.benchmarks.grade import LETTERS, Grade, check_gold, grade_choice, grade_math
 from resources.errors import BadInput
+from resources.hub import fetched
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -83,7 +84,9 @@ def _rows(path: str, name: str, split: str, parquet: str) -> list[Row]:
         return pq.read_table(PROJECT / parquet).to_pylist()
     from datasets import load_dataset
 
-    return load_dataset(path, name or None, split=split).to_list()  # pyright: ignore[reportAttributeAccessIssue]
+    # From the hub's cache, as every source: by name, `load_dataset` wants a cache of its own where there is no hub.
+    folder = str(fetched(path, None, kind="dataset"))
+    return load_dataset(folder, name or None, split=split).to_list()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _text(row: Row, columns: Sequence[str]) -> str:

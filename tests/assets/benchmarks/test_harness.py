@@ -6,6 +6,7 @@ import pytest
 
 from assets.benchmarks.documents import _with_choices, choice_results, load_choice, math_results
 from assets.benchmarks.harness import evaluate_answers, load_benchmark
+from resources.errors import BadInput
 from tests.assets.benchmarks.conftest import World
 
 ROW = {
@@ -25,6 +26,7 @@ def render(messages: list[dict[str, str]], *, add_generation_prompt: bool = True
 def gpqa(monkeypatch: pytest.MonkeyPatch, rows: list[dict]) -> None:
     import datasets
 
+    monkeypatch.setattr("assets.benchmarks.documents.fetched", lambda *_, **__: Path())
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
 
 
@@ -62,6 +64,29 @@ def test_gpqa_through_its_task_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert benchmark.questions[0].prompt.startswith("Which?\n\nA) ")
     assert benchmark.questions[0].prompt.endswith(">")
     assert len(benchmark.questions[0].choices) == 4
+
+
+def test_questions_that_lie_in_the_hubs_cache_are_read_without_a_hub(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "tables")
+    repository = tmp_path / "datasets--Idavidrein--gpqa"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+    # As GPQA has it: a configuration for each of its files.
+    names = ("gpqa_main", "gpqa_diamond")
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.csv\n" for name in names)
+    (snapshot / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    for name in names:
+        (snapshot / f"{name}.csv").write_text(f"{','.join(ROW)}\n{name},{','.join(list(ROW)[1:])}\n")
+    benchmark = load_benchmark("gpqa_diamond_openai", render, limit=None, samples=1, seed=3)
+    assert [question.id for question in benchmark.questions] == ["gpqa_diamond"]
+    with pytest.raises(BadInput, match=r"aime24_nofigures: simplescaling/aime24_nofigures .* hub cannot be reached"):
+        load_benchmark("aime24_nofigures", render, limit=None, samples=1, seed=3)
 
 
 @pytest.mark.parametrize("name", ["aime24_nofigures", "aime25_nofigures", "openai_math"])
