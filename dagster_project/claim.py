@@ -57,6 +57,7 @@ class Claims:
     run: str
     """Its id."""
     _found: dict[str, Claim] = field(default_factory=dict)
+    _checked: set[str] = field(default_factory=set)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def of(self, name: str, say: Say) -> Claim:
@@ -68,6 +69,12 @@ class Claims:
         if name not in self._found:
             self._found[name] = self._stack.enter_context(claimed(self.home, name, self.run, say))
         return self._found[name]
+
+    def check_once(self, claim: Claim, check: Callable[[], None]) -> None:
+        """Let `check` refuse the experiment; once it has not, nothing that changes later stops the run."""
+        if claim.experiment.name not in self._checked:
+            check()
+            self._checked.add(claim.experiment.name)
 
     def close(self) -> None:
         """The run has ended."""

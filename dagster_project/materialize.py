@@ -16,7 +16,7 @@ from dagster_project.claim import Claim, Claims
 from dagster_project.compute_asset import obtain
 from dagster_project.launch import launch
 from dagster_project.metadata import metadata
-from dagster_project.preflight import check_fit
+from dagster_project.preflight import check
 from dagster_project.process import process_tag
 from dagster_project.rooms import STAGES
 from resources.errors import BadInput
@@ -96,7 +96,7 @@ def experiment_asset(
         claims: dg.ResourceParam[Claims],
     ) -> dg.MaterializeResult:
         def run(job: Job, run_dir: Path) -> JobResult:
-            check_fit(claim.experiment, home, h200_node, _stages_of(context.run))
+            claims.check_once(claim, lambda: check(claim.experiment, home, h200_node, _stages_of(context.run)))
             return launch(context, job, run_dir, h200_node)
 
         try:

@@ -33,28 +33,20 @@ ASKING = {
 """Stages that ask models of vendors, and the sections that say whose."""
 
 
-def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: Sequence[Stage]) -> list[str]:
-    """One sentence for each thing without which the stages' misses cannot be computed."""
-    misses = _misses(experiment, home, stages)
-    return [*_unfit(experiment, home, deployment, misses), *_sources(experiment, misses)]
-
-
-def check_fit(experiment: Experiment, home: Home, deployment: Deployment, stages: Sequence[Stage]) -> None:
-    """Make sure of all but the sources: a hub that does not answer may do so before its turn.
+def check(experiment: Experiment, home: Home, deployment: Deployment, stages: Sequence[Stage]) -> None:
+    """Make sure that the stages' misses can be computed.
 
     Raises:
-        BadInput: naming each of them that is missing.
+        BadInput: naming each thing that is missing.
     """
-    refuse(experiment, _unfit(experiment, home, deployment, _misses(experiment, home, stages)))
+    refuse(experiment, lacking(experiment, home, deployment, stages))
 
 
-def _misses(experiment: Experiment, home: Home, stages: Sequence[Stage]) -> list[Stage]:
+def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: Sequence[Stage]) -> list[str]:
+    """One sentence for each thing without which the stages' misses cannot be computed."""
     found, store = keys(experiment), Store(home.store)
-    return [stage for stage in stages if store.peek(stage.asset, found[stage.asset]) is None]
-
-
-def _unfit(experiment: Experiment, home: Home, deployment: Deployment, misses: Sequence[Stage]) -> list[str]:
-    found, store, nowhere = keys(experiment), Store(home.store), Workspace(home.runs, home.runs)
+    misses = [stage for stage in stages if store.peek(stage.asset, found[stage.asset]) is None]
+    nowhere = Workspace(home.runs, home.runs)
     jobs = [job_of(stage, experiment, found, store, nowhere, deployment) for stage in misses]
     return [
         *_gpus(jobs, deployment),
@@ -63,6 +55,7 @@ def _unfit(experiment: Experiment, home: Home, deployment: Deployment, misses: S
         *contradictions(experiment, misses),
         *_engine(experiment, deployment, misses),
         *([] if deployment.prefix else _keys(experiment, misses)),
+        *_sources(experiment, misses, deployment),
     ]
 
 
@@ -134,8 +127,8 @@ def _keys(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
     return said
 
 
-def _sources(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
-    """Hub repositories that the stages read and this machine can neither find in its cache nor ask for."""
+def _sources(experiment: Experiment, stages: Sequence[Stage], deployment: Deployment) -> list[str]:
+    """Hub repositories that the stages read and this machine can neither find in its cache nor ask for, or may not."""
     read = {name for stage in stages for name in stage.sections}
     wanted: list[tuple[str, str, Kind]] = [
         (source, str(getattr(section, "revision", "")), "dataset" if isinstance(section, DatasetConfig) else "model")
@@ -144,9 +137,16 @@ def _sources(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
         for source in section.sources()
         if local_folder(source) is None
     ]
+    if any(stage.asset == "benchmark_scores" for stage in stages):
+        for source in section_of(experiment.sections, BenchmarksConfig).repositories():
+            wanted.append((source, "main", "dataset"))
     if not wanted:
         return []
-    from resources.hub import hub_answers, is_cached, unreachable
+    from resources.hub import hub_answers, is_cached, refusal, unreachable
 
-    missing = [source for source, revision, kind in wanted if not is_cached(source, revision, kind)]
-    return [unreachable(source) for source in missing] if missing and not hub_answers() else []
+    missing = [one for one in wanted if not is_cached(*one)]
+    if missing and not hub_answers():
+        return [unreachable(source) for source, _, _ in missing]
+    # Of another machine's login nothing is known here.
+    said = [] if deployment.prefix else [refusal(source, kind) for source, _, kind in missing]
+    return [one for one in said if one]

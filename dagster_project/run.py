@@ -10,13 +10,12 @@ import dagster as dg
 from sqlalchemy.exc import IntegrityError
 
 from assets.paper.beside import upright
-from dagster_project.consistency import refuse
 from dagster_project.experiment import Experiment
 from dagster_project.failure import reason
 from dagster_project.instance import opened
 from dagster_project.observe import observations
 from dagster_project.plan import keys
-from dagster_project.preflight import lacking
+from dagster_project.preflight import check
 from dagster_project.process import fail_killed_runs, process_tag
 from dagster_project.rooms import STAGES
 from dagster_project.tables import text_table
@@ -135,7 +134,7 @@ def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = (
         BadInput: before anything starts, naming each thing that is missing.
     """
     wanted = [stage for stage in STAGES if not assets or stage.asset in assets]
-    refuse(experiment, lacking(experiment, home, load_deployment(), wanted))
+    check(experiment, home, load_deployment(), wanted)
     os.environ["DAGSTER_HOME"] = str(prepare_instance(home))
     from dagster_project.definitions import defs
 

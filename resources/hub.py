@@ -44,6 +44,22 @@ def unreachable(name: str) -> str:
     )
 
 
+def refusal(name: str, kind: Kind) -> str | None:
+    """Why this user may not read a repository, as the hub says; None when he may, or the hub says nothing."""
+    import httpx2
+    from huggingface_hub import auth_check
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        with _hub_or_cache():
+            auth_check(name, repo_type=kind)
+    except (GatedRepoError, RepositoryNotFoundError) as error:
+        return _from_the_hub(name, error)
+    except (OSError, httpx2.HTTPError):  # it answers something else, or no longer
+        return None
+    return None
+
+
 def fetched(source: str, revision: str | None, *, kind: Kind = "model", files: Sequence[str] = ("*",)) -> Path:
     """The folder of a source: a local one, or the hub's snapshot of that commit and no other.
 

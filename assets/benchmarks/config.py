@@ -6,7 +6,7 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from assets.benchmarks.own_tasks import task_sources
+from assets.benchmarks.own_tasks import task_repositories, task_sources
 from resources.section import Address, Section, check_address
 from resources.stage import Needs, Stage
 
@@ -140,6 +140,10 @@ class BenchmarksConfig(Section):
             name for task in self.tasks if task not in SHIPPED for name in task_sources(TASK_FOLDER / f"{task}.yaml")
         )
         return (*self.extra_adapters.values(), *mini, *own)
+
+    def repositories(self) -> tuple[str, ...]:
+        """Data sets of the hub that the questions come from."""
+        return tuple(name for task in self.tasks for name in task_repositories(TASK_FOLDER / f"{task}.yaml"))
 
     def vendors(self) -> tuple[str, ...]:
         """Who judges, where somebody does."""

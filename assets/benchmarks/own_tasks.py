@@ -1,4 +1,4 @@
-"""What a benchmark of the user's own is made of: its task file, and the local files that this names.
+"""What a benchmark is made of: its task file, and the local files or the repositories of the hub that this names.
 
 lm-eval's reader would say it too, but imports every function, and takes seconds to be imported itself.
 """
@@ -14,6 +14,7 @@ import yaml
 from resources.errors import BadInput, one_line, quoted
 from resources.sources import PROJECT, FileName, local_folder
 
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _WILD = re.compile(r"[*?\[{]")
 
 
@@ -42,6 +43,21 @@ def task_sources(task_file: Path) -> tuple[str, ...]:
         name for file, values in read.items() for name in (_named(file), *_modules(file, values), *_data(file, values))
     ]
     return tuple(dict.fromkeys(names))
+
+
+def task_repositories(task_file: Path) -> tuple[str, ...]:
+    """Data sets of the hub that the questions come from.
+
+    Raises:
+        BadInput: when one of the task files cannot be read.
+    """
+    read: dict[Path, dict[str, Any]] = {}
+    _read(task_file.resolve(), read)
+    keywords = (values.get("dataset_kwargs") for values in read.values())
+    named = [values.get("dataset_path") for values in read.values()]
+    named += [found.get("path") for found in keywords if isinstance(found, dict)]
+    hub = (name for name in _texts(named) if _REPOSITORY.fullmatch(name) and local_folder(name) is None)
+    return tuple(dict.fromkeys(hub))
 
 
 def _read(file: Path, read: dict[Path, dict[str, Any]]) -> None:

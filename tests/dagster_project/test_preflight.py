@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from assets.benchmarks.config import BenchmarksConfig
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys
 from dagster_project.preflight import lacking
@@ -14,6 +15,7 @@ from resources.home import Home
 from resources.launcher.deployment import Deployment
 from resources.sources import PROJECT
 from resources.store import Store
+from tests.faults.hub import hub as serving
 
 NODE = Deployment(gpus=8, gpu_memory_gib=139)
 
@@ -44,7 +46,8 @@ def test_each_missing_thing_is_one_sentence(home: Home, tmp_path: Path, monkeypa
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     paper = load(tmp_path, "description: the paper\n")
-    gpus, engine, explainer, scorer, categoriser, model, dataset = lacking(paper, home, Deployment(gpus=0), STAGES)
+    found = lacking(paper, home, Deployment(gpus=0), STAGES)
+    gpus, engine, explainer, scorer, categoriser, model, dataset, *questions = found
     assert gpus.startswith("lora_checkpoint, full_finetune_checkpoint, ") and "need 8 GPUs" in gpus
     assert "full_finetune_checkpoint holds " in gpus
     assert engine == (
@@ -55,6 +58,9 @@ def test_each_missing_thing_is_one_sentence(home: Home, tmp_path: Path, monkeypa
     assert categoriser.startswith("feature_categories asks paid models: set ANTHROPIC_API_KEY and OPENAI_API_KEY, or")
     assert model.startswith("Qwen/Qwen2.5-32B-Instruct is neither")
     assert dataset.startswith("simplescaling/s1K-1.1 is neither")
+    assert [one.split()[0] for one in questions] == [
+        "simplescaling/aime24_nofigures", "simplescaling/openaimath", "Idavidrein/gpqa"
+    ]  # fmt: skip
 
 
 def test_the_checkpoints_of_the_full_finetune_are_refused_on_a_disk_without_room_for_two(
@@ -93,6 +99,26 @@ def test_a_hub_that_answers_is_left_to_the_jobs(
     paper = load(tmp_path, "description: the paper\n")
     monkeypatch.setattr(hub, "hub_answers", lambda: True)
     assert lacking(paper, home, NODE, [stage("s1k_dataset")]) == []
+
+
+def test_questions_that_the_user_may_not_read_are_told_before_anything_is_computed(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: None
+) -> None:
+    paper, scores = load(tmp_path, "description: the paper\n"), [stage("benchmark_scores")]
+    names = ("someone/gated", "someone/good", "someone/down", "someone/missing")
+    monkeypatch.setattr(BenchmarksConfig, "repositories", lambda _: names)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with serving(PROJECT / "resources" / "mini_world" / "model") as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
+        monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", server.address)
+        said = [one for one in lacking(paper, home, NODE, scores) if one.startswith("someone/")]
+        elsewhere = NODE.model_copy(update={"prefix": ("ssh", "login-node")})
+        assert [one for one in lacking(paper, home, elsewhere, scores) if one.startswith("someone/")] == []
+    assert said == [
+        "someone/gated cannot be loaded from the hub: access must be asked for on its page; then set HF_TOKEN or run "
+        "`hf auth login`",
+        "someone/missing cannot be loaded from the hub: it is not there, or private: check the name, or set HF_TOKEN",
+    ]
 
 
 @pytest.mark.usefixtures("no_hub")
