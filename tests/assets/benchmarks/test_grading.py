@@ -48,6 +48,12 @@ def test_no_output_makes_extraction_fail(output: str) -> None:
     assert not found.text.startswith(" ")
 
 
+def test_an_answer_of_more_digits_than_python_reads_is_graded() -> None:
+    for output in ("7" * 30_000, f"\\boxed{{{'0' * 30_000}7}}"):
+        assert grade_math(extract(output), "7").by == "integer"
+        assert grade_math(extract(output), "7").correct == ("boxed" in output)
+
+
 def test_a_box_beats_an_answer_line_and_both_beat_the_rest() -> None:
     assert extract("Answer: 1 \\boxed{2}").rule == "boxed"
     assert extract("so Answer: 1").rule == "answer"
