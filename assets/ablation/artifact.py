@@ -38,7 +38,11 @@ INTERACTION_SCHEMA = pa.schema(
         *_PART,
         described("kl_mean", pa.float64(), "KL with all components of the unit ablated at once, nats"),
         described("kl_sum_of_parts", pa.float64(), "sum of the KL of each of its components ablated alone, nats"),
-        described("interaction", pa.float64(), "the first minus the second: above 0 the parts stand in for each other"),
+        described(
+            "interaction",
+            pa.float64(),
+            "the first minus the second: above 0 where parts push the same way or stand in for each other",
+        ),
     ]
 )
 ROLLOUT_SCHEMA = pa.schema(

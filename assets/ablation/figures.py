@@ -92,7 +92,7 @@ def projection_bars(rows: Sequence[dict]) -> "altair.Chart":
 
 
 def interaction_bars(rows: Sequence[dict]) -> "altair.Chart":
-    """KL of a group minus the sum over its parts ablated alone: above 0 the parts stand in for each other."""
+    """KL of a group minus the sum over its components ablated alone."""
     import altair
 
     return (

@@ -69,7 +69,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Caption, ...]], ...] = (
     ),
     (
         "figure-1",
-        "Figure 1: directions are more interpretable than neurons",
+        "Figure 1: directions are as interpretable as neurons",
         (
             Caption(
                 "category_densities",
@@ -126,9 +126,15 @@ SECTIONS: tuple[tuple[str, str, tuple[Caption, ...]], ...] = (
                 "ablation_kl",
                 "interactions",
                 "",
-                "KL divergence of a group minus the sum over its parts ablated alone: above 0 they replace each other.",
+                "KL divergence of a group minus the sum over its components ablated alone: above 0 the group is more "
+                "than they are, since they push the same way or replace each other.",
             ),
-            Caption("ablation_kl", "cumulative", "", "KL divergence as components are removed, the strongest next."),
+            Caption(
+                "ablation_kl",
+                "cumulative",
+                "",
+                "KL divergence as layers (or components) are ablated one after the other, the one that adds most next.",
+            ),
         ),
     ),
     (
