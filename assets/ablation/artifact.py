@@ -70,7 +70,10 @@ STEERING_SCHEMA = pa.schema(
         described("direction", pa.string(), "unit, or random: the control of the same norm"),
         described("factor", pa.float64(), "dose"),
         described(
-            "p99", pa.float64(), "99th percentile of the unit's activation, what a factor of 1 adds with `mode: add`"
+            "p99",
+            pa.float64(),
+            "what a factor of 1 adds with `mode: add`: 99th percentile of a component's magnitude over all tokens, or "
+            "of a latent's activation where it fires on the drawn rollouts",
         ),
         *_EFFECT,
         described("decoding", pa.string(), "greedy or sampled; null where nothing was continued"),

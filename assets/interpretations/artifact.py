@@ -48,8 +48,12 @@ INTERPRETATIONS_SCHEMA = pa.schema(
         ),
         described("statistical_label", pa.int8(), "its class"),
         described("predicate", pa.string(), "JSON of `Predicate`; empty when there is none"),
-        described("coverage", pa.float32(), "share of unseen contexts on which the predicate holds"),
-        described("p_null", pa.float32(), "share of null sets that do as well"),
+        described(
+            "coverage",
+            pa.float32(),
+            "share of contexts on which the predicate found on the other half of the rollouts holds",
+        ),
+        described("p_null", pa.float32(), "share of null sets that do as well, the unit's own counted in"),
     ]
 )
 STATISTICAL = "statistical"
