@@ -55,6 +55,8 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
         behind = error.__cause__ or error
         reason = one_line(str(behind).strip().partition("\n")[0]) or type(behind).__name__
         raise BadInput(f"the files of {dataset.source} cannot be read as a table: {reason}") from error
+    except StopIteration as error:  # what the library lets through for JSON without a row
+        raise BadInput(f"the files of {dataset.source} hold no row") from error
     columns = [dataset.question_column, dataset.thinking_column, dataset.attempt_column, dataset.solution_column]
     missing = [column for column in columns if column and column not in source.column_names]
     if missing:
@@ -80,13 +82,20 @@ def _tables(source: str) -> str:
 
 
 def read_rows(source: "Dataset", dataset: DatasetConfig, skipped: list[Skip]) -> Iterator[Row]:
-    """The rows that have every part, in order, read when asked for; those before them that have not join `skipped`."""
-    for index, record in enumerate(source):
-        row = _row(index, dict(record), dataset)
-        if isinstance(row, Row):
-            yield row
-        else:
-            skipped.append(row)
+    """The rows that have every part, in order, read when asked for; those before them that have not join `skipped`.
+
+    Raises:
+        BadInput: when their text is not UTF-8.
+    """
+    try:
+        for index, record in enumerate(source):
+            row = _row(index, dict(record), dataset)
+            if isinstance(row, Row):
+                yield row
+            else:
+                skipped.append(row)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{dataset.source} holds text that is not UTF-8 ({error.reason}): store it as UTF-8") from error
 
 
 def _row(index: int, record: dict[str, object], dataset: DatasetConfig) -> Row | Skip:

@@ -1,5 +1,6 @@
 """Where rows come from: the pinned commit and no other, and the bytes that the key was made of."""
 
+import json
 import os
 from pathlib import Path
 
@@ -99,3 +100,17 @@ def test_text_is_read_however_it_is_stored(tmp_path: Path, kind: pa.DataType) ->
     skipped = []
     assert len(list(read_rows(load_source(config), config, skipped))) == 1
     assert [one.reason for one in skipped] == ["no question and no trajectory and no attempt"]
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    row = {"question": "café", "solution": "", "deepseek_thinking_trajectory": "x", "deepseek_attempt": "x"}
+    (tmp_path / "train.jsonl").write_bytes(json.dumps(row, ensure_ascii=False).encode("latin-1"))
+    config = DatasetConfig(source=str(tmp_path))
+    with pytest.raises(BadInput, match=rf"{tmp_path} holds text that is not UTF-8 \("):
+        list(read_rows(load_source(config), config, []))
+
+
+def test_a_file_without_a_row_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").touch()
+    with pytest.raises(BadInput, match=f"the files of {tmp_path} hold no row"):
+        load_source(DatasetConfig(source=str(tmp_path)))
