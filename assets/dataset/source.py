@@ -70,7 +70,8 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
             raise BadInput(
                 f"column {column} of {dataset.source} is {kind}, not text: store it as text, or name another column"
             )
-    return source
+    # Reading a row decodes all of it, pictures and sound of other columns too.
+    return source.select_columns(sorted({column for column in columns if column}))
 
 
 def _tables(source: str) -> str:

@@ -114,3 +114,12 @@ def test_a_file_without_a_row_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").touch()
     with pytest.raises(BadInput, match=f"the files of {tmp_path} hold no row"):
         load_source(DatasetConfig(source=str(tmp_path)))
+
+
+def test_columns_that_nobody_asked_for_are_not_decoded(tmp_path: Path) -> None:
+    names = ("question", "deepseek_thinking_trajectory", "deepseek_attempt", "solution", "image")
+    features = datasets.Features({name: datasets.Value("string") for name in names[:-1]} | {"image": datasets.Image()})
+    row = {name: "x" for name in names[:-1]} | {"image": {"bytes": b"no picture", "path": None}}
+    datasets.Dataset.from_list([row], features=features).to_parquet(tmp_path / "train.parquet")
+    config = DatasetConfig(source=str(tmp_path))
+    assert [row.rollout.question for row in read_rows(load_source(config), config, [])] == ["x"]
