@@ -45,9 +45,9 @@ _MORE = (
 
 
 class Settings(BaseModel):
-    """What is read of `adapter_config.json`."""
+    """What is read of `adapter_config.json`; strictly, since PEFT computes with the values as they stand."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     r: int = Field(ge=1)
     lora_alpha: float = Field(allow_inf_nan=False)

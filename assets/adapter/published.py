@@ -3,7 +3,8 @@
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -113,7 +114,8 @@ def _check_placed(adapter: Adapter, folder: Path, source: str) -> None:
     from peft import LoraConfig
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
-    settings = cast("LoraConfig", LoraConfig.from_pretrained(str(folder)))
+    with _read_by_peft(source):
+        settings = cast("LoraConfig", LoraConfig.from_pretrained(str(folder)))
     if settings.target_modules is None:
         settings.target_modules = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING["qwen2"]
     for component in adapter.components:
@@ -131,9 +133,15 @@ def _targets(settings: "LoraConfig", component: Component, source: str) -> bool:
 
     if settings.target_modules == "all-linear":  # worked out on the model itself
         return True
-    try:
+    with _read_by_peft(source):
         return bool(check_target_module_exists(settings, component.module))
-    except (ValueError, re.error) as error:
+
+
+@contextmanager
+def _read_by_peft(source: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, re.error) as error:
         raise BadInput(f"the {CONFIG} of {source} cannot be used by PEFT ({error}): correct it there") from error
 
 

@@ -149,6 +149,8 @@ def test_an_unfinished_folder_is_refused(tiny_adapter: Path, tmp_path: Path) -> 
     [
         ('{"peft_type": "LORA", "lora_alpha": 16}', "r: Field required"),
         ('{"peft_type": "LORA", "lora_alpha": 16, "r": 0}', "r: Input should be greater than or equal to 1"),
+        ('{"peft_type": "LORA", "lora_alpha": 16, "r": 1.0}', "r: Input should be a valid integer"),
+        ('{"peft_type": "LORA", "lora_alpha": "16", "r": 1}', "lora_alpha: Input should be a valid number"),
         ('{"peft_type": "LORA", "r": 1}', "lora_alpha: Field required"),
         ('{"peft_type": "LORA", "r": 1, "lora_alpha": null}', "lora_alpha: Input should be a valid number"),
         ('{"peft_type": "LORA", "r": 1, "lora_alpha": NaN}', "lora_alpha: Input should be a finite number"),

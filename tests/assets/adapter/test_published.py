@@ -198,10 +198,13 @@ def test_a_published_pair_that_peft_would_leave_out_is_refused(
         world.lora("taken", LoraConfig(source=str(source)))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"target_modules": "["}, {"target_modules": 5}, {"layers_to_transform": "1"}, {"layers_pattern": "h"}]
+)
 def test_a_published_adapter_that_peft_cannot_place_is_refused(
-    world: World, tiny_adapter: Path, tmp_path: Path
+    world: World, tiny_adapter: Path, tmp_path: Path, settings: dict[str, object]
 ) -> None:
     source = Path(shutil.copytree(tiny_adapter, tmp_path / "published"))
-    change(source / CONFIG, target_modules="[")
+    change(source / CONFIG, **settings)
     with pytest.raises(BadInput, match=r"adapter_config\.json of .* cannot be used by PEFT \("):
         world.lora("taken", LoraConfig(source=str(source)))
