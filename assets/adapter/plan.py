@@ -51,7 +51,9 @@ def divide(lengths: Sequence[int], processes: int, tokens_per_batch: int) -> lis
     empty. None exceeds `tokens_per_batch` unless a single rollout does.
     """
     longest_first = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    passes = max(1, math.ceil(sum(lengths) / (processes * tokens_per_batch)))
+    # Never more than give each rollout a pass of its own: an empty one gathers sharded weights for nothing.
+    alone = math.ceil(len(lengths) / processes)
+    passes = min(alone, math.ceil(sum(lengths) / (processes * tokens_per_batch)))
     while True:
         bins = _fill(longest_first, lengths, processes * passes)
         if all(len(one) <= 1 or sum(lengths[i] for i in one) <= tokens_per_batch for one in bins):
