@@ -5,13 +5,13 @@ text endpoint is used, not the chat one, so that every back end reads the same p
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.engine import Arm, Completion, Request, up_to
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
+from resources.llm.endpoint import Endpoint, api_key
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -29,12 +29,12 @@ class ServerEngine:
         """Answers as they arrive.
 
         Raises:
-            BadInput: when the server cannot be reached or refuses a request.
+            BadInput: when the server cannot be reached, refuses a request or answers with something else.
         """
-        from openai import APIConnectionError, APIStatusError
+        from openai import APIConnectionError, APIError, APIStatusError
 
-        answers = self._answers(arm, requests)
         url = self._url(arm)
+        answers = self._answers(arm, requests, api_key(Endpoint("openai-compatible", arm.name, url)))
         with asyncio.Runner() as runner:
             while True:
                 try:
@@ -49,12 +49,17 @@ class ServerEngine:
                     raise BadInput(
                         f"the server at {url} refused a request for model {arm.name}: {error.message}"
                     ) from error
+                except (APIError, AttributeError, LookupError, TypeError, ValueError) as error:
+                    # The SDK hands on whatever JSON or text comes with status 200.
+                    raise BadInput(
+                        f"what the server at {url} answers is no completion of model {arm.name} "
+                        f"({one_line(str(error))}): benchmarks.server_url needs a server with /v1/completions"
+                    ) from error
 
-    async def _answers(self, arm: Arm, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Completion]]:
+    async def _answers(self, arm: Arm, requests: Sequence[Request], key: str) -> AsyncIterator[tuple[int, Completion]]:
         from openai import AsyncOpenAI
 
         gate = asyncio.Semaphore(self._config.server_requests)
-        key = os.environ.get("OPENAI_API_KEY", "none")
         # An answer of 32768 tokens takes minutes; the client's own limit is 10.
         async with AsyncOpenAI(base_url=self._url(arm), api_key=key, timeout=3600, max_retries=4) as client:
             asks = [asyncio.ensure_future(_ask(client, gate, arm, i, request)) for i, request in enumerate(requests)]

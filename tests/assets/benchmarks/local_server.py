@@ -12,14 +12,19 @@ Reply = dict[str, Any] | int | tuple[int, Any, dict[str, str]]
 
 
 @contextmanager
-def serving(answer: Callable[[str, dict[str, Any]], Reply]) -> Iterator[str]:
-    """The base URL (ending in /v1) of a server that calls `answer(path, request)`."""
+def serving(answer: Callable[[str, dict[str, Any]], Reply], *, with_key: bool = False) -> Iterator[str]:
+    """The base URL (ending in /v1) of a server that calls `answer(path, request)`.
+
+    `with_key`: the request has one entry more, `authorization`, the header.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if with_key:
+                request["authorization"] = self.headers["Authorization"]
             status, body, headers = _whole(answer(self.path, request))
             content = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(status)
