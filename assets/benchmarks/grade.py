@@ -18,7 +18,7 @@ GradedBy = Literal["integer", "text", "math_verify", "letter", "choice", "defaul
 # Longest tail of an unmarked answer that math-verify reads: a truncated trace has 100,000 characters.
 _TAIL = 2000
 _DROPPED = re.compile(r"\\(?:left|right|displaystyle|,|!|;|:| )|\\?[$]|~")
-_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_WRAPPED = re.compile(r"\\(?:text(?:bf|rm|it|sf|tt)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s*\{([^{}]*)\}")
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text)?\{?(?:st|nd|rd|th)\}?\}?$")
 _NUMBER_IN_BASE = re.compile(r"\w+_\d+")
 _LETTER = re.compile(r"(?:(?:option|choice)\s+)?\(?\s*([A-D])\s*(?:[).:,;\n].*)?$", re.DOTALL | re.IGNORECASE)
@@ -26,6 +26,11 @@ _LETTER = re.compile(r"(?:(?:option|choice)\s+)?\(?\s*([A-D])\s*(?:[).:,;\n].*)?
 _STATED = re.compile(
     r"(?:(?i:answer|(?:correct|right|best) (?:option|choice|one|letter)))\W*(?i:is|would be|must be)?"
     r"\W*(?i:option|choice)?\W*([B-D](?!\w|\s+(?:or|and)\b)|A(?!\w|\s+\w))"
+)
+# "B (5 eV)", "B - 5 eV" on a line of its own, "B because ...", "B is correct"; "A because" may begin a sentence.
+_LED = re.compile(
+    r"([A-D])(?:\s*\((?!or\b|and\b)[^()\n]*\)|\s+[-–—]\s[^\n]*)\W*(?:\n|$)"
+    r"|([B-D])\s+(?:because|since|is\s+(?:the\s+)?(?:correct|right|best|answer))\b"
 )
 _LAST_LINE = re.compile(r"\W*([A-D])(?:\W*|[).:]+\s.*)")
 
@@ -88,7 +93,8 @@ def check_gold(gold: str, choices: Sequence[str]) -> None:
 def letter_of(text: str, choices: tuple[str, ...] = ()) -> str | None:
     r"""The letter an answer names.
 
-    `B`, `(b)`, `\text{B}`, `B) 3 eV`, a choice's own text, else the last "the answer is B", else a last line `B) 3 eV`.
+    `B`, `(b)`, `\text{B}`, `B) 3 eV`, a choice's own text, else the last "the answer is B", else `B (3 eV)` or
+    `B because` at its head, else a last line `B) 3 eV`.
     """
     plain = _WRAPPED.sub(r"\1", text).strip().strip("$*").strip()
     found = _LETTER.match(plain)
@@ -104,6 +110,9 @@ def _stated_letter(text: str) -> str | None:
     stated = _STATED.findall(text)
     if stated or _lists_choices(text):
         return stated[-1] if stated else None
+    led = _LED.match(text)
+    if led is not None:
+        return led[1] or led[2]
     last = _LAST_LINE.fullmatch(text.rsplit("\n", 1)[-1])
     return None if last is None else last[1]
 
@@ -114,7 +123,10 @@ def _lists_choices(text: str) -> bool:
 
 
 def normalised(text: str) -> str:
-    r"""Text without what carries no meaning: dollars, spacing commands, `\text`, case, blanks, a full stop."""
+    r"""Text without what carries no meaning: dollars, spacing commands, `\text`, case, a full stop, blanks.
+
+    The blank of a mixed number stays: 1 1/2 is not 11/2.
+    """
     text = _WRAPPED.sub(r"\1", text)
     text = (
         text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").replace("^\\circ", "").replace("^{\\circ}", "")
@@ -123,7 +135,7 @@ def normalised(text: str) -> str:
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text.replace("\\%", "%").replace("{,}", ","))
     text = _ORDINAL.sub(r"\1", text.strip())
     text = re.sub(r"([_^])\{(\w+)\}", r"\1\2", text)
-    return re.sub(r"\s+", "", text).rstrip(".").casefold()
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d+/)", "", text).rstrip(".").casefold()
 
 
 def _is_integer(text: str) -> bool:
