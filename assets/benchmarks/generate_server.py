@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.engine import Arm, Completion, Request, up_to
 from resources.errors import BadInput, one_line
-from resources.llm.endpoint import Endpoint, api_key
+from resources.llm.endpoint import Endpoint, api_key, proxies_told
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -41,6 +41,8 @@ class ServerEngine:
                     yield runner.run(anext(answers))  # pyright: ignore[reportArgumentType]
                 except StopAsyncIteration:
                     return
+                except BadInput:
+                    raise
                 except APIConnectionError as error:
                     raise BadInput(
                         f"no server answers at {url} (benchmarks.server_url); start it and run again"
@@ -61,7 +63,9 @@ class ServerEngine:
 
         gate = asyncio.Semaphore(self._config.server_requests)
         # An answer of 32768 tokens takes minutes; the client's own limit is 10.
-        async with AsyncOpenAI(base_url=self._url(arm), api_key=key, timeout=3600, max_retries=4) as client:
+        with proxies_told():
+            made = AsyncOpenAI(base_url=self._url(arm), api_key=key, timeout=3600, max_retries=4)
+        async with made as client:
             asks = [asyncio.ensure_future(_ask(client, gate, arm, i, request)) for i, request in enumerate(requests)]
             try:
                 for answer in asyncio.as_completed(asks):

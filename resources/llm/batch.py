@@ -17,7 +17,7 @@ from resources.errors import BadInput
 from resources.llm import exchange
 from resources.llm.answers import Answer, Desk
 from resources.llm.cache import SentBatch, Stored
-from resources.llm.endpoint import build_model, settings
+from resources.llm.endpoint import build_model, proxies_told, settings
 from resources.llm.failures import Failure, classify
 from resources.llm.ledger import OverBudget, Reservation
 from resources.llm.lost_batch import find_lost
@@ -64,7 +64,9 @@ class BatchRun:
             raise BadInput("compute.llm_mode: batch needs provider openai or anthropic; use live")
         import httpx2
 
-        async with httpx2.AsyncClient(timeout=self._desk.limits.timeout_s) as http:
+        with proxies_told():
+            client = httpx2.AsyncClient(timeout=self._desk.limits.timeout_s)
+        async with client as http:
             self._model: Model = build_model(self._desk.endpoint, http)
             asked = {(q.id, q.sample): fitted(q, self._desk.endpoint) for q in questions}
             for sent in self._desk.cache.batches(self._desk.endpoint.name):

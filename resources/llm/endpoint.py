@@ -1,11 +1,13 @@
 """Which model answers, where, and with whose key; keys come from the environment and stay inside the client."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 
 if TYPE_CHECKING:
     import httpx2
@@ -82,6 +84,22 @@ def missing_key(provider: str) -> str | None:
     """The environment variable of a vendor's key, where it is not set."""
     variable = KEY_VARIABLES[provider]
     return None if provider == "openai-compatible" or os.environ.get(variable, "").strip() else variable
+
+
+@contextmanager
+def proxies_told() -> Iterator[None]:
+    """Around what makes an HTTP client, which reads the environment.
+
+    Raises:
+        BadInput: when a proxy or certificates that it names cannot be used.
+    """
+    try:
+        yield
+    except (ImportError, OSError, ValueError) as error:
+        raise BadInput(
+            f"no HTTP client can be made with this environment ({one_line(str(error))}): look at HTTP_PROXY, "
+            "HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR (`pip install socksio` for a SOCKS proxy)"
+        ) from error
 
 
 def settings(endpoint: Endpoint, seed: int) -> "ModelSettings":

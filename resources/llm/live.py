@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from resources.errors import BadInput
 from resources.llm import exchange
 from resources.llm.answers import Answer, Desk
-from resources.llm.endpoint import build_model, settings
+from resources.llm.endpoint import build_model, proxies_told, settings
 from resources.llm.failures import Failure, classify
 from resources.llm.ledger import OverBudget, Reservation
 from resources.llm.pace import Pace, wait_asked
@@ -70,8 +70,9 @@ class LiveRun:
 
         async with AsyncExitStack() as stack:
             count = math.ceil(self._limits.concurrency / CLIENT_REQUESTS)
-            trusted = httpx2.create_ssl_context()
-            clients = [await stack.enter_async_context(self._client(trusted)) for _ in range(count)]
+            with proxies_told():
+                trusted = httpx2.create_ssl_context()
+                clients = [await stack.enter_async_context(self._client(trusted)) for _ in range(count)]
             self._models = cycle([build_model(self._desk.endpoint, http) for http in clients])
             await self._all(questions)
             if self._failed and self._stop is None:

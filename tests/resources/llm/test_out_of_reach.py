@@ -1,6 +1,7 @@
 """An endpoint that cannot be reached: the message says where it was looked for and what was in the way."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -60,3 +61,16 @@ def test_what_cannot_be_sent_is_no_key_and_is_not_shown(key: str, monkeypatch: p
     with pytest.raises(BadInput, match=r"^what OPENAI_COMPATIBLE_API_KEY holds is no API key") as caught:
         _ask("http://127.0.0.1:9/v1")
     assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("ALL_PROXY", "socks5://127.0.0.1:9"), ("SSL_CERT_FILE", "/none/ca.pem")]
+)
+@pytest.mark.parametrize("mode", ["live", "batch"])
+def test_a_proxy_that_cannot_be_used_is_told_with_its_variables(
+    mode: Literal["live", "batch"], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    endpoint = Endpoint("openai", "gpt-5-mini", "http://model.invalid/v1", max_output_tokens=1000)
+    with pytest.raises(BadInput, match=rf"^no HTTP client can be made with this environment .*{variable}"):
+        ask(questions(1), 1, endpoint, replace(QUICK, mode=mode), SILENT, "label")
