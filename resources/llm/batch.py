@@ -18,7 +18,7 @@ from resources.llm import exchange
 from resources.llm.answers import Answer, Desk
 from resources.llm.cache import SentBatch, Stored
 from resources.llm.endpoint import build_model, proxies_told, settings
-from resources.llm.failures import Failure, classify
+from resources.llm.failures import Failure, classify, redacted
 from resources.llm.ledger import OverBudget, Reservation
 from resources.llm.lost_batch import find_lost
 from resources.llm.question import Question, fitted
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MOST_REQUESTS = 10_000
 """Requests of one batch; the vendors allow 50,000 and 100,000, this keeps one upload near 100 MB."""
+UNTOLD = "the batch ended without a word about it"
 
 Result = TypeVar("Result")
 Pending = dict[str, tuple[Question, int]]
@@ -39,6 +40,10 @@ Pending = dict[str, tuple[Question, int]]
 
 class Refused(BadInput):
     """The vendor did not take the batch, so nothing was charged."""
+
+
+class Unrun(Refused):
+    """The vendor took the batch and ran none of its requests, as where its queue has no room for so many tokens."""
 
 
 class BatchRun:
@@ -95,7 +100,7 @@ class BatchRun:
         if self._tries.get(key, 0) >= self._desk.limits.attempts:
             # The vendor failed on it in every batch and answered others: it would in the next run's too.
             known = key in self._rejected or (key in self._failed and self._desk.requests > 0)
-            return attempt, Answer.to(question, None, self._reasons[key], lost=not known)
+            return attempt, Answer.to(question, None, self._reasons.get(key, UNTOLD), lost=not known)
         return attempt, None
 
     def _expected(self, asked: dict[tuple[str, int], Question], keys: list[str]) -> Pending:
@@ -120,7 +125,7 @@ class BatchRun:
                 self._drop(sent)
                 return
             sent = self._confirmed(sent, batch)
-        self._store(await self._results(batch), expected, sent)
+        await self._collect(batch, expected, sent)
 
     async def _send(self, pending: Pending) -> None:
         chunk = dict(list(pending.items())[:MOST_REQUESTS])
@@ -136,7 +141,17 @@ class BatchRun:
             self._tries[key] = self._tries.get(key, 0) + 1
         batch = await self._create(requests, sent)
         sent = self._confirmed(sent, batch)
-        self._store(await self._results(batch), chunk, sent)
+        await self._collect(batch, chunk, sent)
+
+    async def _collect(self, batch: "Batch", expected: Pending, sent: SentBatch) -> None:
+        try:
+            results = await self._results(batch)
+        except Unrun:
+            self._drop(sent)
+            raise
+        self._store(results, expected, sent)
+        if any(result.status == "canceled" for result in results):
+            raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name}: a batch was cancelled at the vendor's"))
 
     def _note_to_send(self, chunk: Pending) -> SentBatch:
         """Set the money aside and write down what for, at once: a kill loses neither."""
@@ -189,12 +204,21 @@ class BatchRun:
         return chunk
 
     async def _results(self, batch: "Batch") -> "Sequence[BatchResult]":
-        """Wait for a batch."""
+        """Wait for a batch.
+
+        Raises:
+            Unrun: when it failed as a whole.
+        """
         while batch.status != "ended":
             await asyncio.sleep(self._desk.limits.poll_s)
             now = batch
             batch = await self._patiently(lambda now=now: self._model.batch_status(now))
         ended = batch
+        details = batch.provider_details or {}
+        if details.get("status") == "failed":
+            first = (details.get("errors") or [{}])[0]
+            why = redacted(str(first.get("message") or first))
+            raise Unrun(self._desk.so_far(f"{self._desk.endpoint.name} ran none of the batch: {why}"))
         return await self._patiently(lambda: self._model.batch_results(ended))
 
     def _store(self, results: "Sequence[BatchResult]", expected: Pending, sent: SentBatch) -> None:

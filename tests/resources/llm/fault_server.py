@@ -29,6 +29,7 @@ from tests.resources.llm.wire import (
 FAULTS = ("429", "500", "timeout", "cut", "refusal", "truncated", "malformed", "wrong")
 """What a faulty call gets: an error status, silence, a closed connection, or a paid answer that cannot be used."""
 PAID_FAULTS = ("refusal", "truncated", "malformed", "wrong")
+TOO_MANY_TOKENS = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached for gpt-5-mini"}
 DOLLARS_PER_MILLION = {"gpt-5-mini": (0.25, 2.0), "claude-haiku-4-5": (1.0, 5.0)}
 
 
@@ -51,6 +52,10 @@ class Settings:
     faults: tuple[str, ...] = FAULTS
     lost: tuple[int, ...] = ()
     """Which batches, counted from 0, are made but never confirmed: the connection is cut."""
+    failing: tuple[int, ...] = ()
+    """Which of OpenAI's batches fail as a whole, none of their requests run."""
+    canceled: tuple[int, ...] = ()
+    """Which of OpenAI's batches somebody cancels before any request has run."""
     unmade: int = 0
     """So many requests for a batch are cut before anything is made."""
 
@@ -253,6 +258,12 @@ class FaultServer:
 
     def _polled(self, batch: dict) -> dict:
         batch["polls"] += 1
+        number = int(batch["id"].split("_")[1])
+        unrun = {"output_file_id": None, "error_file_id": None}
+        if number in self.settings.failing:
+            return batch | unrun | {"status": "failed", "errors": {"object": "list", "data": [TOO_MANY_TOKENS]}}
+        if number in self.settings.canceled:
+            return batch | unrun | {"status": "cancelled"}
         if batch["polls"] > self.settings.batch_polls:
             batch |= {"status": "completed", "completed_at": 2} if "endpoint" in batch else {
                 "processing_status": "ended", "ended_at": "2026-01-01T01:00:00Z",

@@ -202,3 +202,24 @@ def test_a_wrong_key_sends_no_batch() -> None:
 def test_a_local_endpoint_has_no_batches() -> None:
     with serving(Settings(key=KEY)) as server, pytest.raises(BadInput, match="use live"):
         ask(questions(5), 5, server.endpoint("openai-compatible"), BATCH, SILENT, "label")
+
+
+def test_a_batch_that_fails_as_a_whole_ends_the_run_and_marks_no_question_as_failed(home: Path) -> None:
+    with serving(Settings(key=KEY, failing=(1, 2))) as server:
+        ask(questions(5), 5, server.endpoint(), BATCH, SILENT, "label")
+        for _ in range(2):
+            with pytest.raises(BadInput, match=r"ran none of the batch: Enqueued token limit .* 5 of 9 .* kept"):
+                ask(questions(9), 9, server.endpoint(), BATCH, SILENT, "label")
+            assert _set_aside(home) == 0
+        asked = ask(questions(9), 9, server.endpoint(), BATCH, SILENT, "label")
+    assert (asked.requests, asked.cached) == (4, 5)
+    assert all(answer.value for answer in asked.answers.values())
+
+
+def test_a_batch_that_somebody_cancels_is_not_sent_again() -> None:
+    with serving(Settings(key=KEY, canceled=(0,))) as server:
+        with pytest.raises(BadInput, match=r"a batch was cancelled at the vendor's"):
+            ask(questions(5), 5, server.endpoint(), BATCH, SILENT, "label")
+        assert server.counts()["batches"] == 1
+        asked = ask(questions(5), 5, server.endpoint(), BATCH, SILENT, "label")
+    assert asked.requests == 5
