@@ -57,6 +57,8 @@ class BatchRun:
         """Keys of requests that would fare no better another time."""
         self._failed: set[str] = set()
         """Keys of requests that the server failed on the last time."""
+        self._too_long: set[str] = set()
+        """Keys of requests that the model cannot read whole."""
         self._fatal = ""
 
     async def run(self, questions: Iterator[Question]) -> None:
@@ -84,13 +86,20 @@ class BatchRun:
         """What must still be sent; what is settled goes to the desk."""
         pending: Pending = {}
         for item in [item for item in asked if item not in self._desk.answers]:
-            question = asked[item]
+            asked[item] = question = self._shortened(asked[item])
             attempt, answer = self._look_up(question)
             if answer is not None:
                 self._desk.take(answer)
             else:
                 pending[question.key(self._desk.endpoint, attempt)] = (question, attempt)
         return pending
+
+    def _shortened(self, question: Question) -> Question:
+        """The question as far as the model could read it; as it is where it cannot shrink."""
+        keys = (question.key(self._desk.endpoint, attempt) for attempt in range(self._desk.limits.unusable))
+        if self._too_long.isdisjoint(keys) or (shorter := question.shorter()) is None:
+            return question
+        return self._shortened(shorter)
 
     def _look_up(self, question: Question) -> tuple[int, Answer | None]:
         attempt, answer = self._desk.known(question)
@@ -251,6 +260,8 @@ class BatchRun:
         self._reasons[key] = failure.reason
         if failure.kind == "fatal":
             self._fatal = failure.reason
+        if failure.kind == "too long":
+            self._too_long.add(key)
         if failure.reached:
             self._failed.add(key)
         if failure.kind != "retry":

@@ -14,6 +14,7 @@ from resources.llm.ask import ask
 from resources.llm.cache import FILE_NAME, ResponseCache
 from resources.llm.endpoint import Provider
 from resources.llm.ledger import Ledger, Reservation
+from resources.llm.question import Question
 from tests.resources.llm.fault_server import Settings
 from tests.resources.llm.servers import KEY, PROJECT, QUICK, SILENT, Label, questions, serving, wait_until
 
@@ -223,3 +224,17 @@ def test_a_batch_that_somebody_cancels_is_not_sent_again() -> None:
         assert server.counts()["batches"] == 1
         asked = ask(questions(5), 5, server.endpoint(), BATCH, SILENT, "label")
     assert asked.requests == 5
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+def test_a_prompt_that_is_too_long_loses_contexts_in_a_batch_as_in_live_asking(provider: Provider) -> None:
+    def build_long(blocks: int) -> Question:
+        return Question(
+            "latent:1", "s", "x" * (blocks * 100), Label, "v1",
+            shorter=lambda: build_long(blocks // 2) if blocks > 1 else None, note=f"{blocks} blocks",
+        )  # fmt: skip
+
+    with serving(Settings(key=KEY, context_bytes=4500)) as server:
+        (answer,) = ask([build_long(64)], 1, server.endpoint(provider), BATCH, SILENT, "label").answers.values()
+    assert answer.value is not None
+    assert answer.note == "32 blocks"
