@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 
+EVERY_REQUEST = (401, 403, 404)
+"""A wrong key or model: no request would fare better."""
+
+
 class ServerEngine:
     """Keeps `server_requests` requests under way."""
 
@@ -29,7 +33,8 @@ class ServerEngine:
         """Answers as they arrive.
 
         Raises:
-            BadInput: when the server cannot be reached, refuses a request or answers with something else.
+            BadInput: when the server cannot be reached or answers with something else, and where it refuses a request:
+                after the others are answered, or at once when it refuses them all.
         """
         from openai import APIConnectionError, APIError, APIStatusError
 
@@ -59,7 +64,7 @@ class ServerEngine:
                     ) from error
 
     async def _answers(self, arm: Arm, requests: Sequence[Request], key: str) -> AsyncIterator[tuple[int, Completion]]:
-        from openai import AsyncOpenAI
+        from openai import APIStatusError, AsyncOpenAI
 
         gate = asyncio.Semaphore(self._config.server_requests)
         # An answer of 32768 tokens takes minutes; the client's own limit is 10.
@@ -67,9 +72,21 @@ class ServerEngine:
             made = AsyncOpenAI(base_url=self._url(arm), api_key=key, timeout=3600, max_retries=4)
         async with made as client:
             asks = [asyncio.ensure_future(_ask(client, gate, arm, i, request)) for i, request in enumerate(requests)]
+            first, refused_in_row = None, 0
             try:
                 for answer in asyncio.as_completed(asks):
-                    yield await answer
+                    try:
+                        answered = await answer
+                    except APIStatusError as error:
+                        # One prompt that the server cannot take costs no other prompt its answer.
+                        first, refused_in_row = first or error, refused_in_row + 1
+                        if error.status_code in EVERY_REQUEST or refused_in_row > self._config.server_requests:
+                            raise
+                        continue
+                    refused_in_row = 0
+                    yield answered
+                if first is not None:
+                    raise first
             finally:
                 for ask in asks:
                     ask.cancel()

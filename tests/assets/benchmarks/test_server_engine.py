@@ -46,3 +46,30 @@ def test_a_server_of_ones_own_gets_its_own_key_and_never_a_vendors(monkeypatch: 
         monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "own-key\n")
         _complete(url, "a")
     assert sent == ["Bearer none", "Bearer own-key"]
+
+
+def test_one_prompt_that_the_server_refuses_costs_no_other_its_answer() -> None:
+    def answer(_: str, request: dict[str, Any]) -> Reply:
+        return 422 if request["prompt"] == "bad" else completion(request["prompt"], 1, "stop")
+
+    got: dict[int, str] = {}
+    with serving(answer) as url:
+        engine = ServerEngine(BenchmarksConfig(backend="server", server_url=url, server_requests=2))
+        prompts = ("a", "bad", "b", "c", "d", "e")
+        answers = engine.complete(ARM, [Request(prompt, 9, ("<|im_end|>",), 0.0, 0) for prompt in prompts])
+        with pytest.raises(BadInput, match="refused a request for model base"):
+            for index, found in answers:
+                got[index] = found.text
+    assert got == {0: "a", 2: "b", 3: "c", 4: "d", 5: "e"}
+
+
+def test_a_server_that_refuses_everything_is_asked_a_few_times_only() -> None:
+    asked: list[str] = []
+
+    def answer(_: str, request: dict[str, Any]) -> Reply:
+        asked.append(request["prompt"])
+        return 422
+
+    with serving(answer) as url, pytest.raises(BadInput, match="refused a request"):
+        _complete(url, *map(str, range(100)))
+    assert len(asked) < 10
