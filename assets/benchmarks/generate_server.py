@@ -21,6 +21,10 @@ EVERY_REQUEST = (401, 403, 404)
 """A wrong key or model: no request would fare better."""
 
 
+BROKEN_OFF = ("abort", "error")
+"""How vLLM ends an answer when it shuts down or an engine dies: what came is no answer and would be kept as one."""
+
+
 class ServerEngine:
     """Keeps `server_requests` requests under way."""
 
@@ -109,6 +113,8 @@ async def _ask(
             extra_body={"skip_special_tokens": False, "add_special_tokens": False},
         )
     choice = reply.choices[0]
+    if choice.finish_reason in BROKEN_OFF:
+        raise ValueError(f"it broke an answer off: {choice.finish_reason}")
     num_tokens = reply.usage.completion_tokens if reply.usage else 0
     finish = "length" if choice.finish_reason == "length" else "stop"
     return index, Completion(up_to(choice.text, request.stop), num_tokens, finish)

@@ -25,6 +25,7 @@ def _complete(url: str, *prompts: str) -> dict[int, Completion]:
         (200, '{"id": ', {}),
         {"detail": "who are you?"},
         completion("7", 1, "stop") | {"choices": []},
+        completion("Let me th", 3, "abort"),
     ],
 )
 def test_what_is_no_completion_is_bad_input_that_names_the_server(reply: Reply) -> None:
