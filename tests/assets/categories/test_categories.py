@@ -4,18 +4,29 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from assets.categories.artifact import CATEGORIES_SCHEMA, CLASSES_SCHEMA, DENSITIES_SCHEMA, Categories, Densities
+from assets.categories.artifact import (
+    CATEGORIES_FILE,
+    CATEGORIES_SCHEMA,
+    CLASSES_SCHEMA,
+    DENSITIES_SCHEMA,
+    Categories,
+    Densities,
+)
 from assets.categories.categorise import categorise, category_row
 from assets.categories.comparison import bootstrap, chi_squared, class_shares
 from assets.categories.config import CategoriesConfig
-from assets.categories.densities import density_rows, measure
+from assets.categories.densities import _category_counts, _tests, density_rows, measure
 from assets.categories.statistical import TAXONOMY, string_id
+from assets.contexts.artifact import UNITS_FILE
 from assets.interpretations.artifact import Predicate
 from resources.errors import BadInput
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, Explained, explained  # noqa: F401
+from tests.shard_builders import build_shards
 
 STATISTICAL = CategoriesConfig(provider="statistical", bootstrap=2000)
 
@@ -109,6 +120,30 @@ def test_density_is_the_normalised_sum_of_activations() -> None:
     assert [row["unit_share"] for row in rows] == pytest.approx([1 / 3] * 3)
 
 
+def test_kinds_and_entries_stand_in_order_and_units_that_never_fire_have_no_share() -> None:
+    assigned = [_assigned(f"latent:{number}", entry, "a") for number, entry in enumerate(("2.10", "2.9", "1.1"))]
+    assigned.append({**_assigned("adapter:L0.q_proj:+", "1.1", "a"), "kind": "adapter"})
+    rows = density_rows(assigned, {row["unit"]: 0.0 for row in assigned})
+    assert [(row["kind"], row["string_id"], row["share"]) for row in rows] == [
+        ("adapter", "1.1", 0.0), ("latent", "1.1", 0.0), ("latent", "2.9", 0.0), ("latent", "2.10", 0.0),
+    ]  # fmt: skip
+
+
+def test_categories_are_counted_for_each_kind_in_one_order() -> None:
+    assigned = [_assigned("latent:1", "2.1", "b"), _assigned("latent:2", "2.2", "b")]
+    assigned += [
+        {**_assigned("neuron:L0.1:+", entry, name), "kind": "neuron"} for entry, name in (("2.1", "b"), ("1.1", "a"))
+    ]
+    assert {kind: counts.tolist() for kind, counts in _category_counts(assigned).items()} == {
+        "latent": [0, 2], "neuron": [1, 1],
+    }  # fmt: skip
+
+
+def test_every_two_kinds_are_tested_once_and_those_of_one_category_not_at_all() -> None:
+    counts = {"b": np.array([3, 4]), "c": np.array([5, 0]), "a": np.array([1, 0])}
+    assert [(row["first"], row["second"]) for row in _tests(counts)] == [("a", "b"), ("b", "c")]
+
+
 def test_bootstrap_interval_matches_resampling_units_one_by_one() -> None:
     counts = np.array([12, 30, 58])
     low, high = bootstrap(counts, 20000, 1)
@@ -169,4 +204,38 @@ def test_densities_and_figures_are_written(explained: Explained, categories: Pat
         shares = [row["share"] for row in artifact.table().to_pylist() if row["kind"] == kind]
         assert sum(shares) == pytest.approx(1)
         assert (tmp_path / "charts" / f"figure_2_{kind}.png").stat().st_size > 1000
+        figure = json.loads((tmp_path / "charts" / f"figure_2_{kind}.vl.json").read_text())
+        assert {row["kind"] for row in figure["layer"][1]["data"]["values"]} == {kind}
     assert (tmp_path / "charts" / "figure_1_classes.svg").exists()
+
+
+def test_densities_of_some_rollouts_are_summed_from_the_shards_and_say_of_how_many(
+    explained: Explained,  # noqa: F811
+    categories: Path,
+    tmp_path: Path,
+) -> None:
+    mine = pq.read_table(categories / CATEGORIES_FILE).filter(pc.field("kind") == "adapter")
+    for name in ("categories", "contexts", "out"):
+        (tmp_path / name).mkdir()
+    pq.write_table(mine, tmp_path / "categories" / CATEGORIES_FILE)
+    units = pa.table({"unit": mine["unit"], "threshold": pa.array([0.5] * len(mine), pa.float32())})
+    pq.write_table(units, tmp_path / "contexts" / UNITS_FILE)
+    # Three rollouts, each 2 on the positive side and 1 on the negative one; 0.25 is not firing.
+    states = {rollout: np.array([[2.0], [-1.0], [0.25]]) for rollout in range(3)}
+    shards = build_shards(tmp_path / "shards", states, ("L0.q_proj",))
+    metrics = measure(
+        categories=STATISTICAL.model_copy(update={"rollouts": 2}),
+        feature_categories=tmp_path / "categories",
+        interpretations=explained.interpretations,
+        max_activating_contexts=tmp_path / "contexts",
+        activation_shards=shards,
+        neuron_shards=tmp_path,
+        batchtopk_sae=tmp_path,
+        out=tmp_path / "out",
+        progress=SILENT,
+    )
+    assert metrics.rollouts == "2"
+    assert [(row["subcategory"], row["density"]) for row in metrics.densities] == [
+        ("capitalised_words", 4.0), ("any_number", 2.0),
+    ]  # fmt: skip
+    assert [row["share"] for row in metrics.densities] == pytest.approx([2 / 3, 1 / 3])
