@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import binom
 
 from assets.categories.artifact import (
     CATEGORIES_FILE,
@@ -84,6 +85,12 @@ def test_a_predicate_names_its_entry(first: tuple[str, int], classes: tuple[str]
     assert found[1].name == entry
 
 
+def test_what_the_token_is_names_the_entry_before_what_stands_beside_it_and_no_predicate_names_one_too() -> None:
+    both = Predicate(first=("previous", 1), join="and", second=("token", 3), classes=("number", "operator"), words="x")
+    found = [TAXONOMY.find(string_id(predicate, 0)) for predicate in (both, None)]
+    assert [entry and entry[1].name for entry in found] == ["operators", "no_predicate"]
+
+
 def test_an_id_outside_the_taxonomy_is_uncategorized() -> None:
     row = category_row({"unit": "latent:1", "kind": "latent"}, TAXONOMY, "42.7", "x", "unknown id 42.7")
     assert (row["category"], row["string_id"], row["detail"]) == ("uncategorized", "", "unknown id 42.7")
@@ -152,6 +159,10 @@ def test_bootstrap_interval_matches_resampling_units_one_by_one() -> None:
     drawn = np.array([np.bincount(rng.choice(units, 100), minlength=3) / 100 for _ in range(4000)])
     assert low == pytest.approx(np.quantile(drawn, 0.025, axis=0), abs=0.015)
     assert high == pytest.approx(np.quantile(drawn, 0.975, axis=0), abs=0.015)
+    # Of many units, how many a resampling draws of one class is binomial: its 2.5 and 97.5 % quantiles, give or take 1.
+    low, high = bootstrap(10 * counts, 20000, 1)
+    assert 1000 * low == pytest.approx(binom.ppf(0.025, 1000, counts / 100), abs=1.5)
+    assert 1000 * high == pytest.approx(binom.ppf(0.975, 1000, counts / 100), abs=1.5)
 
 
 def test_chi_squared_of_the_authors_committed_counts() -> None:
@@ -172,6 +183,11 @@ def test_class_shares_leave_out_units_without_a_label() -> None:
     rows = [{"kind": "latent", "explainer": "x", "label": label} for label in (0, 0, 1, 2, None)]
     shares = class_shares(rows, 500, 0)
     assert [(row["n"], row["share"]) for row in shares] == [(2, 0.5), (1, 0.25), (1, 0.25)]
+    shares = class_shares([*rows, {"kind": "adapter", "explainer": "x", "label": 2}], 500, 0)
+    assert [(row["kind"], row["n"], row["share"]) for row in shares] == [
+        ("adapter", 0, 0.0), ("adapter", 0, 0.0), ("adapter", 1, 1.0),
+        ("latent", 2, 0.5), ("latent", 1, 0.25), ("latent", 1, 0.25),
+    ]  # fmt: skip
 
 
 def test_a_kind_of_which_no_unit_has_a_label_has_no_shares() -> None:
