@@ -213,6 +213,19 @@ def test_a_killed_runs_money_stays_counted_in_its_purse(tmp_path: Path) -> None:
     assert sqlite3.connect(path).execute("select dollars from purses").fetchone() == (0.2,)
 
 
+def test_money_of_another_purse_counts_in_none_but_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    others = Ledger(connect(path), "q", 10.0, 1.0)
+    for _ in range(2):
+        others.settle(others.reserve(0.25), 0.25)
+    others.reserve(0.4)
+    ours = _ledger(path, run=10.0, purse=1.0)
+    ours.settle(ours.reserve(0.6), 0.6)
+    ours.reserve(0.4)  # to the last cent
+    with pytest.raises(OverBudget, match="purse 'q'"):
+        others.reserve(0.2)
+
+
 def test_what_is_written_beside_the_ledger_is_written_with_it_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     ledger = _ledger(path)
