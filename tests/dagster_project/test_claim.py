@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_project.claim import claimed, unchanging
+from dagster_project.claim import claimed, folders_file, unchanging
 from dagster_project.compute_asset import obtain
 from dagster_project.experiment import Experiments
 from dagster_project.plan import keys, run_folder
@@ -53,7 +53,9 @@ def test_gc_leaves_what_a_run_may_use_also_when_its_experiment_file_is_gone(home
     with claimed(home, "e", "run-1", launched.append) as claim:
         for stage in first:
             obtain(stage, claim, store, home, launched.append, fake_run(launched))
+        assert not claim.is_edited()
         (home.experiments / "e.yaml").unlink()
+        assert claim.is_edited()
         assert gc(home, dry_run=True) == set()
         assert gc(home) == set()
         for stage in STAGES:
@@ -61,6 +63,19 @@ def test_gc_leaves_what_a_run_may_use_also_when_its_experiment_file_is_gone(home
     assert launched == [stage.asset for stage in STAGES]
     assert gc(home, dry_run=True) == gc(home) == {stage.asset for stage in STAGES}
     assert list((home.store / ".claims").iterdir()) == []
+
+
+def test_a_run_works_on_an_experiment_in_one_process_and_notes_its_folder_once(home: Home) -> None:
+    load(home.experiments, BASE)
+    with (
+        claimed(home, "e", "run-1", print),
+        pytest.raises(BadInput, match=r"^run run-1 already computes 'e' in another process$"),
+        claimed(home, "e", "run-1", print),
+    ):
+        pass
+    with claimed(home, "e", "run-1", print), claimed(home, "e", "run-2", print):
+        pass
+    assert folders_file(home).read_text() == f"{home.experiments}\n"
 
 
 def test_a_killed_run_keeps_nothing_from_gc(home: Home) -> None:
