@@ -7,7 +7,7 @@ from dagster_project.compute_asset import obtain
 from dagster_project.plan import finished_run_folder, run_folder
 from dagster_project.rooms import STAGES
 from resources.home import Home
-from resources.lock import try_hold
+from resources.lock import sign, try_hold
 from resources.store import Store
 from tests.dagster_project.edits import EDITS, fake_run, load
 
@@ -43,3 +43,23 @@ def test_a_hit_leaves_the_work_of_a_run_that_is_alive_alone(tmp_path: Path) -> N
     with lock, claimed(home, "e", "second", print) as claim:
         assert obtain(STAGES[0], claim, Store(home.store), home, print, fake_run([])).cache == "hit"
     assert partial.exists() and log.exists()
+
+
+def test_who_waited_for_another_run_takes_what_that_one_computed(tmp_path: Path) -> None:
+    home, asset = Home(tmp_path / "home", tmp_path), STAGES[0].asset
+    load(tmp_path, dict.fromkeys(EDITS, 0))
+    store, launched, told = Store(home.store), [], []
+    with claimed(home, "e", "first", print) as claim:
+        key = obtain(STAGES[0], claim, store, home, print, fake_run([])).manifest.key
+        store.folder(asset, key).rename(tmp_path / "still being computed")
+        lock = try_hold(home.store / ".locks" / f"{asset}-{key}")
+        assert lock is not None
+        sign(lock, "other")
+
+        def computed_meanwhile(text: str) -> None:
+            told.append(text.partition(" (")[0])
+            (tmp_path / "still being computed").rename(store.folder(asset, key))
+            lock.close()
+
+        assert obtain(STAGES[0], claim, store, home, computed_meanwhile, fake_run(launched)).cache == "hit"
+    assert (told, launched) == ([f"{asset} is being computed by other"], [])
