@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from dagster_project.claim import claimed
 from dagster_project.compute_asset import obtain
 from dagster_project.plan import finished_run_folder, run_folder
@@ -27,8 +29,14 @@ def build_killed_after_storing(tmp_path: Path) -> tuple[Home, str, Path, Path]:
     return home, key, partial, log
 
 
-def test_a_hit_puts_away_what_a_run_killed_after_storing_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["scratch and log", "scratch", "log"])
+def test_a_hit_puts_away_what_a_run_killed_after_storing_left(tmp_path: Path, left: str) -> None:
     home, _, partial, log = build_killed_after_storing(tmp_path)
+    if left == "scratch":
+        log.rename(finished_run_folder(home.runs, log.name))
+    if left == "log":
+        (partial / "scratch").rmdir()
+        partial.rmdir()
     with claimed(home, "e", "second", print) as claim:
         assert obtain(STAGES[0], claim, Store(home.store), home, print, fake_run([])).cache == "hit"
     assert not partial.exists() and not log.exists()
