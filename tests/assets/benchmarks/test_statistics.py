@@ -158,6 +158,8 @@ def test_equal_questions_are_no_certainty() -> None:
     halves = clustered_mean(np.full(4, 0.5))
     assert halves.value == 0.5
     assert (halves.low, halves.high) == (wilson(2, 4).low, wilson(2, 4).high)
+    one = clustered_mean(np.array([0.75]))
+    assert (one.value, one.low, one.high) == (0.75, 0.0, 1.0)
 
 
 def test_two_counts_are_consistent_unless_newcombes_interval_excludes_zero() -> None:
@@ -169,6 +171,22 @@ def test_two_counts_are_consistent_unless_newcombes_interval_excludes_zero() -> 
     # Same table: 9/10 against 3/10: [0.1705, 0.8090]; 5/56 against 0/29: [-0.0381, 0.1926].
     assert not consistent((9, 10), (3, 10))
     assert consistent((5, 56), (0, 29))
+    # and whichever of the two is called the first
+    assert not any(consistent(*pair) for pair in (((15, 30), (3, 30)), ((48, 80), (56, 70)), ((3, 10), (9, 10))))
+    assert consistent((0, 29), (5, 56))
+
+
+def test_ends_of_bootstrap_intervals_are_the_central_95_percent() -> None:
+    # 120 of 400 questions are gained: how many of them a resampling draws is binomial.
+    none, gained, every = np.zeros(400), ones(120, 400), np.ones(400)
+    expected = [pytest.approx(binom.ppf(end, 400, 0.3), abs=1.5) for end in (0.025, 0.975)]
+    difference = paired(none, gained, 1, 20_000, 0).difference
+    kept = recovery(none, gained, every, 20_000, 0)
+    assert kept is not None
+    for found in (difference, kept):
+        assert found.value == 0.3
+        assert [400 * (end or 0.0) for end in (found.low, found.high)] == expected
+    assert len(resampled_means(gained, 2500, 0)) == 2500
 
 
 def records(counts: dict[str, int], benchmark: str, total: int) -> list[dict]:
