@@ -7,8 +7,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets.benchmarks.extract import extract, last_boxed
+from assets.benchmarks.extract import answer_part, extract, last_boxed
 from assets.benchmarks.grade import grade_choice, grade_math, letter_of
+from resources.chat import ANSWER, START
 
 HERE = Path(__file__).parent
 MATH = yaml.safe_load((HERE / "math_cases.yaml").read_text())
@@ -58,3 +59,10 @@ def test_a_box_beats_an_answer_line_and_both_beat_the_rest() -> None:
     assert extract("Answer: 1 \\boxed{2}").rule == "boxed"
     assert extract("so Answer: 1").rule == "answer"
     assert extract("so 1").rule == "whole"
+
+
+def test_of_several_marks_of_a_kind_the_last_one_counts() -> None:
+    assert answer_part(f"{ANSWER}one{ANSWER}two{ANSWER}three") == "three"
+    assert answer_part(f"{START}think\none{START}think\ntwo\nthree") == "two\nthree"
+    assert last_boxed(r"\boxed 1$ or \boxed 2$ or \boxed {3}, worth 4$ or 5$") == "3"
+    assert last_boxed(r"\boxed{1} or \boxed{2}") == "2"
