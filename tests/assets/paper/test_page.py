@@ -284,16 +284,19 @@ def test_without_javascript_the_figures_are_the_pictures_beside_the_page(browser
 @pytest.mark.slow
 def test_on_paper_claims_have_room_and_headings_stay_with_what_they_head(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(report())
-    page = opened(browser, tmp_path / "index.html", 718, "light", [])  # A4 without its margins
+    page = opened(browser, tmp_path / "index.html", 700, "light", [])  # A4 without its margins
     page.emulate_media(media="print")
     page.wait_for_function("document.querySelectorAll('figure svg').length === 2")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    assert page.evaluate("document.documentElement.scrollWidth") <= 700
     least = page.eval_on_selector_all(".claims tr td:nth-child(2)", "found => found.map(one => one.clientWidth)")
     assert min(least) >= 180
     style = "(one, name) => getComputedStyle(one)[name]"
     assert page.eval_on_selector("h2", style, "breakAfter") == "avoid"
     assert {page.eval_on_selector(one, style, "breakInside") for one in ("figure", "tr", ".example")} == {"avoid"}
     assert page.eval_on_selector("mark", style, "printColorAdjust") == "exact"
+    assert page.eval_on_selector(".claims tr", style, "breakAfter") == "avoid"  # a table's head alone at the end
+    columns = page.eval_on_selector(".figures", style, "gridTemplateColumns").split()
+    assert len(columns) == 2
 
 
 @pytest.mark.browser
