@@ -13,6 +13,8 @@ NAMED = 0.03
 """Least share of a slice that has room for its name."""
 SLICES = ("#CC6677", "#332288", "#DDCC77", "#117733", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499")
 """Paul Tol's muted qualitative scheme, safe for colour-blind readers: nine, as many categories as the prompt allows."""
+DARK = {"#332288", "#117733", "#882255", "#AA4499"}
+"""Slices on which white can be read; on the others black."""
 BEYOND = CATEGORIES[-1]
 """Grey, of every category that a model makes beyond the ninth."""
 RADIUS = (60, 105, 145)
@@ -57,19 +59,23 @@ def density_chart(densities: list[dict[str, Any]], kind: Kind) -> "altair.LayerC
         {"category": name, "order": place, "share": sum(r["share"] for r in densities if r["category"] == name)}
         for place, name in enumerate(names)
     ]
-    for row in inner:
-        row["shown"] = f"{row['share']:.0%}" if row["share"] >= NAMED else ""
+    for row, colour in zip(inner, _colours(len(names)), strict=True):
+        shown = f"{row['share']:.0%}" if row["share"] >= NAMED else ""
+        row |= {"white": shown, "black": ""} if colour in DARK else {"white": "", "black": shown}
     theta = alt.Theta("share:Q", stack=True)
-    shown = [alt.Tooltip("category:N"), alt.Tooltip("share:Q", format=".1%")]
-    categories = alt.Chart(alt.Data(values=inner)).encode(theta, alt.Order("order:Q"), tooltip=shown)
+    said = [alt.Tooltip("category:N"), alt.Tooltip("share:Q", format=".1%")]
+    categories = alt.Chart(alt.Data(values=inner)).encode(theta, alt.Order("order:Q"), tooltip=said)
     entries = alt.Chart(alt.Data(values=values)).encode(
-        theta, alt.Order("order:Q"), tooltip=[*shown, alt.Tooltip("subcategory:N")]
+        theta, alt.Order("order:Q"), tooltip=[*said, alt.Tooltip("subcategory:N")]
     )
     hole, edge, outside = RADIUS
     layers = (
         categories.mark_arc(innerRadius=hole, outerRadius=edge, stroke="white").encode(colours),
         entries.mark_arc(innerRadius=edge, outerRadius=outside, stroke="white", opacity=0.7).encode(colours),
-        categories.mark_text(radius=(hole + edge) / 2, fill="white", fontWeight="bold").encode(alt.Text("shown:N")),
+        *(
+            categories.mark_text(radius=(hole + edge) / 2, fill=ink, fontWeight="bold").encode(alt.Text(f"{ink}:N"))
+            for ink in ("white", "black")
+        ),
         entries.mark_text(radius=outside + 10, align="left").encode(alt.Text("right:N")),
         entries.mark_text(radius=outside + 10, align="right").encode(alt.Text("left:N")),
     )

@@ -29,7 +29,7 @@ def test_the_inner_ring_sums_its_entries_and_says_how_much() -> None:
         ("words", 0.42),
         ("numbers", 0.58),
     ]
-    assert [row["shown"] for row in inner["data"]["values"]] == ["42%", "58%"]
+    assert [row["white"] + row["black"] for row in inner["data"]["values"]] == ["42%", "58%"]
 
 
 def slices(categories: int) -> tuple[list[str], list[str]]:
@@ -60,3 +60,27 @@ def test_classes_stand_in_the_papers_order_under_the_name_of_their_kind() -> Non
     ]
     assert {value["of"] for value in chart["data"]["values"]} == {"adapter directions"}
     assert "statistical" in chart["title"]
+
+
+def test_shares_stand_in_black_on_light_slices_and_in_white_on_dark_ones() -> None:
+    rows = [{**DENSITIES[0], "category": f"c{i}", "subcategory": "s", "share": 0.1} for i in range(10)]
+    layers = density_chart(rows, "latent").to_dict()["layer"]
+    colours = layers[0]["encoding"]["color"]["scale"]["range"]
+    written = {
+        row["category"]: layer["mark"]["fill"]
+        for layer in layers
+        if layer["mark"]["type"] == "text" and "fill" in layer["mark"]
+        for row in layer["data"]["values"]
+        if row[layer["encoding"]["text"]["field"]]
+    }
+    assert set(written) == {row["category"] for row in rows}
+    for row, colour in zip(rows, colours, strict=True):
+        ink = 1.0 if written[row["category"]] == "white" else 0.0
+        lightest, darkest = sorted((ink + 0.05, luminance(colour) + 0.05), reverse=True)
+        assert lightest / darkest >= 4.5, colour  # WCAG 2, level AA
+
+
+def luminance(colour: str) -> float:
+    linear = [(int(colour[i : i + 2], 16) / 255) for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in linear]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
