@@ -280,3 +280,14 @@ def test_numbers_below_each_other_have_as_many_digits(page: Page, address: str) 
     effects = texts_of(page, "#unit .columns > div:nth-child(3) td.number")
     assert len(effects) > 1
     assert {len(text.lstrip("-0.").replace(".", "")) for text in effects} == {3}
+
+
+def test_escape_empties_the_search_and_shows_the_whole_list_again(page: Page, address: str) -> None:
+    show(page, address)
+    everything = page.inner_text("#count")
+    page.keyboard.press("/")
+    page.keyboard.type("nothing like this")
+    expect(page.locator("#count")).to_contain_text("nothing matches")
+    page.keyboard.press("Escape")
+    expect(page.locator("#count")).to_have_text(everything)
+    assert page.input_value("#search") == ""
