@@ -291,3 +291,13 @@ def test_escape_empties_the_search_and_shows_the_whole_list_again(page: Page, ad
     page.keyboard.press("Escape")
     expect(page.locator("#count")).to_have_text(everything)
     assert page.input_value("#search") == ""
+
+
+def test_a_long_name_breaks_instead_of_pushing_the_page_wide(page: Page, address: str) -> None:
+    show(page, address, "#unit=latent:3")
+    place = page.evaluate("lorascope.data.units.unit.indexOf('latent:4')")
+    for name in ("category", "explainer"):
+        page.evaluate(f"lorascope.data.units.{name}[{place}] = 'x'.repeat(300)")
+    page.evaluate("lorascope.go({ unit: 'latent:4' })")
+    expect(page.locator("#unit .facts")).to_contain_text("xxx")
+    assert page.eval_on_selector("#unit", "one => one.scrollWidth - one.clientWidth") == 0
