@@ -301,3 +301,12 @@ def test_a_long_name_breaks_instead_of_pushing_the_page_wide(page: Page, address
     page.evaluate("lorascope.go({ unit: 'latent:4' })")
     expect(page.locator("#unit .facts")).to_contain_text("xxx")
     assert page.eval_on_selector("#unit", "one => one.scrollWidth - one.clientWidth") == 0
+
+
+def test_the_help_says_what_the_words_of_the_page_mean(page: Page, address: str) -> None:
+    show(page, address)
+    page.keyboard.press("?")
+    words = texts_of(page, "#help dt")
+    assert {"unit", "class", "score", "density"} <= set(words)
+    page.keyboard.press("Escape")
+    expect(page.locator("#help")).not_to_be_visible()
