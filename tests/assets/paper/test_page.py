@@ -1,33 +1,30 @@
-"""The report and the comparison as pages: charts draw from file://, text stays text, both widths and themes read."""
+"""The report as a page: charts draw from file://, text stays text, both widths and themes read, on paper too."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser
 
 from assets.paper.captions import Figure
 from assets.paper.claims import CLAIMS, Measurement
-from assets.paper.comparison import Comparison
 from assets.paper.page import (
     SITE,
     VERDICTS,
     _agreed,
     _measured,
     _visible,
-    claims_side_by_side,
     render,
-    render_comparison,
     render_front,
 )
 from assets.paper.report import claim_rows
 from assets.paper.tables import sae_rows
 from resources.manifest import Manifest
 from resources.sources import PROJECT
-from tests.end_to_end.browser import open_browser
+from tests.assets.paper.conftest import opened
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script>\u202e\u0000 数学 😀"
 CHART = {
@@ -76,21 +73,6 @@ def report(
     return render(HOSTILE, rows, tables, figures, [unit], manifests, comparable)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with open_browser() as found:
-        yield found
-
-
-def opened(browser: Browser, path: Path, width: int, scheme: str, complaints: list[str]) -> Page:
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # pyright: ignore
-    page = context.new_page()
-    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(path.as_uri())
-    return page
-
-
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -108,55 +90,6 @@ def test_the_report_draws_its_charts_without_network_at_any_width(
     assert "\\u202e\\u0000 数学 😀" in page.inner_text(".example h3")
     page.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
     assert complaints == []
-
-
-@pytest.mark.browser
-@pytest.mark.slow
-def test_the_comparison_reads_with_twenty_experiments(browser: Browser, tmp_path: Path) -> None:
-    names = [f"experiment-{i}" for i in range(20)]
-    rows = claim_rows({claim.id: Measurement(1.5, None, None, "x") for claim in CLAIMS}, comparable=False)
-    parameters = [{"parameter": "lora.learning_rate", **{name: i / 10 for i, name in enumerate(names)}}]
-    numbers = [{"number": "KL, all components", **dict.fromkeys(names, 1.25)}]
-    page_text = render_comparison(names, Comparison(parameters, numbers), {names[0]: rows}, {names[0]: "../r.html"})
-    (tmp_path / "index.html").write_text(page_text)
-    complaints: list[str] = []
-    page = opened(browser, tmp_path / "index.html", 400, "dark", complaints)
-    headings = page.eval_on_selector_all("h2", "found => found.map(one => one.id)")
-    assert headings == ["parameters", "claims", "numbers"]
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
-    assert page.locator(".verdict").count() == len(CLAIMS)
-    page.screenshot(path=tmp_path / "comparison.png", full_page=True)
-    assert complaints == []
-
-
-def test_parameters_of_a_comparison_are_exact_and_numbers_rounded() -> None:
-    found = Comparison(
-        [{"parameter": "lora.learning_rate", "a": 0.00123456, "b": 1}], [{"number": "KL", "a": 0.123456, "b": 2.0}]
-    )
-    page = render_comparison(["a", "b"], found, {}, {})
-    assert '<td class="">0.00123456</td>' in page
-    assert '<td class="number">0.123</td>' in page
-    assert 'href="tables/parameters.csv"' in page
-    assert 'href="tables/numbers.csv"' in page
-    assert "claims.csv" not in page
-
-
-def test_what_is_the_same_in_every_experiment_is_grey_whatever_its_delta() -> None:
-    numbers = [
-        {"number": "same", "a": 1.5, "b": 1.5, "delta": 0.0},
-        {"number": "other", "a": 1.5, "b": 2.5, "delta": 1.0},
-    ]
-    page = render_comparison(["a", "b"], Comparison([], numbers), {}, {})
-    assert re.findall(r'<tr class="(\w*)"><td class="">(\w+)</td>', page) == [("soft", "same"), ("", "other")]
-
-
-def test_claims_side_by_side_name_the_paper_and_each_experiments_verdict() -> None:
-    rows = claim_rows({claim.id: Measurement(1.5, None, None, "x") for claim in CLAIMS}, comparable=False)
-    found = {row["id"]: row for row in claims_side_by_side(["a", "b"], {"a": rows})}
-    assert found["mlp_over_attention_kl"] == {
-        "id": "mlp_over_attention_kl", "statement": "KL without MLP adapters over KL without attention",
-        "paper": "above 1", "a": 1.5, "a verdict": "same pattern", "b": None, "b verdict": None,
-    }  # fmt: skip
 
 
 def test_the_papers_number_stands_under_ours_and_only_where_there_is_one() -> None:
@@ -242,13 +175,6 @@ def test_scores_and_agreement_of_explanations_are_shown_beside_the_explainers_ow
 )
 def test_stability_is_said_of_answers_or_of_halves(explainer: str, stability: float, said: str) -> None:
     assert _agreed({"explainer": explainer, "stability": stability}) == said
-
-
-def test_explainers_are_compared_where_experiments_are() -> None:
-    row = {"first": "a: openai/x", "second": "b: anthropic/y", "units": 4, "kappa": 0.5, "0 / 1": 1}
-    page = render_comparison(["a", "b"], Comparison([], [], agreement=[row]), {}, {})
-    assert "anthropic/y" in page
-    assert ">0 / 1</th>" in page
 
 
 def test_the_front_page_says_what_to_do_when_there_is_nothing() -> None:
