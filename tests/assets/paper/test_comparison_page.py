@@ -78,3 +78,9 @@ def test_long_names_and_values_break_so_that_experiments_stand_side_by_side(brow
     (tmp_path / "index.html").write_text(render_comparison(names, found, dict.fromkeys(names, rows), {}))
     page = opened(browser, tmp_path / "index.html", 1440, "light", [])
     assert page.eval_on_selector_all(".wide", "found => found.map(one => one.scrollWidth - one.clientWidth)") == [0] * 3
+
+
+def test_an_experiment_keeps_the_underscores_of_its_name() -> None:
+    found = Comparison([{"parameter": "a.b_c", "x_1": 1, "y": 2}], [{"number": "n", "x_1": 1.5, "y": 2}])
+    page = render_comparison(["x_1", "y"], found, {}, {})
+    assert page.count(">x_1</th>") == 2
