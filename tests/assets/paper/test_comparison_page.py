@@ -84,3 +84,11 @@ def test_an_experiment_keeps_the_underscores_of_its_name() -> None:
     found = Comparison([{"parameter": "a.b_c", "x_1": 1, "y": 2}], [{"number": "n", "x_1": 1.5, "y": 2}])
     page = render_comparison(["x_1", "y"], found, {}, {})
     assert page.count(">x_1</th>") == 2
+
+
+def test_the_contents_lead_to_every_section() -> None:
+    rows = claim_rows({claim.id: Measurement(1.5, None, None, "x") for claim in CLAIMS}, comparable=False)
+    found = Comparison(*[[{"parameter": "p", "a": 1, "b": 2}]] * 5)
+    page = render_comparison(["a", "b"], found, {"a": rows}, {})
+    (contents,) = re.findall(r"<nav>.*?</nav>", page, re.DOTALL)
+    assert re.findall(r'href="#([^"]+)"', contents) == re.findall(r'<h2 id="([^"]+)"', page)
