@@ -22,10 +22,11 @@ _WRAPPED = re.compile(r"\\(?:text(?:bf|rm|it|sf|tt)?|math(?:rm|bf|it|sf)|mbox|op
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text)?\{?(?:st|nd|rd|th)\}?\}?$")
 _NUMBER_IN_BASE = re.compile(r"\w+_\d+")
 _LETTER = re.compile(r"(?:(?:option|choice)\s+)?\(?\s*([A-D])\s*(?:[).:,;\n].*)?$", re.DOTALL | re.IGNORECASE)
-# A letter that is no word: "A" before a word may be an article, and "B or C" decides nothing.
+# A letter that is no word: "A" before a word may be an article, and "B or C" decides nothing. What stands between is
+# taken once and for all (`*+`): else a thousand dots, of a model that repeats itself, are divided in 10^8 ways.
 _STATED = re.compile(
-    r"(?:(?i:answer|(?:correct|right|best) (?:option|choice|one|letter)))\W*(?i:is|would be|must be)?"
-    r"\W*(?i:option|choice)?\W*([B-D](?!\w|\s+(?:or|and)\b)|A(?!\w|\s+\w))"
+    r"(?:(?i:answer|(?:correct|right|best) (?:option|choice|one|letter)))\W*+(?i:is|would be|must be)?"
+    r"\W*+(?i:option|choice)?\W*+([B-D](?!\w|\s+(?:or|and)\b)|A(?!\w|\s+\w))"
 )
 # "B (5 eV)", "B - 5 eV" on a line of its own, "B because ...", "B is correct"; "A because" may begin a sentence.
 _LED = re.compile(

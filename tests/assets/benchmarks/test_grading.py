@@ -55,6 +55,13 @@ def test_an_answer_of_more_digits_than_python_reads_is_graded() -> None:
         assert grade_math(extract(output), "7").correct == ("boxed" in output)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("repeated", [".", "\n", " -", "answer is", "answer: \n"])
+def test_a_letter_is_looked_for_in_an_answer_that_repeats_itself_to_its_end(repeated: str) -> None:
+    assert letter_of(f"So the answer is{repeated * 30_000}", ()) is None
+    assert letter_of(f"So the answer is{repeated * 30_000} C", ()) == "C"
+
+
 def test_a_box_beats_an_answer_line_and_both_beat_the_rest() -> None:
     assert extract("Answer: 1 \\boxed{2}").rule == "boxed"
     assert extract("so Answer: 1").rule == "answer"
