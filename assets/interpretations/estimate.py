@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from assets.contexts.config import ContextsConfig
 from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.interpretations.judge import judge_endpoint
 from assets.interpretations.label import PROMPTS, endpoint_of
@@ -31,7 +32,8 @@ def explain_dollars(sections: Mapping[str, Section], units: int, compute: Comput
         return 0.0
     shown = (2 * knobs.tokens_around + 1) * TOKENS_PER_TOKEN
     listed = knobs.tokens_listed * LISTED_SHARE * TOKENS_PER_LISTED
-    tokens = _prompt_tokens(knobs.prompt) + knobs.contexts_shown * (1 - knobs.held_out_share) * (shown + listed)
+    seen = section_of(sections, ContextsConfig).k * (1 - knobs.held_out_share)
+    tokens = _prompt_tokens(knobs.prompt) + min(seen, knobs.contexts_shown) * (shown + listed)
     price = price_of(endpoint_of(knobs), compute.llm_mode)
     return units * knobs.samples * price.dollars(int(tokens), LABEL_TOKENS)
 

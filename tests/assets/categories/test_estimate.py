@@ -4,6 +4,7 @@ import pytest
 
 from assets.categories.config import CategoriesConfig
 from assets.categories.estimate import categorise_dollars
+from assets.contexts.config import ContextsConfig
 from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.estimate import LABEL_TOKENS, explain_dollars, score_dollars
@@ -16,7 +17,12 @@ from resources.llm.prompts import load_prompt
 from tests.assets.interpretations.conftest import Explained, explained  # noqa: F401
 
 LIVE, BATCH = ComputeConfig(), ComputeConfig(llm_mode="batch")
-SECTIONS = {"interpretations": InterpretationsConfig(), "scores": ScoresConfig(), "categories": CategoriesConfig()}
+SECTIONS = {
+    "contexts": ContextsConfig(),
+    "interpretations": InterpretationsConfig(),
+    "scores": ScoresConfig(),
+    "categories": CategoriesConfig(),
+}
 
 
 def test_the_papers_labels_cost_what_the_note_works_out() -> None:
@@ -24,6 +30,14 @@ def test_the_papers_labels_cost_what_the_note_works_out() -> None:
     dollars = explain_dollars(SECTIONS, 3584, LIVE)
     assert 6 < dollars < 12
     assert explain_dollars(SECTIONS, 3584, BATCH) == pytest.approx(dollars / 2)
+
+
+def test_labels_cost_by_the_contexts_that_are_left_to_show() -> None:
+    # Of 64 contexts a quarter is held out, so 48 are shown; of 96 the paper's 64, of 128 no more.
+    cost = [explain_dollars({**SECTIONS, "contexts": ContextsConfig(k=k)}, 12_160, LIVE) for k in (64, 96, 128)]
+    each = 33 * 1.25 + 10 * 0.4 * 6
+    assert cost[1] - cost[0] == pytest.approx(12_160 * 16 * each * 0.25e-6, rel=0.01)
+    assert cost[2] == cost[1]
 
 
 def test_statistical_costs_nothing() -> None:
@@ -51,5 +65,5 @@ def test_the_estimate_is_near_the_real_prompts(explained: Explained) -> None:  #
     full = [each for each in read_evidence(explained.contexts, corpus, split, knobs) if len(each.shown(64)) > 40]
     questions = [unit_question(each, 0, prompt, knobs, excerpts) for each in full]
     _, real = estimate(questions, endpoint_of(knobs), "live", LABEL_TOKENS)
-    guessed = explain_dollars({"interpretations": knobs}, len(questions), LIVE)
+    guessed = explain_dollars({**SECTIONS, "interpretations": knobs}, len(questions), LIVE)
     assert 0.6 < guessed / real < 1.6
