@@ -6,6 +6,9 @@ from resources.compute import ComputeConfig
 from resources.launcher.deployment import Deployment
 from resources.stage import Needs
 
+WAITING_CORES = 4
+"""Of a stage that asks paid models: it waits for hours, and with all cores of a node it would keep its GPUs idle."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -18,14 +21,14 @@ class Shape:
 
 
 def shape(needs: Needs, compute: ComputeConfig, deployment: Deployment) -> Shape:
-    """One process per GPU, or per CPU worker of a parallel stage; a stage that is not parallel has all cores.
+    """One process per GPU, or per CPU worker of a parallel stage; a stage that is not parallel has all cores, or few.
 
     A CPU worker of a parallel stage always has one thread, so that its sums do not depend on how many workers share.
     """
     if compute.profile == "cpu" or needs.gpus == 0:
         if needs.parallel:
             return Shape(0, compute.processes, 1)
-        return Shape(0, 1, deployment.cpus)
+        return Shape(0, 1, min(deployment.cpus, WAITING_CORES) if needs.cost_model else deployment.cpus)
     share = max(1, deployment.cpus // max(needs.gpus, deployment.gpus))
     processes = needs.gpus if needs.parallel else 1
     return Shape(needs.gpus, processes, share * needs.gpus // processes)

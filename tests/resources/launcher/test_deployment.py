@@ -72,6 +72,12 @@ def test_on_the_node_there_is_one_process_per_gpu_and_cores_are_divided_by_gpus(
     assert shape(Needs(), gpu, NODE) == Shape(0, 1, 96)
 
 
+def test_a_stage_that_waits_for_paid_answers_leaves_the_nodes_cores_to_jobs_with_gpus() -> None:
+    paid = Needs(cost_model="room.estimate:dollars")
+    assert shape(paid, ComputeConfig(), NODE) == Shape(0, 1, 4)
+    assert shape(paid, ComputeConfig(), Deployment(cpus=2)) == Shape(0, 1, 2)
+
+
 def test_one_process_runs_plainly_several_under_torchrun_and_nodes_meet_by_rendezvous(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert command(build_job(tmp_path, "succeed"), run, "py") == ("py", "-m", "resources.worker", str(run))
