@@ -79,6 +79,9 @@ def read(question: Question, response_json: str) -> tuple[BaseModel | None, str]
         return None, CUT
     if finish == "content_filter" or not text.strip():
         return None, "the model refused or said nothing"
+    if not text.lstrip().startswith(("{", "```")):
+        # Templates that open the thinking themselves (DeepSeek-R1, QwQ) leave only its end in the text.
+        text = text.rpartition("</think>")[2]
     fenced = _FENCED.fullmatch(text)
     try:
         answer = question.answer.model_validate_json(fenced[1] if fenced else text)

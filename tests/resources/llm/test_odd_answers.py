@@ -8,7 +8,7 @@ import pytest
 from resources.llm.ask import Asked, ask
 from resources.llm.endpoint import Endpoint, Provider
 from tests.assets.benchmarks.local_server import Reply, chat, serving
-from tests.resources.llm.servers import QUICK, SILENT, questions
+from tests.resources.llm.servers import QUICK, SILENT, Label, questions
 
 GOOD = '{"explanation": "e", "classification": 1, "reasoning": "r"}'
 LIMITS = replace(QUICK, attempts=2, unusable=1)
@@ -72,3 +72,12 @@ def test_an_answer_without_counts_costs_the_most_that_it_can() -> None:
     assert asked.requests == 1
     (question,) = questions(1)
     assert asked.cost_usd == pytest.approx((question.most_input_tokens * 0.25 + 1000 * 2.0) / 1e6)
+
+
+def test_thinking_of_which_only_the_end_is_marked_is_no_part_of_the_answer() -> None:
+    asked = _ask(chat(f'Hm, {{"x"}} or so?\n</think>\n\n{GOOD}'))
+    assert all(answer.value for answer in asked.answers.values())
+    quoting = GOOD.replace('"e"', '"fires on </think>"')
+    (answer,) = _ask(chat(quoting)).answers.values()
+    assert isinstance(answer.value, Label)
+    assert answer.value.explanation == "fires on </think>"
