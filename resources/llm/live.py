@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import cycle
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from resources.errors import BadInput
 from resources.llm import exchange
@@ -59,6 +60,8 @@ class LiveRun:
         self._last = False
         """Whether those are asked once more."""
         self._answered: Question | None = None
+        self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By cache key."""
 
     async def run(self, questions: Iterator[Question]) -> None:
         """Answer every question into the desk.
@@ -152,7 +155,7 @@ class LiveRun:
             found = self._desk.stored(question, attempt)
             cached = found is not None
             if found is None:
-                sent = await self._send(question, attempt)
+                sent = await self._once(question, attempt)
                 if isinstance(sent, Question):
                     return await self._answer(sent)
                 if isinstance(sent, Failure) and sent.kind == "retry" and sent.reached:
@@ -166,6 +169,14 @@ class LiveRun:
                 self._answered = question
                 return Answer.to(question, value, cached=cached)
         return Answer.to(question, None, f"{wrong} ({self._limits.unusable} answers)")
+
+    async def _once(self, question: Question, attempt: int) -> str | Question | Failure:
+        """As `_send`; who asks the same about another item waits for that answer, so that both are told one thing."""
+        lock = self._asking.setdefault(question.key(self._desk.endpoint, attempt), asyncio.Lock())
+        waited = lock.locked()
+        async with lock:
+            found = self._desk.stored(question, attempt) if waited else None
+            return await self._send(question, attempt) if found is None else found
 
     async def _send(self, question: Question, attempt: int) -> str | Question | Failure:
         """The stored response; a shorter question where this one is too long; or why there is none."""

@@ -42,6 +42,16 @@ def test_every_question_is_answered_once_and_never_paid_again(provider: Provider
             assert first.cost_usd + again.cost_usd == pytest.approx(server.counts()["dollars"], rel=1e-6)
 
 
+def test_what_several_items_ask_alike_is_paid_once_and_answered_alike() -> None:
+    (question,) = questions(1)
+    alike = [replace(question, id=f"item {number}") for number in range(30)]
+    with serving(Settings(key=KEY, latency_s=0.1)) as server:
+        asked = ask(alike, 30, server.endpoint(), QUICK, SILENT, "judge")
+        assert server.counts()["requests"] == 1
+    assert len(asked.answers) == 30
+    assert len({answer.value.model_dump_json() for answer in asked.answers.values() if answer.value}) == 1
+
+
 def test_after_the_first_answer_everyone_asks_at_once() -> None:
     with serving(Settings(key=KEY, latency_s=0.5)) as server:
         _ask(server, QUICK.concurrency + 1)
