@@ -26,13 +26,14 @@ def test_every_epoch_has_every_rollout_once_in_an_order_of_its_own() -> None:
     assert steps != plan_steps([3, 5, 8, 13, 21, 34], LoraConfig(epochs=2, batch_size=4, seed=1))
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5])
 def test_the_learning_rate_is_that_of_transformers(schedule: str, warmup: float) -> None:
     config = LoraConfig(schedule=schedule, warmup_ratio=warmup)  # pyright: ignore[reportArgumentType]
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     steps = {0.0: 0, 0.05: 4, 0.5: 32}[warmup]  # of 63, rounded up
-    theirs = get_scheduler(schedule, optimiser, num_warmup_steps=steps, num_training_steps=63)
+    name = {"constant": "constant_with_warmup"}.get(schedule, schedule)
+    theirs = get_scheduler(name, optimiser, num_warmup_steps=steps, num_training_steps=63)
     for step in range(1, 64):
         assert learning_rate(step, 63, config) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
         optimiser.step()
