@@ -44,6 +44,7 @@ def test_rollouts_are_shared_by_tokens() -> None:
     """Loads 9 | 5+4 over two processes; 18 tokens need two passes each when a pass holds 8, and 9 stands alone."""
     assert divide([5, 9, 4], 2, 100) == [[[1]], [[0, 2]]]
     assert divide([5, 9, 4], 2, 8) == [[[1], [2]], [[0], []]]
+    assert divide([5, 4], 1, 9) == [[[0, 1]]]  # a pass may be full
 
 
 def test_rollouts_longer_than_a_pass_make_no_empty_passes() -> None:
