@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen2Config
 
 from assets.adapter import loss as loss_module
@@ -27,11 +28,45 @@ def test_chunks_give_the_full_loss_and_both_gradients(rows: int, monkeypatch: py
         torch.testing.assert_close(one, other)
 
 
-def test_a_frozen_head_gets_no_gradient_and_no_tokens_give_no_loss() -> None:
+@pytest.mark.parametrize("trained", ["hidden", "head"])
+def test_what_is_frozen_gets_no_gradient_and_the_other_the_full_one(trained: str) -> None:
+    values = {"hidden": torch.randn(4, 5), "head": torch.randn(11, 5)}
+    values[trained].requires_grad_()
+    target = torch.tensor([1, 2, 3, 4])
+    (expected,) = torch.autograd.grad(
+        F.cross_entropy(values["hidden"] @ values["head"].T, target, reduction="sum"), values[trained]
+    )
+    summed_cross_entropy(values["hidden"], values["head"], target).backward()
+    for name, value in values.items():
+        if name == trained:
+            torch.testing.assert_close(value.grad, expected)
+        else:
+            assert value.grad is None
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that any operation returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.numel = max(self.numel, out.numel())
+        return out
+
+
+def test_no_more_logits_than_those_of_a_chunk_are_ever_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", 4 * 64)
+    with Largest() as largest:
+        summed_cross_entropy(torch.randn(32, 2), torch.randn(64, 2), torch.arange(32))
+    assert largest.numel == 4 * 64  # of 32 x 64
+
+
+def test_no_tokens_give_no_loss() -> None:
     hidden, head = torch.randn(4, 5, requires_grad=True), torch.randn(11, 5)
-    summed_cross_entropy(hidden, head, torch.tensor([1, 2, 3, 4])).backward()
-    assert hidden.grad is not None
-    assert head.grad is None
     nothing = summed_cross_entropy(hidden[:0], head, torch.zeros(0, dtype=torch.long))
     assert nothing.item() == 0
     nothing.backward()
