@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from assets.sae.shuffle import Census, Order, Rows, split_rollouts
+from assets.sae.config import SaeConfig
+from assets.sae.shuffle import MIXED_GROUPS, Census, Order, Rows, entering_columns, split_rollouts
 from resources.errors import BadInput
 from resources.shards import Shards
 from tests.claimed_gpu import claimed_gpu
@@ -117,3 +118,33 @@ def test_a_split_needs_three_rollouts() -> None:
     assert len(split_rollouts(np.arange(3), 0.05, 0).training) == 1
     with pytest.raises(BadInput, match="hold 2 rollouts"):
         split_rollouts(np.arange(2), 0.05, 0)
+
+
+def test_only_components_of_the_wanted_layers_and_projections_enter() -> None:
+    columns = ("L0.q_proj", "L0.up_proj", "L1.q_proj", "L1.up_proj")
+    of_layer, of_projection = {"layers": (1,)}, {"projections": ("up_proj",)}
+    wanted = (({}, [0, 1, 2, 3]), (of_layer, [2, 3]), (of_projection, [1, 3]), (of_layer | of_projection, [3]))
+    for knobs, expected in wanted:
+        assert entering_columns(SaeConfig.model_validate(knobs), columns).tolist() == expected
+
+
+@pytest.mark.parametrize("most", [1, 16, 17, 18, 34, 228, 1000])
+def test_the_first_tokens_in_order_are_those_that_training_may_see(numbered: Shards, most: int) -> None:
+    parts = list(build_order(numbered, 100).rows.in_order(most))
+    assert [(float(a), float(b)) for part in parts for a, b in part] == expected_tokens()[:most]
+    assert all(len(part) for part in parts)
+
+
+def test_a_sample_is_spread_over_a_few_row_groups(numbered: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, load = list[np.ndarray](), Rows.load
+
+    def noted(rows: Rows, group: int) -> np.ndarray:
+        read.append(load(rows, group))
+        return read[-1]
+
+    monkeypatch.setattr(Rows, "load", noted)
+    sample = build_order(numbered, 100).sample(20)
+    assert len(read) == MIXED_GROUPS
+    # Three of each, 20 / 8 rounded up: the first, the middle and the last that training may see of the group.
+    expected = [state[at] for state in read for at in sorted({0, (len(state) - 1) // 2, len(state) - 1})]
+    assert np.array_equal(sample, np.stack(expected)[:20])
