@@ -62,6 +62,9 @@
 
   const failed = (error) => { current = null; document.getElementById("unit").replaceChildren(lorascope.make("p", { class: "empty" }, `This cannot be shown: ${error.message}`)); };
 
+  // Copied without its data, the page would stay empty.
+  addEventListener("load", () => { if (!lorascope.data) failed(new Error("data/index.js is missing or damaged")); });
+
   const keys = { j: () => lorascope.list.step(1), ArrowDown: () => lorascope.list.step(1), k: () => lorascope.list.step(-1), ArrowUp: () => lorascope.list.step(-1), n: () => lorascope.rollout.jump(1), p: () => lorascope.rollout.jump(-1), "/": () => document.getElementById("search").focus(), "?": () => document.getElementById("help").showModal() };
 
   lorascope.start = () => {

@@ -310,3 +310,13 @@ def test_the_help_says_what_the_words_of_the_page_mean(page: Page, address: str)
     assert {"unit", "class", "score", "density"} <= set(words)
     page.keyboard.press("Escape")
     expect(page.locator("#help")).not_to_be_visible()
+
+
+def test_a_page_without_its_data_says_so(browser: Browser, site: Site, tmp_path: Path) -> None:
+    for path in site.folder.iterdir():
+        if path.suffix in (".html", ".js", ".css"):
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    page = browser.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    expect(page.locator("#unit")).to_have_text("This cannot be shown: data/index.js is missing or damaged")
+    page.close()
