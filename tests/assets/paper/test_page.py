@@ -181,6 +181,14 @@ def test_the_front_page_says_what_to_do_when_there_is_nothing() -> None:
     assert "There is no experiment yet" in render_front([], None)
 
 
+def test_screen_readers_find_the_content_and_no_heading_is_skipped() -> None:
+    experiment = {"name": "a", "description": "", "pages": {}, "valid": True}
+    for page in (report(), render_front([experiment], None)):
+        assert page.count("<main>") == page.count("</main>") == 1
+        levels = [int(level) for level in re.findall(r"<h(\d)", page.split("<script>")[0])]
+        assert all(after <= before + 1 for before, after in zip([0, *levels], levels, strict=False))
+
+
 def test_pages_are_the_same_bytes_each_time() -> None:
     assert report() == report()
 
