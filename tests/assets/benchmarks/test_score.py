@@ -17,7 +17,9 @@ from assets.benchmarks.config import ARMS, BenchmarksConfig, task_names
 from assets.benchmarks.engine import Arm, Completion, Request
 from assets.benchmarks.generate_hf import HfEngine
 from resources.errors import BadInput
+from resources.hub import fetched
 from tests.assets.benchmarks.conftest import QUESTIONS, World
+from tests.faults.hub import hub as serving
 
 
 class Refusing:
@@ -228,17 +230,15 @@ def test_missing_questions_are_told_at_the_end_and_the_others_are_kept(world: Wo
 
 
 def test_a_gated_dataset_says_how_to_get_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-    from datasets.exceptions import DatasetNotFoundError
-
-    def gated(*_: object, **__: object) -> None:
-        raise DatasetNotFoundError(
-            "Dataset 'Idavidrein/gpqa' is a gated dataset on the Hub. You must be authenticated to access it."
-        )
-
-    monkeypatch.setattr(datasets, "load_dataset", gated)
-    with pytest.raises(BadInput, match=r"gated.*Accept its terms.*hf auth login") as caught:
-        world.score(tasks=("mini_hard", "gpqa_diamond_openai"), arms=("base",))
+    # The hub of the tests refuses by the repository's name.
+    monkeypatch.setattr(
+        "assets.benchmarks.documents.fetched", lambda _, revision, kind: fetched("someone/gated", revision, kind=kind)
+    )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with serving(world.root) as server:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)
+        with pytest.raises(BadInput, match=r"gpqa_diamond_openai: .*access must be asked.*hf auth login") as caught:
+            world.score(tasks=("mini_hard", "gpqa_diamond_openai"), arms=("base",))
     assert "What could be asked (mini_hard) is generated and kept" in str(caught.value)
 
 
