@@ -30,6 +30,10 @@ BUSY_S = 1.0
 GONE_POLLS = 5
 """A back end must say this often that a job is gone before its missing exit code is believed."""
 
+SLOWER = 1.1
+"""Factor from one pause between two questions to the next: squeue is a call to Slurm's controller, which its manual
+asks to keep rare, and with a `prefix` a login as well."""
+
 SETTLE_S = 2.0
 """Longest that a shared file system may take to show a result that was written on another machine."""
 
@@ -204,17 +208,18 @@ class Attempt:
 
     def _wait(self, handle: str) -> int | None:
         """The exit code; None when the job is gone and left none."""
-        gone, asked, status = 0, 0.0, ""
+        gone, asked, status, pause = 0, 0.0, "", self.launcher.poll_s
         while True:
             self.ears.hear()
             code = self.run.exit_code()
             if code is not None:
                 self.ears.hear()
                 return code
-            if time.monotonic() - asked >= self.launcher.poll_s:
+            if time.monotonic() - asked >= pause:
                 asked = time.monotonic()
                 now = self.launcher.status(handle)
                 gone = 0 if now else gone + 1
+                pause = self.launcher.poll_s if gone else min(pause * SLOWER, self.launcher.slowest_poll_s)
                 if now and now != status:
                     self.ears.say(f"job {handle}: {now}")
                     status = now

@@ -29,6 +29,7 @@ class LocalLauncher:
     lease_folder: Path
     survives: bool = False
     poll_s: float = 0.1
+    slowest_poll_s: float = 0.1
     grace_s: float = GRACE_S
     _children: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 

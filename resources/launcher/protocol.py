@@ -48,7 +48,12 @@ class Launcher(Protocol):
 
     @property
     def poll_s(self) -> float:
-        """Seconds between two questions whether a job is alive."""
+        """Seconds between two questions whether a job is alive, at first and when it may be gone."""
+        ...
+
+    @property
+    def slowest_poll_s(self) -> float:
+        """The same once a job has gone on for minutes; its exit code, a file, is seen without asking."""
         ...
 
     def submit(self, order: Order) -> str:

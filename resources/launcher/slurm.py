@@ -66,6 +66,7 @@ class SlurmLauncher:
     options: tuple[str, ...] = ()
     """Further arguments of sbatch: --partition=..., --account=..., --mem=..."""
     poll_s: float = 1.0
+    slowest_poll_s: float = 30.0
     grace_s: float = GRACE_S
     survives: bool = True
 

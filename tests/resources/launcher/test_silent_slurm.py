@@ -4,6 +4,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,6 +88,28 @@ def test_a_run_directory_without_a_handle_waits_for_slurm_to_say_whether_its_job
         attempt.result({})
     assert "sbatch" not in node.asked
     assert "does not answer" in said[0] and said[1] == "attached to job 7, which was still there"
+
+
+def test_slurm_is_asked_rarely_about_a_job_that_goes_on_for_hours_and_quickly_when_it_may_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, ended = 0.0, 6 * 3600.0
+    asked: list[float] = []
+
+    class Counting(SlurmLauncher):
+        def status(self, handle: str) -> str:  # noqa: ARG002
+            asked.append(now)
+            return "running" if now < ended else ""
+
+    def sleep(_: float) -> None:
+        nonlocal now
+        now += 0.5
+
+    monkeypatch.setattr("resources.launcher.attempt.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    attempt = replace(Node(tmp_path / "node", 0).attempt(tmp_path, []), launcher=Counting(sys.executable))
+    assert attempt._wait("7") is None
+    assert len([at for at in asked if at < 60]) > 15 and len(asked) < 6 * 120 + 100
+    assert now < ended + 40
 
 
 def test_an_interrupt_while_slurm_is_silent_stays_an_interrupt_and_says_what_may_be_left(tmp_path: Path) -> None:
