@@ -15,7 +15,7 @@ from assets.adapter.loop import CurveRow, Run, train
 from assets.adapter.lora_model import wear_adapter, write_adapter
 from assets.adapter.objective import RolloutLoss
 from assets.adapter.parallel import Processes, Replicas, Shards, Strategy, joined
-from assets.adapter.plan import plan_steps
+from assets.adapter.plan import learning_rate, plan_steps
 from assets.adapter.published import base_parameters, take_adapter, take_model
 from assets.adapter.telemetry import Telemetry
 from assets.dataset.artifact import S1kDataset
@@ -178,7 +178,13 @@ def _run(
 
 
 def _trained(run: Run, out: Path) -> list[CurveRow]:
-    curve = train(run, plan_steps(tuple(run.examples.lengths), run.training))
+    steps = plan_steps(tuple(run.examples.lengths), run.training)
+    if not any(learning_rate(step.number, len(steps), run.training) for step in steps):
+        run.telemetry.say(
+            "nothing will be trained: there is one step, and the first of a warm-up has rate 0; set warmup_ratio to 0, "
+            "or take a smaller batch_size or more epochs"
+        )
+    curve = train(run, steps)
     run.telemetry.close(curve, out)
     return curve
 

@@ -94,6 +94,17 @@ def test_a_running_training_shows_its_loss(world: World, monkeypatch: pytest.Mon
     assert all(png.startswith(b"\x89PNG") for _, png in shown)
 
 
+def test_a_training_of_a_single_step_of_rate_0_says_that_it_trains_nothing(world: World) -> None:
+    said = "nothing will be trained: there is one step"
+    out, _ = world.lora("still", ONE)
+    assert any(line.startswith(said) for line in world.lines)
+    assert not any(b.any() for b in Adapter.open(out).B.values())
+    world.lines.clear()
+    out, _ = world.lora("moved", ONE.model_copy(update={"warmup_ratio": 0.0}))
+    assert not any(line.startswith(said) for line in world.lines)
+    assert all(b.any() for b in Adapter.open(out).B.values())
+
+
 @pytest.mark.parametrize(("points", "steps"), [(5, [2, 4, 6, 8, 9]), (4, [3, 6, 9]), (2, [5, 9])])
 def test_a_long_curve_is_thinned_to_so_many_points_and_keeps_its_last(
     world: World, monkeypatch: pytest.MonkeyPatch, points: int, steps: list[int]
