@@ -15,7 +15,7 @@ import torch
 
 from assets.contexts.artifact import CONTEXTS
 from assets.dashboard.artifact import FeatureDashboard
-from assets.dashboard.chunks import write_chunk, write_index
+from assets.dashboard.chunks import ChunkWriter, write_chunk, write_index
 from assets.dashboard.directions import LogitEffects, read_unembedding, token_name
 from assets.dashboard.pieces import Pieces
 from assets.dashboard.units import Limits, read_contexts
@@ -276,3 +276,15 @@ def test_an_adapter_that_writes_nowhere_has_no_logit_effects(
     sae = Sae(tmp_path, columns, 2, 0.1, W_FD.T, zeros_F, W_FD, torch.zeros(4), torch.ones(8))
     effects = LogitEffects(ModelConfig(name=str(tiny_model)), tmp_path, sae, columns, 5)
     assert effects.of(["adapter:L0.q_proj:+", "latent:0"]) == [None, None]
+
+
+def test_all_bytes_of_chunks_are_counted_and_one_that_cannot_be_written_ends_the_build(tmp_path: Path) -> None:
+    writer = ChunkWriter(tmp_path)
+    for number in range(3):
+        writer.write("units", number, {"n": number}, {"a": np.arange(50 * number)})
+    assert writer.finish() == sum(path.stat().st_size for path in tmp_path.glob("units-000[0-2].js")) > 0
+    (tmp_path / "a file").touch()
+    broken = ChunkWriter(tmp_path / "a file")
+    broken.write("units", 0, {}, {})
+    with pytest.raises(OSError, match="a file"):
+        broken.finish()
