@@ -1,6 +1,6 @@
-"""95 % intervals: Wilson's of a share, also of a fractional count, which scipy's does not take, and Student's."""
+"""95 % intervals: Wilson's of a share, also of a fractional count, which scipy's does not take, Student's, Newcombe's."""
 
-from math import sqrt
+from math import hypot, sqrt
 
 Z95 = 1.959963984540054
 """Normal quantile of a two-sided 95 % interval."""
@@ -21,3 +21,14 @@ def wilson(successes: float, total: float) -> tuple[float, float]:
     middle = (share + spread / 2) / (1 + spread)
     half = sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def difference(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float]:
+    """Interval of the first minus the second, which are independent, from (value, low, high) of each.
+
+    Newcombe 1998, method 10; for other intervals than Wilson's Zou and Donner 2008.
+    """
+    value, low, high = first
+    other, other_low, other_high = second
+    middle = value - other
+    return middle - hypot(value - low, other_high - other), middle + hypot(high - value, other - other_low)

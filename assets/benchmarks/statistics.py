@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resources.intervals import difference
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -132,9 +134,7 @@ def consistent(ours: tuple[int, int], theirs: tuple[int, int]) -> bool:
     """Whether two counts (k, n) may be one rate: 0 lies in Newcombe's interval of their difference (from Wilson's)."""
     a, b = wilson(*ours), wilson(*theirs)
     assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
-    difference = a.value - b.value
-    low = difference - math.hypot(a.value - a.low, b.high - b.value)
-    high = difference + math.hypot(a.high - a.value, b.value - b.low)
+    low, high = difference((a.value, a.low, a.high), (b.value, b.low, b.high))
     return low <= 0 <= high
 
 

@@ -81,6 +81,11 @@ SCORES_SCHEMA = pa.schema(
             pa.float32(),
             "share of the firing examples, mostly a unit's strongest contexts, that are called firing",
         ),
+        described(
+            "sensitivity_typical",
+            pa.float32(),
+            "the same of those drawn evenly from the quantiles of all tokens on which the unit fires; null with none",
+        ),
         described("specificity", pa.float32(), "share of the others that are called not firing"),
         described("precision_random", pa.float32(), "with as many random negatives as positives"),
         described(

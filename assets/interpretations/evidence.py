@@ -48,6 +48,8 @@ class Window:
     values: np.ndarray
     sample: str
     held_out: bool
+    typical: bool = False
+    """Drawn from the quantiles of the firing range, whether or not it is also one of the strongest."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Evidence:
     part_n: np.ndarray
     top_n: np.ndarray
     """Whether the peak is one of the strongest (else it is from a quantile of the firing range)."""
+    typical_n: np.ndarray
+    """Whether the peak was drawn from a quantile, whether or not it is also one of the strongest."""
     quiet_q: np.ndarray
     quiet_part_q: np.ndarray
     windows: tuple[Window, ...]
@@ -117,6 +121,7 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, split: Spli
     peaks = [row for row in order.tolist() if sample[row] != "silent"]
     peaks = _capped(_distinct(peaks, rollout, position), rollout, per_rollout)
     silent = np.flatnonzero(sample == "silent").tolist()
+    drawn = {(rollout[row], position[row]) for row in np.flatnonzero(sample == "quantile")}
     first = corpus.flat(rollout, start)
     quiet = _quiet(first, edges, flat_values)
     quiet_part = split.part_R[_rollout_of(quiet, corpus)] if len(quiet) else np.empty(0, np.int64)
@@ -125,6 +130,7 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, split: Spli
         Window(
             int(rollout[row]), int(position[row]), float(value[row]), int(start[row]),
             flat_values[edges[row] : edges[row + 1]], str(sample[row]), bool(split.part_R[rollout[row]] == HELD_OUT),
+            (rollout[row], position[row]) in drawn,
         )
         for row in [*peaks, *silent]
     )  # fmt: skip
@@ -135,6 +141,7 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, split: Spli
         value[peaks].astype(np.float64),
         split.part_R[rollout[peaks]],
         sample[peaks] == "top",
+        np.array([(rollout[row], position[row]) in drawn for row in peaks], dtype=bool),
         quiet[kept],
         quiet_part[kept],
         windows,

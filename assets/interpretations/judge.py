@@ -57,6 +57,8 @@ class Verdict:
     """One excerpt, in however many draws it was shown."""
 
     fires: bool
+    typical: bool
+    """Firing, and drawn whatever its strength."""
     random: bool
     """Not firing, and drawn whatever its token."""
     hard: bool
@@ -214,6 +216,7 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
     ]
     verdicts = _verdicts(told)
     fires = [each.active for each in verdicts if each.fires]
+    typical = [each.active for each in verdicts if each.typical]
     random = [each.active for each in verdicts if each.random]
     hard = [each.active for each in verdicts if each.hard]
     quiet = [each.active for each in verdicts if not each.fires]
@@ -225,6 +228,7 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
         "ci_low": low,
         "ci_high": high,
         "sensitivity": sensitivity,
+        "sensitivity_typical": sum(typical) / len(typical) if typical else None,
         "specificity": 1 - sum(quiet) / len(quiet) if quiet else None,
         "precision_random": _precision(sensitivity, random),
         "precision_hard": _precision(sensitivity, hard),
@@ -236,18 +240,19 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
 
 def _verdicts(told: list[tuple[int, Example, bool]]) -> list[Verdict]:
     """Each excerpt once: draws show nearly the same ones, and an interval that counts repeats is too narrow."""
-    groups: dict[tuple[int, int, bool], list[tuple[bool, bool]]] = {}
+    groups: dict[tuple[int, int, bool, bool], list[tuple[bool, bool]]] = {}
     for _, example, said in told:
-        key = (example.window.rollout_id, example.centre, example.fires)
+        key = (example.window.rollout_id, example.centre, example.fires, example.fires and example.window.typical)
         groups.setdefault(key, []).append((example.hard, said))
     return [
         Verdict(
             fires,
+            typical,
             not fires and not all(hard for hard, _ in group),
             not fires and any(hard for hard, _ in group),
             sum(said for _, said in group) / len(group),
         )
-        for (_, _, fires), group in groups.items()
+        for (_, _, fires, typical), group in groups.items()
     ]
 
 

@@ -81,7 +81,7 @@ def score(
 
 
 def summary(rows: list[dict], explained: dict[str, dict]) -> list[dict[str, str | int | float | None]]:
-    """Mean accuracy and hard-negative precision of the scored rows, per group.
+    """Mean accuracy, sensitivities and hard-negative precision of the scored rows, per group.
 
     Guessing gives half of a balanced accuracy and a fifth of the intruders, so the two share no column.
     """
@@ -103,6 +103,8 @@ def summary(rows: list[dict], explained: dict[str, dict]) -> list[dict[str, str 
             "units": len(group),
             "balanced_accuracy": _mean(group, "balanced_accuracy") if method != "intruder" else None,
             "intruder_accuracy": _mean(group, "balanced_accuracy") if method == "intruder" else None,
+            "sensitivity": _mean(group, "sensitivity"),
+            "sensitivity_typical": _mean(group, "sensitivity_typical"),
             "precision_hard": _mean(group, "precision_hard"),
         }
         for (kind, explainer, method, label), group in sorted(groups.items())

@@ -50,12 +50,16 @@ def score_predicate(
     hard = np.isin(corpus.token_N[quiet], corpus.token_N[positive])
     positive_holds = predicate.holds(corpus.features(positive))
     quiet_holds = predicate.holds(corpus.features(quiet))
+    typical = positive_holds[evidence.typical_n[fires]]
     return unscored(evidence.unit, evidence.kind, "") | _measured(
         _draws(positive_holds, hard, scores, unit_rng(evidence.unit, seed)),
         positive_holds,
         quiet_holds,
         hard,
-    ) | {"spearman": _spearman(positive_holds, value, quiet_holds)}  # fmt: skip
+    ) | {
+        "sensitivity_typical": float(typical.mean()) if len(typical) else None,
+        "spearman": _spearman(positive_holds, value, quiet_holds),
+    }  # fmt: skip
 
 
 def _draws(positive: np.ndarray, hard: np.ndarray, scores: ScoresConfig, rng: np.random.Generator) -> list[_Drawn]:

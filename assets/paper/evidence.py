@@ -11,6 +11,7 @@ from assets.benchmarks.artifact import BenchmarkScores
 from assets.categories.artifact import Densities
 from assets.interpretations.artifact import STATISTICAL
 from assets.paper.claims import Measurement
+from resources.intervals import difference
 from resources.manifest import read_manifest
 
 COUNTERPARTS = {
@@ -129,4 +130,12 @@ def _difference(artifacts: Mapping[str, Path], more: str, less: str) -> Measurem
     first, second = _class_share(artifacts, more, 0), _class_share(artifacts, less, 0)
     if first is None or second is None:
         return None
-    return replace(first, value=first.value - second.value, low=None, high=None)
+    minuend, subtrahend = _bounded(first), _bounded(second)
+    low, high = difference(minuend, subtrahend) if minuend and subtrahend else (None, None)
+    return replace(first, value=first.value - second.value, low=low, high=high)
+
+
+def _bounded(measured: Measurement) -> tuple[float, float, float] | None:
+    if measured.low is None or measured.high is None:
+        return None
+    return measured.value, measured.low, measured.high

@@ -38,7 +38,7 @@ def evidence_of(corpus: Corpus, firing: int, silent: int) -> Evidence:
     return Evidence(
         "latent:1", "latent", np.array([corpus.first[window.rollout_id] + AT for window in peaks]),
         np.full(len(peaks), 2.0), np.array([HELD_OUT] * firing + [HALF_A]), np.ones(len(peaks), bool),
-        np.empty(0, np.int64), np.empty(0, np.int64), (*peaks, *still, seen[1]),
+        np.zeros(len(peaks), bool), np.empty(0, np.int64), np.empty(0, np.int64), (*peaks, *still, seen[1]),
     )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """What an LLM's judgements of held-out excerpts add up to, worked out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,15 @@ def test_a_random_excerpt_stays_one_when_another_draw_takes_it_for_its_token() -
     found = _activity_score(judged([(FIRST, True), (EASY, True), (HARD, False)], [(FIRST, True), (twin, True)]))
     assert found["precision_random"] == 1 / (1 + 1)
     assert found["precision_hard"] == 1 / (1 + 0.5)
+
+
+def test_firing_excerpts_drawn_whatever_their_strength_have_a_share_of_their_own() -> None:
+    weak = Example(replace(excerpt(5).window, sample="quantile", typical=True), 9, fires=True, hard=False)
+    both = Example(replace(excerpt(6).window, typical=True), 9, fires=True, hard=False)
+    quiet = Example(replace(excerpt(7).window, typical=True), 3, fires=False, hard=True)
+    found = _activity_score(judged([(FIRST, True), (SECOND, True), (weak, False), (both, True), (quiet, True)]))
+    assert (found["sensitivity"], found["sensitivity_typical"]) == (0.75, 0.5)
+    assert _activity_score(judged([(FIRST, True), (quiet, True)]))["sensitivity_typical"] is None
 
 
 def test_asking_the_same_excerpts_again_narrows_no_interval() -> None:

@@ -1,12 +1,14 @@
 """Scores are measured on rollouts that no explainer saw, with negatives that bear the same token."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.interpretations.artifact import CLASSES, SCORES_SCHEMA, Predicate, Scores
+from assets.interpretations.artifact import CLASSES, FAMILIES, SCORES_SCHEMA, Predicate, Scores
 from assets.interpretations.config import ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import HELD_OUT, Evidence, Split, read_evidence
@@ -113,7 +115,6 @@ def test_a_rollout_gives_at_most_the_configured_contexts(explained: Explained) -
 
 
 def test_precision_at_equal_numbers() -> None:
-    import numpy as np
 
     # 80 % of positives and 25 % of negatives called: .8 / (.8 + .25).
     assert precision(0.8, np.array([True, False, False, False])) == pytest.approx(0.8 / 1.05)
@@ -127,7 +128,6 @@ def test_the_split_does_not_depend_on_the_number_of_rollouts() -> None:
 
 
 def test_spearman_equals_scipys_with_ties() -> None:
-    import numpy as np
     from scipy.stats import spearmanr
 
     from assets.interpretations.token_detection import _spearman
@@ -141,7 +141,12 @@ def test_spearman_equals_scipys_with_ties() -> None:
 
 def _scored(method: str, accuracy: float, precision_hard: float | None) -> dict:
     row = {"unit": "latent:1", "kind": "latent", "explainer": "openai/x", "status": "ok", "method": method}
-    return row | {"balanced_accuracy": accuracy, "precision_hard": precision_hard}
+    return row | {
+        "balanced_accuracy": accuracy,
+        "precision_hard": precision_hard,
+        "sensitivity": 1.0,
+        "sensitivity_typical": None,
+    }
 
 
 def test_the_summary_keeps_intruders_apart_and_leaves_unknown_precisions_open() -> None:
@@ -178,7 +183,21 @@ def test_a_token_that_is_among_the_strongest_and_in_a_quantile_counts_once(
     corpus, split = Corpus.open(explained.dataset), Split.draw(120, 0.25, 42)
     for evidence in read_evidence(tmp_path, corpus, split, STATISTICAL):
         assert len(set(evidence.peak_n.tolist())) == len(evidence.peak_n)
-        assert evidence.top_n.all()
+        assert evidence.top_n.all() and evidence.typical_n.all()
+
+
+def test_tokens_drawn_whatever_the_strength_of_the_firing_have_a_sensitivity_of_their_own(explained: Explained) -> None:
+    corpus = Corpus.open(explained.dataset)
+    evidence = next(each for each in _evidence(explained) if each.unit == "neuron:L0.3:-")
+    token_n = corpus.features(evidence.peak_n)[FAMILIES.index("token")]
+    one, other = sorted(set(token_n.tolist()))  # it fires on " so" and " the" alone
+    predicate = Predicate(first=("token", one), classes=("word",), words="one of the two")
+    found = [
+        score_predicate(replace(evidence, typical_n=drawn), predicate, corpus, ScoresConfig(), 42)
+        for drawn in (token_n == one, token_n == other, np.zeros(len(token_n), dtype=bool))
+    ]
+    assert [row["sensitivity_typical"] for row in found] == [1.0, 0.0, None]
+    assert len({row["sensitivity"] for row in found}) == 1 and 0 < found[0]["sensitivity"] < 1
 
 
 def test_an_explanation_has_its_own_score_and_not_that_of_the_predicate_beside_it(tmp_path: Path) -> None:

@@ -110,6 +110,18 @@ def test_classes_are_the_papers_kind_of_classes_only_when_an_llm_gave_them(
     assert {one.as_published for claim, one in found.items() if one and claim in CLASS_CLAIMS} == {as_published}
 
 
+def test_a_difference_of_shares_has_an_interval_where_both_shares_have_one(tmp_path: Path) -> None:
+    artifacts = build_artifacts(tmp_path, {}, "openai/x")
+    found = measure(artifacts)["latents_over_directions"]
+    # 1/2 [0, 3/4] minus 1/4 [0, 3/4]: down by the root of 1/2^2 + 1/2^2, up by that of 1/4^2 + 1/4^2
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(0.25 - 0.5**0.5), pytest.approx(0.25 + 0.125**0.5))
+    rows = [row | {"ci_low": None} if row["kind"] == "latent" else row for row in class_rows("openai/x")]
+    pq.write_table(pa.Table.from_pylist(rows, schema=CLASSES_SCHEMA), tmp_path / CLASSES_FILE)
+    found = measure(artifacts)["latents_over_directions"]
+    assert found is not None and (found.low, found.high) == (None, None)
+
+
 def test_a_kind_of_which_no_unit_has_a_label_measures_nothing(tmp_path: Path) -> None:
     artifacts = build_artifacts(tmp_path, {}, "openai/x")
     rows = [row for row in class_rows("openai/x") if row["kind"] != "adapter"]
