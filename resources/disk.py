@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from resources.errors import BadInput
 from resources.home import find_home
@@ -12,6 +13,8 @@ from resources.home import find_home
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TIGHT = 1 << 20
 """Bytes free below which an I/O error is put down to the lack of room."""
+_LOCAL = {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
+"""File systems of one machine; others, such as nfs4, lustre and gpfs, may be shared."""
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 # What SQLite, Rust (safetensors, tokenizers) and torch say where they raise no OSError.
 _FULL_TEXTS = (os.strerror(errno.ENOSPC), "os error 28", "database or disk is full")
@@ -38,6 +41,17 @@ def trouble(error: BaseException) -> str | None:
                 "to another folder, and run the same command again; what is finished is kept"
             )
     return None
+
+
+def one_machine(folder: Path) -> bool:
+    """Whether no other machine can see the folder, as far as its file system's name tells."""
+    from psutil import disk_partitions
+
+    folder = folder.resolve()
+    mounts = [one for one in disk_partitions(all=True) if folder.is_relative_to(one.mountpoint)]
+    # the last of several on one place hides the others
+    found = max(reversed(mounts), key=lambda one: len(Path(one.mountpoint).parts), default=None)
+    return found is not None and found.fstype in _LOCAL
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""95 % intervals: Wilson's of a share, also of a fractional count, which scipy's does not take, Student's, Newcombe's."""
+"""95 % intervals: Wilson's of a share (of fractional counts too, which scipy's is not), Student's and Newcombe's."""
 
 from math import hypot, sqrt
 

@@ -45,10 +45,10 @@ def plain_address(address: str) -> str:
     """The address of a server, if it is one and holds no secret: what an experiment says is stored and shown.
 
     Raises:
-        ValueError: for another scheme than http, or with a user, a password or a query.
+        ValueError: for another scheme than http, an impossible port, or with a user, a password or a query.
     """
     parts = urlsplit(address)
-    if address and (parts.scheme not in ("http", "https") or not parts.hostname):
+    if address and (parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0):
         raise ValueError("write an address such as http://127.0.0.1:8000/v1")
     if parts.username or parts.password or parts.query:
         raise ValueError("leave user, password and query out of the address: keys come from the environment")

@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from resources.disk import one_machine
 from resources.errors import BadInput
 
 FILE_NAME = "llm_cache.sqlite"
@@ -83,7 +84,7 @@ def connect(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
     try:
-        _write_ahead(connection)
+        _set_journal(connection, "wal" if one_machine(path.parent) else "delete")
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
@@ -94,12 +95,15 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _write_ahead(connection: sqlite3.Connection) -> None:
-    """SQLite's own patience leaves out the switch of a new file to this mode, while others open it too."""
+def _set_journal(connection: sqlite3.Connection, mode: Literal["wal", "delete"]) -> None:
+    """A write-ahead log is fast, but several machines would corrupt the file by it (https://sqlite.org/wal.html).
+
+    SQLite's own patience leaves out the switch of a new file to another mode, while others open it too.
+    """
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
-            connection.execute("pragma journal_mode=wal")
+            connection.execute(f"pragma journal_mode={mode}")
             return
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF not in _TAKEN or time.monotonic() > deadline:

@@ -272,10 +272,15 @@ def _journal_mode(path: Path) -> str:
         connection.close()
 
 
-def test_a_new_cache_can_be_opened_by_several_runs_at_the_same_moment(tmp_path: Path) -> None:
-    for number in range(30):
+@pytest.mark.parametrize(("file_system", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("lustre", "delete")])
+def test_a_new_cache_can_be_opened_by_several_runs_at_the_same_moment_and_has_no_log_that_machines_cannot_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_system: str, mode: str
+) -> None:
+    mounts = [SimpleNamespace(mountpoint="/", fstype="xfs"), SimpleNamespace(mountpoint=tmp_path, fstype=file_system)]
+    monkeypatch.setattr("psutil.disk_partitions", lambda **_: mounts)
+    for number in range(10):
         with ThreadPoolExecutor(8) as runs:
-            assert set(runs.map(_journal_mode, [tmp_path / f"{number}.sqlite"] * 8)) == {"wal"}
+            assert set(runs.map(_journal_mode, [tmp_path / f"{number}.sqlite"] * 8)) == {mode}
 
 
 def build_answer(number: int, failure: str = "", *, lost: bool = False) -> Answer:
