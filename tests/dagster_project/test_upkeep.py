@@ -47,7 +47,8 @@ def lose_folder(folder: Path) -> None:
 
 
 def empty_folder(folder: Path) -> None:
-    (folder / "e.yaml").unlink()
+    for file in folder.iterdir():
+        file.unlink()
 
 
 Lose = Callable[[Path], None]
