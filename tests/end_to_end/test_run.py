@@ -188,7 +188,7 @@ def test_the_paper_experiment_on_this_machine_ends_at_once_with_what_is_missing(
     before = snapshot(tiny.home)
     done = tiny.run("run", "paper", timeout=60)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    first, gpus, engine, *keys, model, dataset = done.stderr.splitlines()
+    first, gpus, engine, *keys, model, dataset, aime, math, gpqa = done.stderr.splitlines()
     assert first == "lorascope: paper cannot be computed:"
     assert (
         "need 8 GPUs" in gpus
@@ -198,6 +198,9 @@ def test_the_paper_experiment_on_this_machine_ends_at_once_with_what_is_missing(
     assert [line.split()[1] for line in keys] == ["interpretations", "interpretation_scores", "feature_categories"]
     assert model.startswith("- Qwen/Qwen2.5-32B-Instruct is neither a local folder nor whole in the local hub cache")
     assert dataset.startswith("- simplescaling/s1K-1.1 is neither a local folder nor whole in the local hub cache")
+    assert [line.split()[1] for line in (aime, math, gpqa)] == [
+        "simplescaling/aime24_nofigures", "simplescaling/openaimath", "Idavidrein/gpqa"
+    ]  # fmt: skip
     assert set(snapshot(tiny.home)) == set(before)
 
 
