@@ -29,6 +29,11 @@ FEATURES_SCHEMA = pa.schema(
         described("score", pa.float64(), "balanced accuracy of the explanation by detection"),
         described("score_low", pa.float64(), "95 % interval of it, lower end"),
         described("score_high", pa.float64(), "upper end"),
+        described(
+            "typical",
+            pa.float64(),
+            "share predicted of the unseen tokens on which it fires, drawn whatever their strength; null with none",
+        ),
         described("category", pa.string(), "name of the category, or uncategorized"),
         described("subcategory", pa.string(), "name of the entry of the taxonomy"),
         described("tokens", pa.list_(pa.string()), "tokens that it fires on most, by which the list is searched"),

@@ -108,6 +108,7 @@ def _joined(sources: Sources) -> dict[str, dict[str, object]]:
         "score": (scored, "balanced_accuracy"),
         "score_low": (scored, "ci_low"),
         "score_high": (scored, "ci_high"),
+        "typical": (scored, "sensitivity_typical"),
         "category": (filed, "category"),
         "subcategory": (filed, "subcategory"),
     }

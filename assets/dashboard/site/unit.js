@@ -13,6 +13,7 @@ lorascope.unit = (() => {
       label === null ? `no class (${units.status[row] ?? "not explained"})` : `class ${label}: ${["monosemantic", "broad but consistent", "polysemantic"][label]}`,
       `category ${units.category[row] || "none"}${units.subcategory[row] ? ` / ${units.subcategory[row]}` : ""}`,
       score === null ? "not scored" : `detection score ${number(score)}${units.score_low[row] === null ? "" : ` [${number(units.score_low[row], 2)}, ${number(units.score_high[row], 2)}]`}`,
+      ...(units.typical[row] === null ? [] : [`predicts ${percent(units.typical[row])} of typical activations`]),
       `density ${percent(units.density[row])}`, `fires ${units.n_fired[row].toLocaleString("en")}×`, `max ${number(units.max[row])}`,
     ].map((text) => make("span", {}, visible(text))));
   };

@@ -130,6 +130,7 @@ def test_the_parquet_list_has_a_row_per_unit_with_its_facts(site: Site) -> None:
     assert [row["unit"] for row in rows] == [unit["unit"] for unit in site.built.units]
     assert rows[0]["explanation"] == HOSTILE
     assert rows[4]["label"] == 1
+    assert (rows[0]["typical"], rows[4]["typical"]) == (0.25, None)
     assert rows[4]["category"] == "category 0"
     assert site.metrics.units == len(rows)
 

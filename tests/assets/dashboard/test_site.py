@@ -56,6 +56,15 @@ def test_a_hostile_explanation_shows_as_text_in_list_and_heading(page: Page, add
     assert page.title() == page.evaluate("`Features of ${lorascope.data.model}`")
 
 
+def test_a_unit_says_how_many_of_its_typical_activations_are_predicted_where_that_is_known(
+    page: Page, address: str
+) -> None:
+    show(page, address, "#unit=adapter:L0.q_proj:%2B")
+    assert "predicts 25 % of typical activations" in page.inner_text("#unit .facts")
+    page.evaluate("lorascope.go({ unit: 'latent:4' })")
+    expect(page.locator("#unit .facts")).not_to_contain_text("typical")
+
+
 def test_nothing_but_the_sites_own_files_may_load(page: Page, address: str) -> None:
     show(page, address)
     policy = page.get_attribute("meta[http-equiv=Content-Security-Policy]", "content") or ""
@@ -307,7 +316,7 @@ def test_the_help_says_what_the_words_of_the_page_mean(page: Page, address: str)
     show(page, address)
     page.keyboard.press("?")
     words = texts_of(page, "#help dt")
-    assert {"unit", "class", "score", "density"} <= set(words)
+    assert {"unit", "class", "score", "typical activations", "density"} <= set(words)
     page.keyboard.press("Escape")
     expect(page.locator("#help")).not_to_be_visible()
 
