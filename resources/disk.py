@@ -1,4 +1,4 @@
-"""A full disk, a read-only folder, a lost right: told in one sentence by whatever library it came through."""
+"""A full disk, a read-only folder, a lost right, told in one sentence by whatever library; and who shares a disk."""
 
 import errno
 import os

@@ -20,6 +20,8 @@ SPECIAL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|fim_pad|>")
 """What the training text and the collator need (pad token: training script)."""
 PUBLISHED = ("Qwen/Qwen2.5-32B-Instruct", "5ede1c97bbab6ce5cda5812749b4c0bdf79b18dd")
 """The paper's base model and its commit."""
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
+"""What of a model's folder or repository is read, its own code apart."""
 
 
 class ModelConfig(Section):

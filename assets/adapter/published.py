@@ -13,14 +13,13 @@ from resources.components import Component
 from resources.errors import BadInput
 from resources.hub import fetched
 from resources.links import link_or_copy
-from resources.models import ModelConfig, load_architecture
+from resources.models import MODEL_FILES, ModelConfig, load_architecture
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PretrainedConfig, PreTrainedModel
 
 ADAPTER_FILES = (CONFIG, WEIGHTS)
-MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*.model")
 _SAME = (
     "model_type",
     "hidden_size",

@@ -14,15 +14,13 @@ from assets.benchmarks.engine import Arm, Completion, Request
 from resources.adapters import read_settings
 from resources.errors import BadInput
 from resources.hub import fetched
-from resources.models import ModelConfig, place
+from resources.models import MODEL_FILES, ModelConfig, place
 
 if TYPE_CHECKING:
     from vllm import LLM  # pyright: ignore[reportMissingImports]
 
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as its largest rank, and nothing between (MaxLoRARanks of 0.30.0)."""
-_READ = ("*.safetensors", "*.json", "*.txt", "*.jinja", "*.py")
-"""Files of a model's repository that an engine reads."""
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -143,7 +141,7 @@ def base_folder(model: ModelConfig) -> str:
     By itself vLLM asks the hub for files that are all in the cache, and for the tokenizer of another commit: beside a
     full finetune it knows none, and takes the tip.
     """
-    return str(fetched(model.name, model.revision, files=_READ))
+    return str(fetched(model.name, model.revision, files=(*MODEL_FILES, "*.py")))
 
 
 def take_gpus(tensor_parallel_size: int) -> None:

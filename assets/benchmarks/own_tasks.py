@@ -37,10 +37,10 @@ def task_sources(task_file: Path) -> tuple[str, ...]:
     Raises:
         BadInput: when one of the task files cannot be read, or names data that are not there.
     """
-    read: dict[Path, dict[str, Any]] = {}
-    _read(task_file.resolve(), read)
     names = [
-        name for file, values in read.items() for name in (_named(file), *_modules(file, values), *_data(file, values))
+        name
+        for file, values in _files(task_file).items()
+        for name in (_named(file), *_modules(file, values), *_data(file, values))
     ]
     return tuple(dict.fromkeys(names))
 
@@ -51,13 +51,19 @@ def task_repositories(task_file: Path) -> tuple[str, ...]:
     Raises:
         BadInput: when one of the task files cannot be read.
     """
-    read: dict[Path, dict[str, Any]] = {}
-    _read(task_file.resolve(), read)
-    keywords = (values.get("dataset_kwargs") for values in read.values())
-    named = [values.get("dataset_path") for values in read.values()]
+    read = _files(task_file).values()
+    keywords = (values.get("dataset_kwargs") for values in read)
+    named = [values.get("dataset_path") for values in read]
     named += [found.get("path") for found in keywords if isinstance(found, dict)]
     hub = (name for name in _texts(named) if _REPOSITORY.fullmatch(name) and local_folder(name) is None)
     return tuple(dict.fromkeys(hub))
+
+
+def _files(task_file: Path) -> dict[Path, dict[str, Any]]:
+    """What it and those that it includes say."""
+    read: dict[Path, dict[str, Any]] = {}
+    _read(task_file.resolve(), read)
+    return read
 
 
 def _read(file: Path, read: dict[Path, dict[str, Any]]) -> None:

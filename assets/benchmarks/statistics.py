@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resources.intervals import difference
+from resources.intervals import difference, t95
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,8 +54,6 @@ def wilson(correct: int, total: int) -> Estimate:
 
 def clustered_mean(right_Q: "NDArray[np.float64]") -> Estimate:
     """avg@k: mean of the questions' own means, with an error from the spread between questions (t interval)."""
-    from scipy.stats import t
-
     mean = float(right_Q.mean())
     if len(right_Q) < 2:
         return Estimate(mean, 0.0, 1.0)
@@ -63,7 +61,7 @@ def clustered_mean(right_Q: "NDArray[np.float64]") -> Estimate:
         # Equal questions have no spread, which is no certainty: as if each had been asked once.
         once = wilson(round(mean * len(right_Q)), len(right_Q))
         return Estimate(mean, once.low, once.high)
-    half = float(t.ppf((1 + LEVEL) / 2, len(right_Q) - 1) * right_Q.std(ddof=1) / math.sqrt(len(right_Q)))
+    half = t95(len(right_Q)) * float(right_Q.std(ddof=1)) / math.sqrt(len(right_Q))
     return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 

@@ -240,19 +240,19 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
 
 def _verdicts(told: list[tuple[int, Example, bool]]) -> list[Verdict]:
     """Each excerpt once: draws show nearly the same ones, and an interval that counts repeats is too narrow."""
-    groups: dict[tuple[int, int, bool, bool], list[tuple[bool, bool]]] = {}
+    groups: dict[tuple[int, int, bool], list[tuple[Example, bool]]] = {}
     for _, example, said in told:
-        key = (example.window.rollout_id, example.centre, example.fires, example.fires and example.window.typical)
-        groups.setdefault(key, []).append((example.hard, said))
+        key = (example.window.rollout_id, example.centre, example.fires)
+        groups.setdefault(key, []).append((example, said))
     return [
         Verdict(
-            fires,
-            typical,
-            not fires and not all(hard for hard, _ in group),
-            not fires and any(hard for hard, _ in group),
-            sum(said for _, said in group) / len(group),
+            fires=fires,
+            typical=fires and group[0][0].window.typical,
+            random=not fires and not all(example.hard for example, _ in group),
+            hard=not fires and any(example.hard for example, _ in group),
+            active=sum(said for _, said in group) / len(group),
         )
-        for (_, _, fires, typical), group in groups.items()
+        for (_, _, fires), group in groups.items()
     ]
 
 

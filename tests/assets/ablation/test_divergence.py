@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from assets.ablation import divergence
 from assets.ablation.divergence import columns_per_slice, diverge, refer
 from assets.ablation.pool import ratio
+from tests.largest_tensor import Largest
 
 
 def test_a_two_word_vocabulary_by_hand() -> None:
@@ -48,20 +48,6 @@ def test_slices_on_a_gpu_begin_at_multiples_of_128_and_hold_no_more_logits_than_
     assert columns >= 128
     assert columns % 128 == 0
     assert columns == 128 or columns * num_tokens <= divergence.ELEMENTS["cuda"]
-
-
-class Largest(TorchDispatchMode):
-    """The largest tensor that any operation returned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor):
-            self.numel = max(self.numel, out.numel())
-        return out
 
 
 def test_no_tensor_of_tokens_times_vocabulary_is_ever_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen2Config
 
 from assets.adapter import loss as loss_module
 from assets.adapter.flops import peak_flops, training_work
 from assets.adapter.loss import summed_cross_entropy
+from tests.largest_tensor import Largest
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
@@ -42,20 +42,6 @@ def test_what_is_frozen_gets_no_gradient_and_the_other_the_full_one(trained: str
             torch.testing.assert_close(value.grad, expected)
         else:
             assert value.grad is None
-
-
-class Largest(TorchDispatchMode):
-    """The largest tensor that any operation returned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor):
-            self.numel = max(self.numel, out.numel())
-        return out
 
 
 def test_no_more_logits_than_those_of_a_chunk_are_ever_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,7 @@ def categories(explained: Explained, tmp_path_factory: pytest.TempPathFactory) -
     out = tmp_path_factory.mktemp("categories")
     categorise(
         categories=STATISTICAL,
-        s1k_dataset=explained.dataset,
-        max_activating_contexts=explained.contexts,
+        **explained.inputs,
         interpretations=explained.interpretations,
         out=out,
         progress=SILENT,
@@ -102,8 +101,7 @@ def test_nothing_explained_is_refused(tmp_path: Path, explained: Explained) -> N
     with pytest.raises(BadInput, match="no unit"):
         categorise(
             categories=STATISTICAL,
-            s1k_dataset=explained.dataset,
-            max_activating_contexts=explained.contexts,
+            **explained.inputs,
             interpretations=tmp_path,
             out=tmp_path,
             progress=SILENT,

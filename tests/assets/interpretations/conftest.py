@@ -37,6 +37,11 @@ class Explained:
     interpretations: Path
     metrics: ExplainMetrics
 
+    @property
+    def inputs(self) -> dict[str, Path]:
+        """The folders that explain a unit, by asset."""
+        return {"s1k_dataset": self.dataset, "max_activating_contexts": self.contexts}
+
     def row(self, unit: str) -> dict:
         return next(row for row in Interpretations.open(self.interpretations).rows() if row["unit"] == unit)
 

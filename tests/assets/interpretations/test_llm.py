@@ -42,8 +42,7 @@ def _explain(explained: Explained, knobs: InterpretationsConfig, out: Path) -> o
     out.mkdir(exist_ok=True)
     return explain(
         interpretations=knobs,
-        s1k_dataset=explained.dataset,
-        max_activating_contexts=explained.contexts,
+        **explained.inputs,
         out=out,
         progress=SILENT,
         compute=COMPUTE,
@@ -68,8 +67,7 @@ def test_the_three_assets_survive_a_quarter_of_faults(explained: Explained, tmp_
         scores = ScoresConfig(examples=12, methods=("detection", "fuzzing", "intruder"))
         score(
             scores=scores,
-            s1k_dataset=explained.dataset,
-            max_activating_contexts=explained.contexts,
+            **explained.inputs,
             interpretations=tmp_path / "i",
             out=out,
             progress=SILENT,
@@ -95,8 +93,7 @@ def test_the_three_assets_survive_a_quarter_of_faults(explained: Explained, tmp_
                 taxonomy_base_url=knobs.base_url,
                 max_output_tokens=1000,
             ),
-            s1k_dataset=explained.dataset,
-            max_activating_contexts=explained.contexts,
+            **explained.inputs,
             interpretations=tmp_path / "i",
             out=out,
             progress=SILENT,

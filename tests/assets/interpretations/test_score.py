@@ -22,8 +22,7 @@ def scored(explained: Explained, tmp_path_factory: pytest.TempPathFactory) -> tu
     out = tmp_path_factory.mktemp("scores")
     metrics = score(
         scores=ScoresConfig(),
-        s1k_dataset=explained.dataset,
-        max_activating_contexts=explained.contexts,
+        **explained.inputs,
         interpretations=explained.interpretations,
         out=out,
         progress=SILENT,

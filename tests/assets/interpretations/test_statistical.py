@@ -129,8 +129,7 @@ def test_a_rollouts_text_cannot_set_the_class(tmp_path: Path) -> None:
 def test_the_same_config_gives_the_same_bytes(explained: Explained, tmp_path: Path) -> None:
     explain(
         interpretations=STATISTICAL,
-        s1k_dataset=explained.dataset,
-        max_activating_contexts=explained.contexts,
+        **explained.inputs,
         out=tmp_path,
         progress=SILENT,
         compute=COMPUTE,

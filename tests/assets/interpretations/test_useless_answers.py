@@ -41,8 +41,7 @@ def _categorise(explained: Explained, out: Path, wrong: Callable[[int], bool]) -
         )
         return categorise(
             categories=knobs,
-            s1k_dataset=explained.dataset,
-            max_activating_contexts=explained.contexts,
+            **explained.inputs,
             interpretations=explained.interpretations,
             out=out,
             progress=SILENT,
@@ -67,18 +66,18 @@ def test_judgements_of_which_none_can_be_used_make_no_scores(explained: Explaine
     def answer(_: str, request: dict[str, Any]) -> Reply:
         return chat(json.dumps(LABEL)) if request["response_format"]["json_schema"]["name"] == "Label" else 422
 
-    given = {"s1k_dataset": explained.dataset, "max_activating_contexts": explained.contexts, "progress": SILENT}
     for name in ("i", "s"):
         (tmp_path / name).mkdir()
     with serving(answer) as url:
         knobs = InterpretationsConfig(provider="openai-compatible", base_url=url)
-        explain(interpretations=knobs, out=tmp_path / "i", compute=COMPUTE, **given)
+        explain(interpretations=knobs, **explained.inputs, out=tmp_path / "i", progress=SILENT, compute=COMPUTE)
         with pytest.raises(BadInput, match=r"^none of \d+ answers can be used \(status_code: 422"):
             score(
                 scores=ScoresConfig(examples=12),
+                **explained.inputs,
                 interpretations=tmp_path / "i",
                 out=tmp_path / "s",
+                progress=SILENT,
                 compute=COMPUTE,
-                **given,
             )
     assert not list((tmp_path / "s").glob("*.parquet"))
