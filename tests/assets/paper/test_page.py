@@ -61,9 +61,9 @@ def report(
     assets = ("lora_checkpoint", "batchtopk_sae", "ablation_kl", "feature_dashboard", "interpretations")
     manifests = {asset: manifest(asset) for asset in assets}
     rows = claim_rows(measured, comparable=comparable)
-    scored = [
-        {"kind": "latent", "explainer": "openai/x", "method": "detection", "label": 0, "balanced_accuracy": 0.875}
-    ]
+    said = {"kind": "latent", "explainer": "openai/x", "method": "detection", "label": 0, "class": "monosemantic"}
+    shares = ("balanced_accuracy", "intruder_accuracy", "sensitivity", "sensitivity_typical", "precision_hard")
+    scored = [{**said, "units": 12, **dict.fromkeys(shares, 0.875)}]
     tables = {
         "table_1": table,
         "sae": list(sae_rows(manifests["batchtopk_sae"])),
@@ -90,6 +90,17 @@ def test_the_report_draws_its_charts_without_network_at_any_width(
     assert "\\u202e\\u0000 数学 😀" in page.inner_text(".example h3")
     page.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
     assert complaints == []
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_no_word_of_a_table_is_broken(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(report())
+    page = opened(browser, tmp_path / "index.html", 1000, "light", [])
+    lines = """cells => cells.filter(cell => /^\\w+$/.test(cell.innerText)).map(cell => {
+        const text = document.createRange(); text.selectNodeContents(cell); return text.getClientRects().length; })"""
+    found = page.eval_on_selector_all(".pinned:not(.beside) th, .pinned:not(.beside) td", lines)
+    assert len(found) > 10 and set(found) == {1}
 
 
 def test_the_papers_number_stands_under_ours_and_only_where_there_is_one() -> None:
