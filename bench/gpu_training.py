@@ -213,7 +213,7 @@ def recomputed(work: Work, lengths: list[int], layers: int, all_layers: int, ski
 
 def expected_gb(shape: str, tokens: int, recomputed_layers: int) -> float:
     """Memory that `assets.adapter.memory` would reckon with for a pass of so many tokens."""
-    sizes = memory.Architecture(**SHAPES[shape])
+    sizes = SHAPES[shape]
     parts = (
         memory.weights(sizes, "bfloat16"),
         memory.adam(sizes.adapter_parameters(1)),

@@ -87,6 +87,7 @@ def _of_the_model(sections: Sections, sizes: Architecture | None, assets: Collec
     return [
         _width(section_of(sections, SaeConfig), len(components), assets),
         _context(section_of(sections, BenchmarksConfig), sizes, assets),
+        _split(section_of(sections, BenchmarksConfig), sizes, assets),
         *_unknown(sections, {component.id for component in components}, assets),
     ]
 
@@ -110,6 +111,18 @@ def _context(benchmarks: BenchmarksConfig, sizes: Architecture, assets: Collecti
     if benchmarks.context <= longest or "benchmark_scores" not in assets:
         return ""
     return f"benchmarks.context is {benchmarks.context} tokens, but the model takes {longest}: lower it"
+
+
+def _split(benchmarks: BenchmarksConfig, sizes: Architecture, assets: Collection[str]) -> str:
+    """vLLM says so too, but only after the trainings."""
+    wanted = benchmarks.tensor_parallel_size
+    if benchmarks.backend != "vllm" or "benchmark_scores" not in assets or sizes.divides_among(wanted):
+        return ""
+    most = next(gpus for gpus in range(wanted - 1, 0, -1) if sizes.divides_among(gpus))
+    return (
+        f"benchmarks.tensor_parallel_size is {wanted}, and vLLM cannot divide {sizes.num_attention_heads} attention "
+        f"heads and an MLP of {sizes.intermediate_size} among so many GPUs: set it to {most}"
+    )
 
 
 def _unknown(sections: Sections, known: Collection[str], assets: Collection[str]) -> list[str]:

@@ -15,6 +15,7 @@ from resources.job import Job
 from resources.launcher.attempt import order_of
 from resources.launcher.deployment import Deployment, load_deployment
 from resources.launcher.fit import fills
+from resources.launcher.shape import shape
 from resources.memory import GIB, USABLE, architecture
 from resources.models import ModelConfig
 from resources.section import section_of
@@ -31,7 +32,10 @@ def explain_stages(experiment: Experiment) -> str:
     read = (
         f"all stages read {corpus.rollouts} rollouts, {corpus.tokens} tokens ({corpus.source})" if corpus else _UNREAD
     )
-    hours = {stage.asset: hours_of(stage, experiment, corpus) for stage in STAGES}
+    hours = {
+        stage.asset: hours_of(stage, experiment, corpus, shape(stage.needs, experiment.compute, deployment).gpus)
+        for stage in STAGES
+    }
     paragraphs = [
         "\n".join(
             [_paragraph(stage, experiment, found, store, home.runs, deployment), _time(stage, hours[stage.asset])]
@@ -53,9 +57,8 @@ def _corpus(experiment: Experiment, store: Store, found: dict[str, str]) -> Corp
     return Corpus(rollouts, tokens, "counted")
 
 
-def hours_of(stage: Stage, experiment: Experiment, corpus: Corpus | None) -> WorkEstimate | None:
-    """What the room's account says of its hours on GPUs, or of waiting for paid answers; None: no account."""
-    gpus = 0 if experiment.compute.profile == "cpu" else stage.needs.gpus
+def hours_of(stage: Stage, experiment: Experiment, corpus: Corpus | None, gpus: int) -> WorkEstimate | None:
+    """What the room's account says of its hours on so many GPUs, or of waiting for paid answers; None: no account."""
     if corpus is None or not stage.needs.time_model or not (gpus or stage.needs.cost_model):
         return None
     model = resolve_name(stage.needs.time_model)
@@ -106,9 +109,9 @@ def _memory(job: Job, deployment: Deployment) -> str:
     found = job.memory
     if found is None:
         return "GPU memory per rank: not modelled"
-    room = f"of {USABLE * deployment.gpu_memory_gib:.1f} GiB that can be filled"
+    room = f"of {USABLE * deployment.gpu_gib:.1f} GiB that can be filled"
     try:
-        found.check(job.asset, deployment.gpu_memory_gib)
+        found.check(job.asset, deployment.gpu_gib)
         verdict = "fits"
     except BadInput:
         verdict = "DOES NOT FIT, will be refused"

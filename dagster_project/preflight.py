@@ -53,14 +53,14 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
         *_memory(jobs, deployment),
         *_disk(misses, jobs, home, deployment),
         *contradictions(experiment, misses),
-        *_engine(experiment, deployment, misses),
+        *_engine(experiment, deployment, jobs),
         *([] if deployment.prefix else _keys(experiment, misses)),
         *_sources(experiment, misses, deployment),
     ]
 
 
 def _gpus(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
-    """All stages that ask for more GPUs than a node has, in one sentence, with what the largest would hold."""
+    """All stages that ask for GPUs where nodes have none, in one sentence, with what the largest would hold."""
     asking = [job for job in jobs if job.gpus > deployment.gpus]
     if not asking:
         return []
@@ -70,8 +70,8 @@ def _gpus(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
         most, asset = max(modelled, key=lambda one: one[0].bytes)
         holds = f"; {asset} holds {most.bytes / GIB:.1f} GiB on each: {most.explain()}"
     return [
-        f"{', '.join(job.asset for job in asking)} need {max(job.gpus for job in asking)} GPUs and a node of this "
-        f"deployment has {deployment.gpus}: set compute.profile to cpu, or describe a node that has them in "
+        f"{', '.join(job.asset for job in asking)} need GPUs, up to {max(job.gpus for job in asking)}, and a node of "
+        f"this deployment has {deployment.gpus}: set compute.profile to cpu, or describe a node that has them in "
         f"compute.yaml{holds}"
     ]
 
@@ -105,15 +105,24 @@ def _disk(stages: Sequence[Stage], jobs: Sequence[Job], home: Home, deployment: 
     return said
 
 
-def _engine(experiment: Experiment, deployment: Deployment, stages: Sequence[Stage]) -> list[str]:
-    """vLLM, where jobs run with this interpreter."""
-    wanted = section_of(experiment.sections, BenchmarksConfig).backend == "vllm" and find_spec("vllm") is None
-    here = deployment.python == sys.executable and not deployment.prefix
-    if not wanted or not here or all(stage.asset != "benchmark_scores" for stage in stages):
+def _engine(experiment: Experiment, deployment: Deployment, jobs: Sequence[Job]) -> list[str]:
+    """vLLM, where jobs run with this interpreter, and GPUs for one engine."""
+    config = section_of(experiment.sections, BenchmarksConfig)
+    job = next((job for job in jobs if job.asset == "benchmark_scores"), None)
+    if job is None or config.backend != "vllm":
         return []
-    return [
-        "benchmark_scores decodes with vLLM, which is not installed: pip install -e '.[gpu]', or set benchmarks.backend"
-    ]
+    said: list[str] = []
+    if deployment.python == sys.executable and not deployment.prefix and find_spec("vllm") is None:
+        said.append(
+            "benchmark_scores decodes with vLLM, which is not installed: pip install -e '.[gpu]', or set "
+            "benchmarks.backend"
+        )
+    if 0 < job.gpus < config.tensor_parallel_size:
+        said.append(
+            f"benchmark_scores gets {job.gpus} GPUs and benchmarks.tensor_parallel_size is "
+            f"{config.tensor_parallel_size}: set it to {job.gpus} or less"
+        )
+    return said
 
 
 def _keys(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:

@@ -56,6 +56,11 @@ class Architecture:
         words = tables * self.vocab_size * self.hidden_size
         return self.num_hidden_layers * self.layer_parameters + words + self.hidden_size
 
+    def divides_among(self, gpus: int) -> bool:
+        """Whether tensor parallelism can: heads and MLP evenly; keys and values evenly, or whole copies of each."""
+        kv, whole = self.num_key_value_heads, (self.num_attention_heads, self.intermediate_size)
+        return not any(size % gpus for size in whole) and (kv % gpus == 0 or gpus % kv == 0)
+
     def adapter_parameters(self, rank: int) -> int:
         """Of a LoRA on all seven matrices of every layer."""
         h, i, kv = self.hidden_size, self.intermediate_size, self.kv_size
@@ -63,8 +68,16 @@ class Architecture:
         return rank * self.num_hidden_layers * ends
 
 
-KNOWN = {"Qwen/Qwen2.5-32B-Instruct": Architecture(5120, 27648, 64, 40, 8, 152064)}
-"""The paper's model, so that its plan can be reviewed without network (its config.json on the hub)."""
+KNOWN = {
+    "Qwen/Qwen2.5-0.5B-Instruct": Architecture(896, 4864, 24, 14, 2, 151936, tie_word_embeddings=True),
+    "Qwen/Qwen2.5-1.5B-Instruct": Architecture(1536, 8960, 28, 12, 2, 151936, tie_word_embeddings=True),
+    "Qwen/Qwen2.5-3B-Instruct": Architecture(2048, 11008, 36, 16, 2, 151936, tie_word_embeddings=True),
+    "Qwen/Qwen2.5-7B-Instruct": Architecture(3584, 18944, 28, 28, 4, 152064),
+    "Qwen/Qwen2.5-14B-Instruct": Architecture(5120, 13824, 48, 40, 8, 152064),
+    "Qwen/Qwen2.5-32B-Instruct": Architecture(5120, 27648, 64, 40, 8, 152064),
+    "Qwen/Qwen2.5-72B-Instruct": Architecture(8192, 29568, 80, 64, 8, 152064),
+}
+"""The paper's model and its family, so that a plan can be reviewed without network (their config.json on the hub)."""
 
 
 def architecture(model: ModelConfig) -> Architecture | None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Needs:
-    """What one job asks of a node. `gpus` is for the GPU profile; on the CPU profile it is 0."""
+    """What one job asks of a node."""
 
     gpus: int = 0
+    """Most that it can use, on the GPU profile; a smaller node gives what it has."""
     parallel: bool = False
     """The call shares its work between torchrun processes (one per GPU, or per CPU worker)."""
     minutes: int = 60

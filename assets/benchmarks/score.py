@@ -91,7 +91,7 @@ def score(
             prompt and answer do not fit the context, or when an arm cannot be loaded.
     """
     rank = Rank.here().index
-    if benchmarks.backend != "hf" and not _hosts_engine(benchmarks, rank):
+    if benchmarks.backend != "hf" and not hosts_engine(benchmarks, Rank.here()):
         return None
     codec = Codec(model)
     folder = scratch / f"arms-{rank}"
@@ -122,9 +122,15 @@ def make_engine(model: ModelConfig, config: BenchmarksConfig, compute: ComputeCo
     return ServerEngine(config)
 
 
-def _hosts_engine(config: BenchmarksConfig, rank: int) -> bool:
-    """A vLLM engine takes `tensor_parallel_size` processes' GPUs and runs in the first of them; one asks a server."""
-    return rank % config.tensor_parallel_size == 0 if config.backend == "vllm" else rank == 0
+def hosts_engine(config: BenchmarksConfig, rank: Rank) -> bool:
+    """A vLLM engine takes `tensor_parallel_size` processes' GPUs and runs in the first of them; one asks a server.
+
+    GPUs that are too few for one more engine have none.
+    """
+    if config.backend != "vllm":
+        return rank.index == 0
+    size = config.tensor_parallel_size
+    return rank.index % size == 0 and (rank.index == 0 or rank.index + size <= rank.world)
 
 
 def _plan(model: ModelConfig, config: BenchmarksConfig, codec: Codec, arms: Sequence[Arm]) -> _Work:

@@ -5,13 +5,14 @@ For example: {backend: slurm, prefix: [ssh, login-node], options: [--partition=g
 
 import os
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from resources.errors import BadInput, one_line, told
-from resources.launcher.devices import present
+from resources.launcher.devices import memory_gib, present
 from resources.launcher.local import LocalLauncher
 from resources.launcher.protocol import Launcher
 from resources.launcher.slurm import SlurmLauncher
@@ -29,8 +30,8 @@ class Deployment(Section):
     """GPUs of one node; by default those this machine has, or CUDA_VISIBLE_DEVICES shows."""
     cpus: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=4096)
     """CPU cores of one node."""
-    gpu_memory_gib: float = Field(default=139.0, gt=0)
-    """What one GPU offers to a process, GiB (H200 by torch's account: 139.8)."""
+    gpu_memory_gib: float | None = Field(default=None, gt=0)
+    """What one GPU offers to a process, GiB; null: as this machine's, or an H200's 139 where it has none."""
     lease_folder: Path = Path("/tmp/lorascope-gpus")  # noqa: S108 (not in TMPDIR, which each user may have alone)
     """Where `local` locks GPUs; one folder per machine, for all its users."""
     gpu_type: str = "h200"
@@ -41,6 +42,11 @@ class Deployment(Section):
     """Further arguments of sbatch, such as --partition=gpu or --account=me."""
     python: str = sys.executable
     """Interpreter with Lorascope on the node that runs the job."""
+
+    @cached_property
+    def gpu_gib(self) -> float:
+        """What a job's memory on one GPU is held against, GiB; NVIDIA's tool takes up to seconds to say it."""
+        return self.gpu_memory_gib or memory_gib()
 
     def launcher(self) -> Launcher:
         """The back end."""

@@ -16,6 +16,17 @@ def present() -> int:
     return found if named is None or not found else len(named)
 
 
+def memory_gib() -> float:
+    """What the smallest GPU of this machine offers to a process, GiB; an H200's where NVIDIA's tool finds none."""
+    totals = [float(total) for (total,) in _asked("memory.total") if total.isdecimal()]
+    return min(totals) / 1024 - _DRIVER_GIB if totals else _H200_GIB
+
+
+_DRIVER_GIB = 0.7
+"""Of a GPU's memory by NVIDIA's account (H200: 143,771 MiB), what torch does not see (139.8 GiB)."""
+_H200_GIB = 139.0
+
+
 def usable(most: int) -> tuple[str, ...]:
     """Up to `most` GPUs, each by the name that CUDA_VISIBLE_DEVICES takes."""
     named = _named()
@@ -51,11 +62,16 @@ def _is_gpu(word: str) -> bool:
 
 
 def _uuids() -> list[tuple[str, str]]:
-    """Index and UUID of every GPU; none without NVIDIA's tool."""
+    """Index and UUID of every GPU."""
+    return [(index, uuid) for index, uuid in _asked("index", "uuid")]
+
+
+def _asked(*fields: str) -> list[list[str]]:
+    """A row of the fields for every GPU; none without NVIDIA's tool."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    command = [tool, "--query-gpu=index,uuid", "--format=csv,noheader"]
+    command = [tool, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    pairs = (line.partition(", ") for line in done.stdout.splitlines())
-    return [(index, uuid.strip()) for index, _, uuid in pairs]
+    rows = [[word.strip() for word in line.split(",")] for line in done.stdout.splitlines()]
+    return [row for row in rows if len(row) == len(fields)]

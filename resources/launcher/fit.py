@@ -26,12 +26,12 @@ def check_fits(job: Job, deployment: Deployment) -> None:
     """Refuse what no waiting would make possible.
 
     Raises:
-        BadInput: when no node has so many GPUs, or one GPU not so much memory.
+        BadInput: when nodes have no GPUs, or one GPU not so much memory.
     """
     if job.gpus > deployment.gpus:
         raise BadInput(
-            f"{job.asset} needs {job.gpus} GPUs and a node of this deployment has {deployment.gpus}: "
+            f"{job.asset} needs GPUs, up to {job.gpus}, and a node of this deployment has {deployment.gpus}: "
             f"set compute.profile to cpu, or describe a node that has them in compute.yaml"
         )
     if job.memory is not None:
-        job.memory.check(job.asset, deployment.gpu_memory_gib)
+        job.memory.check(job.asset, deployment.gpu_gib)

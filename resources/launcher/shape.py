@@ -23,12 +23,14 @@ class Shape:
 def shape(needs: Needs, compute: ComputeConfig, deployment: Deployment) -> Shape:
     """One process per GPU, or per CPU worker of a parallel stage; a stage that is not parallel has all cores, or few.
 
+    On a node with fewer GPUs than the stage can use it gets those there are; without any, it asks for all in vain.
     A CPU worker of a parallel stage always has one thread, so that its sums do not depend on how many workers share.
     """
     if compute.profile == "cpu" or needs.gpus == 0:
         if needs.parallel:
             return Shape(0, compute.processes, 1)
         return Shape(0, 1, min(deployment.cpus, WAITING_CORES) if needs.cost_model else deployment.cpus)
-    share = max(1, deployment.cpus // max(needs.gpus, deployment.gpus))
-    processes = needs.gpus if needs.parallel else 1
-    return Shape(needs.gpus, processes, share * needs.gpus // processes)
+    gpus = min(needs.gpus, deployment.gpus or needs.gpus)
+    share = max(1, deployment.cpus // max(gpus, deployment.gpus))
+    processes = gpus if needs.parallel else 1
+    return Shape(gpus, processes, share * gpus // processes)

@@ -60,6 +60,12 @@ def load(folder: Path, text: str) -> Experiment:
             "benchmarks.context is 1025 tokens, but the model takes 1024: lower it",
         ),
         (
+            "benchmarks: {backend: vllm, tensor_parallel_size: 8}",
+            "benchmark_scores",
+            "benchmarks.tensor_parallel_size is 8, and vLLM cannot divide 4 attention heads and an MLP of 384 among "
+            "so many GPUs: set it to 4",
+        ),
+        (
             "ablation: {components: [L0.q_proj, L3.gate_proj]}\nlora: {layers: [3]}",
             "ablation_kl",
             "ablation.components names L0.q_proj, which the adapter does not have",

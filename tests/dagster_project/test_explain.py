@@ -46,7 +46,7 @@ def paper(tmp_path: Path) -> Experiment:
 
 
 def hours(experiment: Experiment, asset: str) -> float:
-    found = hours_of(stage(asset), experiment, PAPER)
+    found = hours_of(stage(asset), experiment, PAPER, 8)
     assert found is not None
     return found.hours
 
@@ -103,8 +103,19 @@ def test_every_stage_of_the_paper_that_needs_a_gpu_or_is_paid_has_hours_and_memo
     assert text.splitlines()[-1].endswith("13 of 17 stages that are modelled")
 
 
+def test_a_node_with_half_the_gpus_takes_twice_as_long(
+    paper: Experiment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LORASCOPE_HOME", str(tmp_path / "home"))
+    (tmp_path / "compute.yaml").write_text("gpus: 4\ncpus: 48\n")
+    monkeypatch.setenv("LORASCOPE_COMPUTE", str(tmp_path / "compute.yaml"))
+    training = explain_stages(paper).split("\n\n")[STAGES.index(stage("lora_checkpoint")) + 1]
+    assert "\n  4 GPUs, 4 processes x 12 threads\n" in training and "--nproc-per-node 4" in training
+    assert f"\n  hours: {2 * hours(paper, 'lora_checkpoint'):.2f}, " in training
+
+
 def test_a_dataset_that_nobody_has_counted_yet_gives_no_hours(paper: Experiment, tmp_path: Path) -> None:
-    assert all(hours_of(each, paper, None) is None for each in STAGES)
+    assert all(hours_of(each, paper, None, 8) is None for each in STAGES)
 
 
 def test_the_sae_holds_two_dictionaries_and_the_model_and_is_refused_where_they_do_not_fit(

@@ -48,7 +48,7 @@ def test_each_missing_thing_is_one_sentence(home: Home, tmp_path: Path, monkeypa
     paper = load(tmp_path, "description: the paper\n")
     found = lacking(paper, home, Deployment(gpus=0), STAGES)
     gpus, engine, explainer, scorer, categoriser, model, dataset, *questions = found
-    assert gpus.startswith("lora_checkpoint, full_finetune_checkpoint, ") and "need 8 GPUs" in gpus
+    assert gpus.startswith("lora_checkpoint, full_finetune_checkpoint, ") and "need GPUs, up to 8, and" in gpus
     assert "full_finetune_checkpoint holds " in gpus
     assert engine == (
         "benchmark_scores decodes with vLLM, which is not installed: pip install -e '.[gpu]', or set benchmarks.backend"
@@ -133,12 +133,22 @@ def test_a_snapshot_in_the_cache_is_found_by_its_commit(tmp_path: Path) -> None:
 
 
 def test_an_engine_is_looked_for_where_jobs_run_with_this_interpreter(home: Home, tmp_path: Path) -> None:
-    fast = load(tmp_path, "extends: mini\nbenchmarks: {backend: vllm}\n")
+    fast = load(tmp_path, "extends: mini\nbenchmarks: {backend: vllm, tensor_parallel_size: 2}\n")
     scores = [stage("benchmark_scores")]
     assert len(lacking(fast, home, Deployment(gpus=0), scores)) == 1
     assert lacking(fast, home, Deployment(gpus=0), [stage("ablation_kl")]) == []
     for other in (Deployment(gpus=0, python="/opt/python"), Deployment(gpus=0, backend="slurm", prefix=("ssh", "n"))):
         assert lacking(fast, home, other, scores) == []
+
+
+def test_an_engine_over_more_gpus_than_a_node_has_is_told(home: Home, tmp_path: Path) -> None:
+    paper, scores = load(tmp_path, "benchmarks: {tensor_parallel_size: 4}\n"), [stage("benchmark_scores")]
+
+    def said(gpus: int) -> list[str]:
+        return [one for one in lacking(paper, home, Deployment(gpus=gpus), scores) if "tensor" in one]
+
+    assert said(2) == ["benchmark_scores gets 2 GPUs and benchmarks.tensor_parallel_size is 4: set it to 2 or less"]
+    assert said(4) == said(8) == []
 
 
 def test_keys_are_looked_for_where_the_jobs_run(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

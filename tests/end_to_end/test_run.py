@@ -191,7 +191,7 @@ def test_the_paper_experiment_on_this_machine_ends_at_once_with_what_is_missing(
     first, gpus, engine, *keys, model, dataset, aime, math, gpqa = done.stderr.splitlines()
     assert first == "lorascope: paper cannot be computed:"
     assert (
-        "need 8 GPUs" in gpus
+        "need GPUs, up to 8, and" in gpus
         and "weights 61.0 GiB (32.76 B parameters x 2 bytes)" in tiny.run("plan", "paper", "--explain").stdout
     )
     assert engine.startswith("- benchmark_scores decodes with vLLM, which is not installed: pip install")

@@ -39,6 +39,32 @@ def test_the_papers_model_has_its_published_size() -> None:
     assert round(weights(QWEN_32B, "bfloat16").bytes / 1e9, 1) == 65.5
 
 
+@pytest.mark.parametrize(
+    ("size", "parameters"),
+    [
+        ("0.5B", 494_032_768),
+        ("1.5B", 1_543_714_304),
+        ("3B", 3_085_938_688),
+        ("7B", 7_615_616_512),
+        ("14B", 14_770_033_664),
+        ("32B", 32_763_876_352),
+        ("72B", 72_706_203_648),
+    ],
+)
+def test_the_family_has_the_parameters_that_the_hub_counts_in_its_weights(size: str, parameters: int) -> None:
+    assert KNOWN[f"Qwen/Qwen2.5-{size}-Instruct"].parameters == parameters
+
+
+@pytest.mark.parametrize(
+    ("size", "degrees"), [("0.5B", [1, 2]), ("7B", [1, 2, 4]), ("32B", [1, 2, 4, 8]), ("72B", [1, 2, 4, 8])]
+)
+def test_tensor_parallelism_divides_heads_and_mlp_evenly(size: str, degrees: list[int]) -> None:
+    # 0.5B: 14 heads, 2 for keys, 4864 = 2^8 x 19; 7B: 28, 4, 18944 = 2^9 x 37; 72B: 64, 8, 29568 = 2^7 x 231.
+    sizes = KNOWN[f"Qwen/Qwen2.5-{size}-Instruct"]
+    assert [gpus for gpus in range(1, 17) if sizes.divides_among(gpus)][: len(degrees)] == degrees
+    assert not sizes.divides_among(7)
+
+
 def test_a_rank_1_adapter_has_one_row_and_column_per_matrix() -> None:
     # q, o: 5120 + 5120; k, v: 5120 + 1024; gate, up, down: 5120 + 27648; times 64 layers.
     assert QWEN_32B.adapter_parameters(1) == 64 * (2 * 10240 + 2 * 6144 + 3 * 32768)

@@ -17,8 +17,10 @@ from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.engine import Request
 from assets.benchmarks.generate_hf import HfEngine
 from assets.benchmarks.generate_vllm import base_folder, take_gpus
+from assets.benchmarks.score import hosts_engine
 from resources.errors import BadInput
 from resources.models import ModelConfig
+from resources.ranks import Rank
 from resources.sources import PROJECT
 
 PYTHON = os.environ.get("LORASCOPE_TEST_VLLM", "")
@@ -65,6 +67,16 @@ def test_an_engine_takes_its_share_of_the_gpus_that_were_leased(
     take_gpus(2)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == taken
     assert "LOCAL_RANK" not in os.environ
+
+
+def test_engines_run_in_the_first_of_their_processes_and_gpus_too_few_for_one_more_have_none() -> None:
+    def hosts(size: int, world: int) -> list[int]:
+        config = BenchmarksConfig(tensor_parallel_size=size)
+        return [index for index in range(world) if hosts_engine(config, Rank(index, world, index))]
+
+    assert (hosts(2, 8), hosts(8, 8), hosts(3, 8)) == ([0, 2, 4, 6], [0], [0, 3])
+    # Without GPUs one process is enough for any engine.
+    assert hosts(8, 1) == [0]
 
 
 def test_an_engine_is_given_the_cached_commit_as_a_folder_and_so_needs_no_hub(

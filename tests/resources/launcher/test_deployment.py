@@ -72,6 +72,13 @@ def test_on_the_node_there_is_one_process_per_gpu_and_cores_are_divided_by_gpus(
     assert shape(Needs(), gpu, NODE) == Shape(0, 1, 96)
 
 
+def test_a_smaller_node_gives_the_gpus_it_has_and_one_without_is_asked_in_vain() -> None:
+    gpu = ComputeConfig(profile="8xH200")
+    assert shape(Needs(gpus=8, parallel=True), gpu, Deployment(gpus=3, cpus=96)) == Shape(3, 3, 32)
+    assert shape(Needs(gpus=1), gpu, Deployment(gpus=3, cpus=96)) == Shape(1, 1, 32)
+    assert shape(Needs(gpus=8, parallel=True), gpu, Deployment(gpus=0, cpus=96)) == Shape(8, 8, 12)
+
+
 def test_a_stage_that_waits_for_paid_answers_leaves_the_nodes_cores_to_jobs_with_gpus() -> None:
     paid = Needs(cost_model="room.estimate:dollars")
     assert shape(paid, ComputeConfig(), NODE) == Shape(0, 1, 4)

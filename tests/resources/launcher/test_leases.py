@@ -62,7 +62,7 @@ def test_without_gpus_a_job_sees_none(tmp_path: Path, local: Deployment) -> None
 
 
 def test_more_gpus_than_the_node_has_are_refused_before_anything_waits(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="notes needs 8 GPUs and a node of this deployment has 0"):
+    with pytest.raises(BadInput, match="notes needs GPUs, up to 8, and a node of this deployment has 0"):
         check_fits(build_job(tmp_path, "succeed", gpus=8), Deployment(gpus=0))
 
 
@@ -116,6 +116,21 @@ def test_the_gpus_of_a_node_are_those_that_cuda_would_show(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert Deployment().gpus == count
+
+
+@pytest.mark.parametrize(
+    ("shown", "gib"),
+    [("143771", 139.7), ("143771\\n81559", 78.9), ("[N/A]", 139.0), ("NVIDIA-SMI has failed, as ever", 139.0)],
+)
+def test_jobs_must_fit_the_smallest_gpu_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, gib: float
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\nprintf '{shown}\\n'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Deployment().gpu_gib == pytest.approx(gib, abs=0.05)
+    assert Deployment(gpu_memory_gib=40).gpu_gib == 40
 
 
 def test_a_variable_makes_no_gpus_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
