@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from resources.components import PROJECTIONS, Component
 from resources.errors import BadInput, told
@@ -44,10 +44,8 @@ _MORE = (
 """What PEFT adds to, or changes in, a LoRA that is A and B of one rank and one scale."""
 
 
-class Settings(BaseModel):
+class Settings(BaseModel, frozen=True, strict=True):
     """What is read of `adapter_config.json`; strictly, since PEFT computes with the values as they stand."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
 
     r: int = Field(ge=1)
     lora_alpha: float = Field(allow_inf_nan=False)

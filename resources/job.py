@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from resources.compute import ComputeConfig
 from resources.manifest import Column
 from resources.memory import MemoryEstimate
 
 
-class Job(BaseModel):
+class Job(BaseModel, frozen=True, extra="forbid"):
     """One call of one stage, as `job.json` in the run directory."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     asset: str
     key: str
@@ -39,10 +37,8 @@ class Job(BaseModel):
     """What one rank will hold, by the room's account; None: no GPU, or not modelled."""
 
 
-class JobResult(BaseModel):
+class JobResult(BaseModel, frozen=True, extra="forbid"):
     """What `result.json` holds after success: the only proof that a job succeeded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     metrics: dict[str, JsonValue]
     columns: list[Column]
@@ -52,10 +48,8 @@ class JobResult(BaseModel):
     cost_usd: float = 0.0
 
 
-class JobFailure(BaseModel):
+class JobFailure(BaseModel, frozen=True, extra="forbid"):
     """What `failure.json` holds when a rank raised: the first failing rank's error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
     """`bad_input`, `interrupted` or `error`."""

@@ -3,37 +3,31 @@
 import json
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from resources.keys import bytes_digest
 
 FILE_NAME = "manifest.json"
 
 
-class FileEntry(BaseModel):
+class FileEntry(BaseModel, frozen=True, extra="forbid"):
     """One file of an artifact."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int
     """Bytes."""
     sha256: str
 
 
-class Column(BaseModel):
+class Column(BaseModel, frozen=True, extra="forbid"):
     """One column of an artifact's table, as the UI shows it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     type: str
     description: str = ""
 
 
-class Manifest(BaseModel):
+class Manifest(BaseModel, frozen=True, extra="forbid"):
     """What `lorascope show` and the UI print; from it alone one can tell what made the artifact."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     asset: str
     key: str

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from assets.ablation.activity import column_statistic
 from assets.ablation.adapted import AdaptedModel
@@ -27,10 +27,8 @@ SHOWN = 10
 """Strongest components in the metrics."""
 
 
-class AblationMetrics(BaseModel):
+class AblationMetrics(BaseModel, frozen=True):
     """What the UI shows."""
-
-    model_config = ConfigDict(frozen=True)
 
     n_units: int
     n_rollouts: int

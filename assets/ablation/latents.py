@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from assets.ablation.ablate import short
 from assets.ablation.activity import firings, heaviest, removal_of_latent
@@ -26,10 +26,8 @@ from resources.ranks import Rank
 from resources.shards import Shards
 
 
-class LatentMetrics(BaseModel):
+class LatentMetrics(BaseModel, frozen=True):
     """What the UI shows."""
-
-    model_config = ConfigDict(frozen=True)
 
     n_units: int
     n_rollouts: int

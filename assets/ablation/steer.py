@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from assets.ablation.activity import firings
 from assets.ablation.adapted import AdaptedModel
@@ -34,10 +34,8 @@ from resources.ranks import Rank
 from resources.shards import Shards
 
 
-class SteeringMetrics(BaseModel):
+class SteeringMetrics(BaseModel, frozen=True):
     """What the UI shows."""
-
-    model_config = ConfigDict(frozen=True)
 
     units: list[str]
     n_rollouts: int

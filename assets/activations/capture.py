@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.activations.artifact import STATISTICS_FILE
 from assets.activations.config import ActivationsConfig, NeuronsConfig
@@ -36,10 +36,8 @@ if TYPE_CHECKING:
     import torch
 
 
-class CaptureMetrics(BaseModel):
+class CaptureMetrics(BaseModel, frozen=True):
     """What a capture measured."""
-
-    model_config = ConfigDict(frozen=True)
 
     tokens: int
     rollouts: int

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from assets.activations.config import ActivationsConfig, NeuronsConfig
 from resources.errors import BadInput
@@ -21,10 +21,8 @@ _PENDING = 2
 """Shards waiting for the writer at most: bounds memory, and only a writer slower than the model is waited for."""
 
 
-class DoneMarker(BaseModel):
+class DoneMarker(BaseModel, frozen=True, extra="forbid"):
     """Beside each finished shard: what it was made from, and its bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     fingerprint: str
     sha256: str

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.adapter.artifact import component_norms
 from assets.adapter.checkpoint import Checkpoints
@@ -31,10 +31,8 @@ CURVE_POINTS = 500
 """Most rows of the loss curve in the manifest; the artifact holds all of them."""
 
 
-class TrainingMetrics(BaseModel):
+class TrainingMetrics(BaseModel, frozen=True):
     """What a training did; of a published checkpoint only what can be read from its files."""
-
-    model_config = ConfigDict(frozen=True)
 
     source: str
     """`train`, or where the checkpoint was published."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.benchmarks import artifact
 from assets.benchmarks.arms import build_arms
@@ -36,10 +36,8 @@ MANY_DEFAULTS = 0.05
 """Share of answers without a letter from which the log says so."""
 
 
-class BenchmarkMetrics(BaseModel):
+class BenchmarkMetrics(BaseModel, frozen=True, extra="forbid"):
     """What the UI shows of a run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     table_1: list[dict[str, Any]]
     """Base, LoRA, full finetune, recovery; ours with 95 % intervals, the paper's beside it."""

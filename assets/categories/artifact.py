@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from resources.columns import described
 
@@ -55,10 +55,8 @@ SCHEMAS = {CATEGORIES_FILE: CATEGORIES_SCHEMA, DENSITIES_FILE: DENSITIES_SCHEMA,
 """File -> its columns."""
 
 
-class Subcategory(BaseModel):
+class Subcategory(BaseModel, frozen=True):
     """One entry that units are put into."""
-
-    model_config = ConfigDict(frozen=True)
 
     string_id: str
     """`<category number>.<number>`, such as 3.1."""
@@ -66,10 +64,8 @@ class Subcategory(BaseModel):
     description: str
 
 
-class Category(BaseModel):
+class Category(BaseModel, frozen=True):
     """A group of entries."""
-
-    model_config = ConfigDict(frozen=True)
 
     id: str
     name: str
@@ -77,10 +73,8 @@ class Category(BaseModel):
     subcategories: tuple[Subcategory, ...]
 
 
-class Taxonomy(BaseModel):
+class Taxonomy(BaseModel, frozen=True):
     """Categories and their subcategories (shape of the paper's B.2)."""
-
-    model_config = ConfigDict(frozen=True)
 
     categories: tuple[Category, ...]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.categories.artifact import (
     CATEGORIES_FILE,
@@ -21,10 +21,8 @@ from resources.errors import BadInput
 from resources.progress import Progress
 
 
-class CategoriseMetrics(BaseModel):
+class CategoriseMetrics(BaseModel, frozen=True):
     """What the UI shows of a run."""
-
-    model_config = ConfigDict(frozen=True)
 
     categories: int
     subcategories: int

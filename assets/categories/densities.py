@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.categories.artifact import (
     CLASSES_FILE,
@@ -25,10 +25,8 @@ from resources.charts import save_chart
 from resources.progress import Progress
 
 
-class DensityMetrics(BaseModel):
+class DensityMetrics(BaseModel, frozen=True):
     """What the UI shows of a run."""
-
-    model_config = ConfigDict(frozen=True)
 
     rollouts: str
     """How many rollouts the activations were summed over, or `all`."""

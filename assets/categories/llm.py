@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.categories.artifact import Taxonomy, category_row
 from assets.categories.config import CategoriesConfig
@@ -29,38 +29,30 @@ TAXONOMY_SECONDS = 600.0
 """Time-out of the one request that makes the taxonomy: a long answer of a large model."""
 
 
-class SubcategoryAnswer(BaseModel):
+class SubcategoryAnswer(BaseModel, extra="forbid"):
     """One entry, as a model writes it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     string_id: str
     name: str
     description: str
 
 
-class CategoryAnswer(BaseModel):
+class CategoryAnswer(BaseModel, extra="forbid"):
     """One category, as a model writes it."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str
     description: str
     subcategories: list[SubcategoryAnswer]
 
 
-class TaxonomyAnswer(BaseModel):
+class TaxonomyAnswer(BaseModel, extra="forbid"):
     """The answer of B.2."""
-
-    model_config = ConfigDict(extra="forbid")
 
     categories: list[CategoryAnswer]
 
 
-class Assignment(BaseModel):
+class Assignment(BaseModel, extra="forbid"):
     """The answer for one unit."""
-
-    model_config = ConfigDict(extra="forbid")
 
     string_id: str
 

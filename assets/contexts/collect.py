@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.contexts.artifact import CONTEXTS, CONTEXTS_FILE, NUM_BINS, SAMPLES, UNITS, UNITS_FILE
 from assets.contexts.config import ContextsConfig
@@ -30,10 +30,8 @@ _ROWS_WRITTEN = 8192
 _POSITION = (1 << ROLLOUT_SHIFT) - 1
 
 
-class ContextsMetrics(BaseModel):
+class ContextsMetrics(BaseModel, frozen=True):
     """What was collected."""
-
-    model_config = ConfigDict(frozen=True)
 
     tokens: int
     units: int

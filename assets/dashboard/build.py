@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.dashboard.artifact import FEATURES, FEATURES_SCHEMA
 from assets.dashboard.chunks import ChunkWriter, write_index
@@ -27,10 +27,8 @@ TOP_TOKENS, SEARCHED_TOKENS = 8, 3
 """Peak tokens listed per unit, and how many of them the search finds."""
 
 
-class DashboardMetrics(BaseModel):
+class DashboardMetrics(BaseModel, frozen=True):
     """What the site holds."""
-
-    model_config = ConfigDict(frozen=True)
 
     units: int
     rollouts: int

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.dataset.artifact import ROLLOUT_SCHEMA, ROLLOUTS, TOKEN_SCHEMA, TOKENS
 from assets.dataset.config import DatasetConfig
@@ -32,10 +32,8 @@ TEXT_TOO_LONG = f"the text has more than {CHARACTERS_PER_TOKEN} characters for e
 PROMPT_TOO_LONG = "the prompt alone fills dataset.block_size"
 
 
-class DatasetMetrics(BaseModel):
+class DatasetMetrics(BaseModel, frozen=True):
     """What the rollouts are made of."""
-
-    model_config = ConfigDict(frozen=True)
 
     rollouts: int
     tokens: int

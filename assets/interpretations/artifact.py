@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.interpretations.config import InterpretationsConfig
 from resources.columns import described
@@ -106,10 +106,8 @@ SCHEMAS = {INTERPRETATIONS_FILE: INTERPRETATIONS_SCHEMA, SCORES_FILE: SCORES_SCH
 """File -> its columns."""
 
 
-class Predicate(BaseModel):
+class Predicate(BaseModel, frozen=True):
     """`first`, or `first` joined with `second`; each is (family name, value number of the corpus)."""
-
-    model_config = ConfigDict(frozen=True)
 
     first: tuple[str, int]
     join: Literal["", "and", "or"] = ""

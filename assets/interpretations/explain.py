@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.interpretations.artifact import (
     CLASSES,
@@ -28,10 +28,8 @@ NULL_DONORS = 200
 """Units whose peaks lend their token frequencies to the null sets."""
 
 
-class ExplainMetrics(BaseModel):
+class ExplainMetrics(BaseModel, frozen=True):
     """What the UI shows of a run."""
-
-    model_config = ConfigDict(frozen=True)
 
     units: int
     explained: int

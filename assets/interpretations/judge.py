@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.interpretations.corpus import Corpus
@@ -26,18 +26,14 @@ from resources.llm.question import Question
 from resources.progress import Progress
 
 
-class Activity(BaseModel):
+class Activity(BaseModel, extra="forbid"):
     """The answer of detection and fuzzing."""
-
-    model_config = ConfigDict(extra="forbid")
 
     active: list[bool]
 
 
-class Intruder(BaseModel):
+class Intruder(BaseModel, extra="forbid"):
     """The answer of an intruder question."""
-
-    model_config = ConfigDict(extra="forbid")
 
     intruder: int
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.evidence import Evidence, Window
@@ -33,10 +33,8 @@ MOST_WORDS = 10
 """Words of an explanation (paper B.1)."""
 
 
-class Label(BaseModel):
+class Label(BaseModel, extra="forbid"):
     """The answer, its fields in the authors' order."""
-
-    model_config = ConfigDict(extra="forbid")
 
     explanation: str
     classification: Literal[0, 1, 2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.interpretations.artifact import CLASSES, SCORES_FILE, SCORES_SCHEMA, STATISTICAL, Interpretations, Predicate
 from assets.interpretations.config import ScoresConfig
@@ -18,10 +18,8 @@ from resources.compute import ComputeConfig
 from resources.progress import Progress
 
 
-class ScoreMetrics(BaseModel):
+class ScoreMetrics(BaseModel, frozen=True):
     """What the UI shows of a run."""
-
-    model_config = ConfigDict(frozen=True)
 
     scored: int
     insufficient: int

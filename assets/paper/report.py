@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from assets.paper.artifact import FIGURES, PAGE, REPORT, TABLES
 from assets.paper.captions import Figure
@@ -21,10 +21,8 @@ from resources.models import PUBLISHED
 from resources.progress import Progress
 
 
-class ReportMetrics(BaseModel):
+class ReportMetrics(BaseModel, frozen=True):
     """The claims, as the UI, the checks and the comparison show them."""
-
-    model_config = ConfigDict(frozen=True)
 
     claims: list[dict[str, JsonValue]]
     reproduced: int

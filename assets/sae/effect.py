@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.sae.artifact import Sae
 from resources.components import parse_component
@@ -32,11 +32,9 @@ LOGITS_AT_ONCE = 256
 """Tokens whose float32 logits are compared at once: 156 MB for a vocabulary of 152,064."""
 
 
-class Effect(BaseModel):
+class Effect(BaseModel, frozen=True):
     """Means over what captured tokens predict, nats per token: KL at all of them, cross-entropy where the next token
     counted in training."""
-
-    model_config = ConfigDict(frozen=True)
 
     kl_reconstructed: float
     """KL(full adapter || reconstructed state)."""

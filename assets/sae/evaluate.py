@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.sae.artifact import COMPONENTS, COMPONENTS_FILE, LATENTS, LATENTS_FILE, Sae
 from resources.components import parse_component
@@ -22,10 +22,8 @@ SIMILAR_ROWS = 1024
 """Decoder rows compared at once: 15 MB of cosines for 3584 latents."""
 
 
-class Evaluation(BaseModel):
+class Evaluation(BaseModel, frozen=True):
     """Held-out quality. FVU is the fraction of variance unexplained, over the components that entered."""
-
-    model_config = ConfigDict(frozen=True)
 
     tokens: int
     fvu: float

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from assets.dataset.artifact import S1kDataset
 from assets.sae import figures
@@ -34,10 +34,8 @@ BLOCK = 4096
 """Tokens per batch of calibration and evaluation."""
 
 
-class SaeMetrics(BaseModel):
+class SaeMetrics(BaseModel, frozen=True):
     """What the training measured. Everything but `training_*` and the curve is on held-out rollouts."""
-
-    model_config = ConfigDict(frozen=True)
 
     d_in: int
     """Columns that entered."""
