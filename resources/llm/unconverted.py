@@ -8,9 +8,10 @@ is read by pydantic's compiled validator; the SDK's lenient reading, in Python, 
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openai import AsyncOpenAI, AsyncStream, NotGiven, Omit, Timeout, not_given
+from openai._resource import AsyncAPIResource
 from openai._types import RequestOptions, ResponseT
 from openai.resources.chat import AsyncChat
 from openai.resources.chat.completions import AsyncCompletions
@@ -56,24 +57,8 @@ class UnconvertedClient(AsyncOpenAI):
 
 
 class _Responses(AsyncResponses):
-    # The SDK's own signature, 33 names long, is a list of what the vendor knows; the body is whatever is given.
-    async def create(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        *,
-        stream: bool | Omit | None,
-        extra_headers: Mapping[str, str | Omit] | None,
-        extra_body: object,
-        timeout: float | Timeout | NotGiven | None = not_given,
-        **parameters: object,
-    ) -> Response | AsyncStream[ResponseStreamEvent]:
-        return await self._post(
-            "/responses",
-            body=_given(parameters, stream),
-            options=_options(extra_headers, extra_body, timeout),
-            cast_to=Response,
-            stream=stream is True,
-            stream_cls=AsyncStream[ResponseStreamEvent],
-        )
+    async def create(self, **parameters: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return await _posted(self, "/responses", Response, AsyncStream[ResponseStreamEvent], **parameters)
 
 
 class _Chat(AsyncChat):
@@ -83,29 +68,32 @@ class _Chat(AsyncChat):
 
 
 class _Completions(AsyncCompletions):
-    async def create(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        *,
-        stream: bool | Omit | None,
-        extra_headers: Mapping[str, str | Omit] | None,
-        extra_body: object,
-        timeout: float | Timeout | NotGiven | None = not_given,
-        **parameters: object,
-    ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]:
-        return await self._post(
-            "/chat/completions",
-            body=_given(parameters, stream),
-            options=_options(extra_headers, extra_body, timeout),
-            cast_to=ChatCompletion,
-            stream=stream is True,
-            stream_cls=AsyncStream[ChatCompletionChunk],
-        )
+    async def create(self, **parameters: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return await _posted(self, "/chat/completions", ChatCompletion, AsyncStream[ChatCompletionChunk], **parameters)
 
 
-def _given(parameters: Mapping[str, object], stream: bool | Omit | None) -> dict[str, object]:
-    """The parameters that were set."""
+async def _posted(
+    resource: AsyncAPIResource,
+    path: str,
+    cast_to: type[ResponseT],
+    stream_cls: type[AsyncStream[Any]],
+    *,
+    stream: bool | Omit | None,
+    extra_headers: Mapping[str, str | Omit] | None,
+    extra_body: object,
+    timeout: float | Timeout | NotGiven | None = not_given,
+    **parameters: object,
+) -> ResponseT | AsyncStream[Any]:
+    """The SDK's own signatures, 33 names long, list what the vendor knows; here the body is whatever is given."""
     every = {**parameters, "stream": stream}
-    return {name: value for name, value in every.items() if not isinstance(value, Omit | NotGiven)}
+    return await resource._post(
+        path,
+        body={name: value for name, value in every.items() if not isinstance(value, Omit | NotGiven)},
+        options=_options(extra_headers, extra_body, timeout),
+        cast_to=cast_to,
+        stream=stream is True,
+        stream_cls=stream_cls,
+    )
 
 
 def _options(
