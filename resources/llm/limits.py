@@ -10,19 +10,19 @@ from resources.compute import ComputeConfig
 class Limits:
     """Bounds of one run."""
 
-    mode: Literal["live", "batch"] = "live"
-    concurrency: int = 20
-    attempts: int = 5
+    mode: Literal["live", "batch"]
+    concurrency: int
+    attempts: int
     """Tries of a request that gets no answer."""
+    timeout_s: float
+    poll_s: float
+    run_dollars: float
+    purse: str
+    purse_dollars: float
     unusable: int = 3
     """Answers paid for before an item is given up: refusals, cut or malformed JSON, unknown values."""
-    timeout_s: float = 120.0
-    poll_s: float = 30.0
     backoff_s: float = 0.5
     """First wait after a failed try; doubles up to 16 times that, as in both vendors' SDKs."""
-    run_dollars: float = 50.0
-    purse: str = "default"
-    purse_dollars: float = 200.0
 
     @classmethod
     def of(cls, compute: ComputeConfig) -> "Limits":

@@ -7,12 +7,13 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from resources.compute import ComputeConfig
 from resources.llm.endpoint import Endpoint, Provider
 from resources.llm.limits import Limits
 from resources.llm.question import Question
@@ -22,13 +23,15 @@ from tests.resources.llm.fault_server import Settings
 PROJECT = Path(__file__).resolve().parents[3]
 SILENT = Progress(lambda _: None)
 KEY = "sk-secret-0123456789abcdef"
-QUICK = Limits(concurrency=16, attempts=8, unusable=6, timeout_s=2.5, poll_s=0.02, backoff_s=0.01)
+QUICK = replace(
+    Limits.of(ComputeConfig(llm_concurrency=16, llm_attempts=8, llm_timeout_s=2.5, llm_poll_s=0.02)),
+    unusable=6,
+    backoff_s=0.01,
+)
 
 
-class Label(BaseModel):
+class Label(BaseModel, extra="forbid"):
     """An answer in the shape of B.1."""
-
-    model_config = ConfigDict(extra="forbid")
 
     explanation: str
     classification: Literal[0, 1, 2]
