@@ -8,7 +8,7 @@ from assets.categories.statistical import TAXONOMY
 from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
-from resources.llm.question import TYPICAL_BYTES_PER_TOKEN
+from resources.llm.question import TOKENS_PER_TOKEN, TYPICAL_BYTES_PER_TOKEN
 from resources.section import Section, section_of
 from resources.work import WorkEstimate, asking
 
@@ -18,8 +18,6 @@ TAXONOMY_TOKENS = 3000
 """Answer of the taxonomy request."""
 ASSIGNMENT_TOKENS = 300
 """Answer of one assignment, reasoning included."""
-TOKENS_PER_TOKEN = 1.25
-"""Prompt tokens per token of the dataset."""
 
 
 def categorise_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
@@ -28,10 +26,13 @@ def categorise_dollars(sections: Mapping[str, Section], units: int, compute: Com
     if knobs.provider == "statistical":
         return 0.0
     # A taxonomy is not there yet; the offline one has the length of a typical one.
-    shared = _tokens(knobs.assign_prompt) + len(taxonomy_text(TAXONOMY)) / TYPICAL_BYTES_PER_TOKEN
+    shared = (
+        load_prompt(PROMPTS, knobs.assign_prompt).likely_tokens + len(taxonomy_text(TAXONOMY)) / TYPICAL_BYTES_PER_TOKEN
+    )
     own = knobs.contexts_shown * (2 * knobs.tokens_around + 1) * TOKENS_PER_TOKEN + EXPLANATION_TOKENS
     assigning = price_of(endpoint_of(knobs), compute.llm_mode).dollars(int(shared + own), ASSIGNMENT_TOKENS)
-    asked = int(_tokens(knobs.taxonomy_prompt) + knobs.taxonomy_units * EXPLANATION_TOKENS)
+    prompt = load_prompt(PROMPTS, knobs.taxonomy_prompt)
+    asked = int(prompt.likely_tokens + knobs.taxonomy_units * EXPLANATION_TOKENS)
     return units * assigning + price_of(taxonomy_endpoint(knobs), "live").dollars(asked, TAXONOMY_TOKENS)
 
 
@@ -41,8 +42,3 @@ def categorise_hours(sections: Mapping[str, Section], units: int, compute: Compu
     if knobs.provider == "statistical":
         return None
     return asking(units, ASSIGNMENT_TOKENS, compute)
-
-
-def _tokens(name: str) -> float:
-    prompt = load_prompt(PROMPTS, name)
-    return len((prompt.system + prompt.user).encode()) / TYPICAL_BYTES_PER_TOKEN

@@ -9,12 +9,10 @@ from assets.interpretations.label import PROMPTS, endpoint_of
 from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
-from resources.llm.question import TYPICAL_BYTES_PER_TOKEN
+from resources.llm.question import TOKENS_PER_TOKEN
 from resources.section import Section, section_of
 from resources.work import WorkEstimate, asking
 
-TOKENS_PER_TOKEN = 1.25
-"""Prompt tokens per token of the dataset: escapes, tags and another vocabulary."""
 TOKENS_PER_LISTED = 6
 """A quoted token, its activation and the line break."""
 LISTED_SHARE = 0.4
@@ -33,7 +31,7 @@ def explain_dollars(sections: Mapping[str, Section], units: int, compute: Comput
     shown = (2 * knobs.tokens_around + 1) * TOKENS_PER_TOKEN
     listed = knobs.tokens_listed * LISTED_SHARE * TOKENS_PER_LISTED
     seen = section_of(sections, ContextsConfig).k * (1 - knobs.held_out_share)
-    tokens = _prompt_tokens(knobs.prompt) + min(seen, knobs.contexts_shown) * (shown + listed)
+    tokens = load_prompt(PROMPTS, knobs.prompt).likely_tokens + min(seen, knobs.contexts_shown) * (shown + listed)
     price = price_of(endpoint_of(knobs), compute.llm_mode)
     return units * knobs.samples * price.dollars(int(tokens), LABEL_TOKENS)
 
@@ -46,7 +44,8 @@ def score_dollars(sections: Mapping[str, Section], units: int, compute: ComputeC
     each = (2 * scores.tokens_around + 1) * TOKENS_PER_TOKEN
     price = price_of(judge_endpoint(knobs, scores), compute.llm_mode)
     requests = _judgements(scores, units)
-    prompts = [_prompt_tokens(method) + scores.examples_per_request * each for method in scores.methods]
+    shown = scores.examples_per_request * each
+    prompts = [load_prompt(PROMPTS, method).likely_tokens + shown for method in scores.methods]
     return sum(requests * price.dollars(int(tokens), JUDGE_TOKENS) for tokens in prompts)
 
 
@@ -69,8 +68,3 @@ def score_hours(sections: Mapping[str, Section], units: int, compute: ComputeCon
 def _judgements(scores: ScoresConfig, units: int) -> int:
     """Requests of one method."""
     return scores.draws * -(-scores.examples // scores.examples_per_request) * units
-
-
-def _prompt_tokens(name: str) -> float:
-    prompt = load_prompt(PROMPTS, name)
-    return len((prompt.system + prompt.user).encode()) / TYPICAL_BYTES_PER_TOKEN

@@ -12,7 +12,6 @@ from resources.llm.endpoint import Endpoint, api_key
 from resources.llm.exchange import CUT
 from resources.llm.failures import LATE
 from resources.llm.limits import Limits
-from resources.llm.prices import price_of
 from resources.llm.question import Question
 from resources.llm.turns import turn
 from resources.progress import Progress
@@ -96,10 +95,3 @@ async def _run(desk: Desk, questions: Iterator[Question]) -> None:
         run = LiveRun(desk)
     async with turn(desk, questions) as missing:
         await run.run(missing)
-
-
-def estimate(questions: Iterable[Question], endpoint: Endpoint, mode: str, output_tokens: int) -> tuple[int, float]:
-    """Likely input tokens and dollars of asking, with `output_tokens` per answer."""
-    price = price_of(endpoint, mode)
-    tokens = [question.likely_input_tokens for question in questions]
-    return sum(tokens), sum(price.dollars(each, output_tokens) for each in tokens)

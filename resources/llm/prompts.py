@@ -9,6 +9,7 @@ from pathlib import Path
 
 from resources.errors import BadInput, printable
 from resources.keys import digest
+from resources.llm.question import TYPICAL_BYTES_PER_TOKEN
 
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 _KEPT = "\n\t"
@@ -26,6 +27,11 @@ class Prompt:
     def version(self) -> str:
         """`b1-1f3a90c2d4`: the name and a hash of the content."""
         return f"{self.name}-{digest('prompt', [self.system, self.user])[:10]}"
+
+    @property
+    def likely_tokens(self) -> float:
+        """An estimate, without what fills the slots."""
+        return len((self.system + self.user).encode()) / TYPICAL_BYTES_PER_TOKEN
 
     def fill(self, slots: dict[str, str]) -> tuple[str, str]:
         """System and user message; slots are filled once, so that data which looks like a slot stays as it is."""

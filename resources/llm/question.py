@@ -14,6 +14,8 @@ BYTES_PER_TOKEN = 1
 """Least UTF-8 bytes of a token: a byte-level vocabulary never makes more tokens than there are bytes."""
 TYPICAL_BYTES_PER_TOKEN = 3.2
 """For estimates: token lists of mathematics run shorter than prose (about 4)."""
+TOKENS_PER_TOKEN = 1.25
+"""For estimates: of a prompt, per token of the dataset: escapes, tags and another vocabulary."""
 FRAME_TOKENS = 600
 """Upper bound of what chat templates and schema wrapping add."""
 MOST_ATTEMPTS = 1000

@@ -12,7 +12,7 @@ from assets.interpretations.evidence import Split, read_evidence
 from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.label import PROMPTS, endpoint_of, unit_question
 from resources.compute import ComputeConfig
-from resources.llm.ask import estimate
+from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
 from tests.assets.interpretations.conftest import Explained, explained  # noqa: F401
 
@@ -64,6 +64,7 @@ def test_the_estimate_is_near_the_real_prompts(explained: Explained) -> None:  #
     prompt, excerpts = load_prompt(PROMPTS, "b1"), Excerpts(explained.dataset)
     full = [each for each in read_evidence(explained.contexts, corpus, split, knobs) if len(each.shown(64)) > 40]
     questions = [unit_question(each, 0, prompt, knobs, excerpts) for each in full]
-    _, real = estimate(questions, endpoint_of(knobs), "live", LABEL_TOKENS)
+    price = price_of(endpoint_of(knobs), "live")
+    real = sum(price.dollars(question.likely_input_tokens, LABEL_TOKENS) for question in questions)
     guessed = explain_dollars({**SECTIONS, "interpretations": knobs}, len(questions), LIVE)
     assert 0.6 < guessed / real < 1.6

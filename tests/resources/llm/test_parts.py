@@ -20,7 +20,7 @@ from dagster_project.cli import main
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.llm.answers import Answer
-from resources.llm.ask import Asked, ask, estimate
+from resources.llm.ask import Asked, ask
 from resources.llm.cache import BUSY_S, FILE_NAME, connect, export_cache, import_cache, list_cache
 from resources.llm.endpoint import Endpoint
 from resources.llm.exchange import read
@@ -253,10 +253,11 @@ def test_a_model_without_a_price_is_refused() -> None:
         price_of(Endpoint("openai", "nothing-9"), "live")
 
 
-def test_the_estimate_grows_with_the_prompt() -> None:
-    tokens, dollars = estimate(questions(10, size=3200), ENDPOINT, "live", 800)
-    assert tokens == pytest.approx(10 * 1100, rel=0.2)
-    assert dollars == pytest.approx(tokens * 0.25e-6 + 10 * 800 * 2e-6)
+def test_the_likely_tokens_and_the_price_grow_with_the_prompt() -> None:
+    (question,) = questions(1, size=3200)
+    tokens = question.likely_input_tokens
+    assert tokens == pytest.approx(1100, rel=0.2)
+    assert price_of(ENDPOINT, "live").dollars(tokens, 800) == pytest.approx(tokens * 0.25e-6 + 800 * 2e-6)
 
 
 def test_limits_come_from_the_compute_section() -> None:
