@@ -26,7 +26,9 @@ from resources.launcher.deployment import Deployment
 from resources.stage import Stage
 from resources.store import Store
 
-EXPERIMENTS = dg.DynamicPartitionsDefinition(name="experiment")
+PARTITIONS = "experiment"
+"""Dagster's name of the partitions: each experiment is one."""
+EXPERIMENTS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 OWNERS = ["team:lorascope"]
 LOOKED_BACK = 50
 """Observations of a section, newest first, among which the one that a run began with is looked for."""

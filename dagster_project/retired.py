@@ -3,7 +3,7 @@
 import dagster as dg
 
 from dagster_project.experiment import Experiments
-from dagster_project.materialize import EXPERIMENTS
+from dagster_project.materialize import PARTITIONS
 
 
 def retired(instance: dg.DagsterInstance, experiments: Experiments) -> list[str]:
@@ -12,7 +12,7 @@ def retired(instance: dg.DagsterInstance, experiments: Experiments) -> list[str]
     Raises:
         BadInput: when that would be every partition because no experiment is there.
     """
-    partitions = instance.get_dynamic_partitions(str(EXPERIMENTS.name))
+    partitions = instance.get_dynamic_partitions(PARTITIONS)
     return sorted(set(partitions) - set(experiments.names_that_keep(partitions)))
 
 
@@ -24,5 +24,5 @@ def remove_retired(instance: dg.DagsterInstance, experiments: Experiments) -> li
     """
     names = retired(instance, experiments)
     for name in names:
-        instance.delete_dynamic_partition(str(EXPERIMENTS.name), name)
+        instance.delete_dynamic_partition(PARTITIONS, name)
     return names

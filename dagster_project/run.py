@@ -13,6 +13,7 @@ from assets.paper.beside import upright
 from dagster_project.experiment import Experiment
 from dagster_project.failure import reason
 from dagster_project.instance import opened
+from dagster_project.materialize import PARTITIONS
 from dagster_project.observe import observations
 from dagster_project.plan import keys
 from dagster_project.preflight import check
@@ -121,9 +122,9 @@ def add_partition(instance: dg.DagsterInstance, name: str) -> None:
     Dagster looks and then inserts: of two processes that do so at once, the later one is refused by the database.
     """
     try:
-        instance.add_dynamic_partitions("experiment", [name])
+        instance.add_dynamic_partitions(PARTITIONS, [name])
     except IntegrityError:
-        if not instance.has_dynamic_partition("experiment", name):
+        if not instance.has_dynamic_partition(PARTITIONS, name):
             raise
 
 
@@ -157,12 +158,9 @@ def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = (
 
 def _caches(result: dg.ExecuteInProcessResult) -> dict[str, str]:
     names = {stage.asset for stage in STAGES}
-    events = [event for event in result.get_asset_materialization_events() if event.asset_key]
-    return {
-        event.asset_key.to_user_string(): str(event.materialization.metadata["cache"].value)
-        for event in events
-        if event.asset_key and event.asset_key.to_user_string() in names
-    }
+    made = [event.materialization for event in result.get_asset_materialization_events()]
+    told = {one.asset_key.to_user_string(): one.metadata for one in made}
+    return {asset: str(metadata["cache"].value) for asset, metadata in told.items() if asset in names}
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:

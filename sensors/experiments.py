@@ -9,7 +9,7 @@ import dagster as dg
 
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.jobs import whole_paper
-from dagster_project.materialize import EXPERIMENTS
+from dagster_project.materialize import EXPERIMENTS, PARTITIONS
 from dagster_project.observe import observations
 from resources.errors import BadInput
 from resources.home import Home, find_home
@@ -37,7 +37,7 @@ def experiments(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
     """
     home = find_home()
     seen: dict[str, Signature] = json.loads(context.cursor or "{}")
-    present = set(context.instance.get_dynamic_partitions("experiment"))
+    present = set(context.instance.get_dynamic_partitions(PARTITIONS))
     # A file that comes back after gc took its partition is as good as new.
     seen = {name: signature for name, signature in seen.items() if name in present}
     valid, invalid = _changed(home, seen, present, context.instance)
