@@ -5,7 +5,7 @@ A claim is a locked file, so that gc leaves those keys alone, and one whose run 
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class Claims:
 @contextmanager
 def claimed(home: Home, name: str, run: str, say: Say) -> Iterator[Claim]:
     """Read an experiment and claim its keys while the block runs; waits for a gc that is under way."""
-    with unchanging(home, f"run {run} of {name}", lambda holder: say(f"the store is held by {holder}; waiting")):
+    with unchanging(home, f"run {run} of {name}", say):
         experiment = Experiments(home.experiments).load(name)
         claim = Claim(experiment, keys(experiment), states(experiment))
         claimed_keys(home)  # removes the claims of runs that were killed
@@ -129,11 +129,10 @@ def states(experiment: Experiment) -> tuple[tuple[int, int], ...]:
     return tuple((stat.st_ctime_ns, stat.st_size) for stat in found)
 
 
-@contextmanager
-def unchanging(home: Home, holder: str, waiting: Say) -> Iterator[None]:
+def unchanging(home: Home, holder: str, say: Say) -> AbstractContextManager[None]:
     """While the block runs, no run claims keys and no gc takes any."""
-    with held(home.store / ".locks" / "gc", holder, waiting, poll_s=0.05):
-        yield
+    lock = home.store / ".locks" / "gc"
+    return held(lock, holder, lambda other: say(f"the store is held by {other}; waiting"), poll_s=0.05)
 
 
 def claimed_keys(home: Home) -> set[tuple[str, str]]:

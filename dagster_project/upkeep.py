@@ -51,7 +51,7 @@ def collect_garbage(
             home too, since then nobody knows what is reached.
     """
     store = Store(home.store)
-    with unchanging(home, "gc", lambda holder: say(f"the store is held by {holder}; waiting")):
+    with unchanging(home, "gc", say):
         kept = _reachable(experiments, store) | claimed_keys(home)
         _check_alone(home)
         found = [*_unreachable(store, kept), *_abandoned(home)]
