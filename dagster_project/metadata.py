@@ -1,7 +1,7 @@
 """What the Dagster UI shows of an artifact, read from its manifest alone so that a cache hit stays cheap."""
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -54,21 +54,15 @@ def _flat(metrics: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue]]:
 
 def table_metadata(rows: Iterable[Mapping[str, JsonValue]]) -> dg.TableMetadataValue:
     """Rows as a table of the UI."""
-    return dg.MetadataValue.table([dg.TableRecord(_cells(row)) for row in rows])
-
-
-def _cells(row: Mapping[str, JsonValue]) -> dict[str, str | int | float | bool | None]:
-    return {name: _cell(value) for name, value in row.items()}
+    return dg.MetadataValue.table([dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows])
 
 
 def _cell(value: JsonValue) -> str | int | float | bool | None:
     if isinstance(value, float):
         return float(f"{value:.5g}")
-    return value if isinstance(value, str | int | bool | None) else ", ".join(map(str, _items(value)))
-
-
-def _items(value: JsonValue) -> Sequence[object]:
-    return value if isinstance(value, list) else [value]
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value) if isinstance(value, dict) else value
 
 
 def charts(folder: Path) -> dict[str, dg.MetadataValue]:

@@ -11,6 +11,7 @@ from dagster._core.definitions.data_version import DATA_VERSION_TAG
 
 from dagster_project.experiment import Experiment
 from dagster_project.materialize import observed_versions, params_key
+from dagster_project.metadata import table_metadata
 from dagster_project.plan import plan, total
 from resources.home import Home
 from resources.store import Store
@@ -31,9 +32,7 @@ def observations(
     if not new:
         return
     planned = plan(experiment, Store(home.store))
-    table = dg.MetadataValue.table(
-        [dg.TableRecord({"asset": p.asset, "cache": p.cache, "why": p.reason, "key": p.key}) for p in planned]
-    )
+    table = table_metadata({"asset": p.asset, "cache": p.cache, "why": p.reason, "key": p.key} for p in planned)
     shared = {"plan": table, "plan_total": dg.MetadataValue.json(total(planned))}
     for section in new:
         yield dg.AssetObservation(

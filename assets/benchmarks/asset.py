@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.benchmarks.config import BENCHMARK_SCORES
 from dagster_project.materialize import Check, experiment_asset
+from dagster_project.metadata import table_metadata
 
 
 def _graded_and_consistent(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
@@ -21,7 +22,7 @@ def _graded_and_consistent(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
         passed=not said,
         severity=dg.AssetCheckSeverity.ERROR if ungraded else dg.AssetCheckSeverity.WARN,
         description="; ".join(said) or agrees,
-        metadata={"scores": dg.MetadataValue.table([dg.TableRecord(row) for row in rows])} if rows else {},
+        metadata={"scores": table_metadata(rows)} if rows else {},
     )
 
 
