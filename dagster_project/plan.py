@@ -45,10 +45,10 @@ class PlannedAsset:
         return asdict(self)
 
 
-def keys(experiment: Experiment, stages: Sequence[Stage] = STAGES) -> dict[str, str]:
+def keys(experiment: Experiment) -> dict[str, str]:
     """The key of every asset, left to right."""
     found: dict[str, str] = {}
-    for stage in stages:
+    for stage in STAGES:
         sections = {name: experiment.versions[name] for name in stage.sections}
         inputs = {name: found[name] for name in stage.inputs}
         found[stage.asset] = artifact_key(stage.asset, stage.code_version, sections, inputs)
@@ -75,11 +75,10 @@ class History:
         write_whole(path, key)  # two runs may come by the same key at once
 
 
-def plan(experiment: Experiment, store: Store, stages: Sequence[Stage] = STAGES) -> list[PlannedAsset]:
+def plan(experiment: Experiment, store: Store) -> list[PlannedAsset]:
     """One line per asset, left to right."""
-    history = History(store)
-    found = keys(experiment, stages)
-    return [_planned(stage, experiment, found, store, history) for stage in stages]
+    history, found = History(store), keys(experiment)
+    return [_planned(stage, experiment, found, store, history) for stage in STAGES]
 
 
 def _planned(
