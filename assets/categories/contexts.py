@@ -27,8 +27,5 @@ def strongest(contexts: Path, dataset: Path, units: set[str], count: int, around
 
 
 def _excerpt(dataset: S1kDataset, rollout: int, position: int, around: int) -> str:
-    spans, text = dataset.spans(rollout), dataset.text(rollout)
-    first, last = max(0, position - around), min(len(spans) - 1, position + around)
-    start, end = int(spans[position][0]), int(spans[position][1])
-    before, peak, after = text[int(spans[first][0]) : start], text[start:end], text[end : int(spans[last][1])]
-    return escaped(before) + PEAK_MARKS[0] + escaped(peak) + PEAK_MARKS[1] + escaped(after)
+    before, peak, after = map(escaped, dataset.around(rollout, position, around))
+    return before + PEAK_MARKS[0] + peak + PEAK_MARKS[1] + after

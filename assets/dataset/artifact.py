@@ -111,10 +111,12 @@ class S1kDataset:
         """int32[T, 2]: characters [start, end) of `text(r)`; joined they give the text."""
         return self._span[self._slice(r)]
 
-    def token_text(self, r: int, position: int) -> str:
-        """The characters that end in this token; empty inside a split character."""
-        start, end = self.spans(r)[position].tolist()
-        return self.text(r)[start:end]
+    def around(self, r: int, position: int, tokens: int) -> tuple[str, str, str]:
+        """The text of a token, empty inside a split character, between those of so many tokens before and after it."""
+        spans, text = self.spans(r), self.text(r)
+        first, last = max(0, position - tokens), min(len(spans) - 1, position + tokens)
+        start, end = spans[position].tolist()
+        return text[spans[first, 0] : start], text[start:end], text[end : spans[last, 1]]
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.rollout_ids)

@@ -58,15 +58,12 @@ def _example(score: dict, said: dict, contexts: list[dict], dataset: S1kDataset)
 
 def _excerpt(row: dict, dataset: S1kDataset) -> dict:
     """Text before, at and after the peak token."""
-    text, spans = dataset.text(row["rollout_id"]), dataset.spans(row["rollout_id"])
-    position = row["position"]
-    first, last = max(0, position - AROUND), min(len(spans) - 1, position + AROUND)
-    start, end = spans[position].tolist()
+    before, token, after = dataset.around(row["rollout_id"], row["position"], AROUND)
     return {
         "rollout": row["rollout_id"],
-        "position": position,
+        "position": row["position"],
         "value": row["value"],
-        "before": text[int(spans[first, 0]) : start],
-        "token": text[start:end],
-        "after": text[end : int(spans[last, 1])],
+        "before": before,
+        "token": token,
+        "after": after,
     }

@@ -65,8 +65,10 @@ def test_every_token_is_a_rollout_id_and_a_position(tiny_model: Path, tmp_path: 
     flat = pq.read_table(tmp_path / "out" / TOKENS).to_pydict()
     expected = [(r, position) for r in found for position in range(found.lengths[r])]
     assert list(zip(flat["rollout_id"], flat["position"], strict=True)) == expected
-    text = "".join(found.token_text(0, position) for position in range(found.lengths[0]))
+    text = "".join(found.around(0, position, 0)[1] for position in range(found.lengths[0]))
     assert text == found.text(0)
+    assert "".join(found.around(0, 2, found.lengths[0])) == text
+    assert found.around(0, 1, 1) == tuple(found.around(0, position, 0)[1] for position in range(3))
 
 
 def test_only_the_first_usable_rows_are_taken(tiny_model: Path, tmp_path: Path) -> None:
