@@ -15,7 +15,7 @@ from assets.dashboard.config import DashboardConfig
 from assets.dashboard.directions import DecoderGrid, LogitEffects
 from assets.dashboard.full_rollouts import Full, choose_rollouts, full_values
 from assets.dashboard.pieces import Pieces
-from assets.dashboard.units import Limits, Sources, UnitTable, read_units
+from assets.dashboard.units import Sources, UnitTable, read_units
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
 from resources.models import ModelConfig
@@ -66,9 +66,8 @@ def build(
     """Write the site into `out`; `index.html` opens from the file or any web server."""
     dataset, sae = S1kDataset.open(s1k_dataset), Sae.open(batchtopk_sae)
     states, neurons = Shards.open(activation_shards), Shards.open(neuron_shards)
-    limits = Limits(dashboard.top_contexts, dashboard.other_contexts, dashboard.neuron_contexts)
     sources = Sources(max_activating_contexts, interpretations, interpretation_scores, feature_categories)
-    table = read_units(sources, limits)
+    table = read_units(sources, dashboard)
     progress.say(f"{len(table)} units, {len(table.contexts)} contexts")
     rollouts = np.unique(table.contexts.rollout_C).tolist()
     pieces = Pieces.of(dataset, rollouts)

@@ -22,7 +22,7 @@ from assets.contexts.artifact import SAMPLES
 from assets.dashboard.config import DashboardConfig
 from assets.dashboard.directions import Effects, LogitEffects
 from assets.dashboard.pieces import Pieces
-from assets.dashboard.units import Limits, Sources, UnitTable, read_units
+from assets.dashboard.units import Sources, UnitTable, read_units
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
 from resources.models import ModelConfig, load_architecture
@@ -174,7 +174,7 @@ def export(model: ModelConfig, config: DashboardConfig, artifacts: Artifacts, ou
         artifacts.interpretation_scores,
         artifacts.feature_categories,
     )
-    table = read_units(sources, Limits(config.top_contexts, config.other_contexts, config.neuron_contexts))
+    table = read_units(sources, config)
     pieces = Pieces.of(dataset, np.unique(table.contexts.rollout_C).tolist())
     effects = LogitEffects(model, artifacts.lora_checkpoint, sae, sae.columns, config.logit_tokens)
     architecture = load_architecture(model)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from assets.categories.artifact import CATEGORIES_FILE
 from assets.contexts.artifact import CONTEXTS_FILE, SAMPLES, UNITS_FILE
+from assets.dashboard.config import DashboardConfig
 from assets.interpretations.artifact import INTERPRETATIONS_FILE, Scores
 
 LIST_COLUMNS = ("unit", "kind", "layer", "projection", "index", "polarity", "density", "max", "n_fired")
@@ -28,23 +29,6 @@ class Sources:
     interpretations: Path
     scores: Path
     categories: Path
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Contexts shown of each unit."""
-
-    top: int
-    other: int
-    """Of the quantile sample and of the silent one, spread evenly over what is there."""
-    neuron: int
-    """Instead of `top`, for the baseline neurons; half as many of each other sample."""
-
-    def of(self, unit: str) -> tuple[int, int, int]:
-        """Most contexts of each sample."""
-        if unit.startswith("neuron:"):
-            return self.neuron, self.neuron // 2, self.neuron // 2
-        return self.top, self.other, self.other
 
 
 @dataclass(frozen=True)
@@ -82,7 +66,7 @@ class UnitTable:
         return len(self.columns["unit"])
 
 
-def read_units(sources: Sources, limits: Limits) -> UnitTable:
+def read_units(sources: Sources, config: DashboardConfig) -> UnitTable:
     """Join contexts, explanations, scores and categories by unit; what a unit lacks is null."""
     units = pq.read_table(sources.contexts / UNITS_FILE)
     columns = {name: units[name].to_pylist() for name in LIST_COLUMNS}
@@ -90,7 +74,7 @@ def read_units(sources: Sources, limits: Limits) -> UnitTable:
     for column, rows in _joined(sources).items():
         columns[column] = [rows.get(name) for name in names]
     columns["explanation"] = [text or "" for text in columns["explanation"]]
-    contexts = read_contexts(sources.contexts / CONTEXTS_FILE, limits)
+    contexts = read_contexts(sources.contexts / CONTEXTS_FILE, config)
     return UnitTable(columns, units.select(["threshold", "histogram", "sum"]), contexts)
 
 
@@ -119,14 +103,14 @@ def _by_unit(path: Path) -> dict[str, dict]:
     return {row["unit"]: row for row in pq.read_table(path).to_pylist()}
 
 
-def read_contexts(path: Path, limits: Limits) -> ContextTable:
+def read_contexts(path: Path, config: DashboardConfig) -> ContextTable:
     """The shown contexts of every unit; a row group at a time, so memory is that of what is shown."""
     counts = _counts(path)
     file = pq.ParquetFile(path, read_dictionary=["unit", "sample"])
     parts: list[pa.Table] = []
     for group in range(file.num_row_groups):
         rows = file.read_row_group(group, columns=_CONTEXT_COLUMNS)
-        parts.append(rows.filter(pa.array(_shown(rows, counts, limits))))
+        parts.append(rows.filter(pa.array(_shown(rows, counts, config))))
     rows = pa.concat_tables(parts).combine_chunks()
     lists = rows["values"].combine_chunks()
     length_C = lists.value_lengths().to_numpy(zero_copy_only=False)
@@ -151,15 +135,22 @@ def _counts(path: Path) -> dict[tuple[str, str], int]:
     return dict(zip(zip(units, samples, strict=True), found["count_all"].to_pylist(), strict=True))
 
 
-def _shown(rows: pa.Table, counts: Mapping[tuple[str, str], int], limits: Limits) -> np.ndarray:
+def _shown(rows: pa.Table, counts: Mapping[tuple[str, str], int], config: DashboardConfig) -> np.ndarray:
     """bool [C]: the first of the strongest, and of each other sample as many as may be, evenly spread."""
     rank_C, sample_C = rows["rank"].to_numpy(), _samples(rows)
     names, unit_C = _encoded(rows, "unit")
-    limit_C = np.array([limits.of(name) for name in names])[unit_C, sample_C]
+    limit_C = np.array([_most(name, config) for name in names])[unit_C, sample_C]
     count_C = np.array([[counts.get((name, sample), 0) for sample in SAMPLES] for name in names])[unit_C, sample_C]
     strongest_C = (sample_C == SAMPLES.index("top")) & (rank_C < limit_C)
     spread_C = (sample_C != SAMPLES.index("top")) & (rank_C.astype(np.int64) * limit_C % count_C < limit_C)
     return strongest_C | spread_C
+
+
+def _most(unit: str, config: DashboardConfig) -> tuple[int, int, int]:
+    """Contexts shown of each sample."""
+    if unit.startswith("neuron:"):
+        return config.neuron_contexts, config.neuron_contexts // 2, config.neuron_contexts // 2
+    return config.top_contexts, config.other_contexts, config.other_contexts
 
 
 def _encoded(rows: pa.Table, name: str) -> tuple[list[str], np.ndarray]:

@@ -16,9 +16,10 @@ import torch
 from assets.contexts.artifact import CONTEXTS
 from assets.dashboard.artifact import FeatureDashboard
 from assets.dashboard.chunks import ChunkWriter, write_chunk, write_index
+from assets.dashboard.config import DashboardConfig
 from assets.dashboard.directions import LogitEffects, read_unembedding, token_name
 from assets.dashboard.pieces import Pieces
-from assets.dashboard.units import Limits, read_contexts
+from assets.dashboard.units import read_contexts
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
 from resources.models import ModelConfig, load_tokenizer
@@ -84,7 +85,7 @@ def test_quantile_samples_are_thinned_evenly_not_from_the_top(tmp_path: Path) ->
     base = {"unit": "latent:0", "sample": "quantile", "rollout_id": 0, "start": 0, "token_ids": [], "values": [1.0]}
     rows = [{**base, "rank": rank, "position": rank, "value": 32.0 - rank} for rank in range(32)]
     pq.write_table(pa.Table.from_pylist(rows, schema=CONTEXTS), tmp_path / "c.parquet")
-    found = read_contexts(tmp_path / "c.parquet", Limits(top=64, other=8, neuron=8))
+    found = read_contexts(tmp_path / "c.parquet", DashboardConfig(neuron_contexts=8))
     assert found.position_C.tolist() == [0, 4, 8, 12, 16, 20, 24, 28]
 
 
@@ -245,7 +246,7 @@ def test_a_unit_shows_as_many_contexts_as_may_be_wherever_it_lies_in_the_file(tm
     ]
     for size in (64, 30, 7):
         pq.write_table(pa.Table.from_pylist(rows, schema=CONTEXTS), tmp_path / "c.parquet", row_group_size=size)
-        found = read_contexts(tmp_path / "c.parquet", Limits(top=64, other=8, neuron=8))
+        found = read_contexts(tmp_path / "c.parquet", DashboardConfig(neuron_contexts=8))
         shown = {unit: found.position_C[first:end].tolist() for unit, (first, end) in found.bounds.items()}
         assert shown == {
             "latent:0": [0, 4, 8, 12, 16, 20, 24, 28],
@@ -258,7 +259,7 @@ def test_an_activation_beyond_float16_is_shown_as_the_largest_there_is(tmp_path:
     row = {"unit": "latent:0", "sample": "top", "rank": 0, "rollout_id": 0, "position": 0, "value": 1e6, "start": 0}
     rows = [{**row, "token_ids": [], "values": [1e6, 0.5, -1e6]}]
     pq.write_table(pa.Table.from_pylist(rows, schema=CONTEXTS), tmp_path / "c.parquet")
-    found = read_contexts(tmp_path / "c.parquet", Limits(top=64, other=8, neuron=8))
+    found = read_contexts(tmp_path / "c.parquet", DashboardConfig(neuron_contexts=8))
     assert found.values_W.tolist() == [65504, 0.5, -65504]
 
 
