@@ -1,5 +1,6 @@
 """Put every explained unit into one entry of a taxonomy."""
 
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -91,10 +92,7 @@ def _assigned(row: dict) -> dict:
 
 
 def _counts(rows: list[dict]) -> list[dict[str, str | int]]:
-    counted: dict[tuple[str, str, str], int] = {}
-    for row in rows:
-        key = (row["kind"], row["category"], row["subcategory"])
-        counted[key] = counted.get(key, 0) + 1
+    counted = Counter((row["kind"], row["category"], row["subcategory"]) for row in rows)
     return [
         {"kind": kind, "category": category, "subcategory": subcategory, "units": units}
         for (kind, category, subcategory), units in sorted(counted.items())

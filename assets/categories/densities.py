@@ -1,5 +1,6 @@
 """How much activation each category holds (figure 2), and how classes differ between kinds of unit (figure 1)."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,9 @@ def _category_counts(assigned: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def _tests(counts: dict[str, np.ndarray]) -> list[dict[str, str | float]]:
-    kinds = sorted(counts)
     tests: list[dict[str, str | float]] = []
-    for place, first in enumerate(kinds):
-        for second in kinds[place + 1 :]:
-            found = chi_squared(counts[first], counts[second])
-            if found is not None:
-                tests.append({"first": first, "second": second, **found})
+    for first, second in combinations(sorted(counts), 2):
+        found = chi_squared(counts[first], counts[second])
+        if found is not None:
+            tests.append({"first": first, "second": second, **found})
     return tests
