@@ -1,6 +1,6 @@
 """Our measurement for each claim of the paper, read from the artifacts' own tables; None where there is none."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -113,15 +113,11 @@ def _sae_live(artifacts: Mapping[str, Path]) -> Measurement | None:
     return Measurement(float(live), None, None, "batchtopk_sae") if isinstance(live, int) else None
 
 
-def _classes(artifacts: Mapping[str, Path], kind: str, label: int) -> Iterable[dict]:
-    rows = Densities.open(artifacts["category_densities"]).classes().to_pylist()
-    return (row for row in rows if row["kind"] == kind and row["label"] == label)
-
-
 def _class_share(artifacts: Mapping[str, Path], kind: str, label: int) -> Measurement | None:
-    for row in _classes(artifacts, kind, label):
-        by_llm = row["explainer"] != STATISTICAL
-        return Measurement(row["share"], row["ci_low"], row["ci_high"], "category_densities", as_published=by_llm)
+    for row in Densities.open(artifacts["category_densities"]).classes().to_pylist():
+        if row["kind"] == kind and row["label"] == label:
+            by_llm = row["explainer"] != STATISTICAL
+            return Measurement(row["share"], row["ci_low"], row["ci_high"], "category_densities", as_published=by_llm)
     return None
 
 

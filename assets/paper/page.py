@@ -110,13 +110,12 @@ def _page(template: str, values: Mapping[str, Any]) -> str:
         "slug": lambda text: text.replace(" ", "-"),
         "visible": _visible,
         "agreed": _agreed,
+        "exact": lambda rows: [{n: None if v is None else str(v) for n, v in row.items()} for row in rows],
+        "line": lambda text: text.replace("\n", "↵"),
+        "interval": value_and_interval,
+        "asked": asked,
+        "labelled": labelled,
     }
-    environment.filters["exact"] = lambda rows: [
-        {n: None if v is None else str(v) for n, v in row.items()} for row in rows
-    ]
-    environment.filters["line"] = lambda text: text.replace("\n", "↵")
-    environment.filters["interval"] = value_and_interval
-    environment.filters |= {"asked": asked, "labelled": labelled}
     environment.globals |= {
         "filled": _filled,
         "numeric": _numeric,
