@@ -44,11 +44,6 @@ class Grade:
     strict: bool
     by: GradedBy
 
-    @property
-    def contested(self) -> bool:
-        """Whether a judge may still be asked: nothing has shown that the answer is right."""
-        return not self.strict and self.by in ("math_verify", "default", "none")
-
 
 def grade_math(found: Extracted, gold: str) -> Grade:
     """Whether the answer equals the gold answer as an integer, as text or as mathematics."""

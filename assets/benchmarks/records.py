@@ -9,7 +9,7 @@ import numpy as np
 
 from assets.benchmarks.engine import Completion
 from assets.benchmarks.extract import extract
-from assets.benchmarks.grade import Grade, grade_choice, grade_math
+from assets.benchmarks.grade import grade_choice, grade_math
 from assets.benchmarks.statistics import paired, recovery, score_estimate
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def _record(answered: Answered, question: "Question", sample: int, completion: C
 
 def contested(record: Row) -> bool:
     """Whether a judge may still find the answer right: it was not empty, and nothing has shown that it is right."""
-    grade = Grade(record["correct"], record["strict_correct"], record["graded_by"])
-    return bool(record["extracted"]) and grade.contested
+    open_to_doubt = record["graded_by"] in ("math_verify", "default", "none")
+    return bool(record["extracted"]) and not record["strict_correct"] and open_to_doubt
 
 
 def score_rows(records: Iterable[Row], samples: int) -> list[Row]:
