@@ -209,13 +209,9 @@ def full_block(sizes: Architecture, item: int = 2) -> int:
 
 def passing_activations(sizes: Architecture, tokens: int, item: int = 2) -> Part:
     """One block at a time: nothing is kept for a backward pass."""
-    return Part("activations", _block(sizes, tokens, item), f"one block of {tokens} tokens, {item} bytes")
-
-
-def _block(sizes: Architecture, tokens: int, item: int) -> int:
-    """Norms (one in float32), queries, keys, values, attention output, and the three wide tensors alive at once."""
-    narrow = 6 * sizes.hidden_size + 2 * sizes.kv_size + 2 * sizes.hidden_size
-    return tokens * item * (narrow + 3 * sizes.intermediate_size)
+    # norms (one in float32), queries, keys, values, attention output, and the three wide tensors alive at once
+    width = 8 * sizes.hidden_size + 2 * sizes.kv_size + 3 * sizes.intermediate_size
+    return Part("activations", tokens * item * width, f"one block of {tokens} tokens, {item} bytes")
 
 
 def loss_chunk(sizes: Architecture, elements: int = 2**26) -> Part:
