@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from resources.errors import BadInput
 
@@ -15,6 +15,7 @@ PROJECTIONS = ATTENTION + MLP
 WRITERS = ("o_proj", "down_proj")
 """Projections whose output is added to the residual stream."""
 
+Named = TypeVar("Named", int, Projection)
 _ID = re.compile(r"L(\d+)\.([a-z]+_proj)")
 
 
@@ -40,6 +41,12 @@ class Component:
 def components(num_layers: int, projections: Sequence[str] = PROJECTIONS) -> tuple[Component, ...]:
     """Every component of a model with `num_layers` layers, layer-major (448 for 64 layers x 7)."""
     return tuple(Component(layer, projection) for layer in range(num_layers) for projection in projections)
+
+
+def in_model_order(named: tuple[Named, ...]) -> tuple[Named, ...]:
+    """Layers or projections as a knob names them, each once: the same choice has one cache key."""
+    place: dict[object, int] = {projection: i for i, projection in enumerate(PROJECTIONS)}
+    return tuple(sorted(set(named), key=lambda one: place.get(one, one)))
 
 
 def parse_component(text: str) -> Component:

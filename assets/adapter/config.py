@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from resources.components import PROJECTIONS, Component, Projection
+from resources.components import PROJECTIONS, Component, Named, Projection, in_model_order
 from resources.errors import BadInput
 from resources.revision import check_commit
 from resources.section import Section
@@ -77,6 +77,11 @@ class LoraConfig(TrainingConfig):
     layer_stride: int = Field(default=1, ge=1)
     """Every how many layers one is adapted (paper: 1)."""
 
+    @field_validator("projections", "layers")
+    @classmethod
+    def _in_order(cls, value: tuple[Named, ...] | None) -> tuple[Named, ...] | None:
+        return None if value is None else in_model_order(value)
+
     def components(self, num_layers: int) -> tuple[Component, ...]:
         """What is adapted of a model with so many layers, layer-major.
 
@@ -84,7 +89,7 @@ class LoraConfig(TrainingConfig):
             BadInput: for a layer that the model does not have.
         """
         end = num_layers if self.layer_end is None else self.layer_end
-        layers = range(self.layer_start, end, self.layer_stride) if self.layers is None else sorted(set(self.layers))
+        layers = range(self.layer_start, end, self.layer_stride) if self.layers is None else self.layers
         beyond = [layer for layer in layers if not 0 <= layer < num_layers]
         if beyond:
             raise BadInput(f"lora names layer {beyond[-1]}, but the model has layers 0 to {num_layers - 1}")

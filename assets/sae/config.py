@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from resources.components import Projection
+from resources.components import Named, Projection, in_model_order
 from resources.section import Section
 from resources.stage import Needs, Stage
 
@@ -114,6 +114,11 @@ class SaeConfig(Section):
         if not isinstance(values, Mapping):
             return values
         return {**PRESETS.get(str(values.get("preset", "default")), {}), **values}
+
+    @field_validator("projections", "layers")
+    @classmethod
+    def _in_order(cls, value: tuple[Named, ...] | None) -> tuple[Named, ...] | None:
+        return None if value is None else in_model_order(value)
 
 
 SAMPLE_TOKENS = 65_536

@@ -51,6 +51,24 @@ def test_a_variant_shares_everything_left_of_its_change(tmp_path: Path, section:
     assert {asset for asset, cache in caches.items() if cache == "computed"} == right_of(first)
 
 
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("lora: {projections: [q_proj, o_proj]}", "lora: {projections: [o_proj, q_proj, o_proj]}"),
+        ("lora: {layers: [1, 3]}", "lora: {layers: [3, 1, 3]}"),
+        ("sae: {projections: [q_proj, gate_proj]}", "sae: {projections: [gate_proj, q_proj]}"),
+        ("sae: {layers: [0, 2]}", "sae: {layers: [2, 0, 0]}"),
+    ],
+)
+def test_the_same_choice_of_layers_and_projections_has_the_same_keys_however_it_is_written(
+    tmp_path: Path, text: str, other: str
+) -> None:
+    (tmp_path / "e.yaml").write_text(text)
+    once = keys(Experiments(tmp_path).load("e"))
+    (tmp_path / "e.yaml").write_text(other)
+    assert keys(Experiments(tmp_path).load("e")) == once
+
+
 def test_the_plan_says_why_in_the_users_words_and_what_it_took_before(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", tmp_path)
     base = dict.fromkeys(EDITS, 0)
