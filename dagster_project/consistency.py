@@ -85,7 +85,7 @@ def _of_the_model(sections: Sections, sizes: Architecture | None, assets: Collec
     except BadInput as error:
         return [str(error)]
     return [
-        _width(section_of(sections, SaeConfig), len(components), assets),
+        _dictionary(section_of(sections, SaeConfig), components, assets),
         _context(section_of(sections, BenchmarksConfig), sizes, assets),
         _split(section_of(sections, BenchmarksConfig), sizes, assets),
         *_unknown(sections, {component.id for component in components}, assets),
@@ -99,9 +99,14 @@ def _components(lora: LoraConfig, sizes: Architecture) -> Sequence[Component]:
     return [Component(layer, name) for layer in range(sizes.num_hidden_layers) for name in PROJECTIONS]
 
 
-def _width(sae: SaeConfig, num_components: int, assets: Collection[str]) -> str:
-    latents = sae.expansion * num_components
-    if sae.k < latents or "batchtopk_sae" not in assets:
+def _dictionary(sae: SaeConfig, components: Sequence[Component], assets: Collection[str]) -> str:
+    if "batchtopk_sae" not in assets:
+        return ""
+    try:
+        latents = sae.expansion * len(sae.entering(components))
+    except BadInput as error:
+        return str(error)
+    if sae.k < latents:
         return ""
     return f"sae.k is {sae.k} but the dictionary has {latents} latents: lower k or raise expansion"
 

@@ -1,11 +1,12 @@
 """Every knob of the sparse autoencoder, and the stage that trains it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from resources.components import Named, Projection, in_model_order
+from resources.components import Component, Named, Projection, in_model_order
+from resources.errors import BadInput
 from resources.section import Section
 from resources.stage import Needs, Stage
 
@@ -119,6 +120,25 @@ class SaeConfig(Section):
     @classmethod
     def _in_order(cls, value: tuple[Named, ...] | None) -> tuple[Named, ...] | None:
         return None if value is None else in_model_order(value)
+
+    def entering(self, components: Sequence[Component]) -> list[int]:
+        """Places of the components that `layers` and `projections` let in.
+
+        Raises:
+            BadInput: when none does, or a layer is not there.
+        """
+        beyond = sorted(set(self.layers or ()) - {component.layer for component in components})
+        if beyond:
+            raise BadInput(f"sae.layers names layer {beyond[0]}, of which the adapter has no component")
+        kept = [
+            i
+            for i, component in enumerate(components)
+            if (self.layers is None or component.layer in self.layers)
+            and (self.projections is None or component.projection in self.projections)
+        ]
+        if not kept:
+            raise BadInput(f"sae.layers and sae.projections leave none of the adapter's {len(components)} components")
+        return kept
 
 
 SAMPLE_TOKENS = 65_536

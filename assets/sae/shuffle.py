@@ -94,19 +94,7 @@ def entering_columns(config: SaeConfig, columns: tuple[str, ...]) -> np.ndarray:
         raise BadInput(
             f"sae.d_in is {config.d_in}, but the activation shards have {len(columns)} columns: correct one of them"
         )
-    parsed = [parse_component(column) for column in columns]
-    beyond = sorted(set(config.layers or ()) - {component.layer for component in parsed})
-    if beyond:
-        raise BadInput(f"sae.layers names layer {beyond[0]}, of which the activation shards have no component")
-    kept = [
-        i
-        for i, component in enumerate(parsed)
-        if (config.layers is None or component.layer in config.layers)
-        and (config.projections is None or component.projection in config.projections)
-    ]
-    if not kept:
-        raise BadInput(f"sae.layers and sae.projections leave none of the {len(columns)} components of the shards")
-    return np.array(kept)
+    return np.array(config.entering([parse_component(column) for column in columns]))
 
 
 @dataclass(frozen=True)

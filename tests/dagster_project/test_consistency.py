@@ -53,6 +53,21 @@ def load(folder: Path, text: str) -> Experiment:
             "batchtopk_sae",
             "sae.k is 16 but the dictionary has 16 latents: lower k or raise expansion",
         ),
+        (
+            "sae: {k: 56, projections: [gate_proj], layers: [1, 2]}",
+            "batchtopk_sae",
+            "sae.k is 56 but the dictionary has 16 latents: lower k or raise expansion",
+        ),
+        (
+            "sae: {layers: [0, 9]}",
+            "batchtopk_sae",
+            "sae.layers names layer 9, of which the adapter has no component",
+        ),
+        (
+            "sae: {projections: [up_proj]}\nlora: {layers: [1], projections: [q_proj, o_proj]}",
+            "batchtopk_sae",
+            "sae.layers and sae.projections leave none of the adapter's 2 components",
+        ),
         ("lora: {layers: [4]}", "lora_checkpoint", "lora names layer 4, but the model has layers 0 to 3"),
         (
             "benchmarks: {context: 1025}",
@@ -86,6 +101,7 @@ def test_knobs_that_cannot_go_together_are_one_sentence(tmp_path: Path, text: st
     "text",
     [
         "sae: {k: 223}",
+        "sae: {k: 15, projections: [gate_proj], layers: [1, 2]}",
         "benchmarks: {context: 1024}",
         JUDGED + "contexts: {window: 9}\nscores: {tokens_around: 9}",
         "contexts: {window: 8}\nscores: {tokens_around: 9}",

@@ -226,8 +226,8 @@ def seed_training_on(rollout: int, shards: Path) -> int:
         ({"d_in": 448}, "sae.d_in is 448, but the activation shards have 14 columns"),
         ({"k": 56}, "sae.k is 56 but the dictionary has 56 latents"),
         ({"batch_tokens": 100_000}, "9600 training tokens are fewer than sae.batch_tokens = 100000"),
-        ({"layers": (0, 7)}, "sae.layers names layer 7, of which the activation shards have no component"),
-        ({"projections": ()}, "leave none of the 14 components"),
+        ({"layers": (0, 7)}, "sae.layers names layer 7, of which the adapter has no component"),
+        ({"projections": ()}, "leave none of the adapter's 14 components"),
     ],
 )
 def test_a_config_that_does_not_fit_the_shards_is_refused(
