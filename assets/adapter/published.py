@@ -69,10 +69,11 @@ def take_model(source: str, revision: str | None, model: ModelConfig, out: Path)
             raise BadInput(
                 f"{source} has {name} {found}, but {model.name} has {wanted}: it is no finetune of that model"
             )
-    _check_whole(folder, theirs, source)
-    # An adapter that lies beside the model, as after a merge, would be loaded onto it.
-    files = (path for pattern in MODEL_FILES for path in sorted(folder.glob(pattern)) if path.name not in ADAPTER_FILES)
-    _take(files, out)
+    weights = _weight_files(folder)
+    _check_whole(weights, theirs, source)
+    # An adapter that lies beside the model, as after a merge, would be loaded onto it; vLLM reads shards before a file.
+    unread = {folder / CONFIG, *folder.glob("*.safetensors*")} - {*weights}
+    _take((path for pattern in MODEL_FILES for path in sorted(folder.glob(pattern)) if path not in unread), out)
 
 
 def _check_shapes(adapter: Adapter, component: Component, ours: "PretrainedConfig", name: str, source: str) -> None:
@@ -144,13 +145,15 @@ def _read_by_peft(source: str) -> Iterator[None]:
         raise BadInput(f"the {CONFIG} of {source} cannot be used by PEFT ({error}): correct it there") from error
 
 
-def _check_whole(folder: Path, architecture: "PretrainedConfig", source: str) -> None:
+def _check_whole(weights: Iterable[Path], architecture: "PretrainedConfig", source: str) -> None:
     """The files that transformers reads hold every tensor of the model, in its shape."""
     from safetensors import SafetensorError, safe_open
 
     wanted = {name: tuple(tensor.shape) for name, tensor in _without_weights(architecture).state_dict().items()}
     found: dict[str, tuple[int, ...]] = {}
-    for path in _weight_files(folder):
+    for path in weights:
+        if path.suffix == ".json":
+            continue
         try:
             with safe_open(path, framework="pt") as file:
                 names = file.keys()
@@ -171,7 +174,7 @@ def _check_whole(folder: Path, architecture: "PretrainedConfig", source: str) ->
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """One file, or the shards that an index names."""
+    """One file, or an index and the shards that it names."""
     from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
     whole, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
@@ -187,7 +190,7 @@ def _weight_files(folder: Path) -> list[Path]:
     missing = [path.name for path in shards if not path.is_file()]
     if missing:
         raise BadInput(f"{folder} has no {missing[0]}, which its {index.name} names: copy it anew")
-    return shards
+    return [index, *shards]
 
 
 def _without_weights(architecture: "PretrainedConfig") -> "PreTrainedModel":

@@ -168,6 +168,19 @@ def test_an_adapter_beside_a_published_model_is_not_worn_by_it(
     assert taken.keys() == load_file(published / WEIGHTS).keys()
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+def test_shards_of_another_model_beside_a_whole_file_are_not_taken(
+    world: World, published: Path, indexed: bool
+) -> None:
+    """transformers reads the whole file, vLLM the shards of an index, or all files where there is none."""
+    other = "model-00001-of-00001.safetensors"
+    save_file({name: torch.zeros_like(t) for name, t in load_file(published / WEIGHTS).items()}, published / other)
+    if indexed:
+        (published / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(load_file(published / WEIGHTS), other)}))
+    out, _ = world.full("taken", FullFinetuneConfig(source=str(published)))
+    assert [path.name for path in out.glob("*.safetensors*")] == [WEIGHTS]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("side", ["A", "B"])
 def test_a_published_adapter_that_diverged_is_refused(
