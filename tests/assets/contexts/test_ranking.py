@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from assets.contexts.config import ContextsConfig
 from assets.contexts.ranking import ROLLOUT_SHIFT, Entries, Ranking
 from assets.contexts.requests import spread_over_quantiles
-from assets.contexts.silence import Pool
+from assets.contexts.silence import Loudness, Pool
 from assets.contexts.tally import Events, Tally, priorities, tokens_of
 
 
@@ -187,3 +187,19 @@ def test_the_pool_is_the_same_however_the_tokens_come() -> None:
     parts = Pool.draw(np.split(token_R[::-1], 10), 64, 8, seed=3)
     assert np.array_equal(whole.token_P, parts.token_P)
     assert len(set(whole.token_P.tolist())) == 64
+
+
+def test_firing_is_counted_within_the_radius_and_the_rollout_of_each_pool_token() -> None:
+    """Rollout 1 has rows 0 to 5, rollout 2 rows 6 to 12; the unit fires at rows 2, 6 and 12, another one nowhere."""
+    rollout_R = np.repeat([1, 2], [6, 7]).astype(np.int32)
+    token_R = tokens_of(rollout_R, np.concatenate([np.arange(6), np.arange(7)]).astype(np.int32))
+    loud = Loudness.empty(Pool(np.delete(token_R, [3, 11]), radius=2), 2)
+    near = loud.neighbourhood(token_R, rollout_R)
+    for rows, fired in ((slice(0, 7), [2, 6]), (slice(7, 13), [5])):
+        events = Events(np.array(fired), np.zeros(len(fired), np.int64), np.ones(len(fired), np.float32))
+        loud.add(near, rows, events)
+    unit_n, token_n = loud.quietest(13, seed=0)
+    of_unit, of_other = token_n[unit_n == 0].tolist(), token_n[unit_n == 1].tolist()
+    assert set(of_unit[:2]) == set(token_R[[5, 9]].tolist())
+    assert sorted(of_unit[2:]) == token_R[[0, 1, 4, 7, 8, 10]].tolist()
+    assert sorted(of_other) == np.delete(token_R, [3, 11]).tolist()
