@@ -173,8 +173,10 @@ def test_chi_squared_of_the_authors_committed_counts() -> None:
     found = chi_squared(lora, mlp)
     assert found is not None
     assert found["chi2"] == pytest.approx(by_hand)
-    assert found["p"] < 1e-4
+    # with two degrees of freedom the chance of more than x is e^(-x / 2)
+    assert (found["degrees_of_freedom"], found["p"]) == (2, pytest.approx(np.exp(-by_hand / 2)))
     assert chi_squared(np.array([3, 0]), np.array([5, 0])) is None
+    assert chi_squared(np.array([0, 0]), np.array([5, 1])) is None
 
 
 def test_class_shares_leave_out_units_without_a_label() -> None:
