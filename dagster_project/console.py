@@ -26,9 +26,9 @@ def _finished(record: logging.LogRecord) -> str:
     if event is None or not event.is_step_materialization:
         return ""
     found = event.step_materialization_data.materialization.metadata
-    if not {"cache", "seconds", "key"} <= set(found):
+    if not {"cache", "seconds", "made"} <= set(found):
         return ""
-    return f"{found['cache'].value} ({found['seconds'].value:.1f} s of work, key {found['key'].value})"
+    return f"{found['cache'].value} ({found['seconds'].value:.1f} s of work, key {found['made'].value['key']})"
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
