@@ -53,7 +53,8 @@ class Workbench:
             return sums_table(self.measure(which, different[first::slices]))
 
         sums: list[list[Sums]] = [[] for _ in different]
-        for (_, first), table in zip(jobs, work_through(names, make, folder, progress, "ablating"), strict=True):
+        tables = work_through(names, make, folder, progress, f"ablating {folder.name}")
+        for (_, first), table in zip(jobs, tables, strict=True):
             for i, row in zip(range(first, len(different), slices), table.to_pylist(), strict=True):
                 sums[i].append(Sums(**row))
         return [sums[i] for i in place]

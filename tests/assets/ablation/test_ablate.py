@@ -1,5 +1,6 @@
 """Every number of the table equals the naive definition, and stays the same however the work is cut."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,16 @@ from assets.ablation.passages import cut, open_passages
 from assets.dataset.artifact import TOKEN_SCHEMA, TOKENS, S1kDataset
 from resources.components import Component, components, parse_component
 from resources.errors import BadInput
-from tests.assets.ablation.world import Change, World, copied, pooled, progress
+from resources.progress import Progress
+from tests.assets.ablation.world import Change, World, copied, pooled
 
 EVERY = components(2)
 MAX_TOKENS = 20
 
 
-def run(world: World, folder: Path, config: AblationConfig) -> AblationMetrics:
+def run(
+    world: World, folder: Path, config: AblationConfig, say: Callable[[str], None] = lambda _: None
+) -> AblationMetrics:
     out, scratch = folder / "out", folder / "scratch"
     for path in (out, scratch):
         path.mkdir(parents=True, exist_ok=True)
@@ -31,7 +35,7 @@ def run(world: World, folder: Path, config: AblationConfig) -> AblationMetrics:
         **world.adapter_inputs(),
         out=out,
         scratch=scratch,
-        progress=progress(),
+        progress=Progress(say, interval_s=0.0),
         compute=world.compute,
     )
 
@@ -168,6 +172,13 @@ def test_interactions_compare_a_group_with_the_sum_of_its_components(zero: Path)
     parts = sum(kl["component", c.id] for c in EVERY if c.layer == 1)
     assert rows["L1"]["kl_sum_of_parts"] == pytest.approx(parts)
     assert rows["L1"]["interaction"] == pytest.approx(kl["layer", "L1"] - parts)
+
+
+def test_each_round_of_the_greedy_order_counts_its_own_work(world: World, tmp_path: Path) -> None:
+    lines: list[str] = []
+    run(world, tmp_path, AblationConfig(max_tokens=MAX_TOKENS, greedy_steps=2, slices=1), lines.append)
+    counted = [line.partition("/4")[0] for line in lines]
+    assert counted == [f"ablating {what} {i}" for what in ("parts", "greedy-1", "greedy-2") for i in (1, 2, 3, 4)]
 
 
 def test_finished_shards_are_not_made_again(world: World, tmp_path: Path) -> None:
