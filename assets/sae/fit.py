@@ -113,7 +113,8 @@ class Fit:
             self._train_on(batch_BD)
             tokens += len(batch_BD)
             done = self._counters.step
-            progress.step(what, done, self.steps, self._counters.curve[-1] if self._counters.curve else None)
+            last = self._counters.curve[-1] if self._counters.curve else {}
+            progress.step(what, done, self.steps, {name: last[name] for name in last if name != "step"})
             if checkpoint is not None and done < self.steps:
                 self._save_on_the_way(checkpoint, progress)
         if checkpoint is not None and self._counters.step > first:

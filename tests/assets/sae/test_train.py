@@ -110,6 +110,16 @@ def test_latents_that_never_fired_are_dead_when_training_stops_before_an_epochs_
     assert 0 < never < 64 * COMPONENTS == len(silent)
 
 
+def test_a_line_of_progress_counts_one_step(sparse_shards: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    run_train(SMALL.model_copy(update={"epochs": 0.2}), sparse_shards, tmp_path, Progress(lines.append, 0))
+    told = [line for line in lines if line.startswith("SAE step ")]
+    assert told
+    for line in told:
+        assert line.count("step") == 1, line
+        assert "  fvu " in line
+
+
 class Killed(RuntimeError):
     """Stands for a kill."""
 
