@@ -51,11 +51,15 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
         return found is not None and found.status not in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
     ears = Ears(hear, context.log.info, leave)
-    # Pipes asks an asset's context for what Dagster has deprecated there; the op's context still has it.
-    with dg.open_pipes_session(context.op_execution_context, dg.PipesEnvContextInjector(), reader) as session:
+    # The slot first: of a run that is stopped while it waits, Pipes would miss the words of a worker that never was.
+    with (
+        _as_dagster_says(),
+        slot(context) if job.gpus else nullcontext(),
+        # Pipes asks an asset's context for what Dagster has deprecated there; the op's context still has it.
+        dg.open_pipes_session(context.op_execution_context, dg.PipesEnvContextInjector(), reader) as session,
+    ):
         attempt = Attempt(job, run, deployment.launcher(), deployment.python, ears)
-        with _as_dagster_says(), slot(context) if job.gpus else nullcontext():
-            return attempt.result(session.get_bootstrap_env_vars())
+        return attempt.result(session.get_bootstrap_env_vars())
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -160,6 +161,22 @@ def test_a_slot_of_a_process_that_was_killed_is_taken_over(tmp_path: Path) -> No
 
         assert dg.materialize([notes], instance=instance).success
     assert entered == [True]
+
+
+def test_a_run_that_is_stopped_while_it_waits_for_the_slot_misses_no_worker(
+    tmp_path: Path, local: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def stopped(_: dg.AssetExecutionContext) -> Iterator[None]:
+        raise dg.DagsterExecutionInterruptedError
+        yield
+
+    monkeypatch.setattr("dagster_project.launch.slot", stopped)
+    with dg.DagsterInstance.ephemeral() as instance:
+        done, _ = materialize(build_job(tmp_path, "succeed", gpus=1), tmp_path / "run", local, instance)
+        assert not done.success
+        assert "DagsterExecutionInterruptedError" in failure_of(done)
+        assert not [line for line in said(instance, done.run_id) if "[pipes]" in line]
 
 
 def test_a_job_without_gpus_takes_no_slot(tmp_path: Path, local: Deployment) -> None:
