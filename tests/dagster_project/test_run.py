@@ -7,11 +7,14 @@ import pytest
 from dagster._core.storage.event_log.schema import DynamicPartitionsTable
 from sqlalchemy.exc import IntegrityError
 
+from dagster_project.plan import keys
+from dagster_project.rooms import STAGES
 from dagster_project.run import Outcome, add_partition
 from resources.home import Home
 from resources.manifest import write_manifest
 from resources.store import Store
 from tests.dagster_project.edits import EDITS, load, run_all
+from tests.installation import Installation
 
 
 def insert(instance: dg.DagsterInstance, name: str) -> None:
@@ -55,3 +58,12 @@ def test_a_failed_run_ends_with_its_failure_and_shows_no_table_that_it_did_not_m
     assert failed.summary().splitlines()[-1] == "batchtopk_sae failed: no room"
     scored = Outcome(experiment, home, True, {"benchmark_scores": "hit"}, {})
     assert scored.summary().startswith("Table 1")
+
+
+def test_the_terminal_says_of_every_asset_how_it_was_come_by_and_under_which_key(tmp_path: Path) -> None:
+    home, experiment = Home(tmp_path / "home", tmp_path), load(tmp_path, dict.fromkeys(EDITS, 0))
+    run_all(experiment, home)
+    said = Installation(home.root, tmp_path).run("run", experiment.name).stderr
+    found = keys(experiment)
+    for stage in STAGES:
+        assert f"  {stage.asset:24}  hit (1.0 s of work, key {found[stage.asset]})\n" in said
