@@ -5,7 +5,6 @@ to `<asset>/<key>/`, after which no byte of it changes.
 """
 
 import errno
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from secrets import token_hex
 from resources.errors import BadInput
 from resources.keys import file_digest
 from resources.manifest import FILE_NAME, FileEntry, Manifest, read_manifest, write_manifest
+from resources.whole import sync, sync_all
 
 SMALL = 64 * 2**20
 """Files up to 64 MiB are re-hashed on every hit (about 0.05 s); larger ones when they become inputs of a job."""
@@ -164,11 +164,12 @@ class Store:
         (out / FILE_NAME).unlink(missing_ok=True)
         manifest = manifest.model_copy(update={"files": _entries(out)})
         write_manifest(out, manifest)
-        _sync(out)
+        sync_all(out)
+        _close(out)
         target = self.folder(manifest.asset, manifest.key)
         target.parent.mkdir(parents=True, exist_ok=True)
         out.rename(target)
-        _sync_folder(target.parent)
+        sync(target.parent)
         shutil.rmtree(partial)
         return manifest
 
@@ -216,23 +217,9 @@ def _names(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def _sync(folder: Path) -> None:
-    """Bring every file and folder below (and at) `folder` to the disk; files become read-only."""
+def _close(folder: Path) -> None:
+    """Make every file below a folder read-only."""
     for path in folder.rglob("*"):
-        if path.is_dir():
-            _sync_folder(path)
-            continue
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        with suppress(PermissionError):  # what another user of a shared home began has another owner
-            path.chmod(0o444)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames inside a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if path.is_file():
+            with suppress(PermissionError):  # what another user of a shared home began has another owner
+                path.chmod(0o444)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, however the process that writes them ends."""
+"""Files that are there whole or not at all, however the process or the machine that writes them ends."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,23 @@ def whole(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; what lies there takes the place of `path` when the block has succeeded."""
     partial = path.with_name(f"{path.name}.partial")
     yield partial
+    sync(partial)
     partial.replace(path)
+
+
+def sync(path: Path) -> None:
+    """Bring a file's bytes, or a folder's names, to the disk: power cuts keep new names and lose what they name."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(folder: Path) -> None:
+    """Bring a folder and every file and folder below it to the disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -32,7 +32,7 @@ from resources.launcher.rundir import FAILURE, RESULT, RunDir
 from resources.manifest import Column
 from resources.progress import Progress
 from resources.ranks import Rank, wait_for
-from resources.whole import write_whole
+from resources.whole import sync_all, write_whole
 
 if TYPE_CHECKING:
     from dagster_pipes import PipesContext
@@ -148,6 +148,7 @@ def _run(job: Job, run: RunDir, rank: Rank, voice: Voice) -> None:
     (run.path / f"{ended}-{rank.index}").touch()
     if rank.index == 0:
         wait_for(run.path / f"{ended}-{other}" for other in range(rank.world))
+        sync_all(job.out)  # a result that outlives a power cut must not speak of files that do not
         write_whole(run.path / RESULT, _result(job, metrics, time.monotonic() - began).model_dump_json(indent=1))
 
 

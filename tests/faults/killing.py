@@ -80,14 +80,16 @@ def _tells_the_time(path: Path) -> bool:
 
 
 def branch(whole: Installation, folder: Path, assets: Sequence[str]) -> Installation:
-    """A new installation with the experiment's artifacts left of `assets` (links; nobody writes to an artifact)."""
+    """A new installation with the experiment's artifacts left of `assets` (links where possible; nobody writes to one)."""
     home = folder / "home"
     (home / "store").mkdir(parents=True)
     planned = whole.plan(EXPERIMENT)
     left = [stage.asset for stage in STAGES if stage.asset not in assets]
     for asset in left:
         key = planned[asset]["key"]
-        shutil.copytree(whole.home / "store" / asset / key, home / "store" / asset / key, copy_function=os.link)
+        source, target = whole.home / "store" / asset / key, home / "store" / asset / key
+        here = source.stat().st_dev == home.stat().st_dev
+        shutil.copytree(source, target, copy_function=os.link if here else shutil.copy)
     return Installation(home, whole.experiments)
 
 

@@ -38,6 +38,20 @@ def test_text_is_on_the_disk_before_it_takes_the_place_of_the_old(
     assert {found.name: found.read_text("utf-8") for found in tmp_path.iterdir()} == {"result.json": "π new"}
 
 
+def test_what_a_block_wrote_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems keep a new name for up to half a minute before the bytes that it names."""
+    path = tmp_path / "shard"
+    synced: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append((Path(f"/proc/self/fd/{file}").read_text(), path.exists()))
+    )
+    with whole(path) as partial:
+        partial.write_text("whole")
+    assert synced == [("whole", False)]
+
+
 def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from resources.launcher.rundir import RESULT, RunDir
 from resources.progress import Progress
 from resources.worker import arguments_of, check_shape, columns_of
 from tests.resources.launcher import verbs
@@ -52,3 +53,18 @@ def test_a_worker_imports_no_dagster_and_no_torch() -> None:
     code = "import sys, resources.worker, dagster_pipes; print({'dagster', 'torch', 'transformers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_artifact_is_on_the_disk_before_the_result_that_speaks_of_it(tmp_path: Path) -> None:
+    """Else a power cut leaves the result of an artifact whose files are empty, which the next run takes up."""
+    job = build_job(tmp_path, "succeed")
+    RunDir(tmp_path / "run").prepare(job)
+    spy = (
+        "import os, sys; from resources.worker import main\n"
+        "os.fsync = lambda file: print(os.readlink(f'/proc/self/fd/{file}'))\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", spy, str(tmp_path / "run")]
+    synced = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert synced[:2] == [str(job.out / "note.txt"), str(job.out)]
+    assert RESULT in synced[-1]

@@ -105,6 +105,15 @@ def test_only_the_newest_checkpoint_is_kept_and_a_half_written_one_is_never_used
     assert "going on after step 6 of 9" in world.lines
 
 
+def test_a_checkpoint_is_on_the_disk_before_the_last_one_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(tmp_path, ALONE, 1, print)
+    checkpoints.save([ROW], *after_one_step())
+    synced: set[int] = set()
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(os.fstat(file).st_ino))
+    checkpoints.save([ROW, ROW], *after_one_step())
+    assert {(tmp_path / "step-00000002" / name).stat().st_ino for name in (SHARD, STATE)} <= synced
+
+
 def test_checkpoints_that_take_long_take_a_tenth_of_the_time_and_short_ones_are_never_put_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
