@@ -80,7 +80,7 @@ def _tells_the_time(path: Path) -> bool:
 
 
 def branch(whole: Installation, folder: Path, assets: Sequence[str]) -> Installation:
-    """A new installation with the experiment's artifacts left of `assets` (links where possible; nobody writes to one)."""
+    """A new installation with the experiment's artifacts left of `assets`, as links where they can be."""
     home = folder / "home"
     (home / "store").mkdir(parents=True)
     planned = whole.plan(EXPERIMENT)
