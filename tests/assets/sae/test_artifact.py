@@ -10,7 +10,7 @@ import torch
 from assets.sae.artifact import CONFIG_FILE, LATENTS, Sae, SparseLatents
 from assets.sae.batchtopk import InputScale, Weights, fold
 from assets.sae.config import SaeConfig
-from assets.sae.evaluate import Errors, decoder_similarity, evaluate, quantile_of_counts
+from assets.sae.evaluate import Errors, by_projection, decoder_similarity, evaluate, quantile_of_counts
 from assets.sae.export import DICTIONARY_LEARNING_FILE, to_sae
 from assets.sae.threshold import quantile_threshold
 from assets.sae.train import SaeMetrics
@@ -152,7 +152,7 @@ def test_a_perfect_dictionary_explains_everything() -> None:
         torch.zeros(3),
     )
     state = torch.tensor([[1.0, 0, 0], [0, 2, 0], [3, 0, 1]])
-    held = evaluate(sae, [state], torch.arange(3), torch.tensor([False, False, True]), torch.zeros(3))
+    held = evaluate(sae, state.split(2), torch.arange(3), torch.tensor([False, False, True]), torch.zeros(3))
     assert held.summary.fvu == 0
     assert held.summary.l0 == pytest.approx(4 / 3)
     assert held.l0_counts.tolist() == [0, 2, 1]
@@ -173,7 +173,41 @@ def test_the_cosine_is_around_the_centre_of_the_columns_that_entered() -> None:
     assert held.summary.cosine == pytest.approx(0.5**0.5)
 
 
-def test_decoder_similarity_leaves_out_the_row_itself() -> None:
+def test_an_evaluation_tells_of_every_latent_and_component() -> None:
+    """Of 20 tokens, latent 0 fires on all and the others on 2, 3, 0 and 1; column 2 never moves."""
+    columns = ("L0.q_proj", "L0.k_proj", "L1.q_proj")
+    W_enc_DF = torch.tensor([[1.0, 0, 0, 0, 0], [0, 1, 1, 1, 1], [0, 0, 0, 0, 0]])
+    W_dec_FD = torch.tensor([[1.0, 0, 0], [0, 0, 0.5], [0, 0, 3], [0, -2, 0], [0, 1, 0]])
+    threshold_F = torch.tensor([0.0, 2.5, 1.5, 9.0, 3.5])
+    sae = Sae(Path(), columns, 1, 1.0, W_enc_DF, torch.zeros(5), W_dec_FD, torch.zeros(3), threshold_F)
+    state = torch.stack([20.0 - torch.arange(20), torch.zeros(20), torch.ones(20)], dim=1)
+    state[:3, 1] = torch.tensor([4.0, 3.0, 2.0])
+    held = evaluate(sae, state.split(7), torch.arange(3), torch.zeros(5, dtype=torch.bool), torch.zeros(3))
+    summary = held.summary
+    assert (summary.tokens, summary.silent_latents, summary.dense_latents, summary.l0) == (20, 1, 2, 1.3)
+    assert (summary.l0_p05, summary.l0_p50, summary.l0_p95, held.l0_counts.tolist()) == (1, 1, 3, [0, 17, 1, 1, 1])
+    assert held.latents["max"].to_pylist() == [20, 4, 4, 0, 4]
+    # rows 1 and 2 are alike, 3 and 4 opposite
+    assert held.latents["max_cosine"].to_pylist() == [0, 1, 1, 0, 0]
+    assert summary.decoder_similarity == pytest.approx(0.4)
+    assert held.latents["decoder_norm"].to_pylist() == [1, 0.5, 3, 2, 1]
+    assert held.latents["threshold"].to_pylist() == [0, 2.5, 1.5, 9, 3.5]
+    assert held.latents["component"].to_pylist() == ["L0.q_proj", "L1.q_proj", "L1.q_proj", "L0.k_proj", "L0.k_proj"]
+    # of 4, 3 and 2 in column 1 the first alone is rebuilt: errors 3^2 + 2^2, variance 29 - 9^2 / 20
+    np.testing.assert_allclose(held.explained_E, [1, 1 - 13 / 24.95, np.nan], rtol=1e-6)
+    assert summary.explained_variance == 1 - summary.fvu
+
+
+def test_explained_variance_is_told_of_each_projection_whose_components_move() -> None:
+    columns = ("L0.q_proj", "L0.up_proj", "L1.q_proj", "L1.up_proj", "L0.v_proj")
+    assert by_projection(columns, np.array([0.5, 0.25, 0.75, np.nan, np.nan])) == [
+        {"projection": "q_proj", "mean": 0.625, "least": 0.5, "largest": 0.75},
+        {"projection": "up_proj", "mean": 0.25, "least": 0.25, "largest": 0.25},
+    ]
+
+
+def test_decoder_similarity_leaves_out_the_row_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assets.sae.evaluate.SIMILAR_ROWS", 2)
     rows = torch.tensor([[2.0, 0.0], [1.0, 1.0], [0.0, 5.0]])
     assert decoder_similarity(rows).tolist() == pytest.approx([0.5**0.5] * 3)
 

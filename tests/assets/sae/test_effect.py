@@ -174,6 +174,9 @@ def test_kl_and_cross_entropy_are_means_over_what_captured_tokens_predict(tiny_m
     expected = [-float(np.mean([log_p[t - 1, ids[t]] for t in predicted])) for log_p in (full, halved, zeroed)]
     found = [effect.cross_entropy_full, effect.cross_entropy_reconstructed, effect.cross_entropy_zeroed]
     assert found == pytest.approx(expected, rel=1e-5)
+    assert effect.kl_recovered == pytest.approx(1 - effect.kl_reconstructed / effect.kl_zeroed)
+    recovered = (expected[2] - expected[1]) / (expected[2] - expected[0])
+    assert effect.cross_entropy_recovered == pytest.approx(recovered, rel=1e-3)
 
 
 def test_a_rollout_is_replayed_up_to_its_last_captured_token(tmp_path: Path) -> None:
