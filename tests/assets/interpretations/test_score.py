@@ -13,7 +13,7 @@ from assets.interpretations.config import ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import HELD_OUT, Evidence, Split, read_evidence
 from assets.interpretations.score import ScoreMetrics, score, summary
-from assets.interpretations.token_detection import precision, score_predicate
+from assets.interpretations.token_detection import _Drawn, _draws, _measured, precision, score_predicate
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, STATISTICAL, Explained
 
 
@@ -118,6 +118,32 @@ def test_precision_at_equal_numbers() -> None:
     # 80 % of positives and 25 % of negatives called: .8 / (.8 + .25).
     assert precision(0.8, np.array([True, False, False, False])) == pytest.approx(0.8 / 1.05)
     assert precision(0.8, np.array([], dtype=bool)) is None
+
+
+def test_a_predicates_measures_over_two_draws_by_hand() -> None:
+    """It holds on 0, 1 and 3 of what fires, and on quiet 1 and 3; quiet 2 and 3 bear a peak's token."""
+    fires, quiet = np.array([True, True, False, True]), np.array([False, True, False, True, False])
+    hard = np.array([False, False, True, True, False])
+    first = _Drawn(np.array([0, 2]), np.array([0, 1]), np.array([3]))
+    second = _Drawn(np.array([0, 1]), np.array([0, 2]), np.array([3]))
+    found = _measured([first, second], fires, quiet, hard)
+    assert (found["sensitivity"], found["specificity"]) == pytest.approx((2 / 3, 2 / 4))
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 2 / 4) / 2)
+    # False of the random 0, 1 and 2: 1 of 3. False of 2 and 3, whether drawn at random or for their token: 1 of 2.
+    assert found["precision_random"] == pytest.approx((2 / 3) / (2 / 3 + 1 / 3))
+    assert found["precision_hard"] == pytest.approx((2 / 3) / (2 / 3 + 1 / 2))
+    assert (found["n_examples"], found["draws"]) == (3 + 4, 2)
+    # (1/2 + 1/3) / 2 in the first draw, (1 + 2/3) / 2 in the second
+    assert found["draw_spread"] == pytest.approx((5 / 6 - 5 / 12) / 2**0.5)
+
+
+def test_a_draw_shows_as_many_quiet_tokens_as_firing_ones_and_none_twice() -> None:
+    hard = np.arange(40) % 10 == 0  # 4 of 40
+    for drawn in _draws(np.ones(30, dtype=bool), hard, ScoresConfig(examples=16), np.random.default_rng(0)):
+        assert (len(drawn.fires), len(drawn.random)) == (8, 8 - 4)
+        assert set(drawn.tricky.tolist()) == {0, 10, 20, 30} - set(drawn.random.tolist())
+    many = _draws(np.ones(30, dtype=bool), hard, ScoresConfig(examples=8), np.random.default_rng(0))
+    assert {(len(drawn.random), len(drawn.tricky)) for drawn in many} == {(2, 2)}
 
 
 def test_the_split_does_not_depend_on_the_number_of_rollouts() -> None:

@@ -10,8 +10,9 @@ import pytest
 from assets.interpretations.artifact import INTERPRETATIONS_SCHEMA, Interpretations, Predicate
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import CLASS_NAMES, Corpus, quoted, token_class
+from assets.interpretations.evidence import HALF_A, HALF_B, Split, read_evidence
 from assets.interpretations.explain import explain
-from assets.interpretations.statistical import StatisticalExplainer, _label
+from assets.interpretations.statistical import StatisticalExplainer, Trial, _label
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, STATISTICAL, Explained
 from tests.assets.interpretations.world import build_world, token_rule, write_contexts, write_dataset
 
@@ -147,6 +148,28 @@ def test_the_null_rejects_most_random_sets(explained: Explained) -> None:
     accuracies = explainer.null_accuracies
     assert len(accuracies) == 100
     assert np.quantile(accuracies, 0.9) < 0.75
+
+
+def test_the_chance_of_the_null_counts_sets_that_do_as_well_and_the_unit_itself(explained: Explained) -> None:
+    explainer = StatisticalExplainer(Corpus.open(explained.dataset), STATISTICAL)
+    explainer.null_accuracies = np.array([0.5, 0.625, 0.75])
+    trials = [Trial(6, 8, quiet_share, same=True) for quiet_share in (0.25, 0.5, 1.0)]  # covers .75
+    assert [explainer._verdict(WORD, trial, 8).p_null for trial in trials] == [4 / 4, 3 / 4, 1 / 4]
+
+
+def test_a_trial_counts_unseen_peaks_and_quiet_tokens_of_the_half_it_was_not_fitted_on(explained: Explained) -> None:
+    """Eight peaks of each half; those of A stand for A's quiet tokens as well, and B's are others."""
+    corpus = Corpus.open(explained.dataset)
+    split = Split.draw(max(corpus.first) + 1, STATISTICAL.held_out_share, STATISTICAL.seed)
+    evidence = next(read_evidence(explained.contexts, corpus, split, STATISTICAL))
+    in_a, in_b = (evidence.peak_n[evidence.part_n == half][:8] for half in (HALF_A, HALF_B))
+    still = evidence.quiet_q[evidence.quiet_part_q == HALF_B][:8]
+    half = np.repeat([HALF_A, HALF_B], 8)
+    explainer = StatisticalExplainer(corpus, STATISTICAL)
+    trial = explainer._trial(np.append(in_a, in_b), np.ones(16), half, np.append(in_a, still), half)
+    # 8 at random and 8 for their token in A, where " Wait" holds on all; 8 at random in B, where it holds on none
+    assert (trial.covered, trial.total, trial.same) == (16, 16, True)
+    assert (trial.quiet_share, trial.balanced_accuracy) == pytest.approx((8 / 24, (1 + 8 / 24) / 2))
 
 
 @pytest.mark.parametrize(
