@@ -47,7 +47,7 @@ def _ensure_limit(instance: dg.DagsterInstance) -> None:
     info = instance.event_log_storage.get_concurrency_info(POOL)
     if info.limit is None:
         instance.event_log_storage.set_concurrency_slots(POOL, 1)
-    elif info.slot_count == 0 and info.using_default_limit:
+    elif info.using_default_limit and info.slot_count != instance.global_op_concurrency_default_limit:
         instance.event_log_storage.initialize_concurrency_limit_to_default(POOL)
 
 

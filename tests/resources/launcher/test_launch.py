@@ -145,6 +145,26 @@ def test_a_job_waits_for_the_slot_says_who_holds_it_and_gives_it_back(host: str,
     assert lines.count(wanted + where) == 1
 
 
+def test_the_pool_has_the_slots_that_dagster_yaml_or_the_ui_says_last(tmp_path: Path) -> None:
+    def slots(default: int, *, in_the_ui: int | None = None) -> int:
+        pools = {"concurrency": {"pools": {"default_limit": default}}}
+        with dg.instance_for_test(overrides=pools, temp_dir=str(tmp_path)) as instance:
+            storage = instance.event_log_storage
+            if in_the_ui is not None:
+                storage.set_concurrency_slots(POOL, in_the_ui)
+
+            @dg.asset
+            def notes(context: dg.AssetExecutionContext) -> None:
+                with slot(context, poll_s=0.05):
+                    pass
+
+            assert dg.materialize([notes], instance=instance).success
+            return storage.get_concurrency_info(POOL).slot_count
+
+    assert [slots(1), slots(8), slots(2)] == [1, 8, 2]
+    assert [slots(2, in_the_ui=5), slots(4)] == [5, 5]
+
+
 def test_a_slot_of_a_process_that_was_killed_is_taken_over(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance:
         storage = instance.event_log_storage
