@@ -1,11 +1,9 @@
 """The two tables on disk and their schemas."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.artifact import Artifact
 from resources.columns import described
 
 ABLATION, INTERACTIONS, ROLLOUTS = "ablation.parquet", "interactions.parquet", "rollouts.parquet"
@@ -107,16 +105,8 @@ SCHEMAS = {
 """File -> its columns; `latent_kl` has the first of them too."""
 
 
-@dataclass(frozen=True)
-class AblationKl:
+class AblationKl(Artifact):
     """An `ablation_kl` folder."""
-
-    path: Path
-
-    @classmethod
-    def open(cls, path: Path) -> "AblationKl":
-        """Open an artifact folder."""
-        return cls(path)
 
     def table(self) -> pa.Table:
         """One row per ablated unit, see `ABLATION_SCHEMA`."""
@@ -127,32 +117,16 @@ class AblationKl:
         return pq.read_table(self.path / INTERACTIONS)
 
 
-@dataclass(frozen=True)
-class LatentKl:
+class LatentKl(Artifact):
     """A `latent_kl` folder."""
-
-    path: Path
-
-    @classmethod
-    def open(cls, path: Path) -> "LatentKl":
-        """Open an artifact folder."""
-        return cls(path)
 
     def table(self) -> pa.Table:
         """One row per ablated latent, see `ABLATION_SCHEMA`."""
         return pq.read_table(self.path / ABLATION)
 
 
-@dataclass(frozen=True)
-class SteeringEffects:
+class SteeringEffects(Artifact):
     """A `steering_effects` folder."""
-
-    path: Path
-
-    @classmethod
-    def open(cls, path: Path) -> "SteeringEffects":
-        """Open an artifact folder."""
-        return cls(path)
 
     def table(self) -> pa.Table:
         """One row per unit, direction, factor and decoding, see `STEERING_SCHEMA`."""

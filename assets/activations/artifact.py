@@ -1,12 +1,13 @@
 """Captured activations on disk: the shards, and one row of statistics per column."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.artifact import Artifact
 from resources.columns import described
 from resources.shards import SHARDS, Shards, shard_schema
 
@@ -33,14 +34,11 @@ SCHEMAS = {SHARDS: shard_schema(("L0.q_proj",), ""), STATISTICS_FILE: STATISTICS
 """File -> its columns; `state` is as long as there are components or neurons."""
 
 
-@dataclass(frozen=True)
-class ActivationShards:
+class ActivationShards(Artifact):
     """The folder of an `activation_shards` or a `neuron_shards`."""
 
-    path: Path
-
     @classmethod
-    def open(cls, path: Path) -> "ActivationShards":
+    def open(cls, path: Path) -> Self:
         """Checks the shards' footers.
 
         Raises:

@@ -1,12 +1,10 @@
 """What the room leaves on disk: the taxonomy, the category of every unit, densities and class shares."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from resources.artifact import Artifact
 from resources.columns import described
 
 CATEGORIES_FILE = "categories.parquet"
@@ -87,16 +85,8 @@ class Taxonomy(BaseModel, frozen=True):
         return None
 
 
-@dataclass(frozen=True)
-class Categories:
+class Categories(Artifact):
     """Which category every unit belongs to."""
-
-    path: Path
-
-    @classmethod
-    def open(cls, path: Path) -> "Categories":
-        """The artifact in a folder."""
-        return cls(path)
 
     def table(self) -> pa.Table:
         """Rows of `CATEGORIES_SCHEMA`."""
@@ -107,16 +97,8 @@ class Categories:
         return Taxonomy.model_validate_json((self.path / TAXONOMY_FILE).read_bytes())
 
 
-@dataclass(frozen=True)
-class Densities:
+class Densities(Artifact):
     """How much activation each category holds, and how the classes are spread."""
-
-    path: Path
-
-    @classmethod
-    def open(cls, path: Path) -> "Densities":
-        """The artifact in a folder."""
-        return cls(path)
 
     def table(self) -> pa.Table:
         """Rows of `DENSITIES_SCHEMA`."""

@@ -3,15 +3,15 @@
 A unit's rows stand together, in the order of `units.parquet`: its strongest contexts, the quantiles, the silent ones.
 """
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from resources.artifact import Artifact
 from resources.columns import required
 from resources.units import Unit, parse_unit
 
@@ -60,14 +60,11 @@ SCHEMAS = {UNITS_FILE: UNITS, CONTEXTS_FILE: CONTEXTS}
 """File -> its columns."""
 
 
-@dataclass(frozen=True)
-class Contexts:
+class Contexts(Artifact):
     """The folder of a `max_activating_contexts`."""
 
-    path: Path
-
     @classmethod
-    def open(cls, path: Path) -> "Contexts":
+    def open(cls, path: Path) -> Self:
         """Raises FileNotFoundError when the folder lacks the units."""
         found = cls(path)
         _ = found._units

@@ -1,8 +1,6 @@
 """What the room leaves on disk: one row per unit with its explanation, and one row per unit and score."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,6 +9,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from assets.interpretations.config import InterpretationsConfig
+from resources.artifact import Artifact
 from resources.columns import described
 
 INTERPRETATIONS_FILE = "interpretations.parquet"
@@ -130,16 +129,8 @@ class Predicate(BaseModel, frozen=True):
         return found[0] & found[1] if self.join == "and" else found[0] | found[1]
 
 
-@dataclass(frozen=True)
-class Interpretations:
+class Interpretations(Artifact):
     """The explanations of one experiment."""
-
-    path: Path
-
-    @classmethod
-    def open(cls, path: Path) -> "Interpretations":
-        """The artifact in a folder."""
-        return cls(path)
 
     def table(self) -> pa.Table:
         """Rows of `INTERPRETATIONS_SCHEMA`, in the order of the units."""
@@ -164,16 +155,8 @@ class Interpretations:
         return InterpretationsConfig.model_validate_json((self.path / SETTINGS_FILE).read_bytes())
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(Artifact):
     """How well explanations predict their units on held-out rollouts."""
-
-    path: Path
-
-    @classmethod
-    def open(cls, path: Path) -> "Scores":
-        """The artifact in a folder."""
-        return cls(path)
 
     def table(self) -> pa.Table:
         """Rows of `SCORES_SCHEMA`."""
