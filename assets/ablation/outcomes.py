@@ -1,7 +1,7 @@
 """What a continuation shows: backtracking words, the boxed answer, and rates with 95 % intervals."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from assets.ablation.pool import ratio
@@ -63,14 +63,19 @@ class Continuation:
 
 def summarise(found: Sequence[Continuation]) -> dict[str, float | int | None]:
     """Rates with intervals: problems are the clusters, so that samples of one problem do not count as independent."""
-    tokens, words, ones = (_per_problem(found, value) for value in (_tokens, _words, _one))
-    row: dict[str, float | int | None] = {}
-    row |= _interval("backtracking", [100 * count for count in words], tokens)
-    row |= _interval("length", tokens, ones)
-    judged = [c for c in found if c.correct is not None]
-    row |= _accuracy(judged)
-    row |= {"n_continuations": len(found), "truncated": sum(c.truncated for c in found) / len(found)}
-    return row
+    by_problem: dict[int, list[Continuation]] = {}
+    for c in found:
+        by_problem.setdefault(c.rollout_id, []).append(c)
+    problems = by_problem.values()
+    words = [100 * sum(c.n_backtracking for c in mine) for mine in problems]
+    tokens = [sum(c.n_tokens for c in mine) for mine in problems]
+    return {
+        **_interval("backtracking", words, tokens),
+        **_interval("length", tokens, [len(mine) for mine in problems]),
+        **_accuracy([c for c in found if c.correct is not None]),
+        "n_continuations": len(found),
+        "truncated": sum(c.truncated for c in found) / len(found),
+    }
 
 
 def _accuracy(judged: Sequence[Continuation]) -> dict[str, float | None]:
@@ -90,22 +95,3 @@ def _interval(name: str, tops: Sequence[float], bottoms: Sequence[float]) -> dic
     low = None if half is None else max(0.0, found.value - half)
     high = None if half is None else found.value + half
     return {name: found.value, f"{name}_low": low, f"{name}_high": high}
-
-
-def _per_problem(found: Sequence[Continuation], value: Callable[[Continuation], float]) -> list[float]:
-    totals: dict[int, float] = {}
-    for c in found:
-        totals[c.rollout_id] = totals.get(c.rollout_id, 0.0) + value(c)
-    return list(totals.values())
-
-
-def _tokens(c: Continuation) -> float:
-    return c.n_tokens
-
-
-def _words(c: Continuation) -> float:
-    return c.n_backtracking
-
-
-def _one(_: Continuation) -> float:
-    return 1.0

@@ -211,15 +211,15 @@ def _about(dose: Dose) -> dict[str, object]:
 def _rows(
     curve: Sequence[Dose], sums: Sequence[Sequence[Sums]], said: Sequence[dict[str, object]]
 ) -> list[dict[str, object]]:
-    heard: dict[tuple, list[Continuation]] = {}
+    heard: dict[tuple, dict[object, list[Continuation]]] = {}
     for row in said:
-        about = {name: row[name] for name in Continuation.__dataclass_fields__}
-        key = (row["unit"], row["direction"], row["factor"], row["decoding"])
-        heard.setdefault(key, []).append(Continuation(**about))  # pyright: ignore[reportArgumentType]
+        by_decoding = heard.setdefault((row["unit"], row["direction"], row["factor"]), {})
+        read = {name: row[name] for name in Continuation.__dataclass_fields__}
+        by_decoding.setdefault(row["decoding"], []).append(Continuation(**read))  # pyright: ignore[reportArgumentType]
     rows = []
     for dose, of_dose in zip(curve, sums, strict=True):
         about = _about(dose) | {"p99": dose.target.p99} | effect(of_dose)
-        told = {d: found for (*key, d), found in heard.items() if tuple(key) == tuple(_about(dose).values())}
+        told = heard.get((dose.target.unit, dose.direction, dose.factor), {})
         if not told:
             rows.append(about)
         rows += [about | {"decoding": decoding} | summarise(found) for decoding, found in told.items()]
