@@ -2,7 +2,7 @@
 
 import re
 
-from resources.sources import local_folder
+from resources.sources import FileName, local_folder
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -17,6 +17,8 @@ def check_commit(source: str, revision: str | None, published: tuple[str, str] =
     """
     if local_folder(source) is not None:
         return
+    if local_folder(FileName(source)) is not None:
+        raise ValueError(f"{source} is a file: name the folder that it lies in")
     advice = f"{source} is no local folder: set revision to a commit of the hub repository"
     if revision is None or not _COMMIT.fullmatch(revision):
         raise ValueError(f"{advice} (40 hex digits), not {revision}")

@@ -24,6 +24,12 @@ def test_a_commit_will_do_and_a_folder_needs_none(tmp_path: Path) -> None:
     check_commit(str(tmp_path), "main")
 
 
+def test_a_file_is_told_to_be_one_and_not_taken_for_a_hub_id(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match=r"train\.jsonl is a file: name the folder that it lies in$"):
+        check_commit(str(tmp_path / "train.jsonl"), None)
+
+
 def test_another_source_does_not_inherit_the_papers_commit() -> None:
     with pytest.raises(ValidationError, match=r"nobody/knows .* 5ede1c9 is one of Qwen/Qwen2\.5-32B-Instruct"):
         ModelConfig(name="nobody/knows")
