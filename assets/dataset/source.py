@@ -44,10 +44,14 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
         BadInput: when it cannot be loaded, or lacks a column, or one of them holds no text.
     """
     import datasets
+    from datasets import config
     from datasets.exceptions import DatasetsError
 
     datasets.disable_progress_bars()
     folder = fetched(dataset.source, dataset.revision, kind="dataset")
+    saved = (config.DATASET_STATE_JSON_FILENAME, config.DATASETDICT_JSON_FILENAME)
+    if any((folder / name).is_file() for name in saved):
+        raise BadInput(f"{dataset.source} was written by save_to_disk: write it as Parquet (to_parquet), into a folder")
     try:
         with explained(dataset.source):
             source = datasets.load_dataset(str(folder), split=dataset.split, cache_dir=_tables(dataset.source))

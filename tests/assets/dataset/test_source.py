@@ -116,6 +116,14 @@ def test_a_file_without_a_row_is_refused(tmp_path: Path) -> None:
         load_source(DatasetConfig(source=str(tmp_path)))
 
 
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_folder_of_save_to_disk_is_told_what_to_write_instead(tmp_path: Path, splits: bool) -> None:
+    rows = datasets.Dataset.from_dict({"question": ["a"]})
+    (datasets.DatasetDict(train=rows) if splits else rows).save_to_disk(tmp_path / "saved")
+    with pytest.raises(BadInput, match=r"saved was written by save_to_disk: write it as Parquet \(to_parquet\)"):
+        questions(tmp_path / "saved")
+
+
 def test_columns_that_nobody_asked_for_are_not_decoded(tmp_path: Path) -> None:
     names = ("question", "deepseek_thinking_trajectory", "deepseek_attempt", "solution", "image")
     features = datasets.Features({name: datasets.Value("string") for name in names[:-1]} | {"image": datasets.Image()})
