@@ -79,6 +79,17 @@ def test_every_part_equals_a_fresh_full_forward_with_a_float64_softmax(world: Wo
         assert row["n_tokens"] == 20 + 17 + 20 + 12
 
 
+def test_the_sums_of_every_rollout_pool_to_the_table(world: World, zero: Path) -> None:
+    rollouts = pq.read_table(zero / "out" / "rollouts.parquet").to_pylist()
+    for row in (row for row in table(zero).to_pylist() if row["unit_kind"] != "greedy"):
+        mine = [one for one in rollouts if (one["unit_kind"], one["unit"]) == (row["unit_kind"], row["unit"])]
+        assert [(one["rollout_id"], one["n_tokens"], one["n_targets"]) for one in mine] == [
+            (0, 20, 19), (1, 17, 16), (4, 20, 19), (7, 12, 11)
+        ]  # fmt: skip
+        assert sum(one["kl_sum"] for one in mine) / 69 == pytest.approx(row["kl_mean"]), row["unit"]
+        assert sum(one["ce_delta_sum"] for one in mine) / 65 == pytest.approx(row["ce_delta"]), row["unit"]
+
+
 def test_the_greedy_order_takes_the_worst_layer_first_and_ends_at_the_base_model(zero: Path) -> None:
     rows = {(row["unit_kind"], row["unit"]): row for row in table(zero).to_pylist()}
     steps = [row for row in table(zero).to_pylist() if row["unit_kind"] == "greedy"]

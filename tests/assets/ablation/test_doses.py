@@ -11,7 +11,7 @@ import torch
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.artifact import SteeringEffects
 from assets.ablation.config import SteeringConfig
-from assets.ablation.doses import Dose, Target, dose_edit, doses
+from assets.ablation.doses import Dose, Target, _strongest, dose_edit, doses
 from assets.sae.artifact import Sae, write_sae
 from resources.adapters import write_ablated
 from resources.components import components, parse_component
@@ -53,6 +53,17 @@ def test_scaling_chooses_components_only(scaled: Path) -> None:
     units = list(dict.fromkeys(row["unit"] for row in rows))
     assert [unit.split(":")[0] for unit in units] == ["adapter", "adapter"]
     assert [(row["unit"], row["factor"]) for row in rows] == [(unit, factor) for unit in units for factor in (0, 1, 2)]
+
+
+def test_the_strongest_components_write_most_at_their_99th_percentile(world: World, adapted: AdaptedModel) -> None:
+    states = np.concatenate([world.shards.rollout(r).state_BC for r in LENGTHS]).astype(np.float64)
+    p99_C = np.quantile(np.abs(states), 0.99, axis=0, method="inverted_cdf")
+    strength = {
+        c: p99 * float(adapted.adapter.B[c].norm())
+        for c, p99 in zip(map(parse_component, world.shards.columns), p99_C, strict=True)
+    }
+    wanted = sorted(strength, key=lambda c: -strength[c])
+    assert _strongest(adapted, world.folder / "shards", 5) == wanted[:5]
 
 
 def test_the_axis_of_a_scaled_curve_is_the_factor_on_the_activation(world: World, scaled: Path, tmp_path: Path) -> None:

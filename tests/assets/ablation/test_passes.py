@@ -38,6 +38,18 @@ def edits_of(model: AdaptedModel, group_size: int = 1) -> list[Edit]:
     return [edit for edit in found if edit is not None]
 
 
+def test_parts_of_an_adapter_without_its_middle_layers_by_hand() -> None:
+    every = [Component(layer, name) for layer in (0, 1, 4) for name in ("q_proj", "up_proj")]
+    found = [(part.kind, part.unit, len(part.components)) for part in catalogue(every, ["L4.up_proj", "L0.q_proj"], 2)]
+    assert found == [
+        ("component", "L0.q_proj", 1), ("component", "L4.up_proj", 1),
+        ("layer", "L0", 2), ("layer", "L1", 2), ("layer", "L4", 2),
+        ("projection", "q_proj", 3), ("projection", "up_proj", 3),
+        ("attention", "attention", 3), ("mlp", "mlp", 3),
+        ("group", "L0-L1", 4), ("group", "L4-L4", 2), ("all", "all", 6),
+    ]  # fmt: skip
+
+
 @torch.inference_mode()
 def final(model: AdaptedModel, edits: list[Edit], keep: str, rows: int) -> torch.Tensor:
     edits = sorted(edits, key=lambda edit: edit.entry)

@@ -263,7 +263,9 @@ def test_rates_and_intervals_by_hand() -> None:
     assert row["backtracking"] == pytest.approx(3.0)
     assert row["backtracking_high"] == pytest.approx(3 + math.tan(0.475 * math.pi))
     assert row["length"] == pytest.approx(200 / 3)
-    assert row["accuracy"] == pytest.approx(2 / 3)
+    assert row["backtracking_low"] == 0
+    # as many trials as problems: two thirds of two
+    assert (row["accuracy"], row["accuracy_low"], row["accuracy_high"]) == pytest.approx((2 / 3, *wilson(4 / 3, 2)))
     assert row["truncated"] == pytest.approx(1 / 3)
 
 
