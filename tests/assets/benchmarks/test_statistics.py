@@ -246,6 +246,23 @@ def test_ungraded_answers_withhold_the_score_and_give_bounds() -> None:
     assert pair_rows(rows, 1, 200, 0) == []
 
 
+def test_the_counts_of_a_score_by_hand() -> None:
+    rows = records({"base": 2}, "openai_math", 4)
+    rows[1] |= {"question_id": "0", "strict_correct": False, "graded_by": "default", "rule": "whole", "tokens": 30}
+    rows[2] |= {"rule": "whole"}
+    rows[3] |= {"truncated": True, "rule": "empty", "tokens": 50}
+    (row,) = score_rows(rows, 2)
+    assert (row["questions"], row["total"], row["correct"], row["score"]) == (3, 4, 2, pytest.approx(1 / 3))
+    assert (row["strict_correct"], row["strict_score"], row["defaulted"]) == (1, 0.25, 1)
+    assert (row["truncated"], row["empty"], row["unmarked"], row["mean_tokens"]) == (1, 1, 2, 25)
+
+
+def test_a_pair_of_arms_counts_what_the_second_gains() -> None:
+    (row,) = pair_rows(records({"base": 1, "lora": 3}, "openai_math", 4), 1, 200, 0)
+    assert (row["first"], row["second"], row["only_first"], row["only_second"]) == ("base", "lora", 0, 2)
+    assert (row["p_value"], row["difference"]) == (0.5, 0.5)
+
+
 def test_the_paper_reports_nothing_about_the_mini_world() -> None:
     assert published("mini_hard", "base") is None
     assert published("openai_math", "early_checkpoint") is None
