@@ -1,10 +1,11 @@
-"""How a dictionary's weights start."""
+"""How a dictionary's weights start, and how fast they move."""
 
 import pytest
 import torch
 
-from assets.sae.batchtopk import fitting_bias, start_weights
+from assets.sae.batchtopk import fitting_bias, geometric_median, learning_rate, start_weights
 from assets.sae.config import SaeConfig
+from assets.sae.threshold import moving_threshold
 
 DIAGONAL = 0.5**0.5
 DECODER = torch.tensor([[1.0, 0.0], [0.0, 1.0], [DIAGONAL, DIAGONAL]])
@@ -65,3 +66,21 @@ def test_the_encoder_starts_as_a_copy_of_the_decoder_with_one_bias_for_all() -> 
     authors = start_weights(SaeConfig(k=3, preset="authors"), sample, 20)
     assert torch.equal(authors.W_enc_FD, authors.W_dec_FD)
     assert torch.equal(authors.b_enc_F, torch.zeros(20))
+
+
+def test_the_geometric_median_is_the_point_at_which_half_of_the_points_lie() -> None:
+    """No step away from (3, 1) that nears the last point by d leaves the others nearer than 3 d away."""
+    points = torch.tensor([[3.0, 1.0], [3.0, 1.0], [3.0, 1.0], [13.0, 6.0]])
+    assert geometric_median(points).tolist() == pytest.approx([3, 1], abs=1e-3)
+
+
+def test_the_rate_rises_over_the_warmup_stays_and_falls_over_the_last_share_of_the_steps() -> None:
+    config = SaeConfig(learning_rate=1.0, warmup_steps=3, decay_fraction=0.5)
+    assert [learning_rate(config, step, 8) for step in range(8)] == [0.25, 0.5, 0.75, 1, 1, 0.75, 0.5, 0.25]
+    flat = SaeConfig(learning_rate=0.5, warmup_steps=0, decay_fraction=0.0)
+    assert [learning_rate(flat, step, 8) for step in (0, 7)] == [0.5, 0.5]
+
+
+def test_the_learned_threshold_moves_by_a_hundredth_towards_each_batchs() -> None:
+    assert moving_threshold(None, 2.0) == 2.0
+    assert moving_threshold(1.0, 2.0) == pytest.approx(1.01)
