@@ -12,7 +12,7 @@ from assets.benchmarks.artifact import RECOVERY, SCORES, write
 from assets.categories.artifact import CLASSES_FILE, CLASSES_SCHEMA
 from assets.paper.claims import CLAIMS, Measurement, verdict
 from assets.paper.evidence import COUNTERPARTS, measure
-from resources.manifest import Manifest, write_manifest
+from resources.manifest import Manifest, read_manifest, write_manifest
 
 Recovered = tuple[float, float | None, float | None]
 BOUNDED: Recovered = (0.75, 0.5, 1.0)
@@ -71,6 +71,24 @@ def test_a_gain_on_a_benchmark_that_stands_in_for_the_papers_is_not_compared_wit
     verdicts = {claim.id: verdict(claim, found[claim.id], comparable=True) for claim in CLAIMS}
     assert {verdicts[f"recovery_{name}"] for name in COUNTERPARTS} == {"not comparable"}
     assert verdicts["recovery_least"] == "same pattern"
+
+
+def test_the_adapters_share_live_latents_and_the_kl_of_both_blocks_are_read_as_they_are(tmp_path: Path) -> None:
+    artifacts = build_artifacts(tmp_path, {}, "openai/x")
+    ids = ("adapter_share", "sae_live", "mlp_over_attention_kl")
+    assert [measure(artifacts)[claim] for claim in ids] == [None, None, None]
+    metrics = {"trainable_share": 0.00025, "live_latents": 1950}
+    write_manifest(tmp_path, read_manifest(tmp_path).model_copy(update={"metrics": metrics}))
+    rows = [
+        {"unit_kind": kind, "unit": kind, "kl_mean": kl, "n_components": 2}
+        for kind, kl in (("attention", 0.5), ("mlp", 2.0), ("all", 3.0))
+    ]
+    write(tmp_path / ABLATION, rows, ABLATION_SCHEMA)
+    assert [measure(artifacts)[claim] for claim in ids] == [
+        Measurement(0.00025, None, None, "lora_checkpoint"),
+        Measurement(1950, None, None, "batchtopk_sae"),
+        Measurement(4.0, None, None, "ablation_kl"),
+    ]
 
 
 def test_a_benchmark_of_ones_own_does_not_enter_the_claim_on_table_2(tmp_path: Path) -> None:
