@@ -273,4 +273,5 @@ def test_the_artifact_tells_each_components_norms(world: World) -> None:
     assert rows == metrics.component_norms
     component = found.adapter.components[0]
     a, b = found.adapter.A[component], found.adapter.B[component]
+    assert (rows[0]["norm_a"], rows[0]["norm_b"]) == pytest.approx((float(a.norm()), float(b.norm())), rel=1e-5)
     assert rows[0]["norm_update"] == pytest.approx(float((16 * b @ a).norm()), rel=1e-5)

@@ -55,6 +55,7 @@ def test_tables_hold_the_chat_templates_ids_and_count_what_is_left_out(tiny_mode
     uncut = len(tokenizer(found.text(2))["input_ids"])
     assert (metrics.truncated_rollouts, metrics.truncated_tokens) == (1, uncut - 300)
     assert found.lengths == {0: len(expected), 2: 300}
+    assert (metrics.longest, metrics.mean_tokens) == (300, (300 + len(expected)) / 2)
     assert metrics.tokens == found.num_tokens == sum(metrics.tokens_by_role.values())
     assert metrics.loss_tokens == int(found.loss_mask(0).sum() + found.loss_mask(2).sum())
     assert (found.solution(0), found.solution(2)) == ("2", "")
