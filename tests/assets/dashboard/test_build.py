@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import struct
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ import torch
 
 from assets.contexts.artifact import CONTEXTS
 from assets.dashboard.artifact import FeatureDashboard
+from assets.dashboard.build import TOP_TOKENS
 from assets.dashboard.chunks import ChunkWriter, write_chunk, write_index
 from assets.dashboard.config import DashboardConfig
-from assets.dashboard.directions import LogitEffects, read_unembedding, token_name
+from assets.dashboard.directions import DecoderGrid, LogitEffects, read_unembedding, token_name
 from assets.dashboard.pieces import Pieces
 from assets.dashboard.units import read_contexts
 from assets.dataset.artifact import S1kDataset
@@ -133,6 +135,8 @@ def test_the_parquet_list_has_a_row_per_unit_with_its_facts(site: Site) -> None:
     assert rows[4]["label"] == 1
     assert (rows[0]["typical"], rows[4]["typical"]) == (0.25, None)
     assert rows[4]["category"] == "category 0"
+    # 25 x 37 % 50 = 25
+    assert (rows[25]["score"], rows[25]["score_low"], rows[25]["score_high"]) == (0.75, 0.5, 1.0)
     assert site.metrics.units == len(rows)
 
 
@@ -157,6 +161,10 @@ def test_logit_effects_are_the_direction_through_norm_and_unembedding(
     assert plus is not None
     assert minus is not None
     assert [v for _, v in plus["up"]] == pytest.approx(expected.topk(5).values.tolist(), rel=6e-3)
+    tokenizer = load_tokenizer(ModelConfig(name=str(tiny_model)))
+    assert [name for name, _ in plus["up"]] == [token_name(tokenizer, i) for i in expected.topk(5).indices.tolist()]
+    assert plus["up"] == [(name, -value) for name, value in minus["down"]]
+    assert plus["down"] == [(name, -value) for name, value in minus["up"]]
     assert [v for _, v in minus["down"]] == pytest.approx((-expected.topk(5).values).tolist(), rel=6e-3)
     (latent,) = effects.of(["latent:3"])
     by_name = dict(zip(sae.columns, sae.W_dec_FD[3].tolist(), strict=True))
@@ -170,6 +178,28 @@ def test_logit_effects_are_the_direction_through_norm_and_unembedding(
     expected = base.lm_head.weight @ (base.model.norm.weight * written)
     assert latent is not None
     assert [v for _, v in latent["up"]] == pytest.approx(expected.topk(5).values.tolist(), rel=6e-3)
+
+
+def test_a_unit_tells_the_commonest_tokens_at_the_peaks_of_its_strongest_contexts(site: Site) -> None:
+    pieces = Pieces.of(S1kDataset.open(site.built.folders["s1k_dataset"]), list(TEXTS))
+    peaks: dict[str, Counter[str]] = {unit["unit"]: Counter() for unit in site.built.units}
+    for row in site.built.contexts:
+        if row["sample"] == "top" and row["rank"] < (4 if row["unit"].startswith("neuron:") else 12):
+            peaks[row["unit"]][pieces.vocabulary[pieces.rollout(row["rollout_id"])[row["position"]]]] += 1
+    for path in (site.folder / "data").glob("units-*.js"):
+        for told in read_chunk(path)[0]["units"]:
+            counts = peaks.pop(told["unit"])
+            assert [count for _, count in told["top_tokens"]] == sorted(counts.values(), reverse=True)[:TOP_TOKENS]
+            assert all(counts[token] == count for token, count in told["top_tokens"])
+    assert not peaks
+
+
+def test_a_latents_decoder_is_a_row_for_each_layer_and_a_column_for_each_projection_that_is_there() -> None:
+    columns = ("L0.q_proj", "L2.down_proj", "L2.q_proj")
+    W_FD = torch.tensor([[0.0, 0.0, 0.0], [1.0, -2.0, 0.12345]])
+    sae = Sae(Path(), columns, 1, 0.0, W_FD.T, torch.zeros(2), W_FD, torch.zeros(3), torch.zeros(2))
+    grid = DecoderGrid(sae, columns).of(1)
+    assert grid == {"projections": ["q_proj", "down_proj"], "rows": [[1, 0], [0, 0], [0.123, -2]]}
 
 
 def test_a_token_that_is_no_whole_character_is_named_by_its_bytes() -> None:
