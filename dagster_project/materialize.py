@@ -75,9 +75,17 @@ class Check:
 
 
 def experiment_asset(
-    stage: Stage, *, description: str, kinds: set[str], checks: Sequence[Check] = ()
+    stage: Stage,
+    *,
+    description: str,
+    kinds: set[str],
+    checks: Sequence[Check] = (),
+    read: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> dg.AssetsDefinition:
-    """The Dagster asset of a stage; its data version is the artifact's key."""
+    """The Dagster asset of a stage; its data version is the artifact's key.
+
+    `read` takes the metrics, and returns them as a person reads them.
+    """
 
     @dg.asset(
         name=stage.asset,
@@ -113,7 +121,8 @@ def experiment_asset(
                 "run it again for the edit"
             )
         # Metadata of the result itself would be stored once more, with the step's output.
-        context.add_asset_metadata(metadata(done.manifest, done.folder, done.cache))
+        shown = done.manifest.model_copy(update={"metrics": read(done.manifest.metrics)})
+        context.add_asset_metadata(metadata(shown, done.folder, done.cache))
         return dg.MaterializeResult(
             data_version=dg.DataVersion(done.manifest.key),
             check_results=[c.result(context.partition_key, done.manifest.metrics) for c in checks],

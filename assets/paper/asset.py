@@ -15,9 +15,14 @@ from dagster_project.serve import COMPARISON
 from resources.home import Home
 
 
+def _read(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A share of 0.011 beside 0.0256 % passes for the smaller one."""
+    return {**metrics, "claims": [as_read(row) for row in metrics["claims"]]}
+
+
 def _claims_agree(metrics: Mapping[str, Any]) -> dg.AssetCheckResult:
     """One that cannot be compared or was not measured is no difference."""
-    rows = [as_read(row) for row in metrics["claims"]]
+    rows = _read(metrics)["claims"]
     off = [row for row in rows if row["verdict"] in ("differs", "pattern differs")]
     said = "; ".join(f"{row['statement']}: the paper has {row['expected']}, measured {row['measured']}" for row in off)
     return dg.AssetCheckResult(
@@ -37,6 +42,7 @@ paper_report = experiment_asset(
     description="The paper's tables, figures and claims from our artifacts, each beside the published number.",
     kinds={"html", "vegalite"},
     checks=CHECKS,
+    read=_read,
 )
 
 

@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import dagster_project.materialize
+from assets.paper.claims import CLAIMS, Measurement
+from assets.paper.report import claim_rows
 from dagster_project.definitions import defs
 from dagster_project.plan import keys, plan
 from dagster_project.rooms import STAGES
@@ -16,7 +18,7 @@ from resources.home import Home
 from resources.job import Job, JobResult
 from resources.launcher.deployment import Deployment
 from resources.store import Store
-from tests.dagster_project.edits import CHOICES, EDITS, fake_run, load
+from tests.dagster_project.edits import CHOICES, EDITS, METRICS, fake_run, load
 from tests.sensors.ticks import tick, unsynced
 
 BASE = dict.fromkeys(EDITS, 0)
@@ -139,6 +141,29 @@ def test_a_run_that_cannot_end_well_starts_nothing_wherever_it_was_launched_from
     # what has nothing to do with either is computed
     run(instance, home, launched, names=CHAIN[:2])
     assert launched == ["s1k_dataset", "lora_checkpoint"]
+
+
+def test_the_reports_claims_are_shown_with_their_numbers_in_one_unit_and_kept_as_they_were_measured(
+    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(home.experiments, BASE)
+    measured = {claim.id: None for claim in CLAIMS} | {"adapter_share": Measurement(0.0111, None, None, "a")}
+    claims = [*claim_rows(measured, comparable=True)]
+    monkeypatch.setitem(METRICS, "paper_report", {"claims": claims})
+    done = run(instance, home, [])
+    (made,) = done.asset_materializations_for_node("paper_report")
+    shown = made.metadata["claims"]
+    assert isinstance(shown, dg.TableMetadataValue)
+    first = shown.records[0].data
+    assert [first[name] for name in ("id", "verdict", "expected", "measured")] == [
+        "adapter_share",
+        "differs",
+        "0.0256 %",
+        "1.11 %",
+    ]
+    kept = Store(home.store).peek("paper_report", keys(load(home.experiments, BASE))["paper_report"])
+    assert kept is not None
+    assert kept.rows("claims")[0]["measured"] == 0.0111
 
 
 def test_deleting_the_file_of_a_running_experiment_stops_nothing(home: Home, instance: dg.DagsterInstance) -> None:
