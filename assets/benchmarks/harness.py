@@ -1,7 +1,7 @@
 """lm-eval in this room: it builds the prompts from the task files, and scores answers that were generated elsewhere.
 
 `evaluate` is called with a model that looks its answers up, so that lm-eval's own pipeline (requests, filters,
-`process_results`, aggregation, sample log) runs on them without generating. Its `simple_evaluate` is not used: it
+`process_results`, aggregation) runs on them without generating. Its `simple_evaluate` is not used: it
 collects the environment by running a dozen programs after every call.
 """
 
@@ -167,7 +167,7 @@ class Answers(LM):
 def evaluate_answers(
     benchmarks: Sequence[Benchmark], render: Render, answers: dict[tuple[str, int], Sequence[str]], limit: int | None
 ) -> dict[str, Any]:
-    """lm-eval's result of one arm: `results` by task and `samples`."""
+    """lm-eval's results of one arm, by task."""
     tasks = {"tasks": {benchmark.name: benchmark.task for benchmark in benchmarks}}
     with quiet():
         result = evaluate(
@@ -175,11 +175,11 @@ def evaluate_answers(
             tasks,  # pyright: ignore[reportArgumentType]
             limit=limit,
             bootstrap_iters=0,
-            log_samples=True,
+            log_samples=False,
             apply_chat_template=True,
         )
     assert result is not None
-    return json.loads(json.dumps({"results": result["results"], "samples": result["samples"]}, default=str))  # pyright: ignore[reportTypedDictNotRequiredAccess]
+    return json.loads(json.dumps(result["results"], default=str))  # pyright: ignore[reportTypedDictNotRequiredAccess]
 
 
 @contextlib.contextmanager

@@ -293,7 +293,7 @@ def _harness_results(answered: Sequence[Answered], config: BenchmarksConfig, ren
                 for number, answers in enumerate(part.answers)
             },
             config.limit,
-        )["results"]
+        )
         for arm, parts in by_arm.items()
     }
 

@@ -98,15 +98,13 @@ def test_the_math_tasks_ask_the_problem_verbatim(name: str, monkeypatch: pytest.
     assert (question.prompt, question.gold) == (problem + ">", "33")
 
 
-def test_lm_evals_sample_log_holds_our_grades(world: World) -> None:
+def test_lm_eval_counts_every_sample_by_our_grades(world: World) -> None:
     benchmark = load_benchmark("mini_hard", render, limit=4, samples=2, seed=0)
     texts = [["\\boxed{0}", "\\boxed{1}"], ["Answer: 1", "1"], ["", "no"], ["<|im_start|>answer\n3", "\\boxed{3}"]]
     answers = {("mini_hard", number): pair for number, pair in enumerate(texts)}
-    log = evaluate_answers([benchmark], render, answers, 4)
-    samples = log["samples"]["mini_hard"]
-    assert [sample["resps"] for sample in samples] == [[pair] for pair in texts]
-    assert [sample["exact_match"] for sample in samples] == [0.5, 1.0, 0.0, 1.0]
-    assert log["results"]["mini_hard"]["exact_match,samples"] == pytest.approx(2.5 / 4)
+    for asked, right in ((1, 0.5), (2, 1.5), (3, 1.5), (4, 2.5)):
+        found = evaluate_answers([benchmark], render, answers, asked)["mini_hard"]
+        assert found["exact_match,samples"] == pytest.approx(right / asked)
 
 
 def test_process_results_names_both_gpqa_rules() -> None:
