@@ -178,10 +178,7 @@ def _rollout_table(kept: list[Kept]) -> pa.Table:
         [len(one.tokens.ids_T) for one in kept],
         [one.n_cut for one in kept],
     ]
-    return pa.Table.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, ROLLOUT_SCHEMA, strict=True)],
-        schema=ROLLOUT_SCHEMA,
-    )
+    return pa.Table.from_arrays(columns, schema=ROLLOUT_SCHEMA)
 
 
 def _token_table(kept: list[Kept]) -> pa.Table:
@@ -196,7 +193,4 @@ def _token_table(kept: list[Kept]) -> pa.Table:
         np.concatenate([one.tokens.role_T for one in kept]),
         np.concatenate([one.tokens.loss_T for one in kept]),
     ]
-    return pa.Table.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, TOKEN_SCHEMA, strict=True)],
-        schema=TOKEN_SCHEMA,
-    )
+    return pa.Table.from_arrays(columns, schema=TOKEN_SCHEMA)

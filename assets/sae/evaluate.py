@@ -176,7 +176,7 @@ def _latent_table(
         "component": [sae.columns[i] for i in heaviest],
         "dead": silent_F.cpu().numpy(),
     }
-    return pa.table([pa.array(columns[field.name], field.type) for field in LATENTS], schema=LATENTS)
+    return pa.table(columns, schema=LATENTS)
 
 
 def write_tables(folder: Path, held: Held, columns: tuple[str, ...]) -> None:
