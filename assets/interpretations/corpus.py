@@ -5,10 +5,10 @@ Shapes: N positions, F families, V distinct tokens. A position is a flat index o
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,9 +16,6 @@ import pyarrow.parquet as pq
 from assets.dataset.artifact import ROLLOUTS, TOKENS
 from assets.interpretations.artifact import FAMILIES
 from resources.errors import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 BLOCKS = ("system", "user", "think", "answer", "template")
 """Role blocks, by the dataset's role number."""
@@ -99,7 +96,7 @@ class Corpus:
         position_N: np.ndarray,
         token_N: np.ndarray,
         role_N: np.ndarray,
-        vocabulary: "Sequence[str]",
+        vocabulary: Sequence[str],
     ) -> "Corpus":
         """From arrays ordered by (rollout, position), every rollout complete from position 0."""
         starts = np.flatnonzero(np.diff(rollout_N, prepend=rollout_N[0] - 1))
@@ -185,7 +182,7 @@ class Corpus:
         return CLASS_NAMES[int(self._class_V[value])]
 
 
-def _endings(token_n: np.ndarray, text_n: "Iterable[str]") -> dict[int, str]:
+def _endings(token_n: np.ndarray, text_n: Iterable[str]) -> dict[int, str]:
     """Tokens that end characters which differ -> the commonest of these; `…` is a place inside a character."""
     counts: dict[int, Counter[str]] = {}
     for token, text in zip(token_n.tolist(), text_n, strict=True):

@@ -6,7 +6,7 @@ cache; errors and unusable answers go into the next round.
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,8 +24,6 @@ from resources.llm.lost_batch import find_lost
 from resources.llm.question import Question, fitted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
     from pydantic_ai.models import Model
     from pydantic_ai.models.batch import Batch, BatchRequest, BatchResult, EncodedBatchRequest
 
@@ -165,7 +163,7 @@ class BatchRun:
     def _note_to_send(self, chunk: Pending) -> SentBatch:
         """Set the money aside and write down what for, at once: a kill loses neither."""
         with self._desk.ledger.transaction():
-            held = self._desk.ledger.reserve(sum(self._desk.most(question) for question, _ in chunk.values()))
+            held = self._reserve(chunk)
             sent = SentBatch(f"unconfirmed-{held.id}", "", list(chunk), held.id, held.dollars, time.time())
             self._desk.cache.add_batch(sent, self._desk.endpoint.name)
         return sent
@@ -203,14 +201,14 @@ class BatchRun:
 
     def _affordable(self, chunk: Pending) -> Pending:
         """The first questions that fit under the cap together, found by halving."""
-        while chunk:
-            chunk = dict(list(chunk.items())[: len(chunk) // 2])
+        while chunk := dict(list(chunk.items())[: len(chunk) // 2]):
             with suppress(OverBudget):
-                if chunk:
-                    held = self._desk.ledger.reserve(sum(self._desk.most(question) for question, _ in chunk.values()))
-                    self._desk.ledger.settle(held, 0.0)
-                    return chunk
-        return chunk
+                self._desk.ledger.settle(self._reserve(chunk), 0.0)
+                return chunk
+        return {}
+
+    def _reserve(self, chunk: Pending) -> Reservation:
+        return self._desk.ledger.reserve(sum(self._desk.most(question) for question, _ in chunk.values()))
 
     async def _results(self, batch: "Batch") -> "Sequence[BatchResult]":
         """Wait for a batch.
