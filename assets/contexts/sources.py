@@ -15,7 +15,6 @@ from assets.activations.artifact import ActivationShards
 from assets.contexts.config import ENCODED_ROWS
 from assets.contexts.tally import Events, load_arrays, save_arrays
 from assets.sae.artifact import Sae
-from resources.components import parse_component
 from resources.errors import BadInput
 from resources.shards import StateBatch
 from resources.units import Unit, parse_unit
@@ -218,8 +217,5 @@ class LatentsView:
 
 def _both_polarities(column: str) -> tuple[Unit, Unit]:
     """The units of a component (`L3.gate_proj`) or a neuron (`L2.17`)."""
-    number = column.rpartition(".")[2]
-    kind = "neuron" if number.isdigit() else "adapter"
-    if kind == "adapter":
-        parse_component(column)
+    kind = "neuron" if column.rpartition(".")[2].isdigit() else "adapter"
     return parse_unit(f"{kind}:{column}:+"), parse_unit(f"{kind}:{column}:-")
