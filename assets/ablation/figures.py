@@ -4,14 +4,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+
+import altair as alt
 
 from resources.charts import ACCENT, SIGNED, save_chart
 from resources.components import PROJECTIONS
 from resources.intervals import t95
-
-if TYPE_CHECKING:
-    import altair
 
 DIRECTIONS = ("unit", "random")
 CONTRAST = "#d95f02"
@@ -35,10 +33,8 @@ def save_ablation_figures(rows: Sequence[dict], interactions: Sequence[dict], ou
             save_chart(draw(shown), out, name)
 
 
-def layer_bars(rows: Sequence[dict]) -> "altair.TopLevelMixin":
+def layer_bars(rows: Sequence[dict]) -> alt.TopLevelMixin:
     """Figure 3a: KL of each layer, with one standard error."""
-    import altair
-
     values = [
         {
             "layer": row["layer"],
@@ -49,73 +45,65 @@ def layer_bars(rows: Sequence[dict]) -> "altair.TopLevelMixin":
         }
         for row in rows
     ]
-    base = altair.Chart(altair.Data(values=values), title="Ablating one layer's adapter", width=620, height=240).encode(
-        altair.X("layer:O", title="layer"),
-        tooltip=["layer:O", altair.Tooltip("kl:Q", format=".3g"), altair.Tooltip("ce:Q", format=".3g")],
+    base = alt.Chart(alt.Data(values=values), title="Ablating one layer's adapter", width=620, height=240).encode(
+        alt.X("layer:O", title="layer"),
+        tooltip=["layer:O", alt.Tooltip("kl:Q", format=".3g"), alt.Tooltip("ce:Q", format=".3g")],
     )
-    bars = base.mark_bar(color=ACCENT).encode(altair.Y("kl:Q", title=KL))
-    return bars + base.mark_rule(color="#333").encode(altair.Y("low:Q"), altair.Y2("high:Q"))
+    bars = base.mark_bar(color=ACCENT).encode(alt.Y("kl:Q", title=KL))
+    return bars + base.mark_rule(color="#333").encode(alt.Y("low:Q"), alt.Y2("high:Q"))
 
 
-def component_heatmap(rows: Sequence[dict]) -> "altair.Chart":
+def component_heatmap(rows: Sequence[dict]) -> alt.Chart:
     """Figure 3b: KL of each component, layer by projection."""
-    import altair
-
     values = [{"layer": row["layer"], "projection": row["projection"], "kl": row["kl_mean"]} for row in rows]
     return (
-        altair.Chart(altair.Data(values=values), title="Ablating one component", width=620, height=170)
+        alt.Chart(alt.Data(values=values), title="Ablating one component", width=620, height=170)
         .mark_rect()
         .encode(
-            altair.X("layer:O", title="layer"),
-            altair.Y("projection:N", title=None, sort=list(PROJECTIONS)),
-            altair.Color("kl:Q", title="KL", scale=altair.Scale(scheme="viridis")),
-            tooltip=["layer:O", "projection:N", altair.Tooltip("kl:Q", format=".3g")],
+            alt.X("layer:O", title="layer"),
+            alt.Y("projection:N", title=None, sort=list(PROJECTIONS)),
+            alt.Color("kl:Q", title="KL", scale=alt.Scale(scheme="viridis")),
+            tooltip=["layer:O", "projection:N", alt.Tooltip("kl:Q", format=".3g")],
         )
     )
 
 
-def projection_bars(rows: Sequence[dict]) -> "altair.Chart":
+def projection_bars(rows: Sequence[dict]) -> alt.Chart:
     """Mean over layers of the single components' KL, per projection."""
-    import altair
-
     found = {p: [row["kl_mean"] for row in rows if row["projection"] == p] for p in PROJECTIONS}
     values = [{"projection": p, "kl": fmean(kls)} for p, kls in found.items() if kls]
     return (
-        altair.Chart(altair.Data(values=values), title="Mean over layers of single ablations", width=320, height=220)
+        alt.Chart(alt.Data(values=values), title="Mean over layers of single ablations", width=320, height=220)
         .mark_bar(color=ACCENT)
         .encode(
-            altair.X("projection:N", title=None, sort=list(PROJECTIONS)),
-            altair.Y("kl:Q", title=KL),
-            tooltip=["projection:N", altair.Tooltip("kl:Q", format=".3g")],
+            alt.X("projection:N", title=None, sort=list(PROJECTIONS)),
+            alt.Y("kl:Q", title=KL),
+            tooltip=["projection:N", alt.Tooltip("kl:Q", format=".3g")],
         )
     )
 
 
-def interaction_bars(rows: Sequence[dict]) -> "altair.Chart":
+def interaction_bars(rows: Sequence[dict]) -> alt.Chart:
     """KL of a group minus the sum over its components ablated alone."""
-    import altair
-
     return (
-        altair.Chart(altair.Data(values=list(rows)), title="Together against the sum of the parts", width=460)
+        alt.Chart(alt.Data(values=list(rows)), title="Together against the sum of the parts", width=460)
         .mark_bar(stroke="#888", strokeWidth=0.5)
         .encode(
-            altair.X("interaction:Q", title="interaction (nats per token)"),
-            altair.Y("unit:N", title=None, sort=None),
-            altair.Color("interaction:Q", title=None, legend=None, scale=altair.Scale(range=list(SIGNED), domainMid=0)),
-            tooltip=["unit:N", *[altair.Tooltip(f"{c}:Q", format=".3g") for c in ("kl_mean", "kl_sum_of_parts")]],
+            alt.X("interaction:Q", title="interaction (nats per token)"),
+            alt.Y("unit:N", title=None, sort=None),
+            alt.Color("interaction:Q", title=None, legend=None, scale=alt.Scale(range=list(SIGNED), domainMid=0)),
+            tooltip=["unit:N", *[alt.Tooltip(f"{c}:Q", format=".3g") for c in ("kl_mean", "kl_sum_of_parts")]],
         )
     )
 
 
-def cumulative_curve(rows: Sequence[dict]) -> "altair.Chart":
+def cumulative_curve(rows: Sequence[dict]) -> alt.Chart:
     """KL along the greedy order."""
-    import altair
-
     values = [{"step": row["step"], "added": row["unit"], "kl": row["kl_mean"]} for row in rows]
     return (
-        altair.Chart(altair.Data(values=values), title="Cumulative ablation, worst first", width=520, height=240)
+        alt.Chart(alt.Data(values=values), title="Cumulative ablation, worst first", width=520, height=240)
         .mark_line(color=ACCENT, point=True)
-        .encode(altair.X("step:O"), altair.Y("kl:Q", title=KL), tooltip=["step:Q", "added:N", "kl:Q"])
+        .encode(alt.X("step:O"), alt.Y("kl:Q", title=KL), tooltip=["step:Q", "added:N", "kl:Q"])
     )
 
 
@@ -143,17 +131,15 @@ def slug(unit: str) -> str:
     return re.sub(r"\W+", "_", unit.replace(":+", ":positive").replace(":-", ":negative"))
 
 
-def dose_chart(unit: str, rows: Sequence[dict], axis: str) -> "altair.VConcatChart":
+def dose_chart(unit: str, rows: Sequence[dict], axis: str) -> alt.VConcatChart:
     """A row per measure, a column per decoding; the unit and its random control are told apart by colour and dash."""
-    import altair
-
-    panels = [altair.hconcat(*_dose_panels(rows, axis, *measure)) for measure in DOSE_MEASURES]
-    return altair.vconcat(*[panel for panel in panels if panel.hconcat], title=unit)
+    panels = [alt.hconcat(*_dose_panels(rows, axis, *measure)) for measure in DOSE_MEASURES]
+    return alt.vconcat(*[panel for panel in panels if panel.hconcat], title=unit)
 
 
 def _dose_panels(
     rows: Sequence[dict], axis: str, column: str, interval: str | None, title: str
-) -> Sequence["altair.LayerChart | altair.FacetChart"]:
+) -> Sequence[alt.LayerChart | alt.FacetChart]:
     """One panel per decoding of a measure of continuations, one panel in all for the KL, which has none."""
     found = [row for row in rows if row[column] is not None]
     top = max((_dose(row, column, interval)["high"] for row in found), default=0.0)
@@ -177,35 +163,29 @@ def _dose(row: dict, column: str, interval: str | None) -> dict[str, float]:
 
 def _dose_panel(
     rows: Sequence[dict], axis: str, column: str, interval: str | None, title: str, top: float
-) -> "altair.LayerChart | altair.FacetChart":
-    import altair
-
+) -> alt.LayerChart | alt.FacetChart:
     values = [_dose(row, column, interval) | {"direction": row["direction"]} for row in rows]
-    base = altair.Chart(altair.Data(values=values), width=300, height=150, title=title).encode(
+    base = alt.Chart(alt.Data(values=values), width=300, height=150, title=title).encode(
         _dose_axis(sorted({row["factor"] for row in rows}), axis),
-        altair.Color("direction:N", title=None, scale=altair.Scale(domain=DIRECTIONS, range=(ACCENT, CONTRAST))),
-        tooltip=["direction:N", "factor:Q", *[altair.Tooltip(f"{name}:Q", format=".3g") for name in _SHOWN]],
+        alt.Color("direction:N", title=None, scale=alt.Scale(domain=DIRECTIONS, range=(ACCENT, CONTRAST))),
+        tooltip=["direction:N", "factor:Q", *[alt.Tooltip(f"{name}:Q", format=".3g") for name in _SHOWN]],
     )
-    dash = altair.StrokeDash("direction:N", title=None, scale=altair.Scale(domain=DIRECTIONS, range=[[1, 0], [4, 3]]))
+    dash = alt.StrokeDash("direction:N", title=None, scale=alt.Scale(domain=DIRECTIONS, range=[[1, 0], [4, 3]]))
     lines = base.mark_line(point=True).encode(_measure_axis(interval, top), dash)
-    return lines + base.mark_area(opacity=0.15).encode(altair.Y("low:Q"), altair.Y2("high:Q"))
+    return lines + base.mark_area(opacity=0.15).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
 
 
-def _dose_axis(factors: Sequence[float], title: str) -> "altair.X":
-    import altair
-
-    scale = altair.Scale(type="symlog")
-    return altair.X("factor:Q", title=title, scale=scale, axis=altair.Axis(values=list(factors)))
+def _dose_axis(factors: Sequence[float], title: str) -> alt.X:
+    scale = alt.Scale(type="symlog")
+    return alt.X("factor:Q", title=title, scale=scale, axis=alt.Axis(values=list(factors)))
 
 
-def _measure_axis(interval: str | None, top: float) -> "altair.Y":
-    import altair
-
+def _measure_axis(interval: str | None, top: float) -> alt.Y:
     if interval is not None:
-        return altair.Y("value:Q", title=None, scale=altair.Scale(domain=[0, top]))
+        return alt.Y("value:Q", title=None, scale=alt.Scale(domain=[0, top]))
     # A KL of 0.01 nats at one dose and 10 at the next: only a logarithm shows both.
-    axis = altair.Axis(values=[0, 0.01, 0.1, 1, 10], labelExpr="datum.value", labelOverlap=False)
-    return altair.Y("value:Q", title=None, scale=altair.Scale(type="symlog", constant=0.01), axis=axis)
+    axis = alt.Axis(values=[0, 0.01, 0.1, 1, 10], labelExpr="datum.value", labelOverlap=False)
+    return alt.Y("value:Q", title=None, scale=alt.Scale(type="symlog", constant=0.01), axis=axis)
 
 
 def _of(rows: Sequence[dict], kind: str) -> list[dict]:

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import altair as alt
 
 from assets.benchmarks.published import TITLES, published
 from resources.charts import ACCENT, CATEGORIES, save_chart
-
-if TYPE_CHECKING:
-    import altair
 
 _PAPER = CATEGORIES[1]
 
@@ -32,21 +31,19 @@ def _point(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _chart(rows: list[dict[str, Any]]) -> "altair.TopLevelMixin":
-    import altair
-
+def _chart(rows: list[dict[str, Any]]) -> alt.TopLevelMixin:
     arms = list(dict.fromkeys(row["arm"] for row in rows))
-    base = altair.Chart().encode(altair.Y("arm:N", sort=arms, title=None))
+    base = alt.Chart().encode(alt.Y("arm:N", sort=arms, title=None))
     theirs = any(row["paper"] is not None for row in rows)
     title = "score (95 % interval; diamond: paper)" if theirs else "score (95 % interval)"
-    score = altair.X("score:Q", scale=altair.Scale(domain=[0, 1]), title=title)
+    score = alt.X("score:Q", scale=alt.Scale(domain=[0, 1]), title=title)
     marks = [
-        base.mark_rule(color=ACCENT).encode(altair.X("low:Q"), altair.X2("high:Q")),
+        base.mark_rule(color=ACCENT).encode(alt.X("low:Q"), alt.X2("high:Q")),
         base.mark_point(color=ACCENT, filled=True, size=50).encode(score),
     ]
     if theirs:
-        marks.append(base.mark_point(color=_PAPER, shape="diamond", size=60).encode(altair.X("paper:Q")))
-    layers = altair.layer(*marks, data=altair.Data(values=rows))
+        marks.append(base.mark_point(color=_PAPER, shape="diamond", size=60).encode(alt.X("paper:Q")))
+    layers = alt.layer(*marks, data=alt.Data(values=rows))
     return layers.properties(width=360).facet(
-        row=altair.Row("benchmark:N", title=None, sort=list(dict.fromkeys(row["benchmark"] for row in rows)))
+        row=alt.Row("benchmark:N", title=None, sort=list(dict.fromkeys(row["benchmark"] for row in rows)))
     )

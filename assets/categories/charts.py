@@ -1,13 +1,12 @@
 """Figures 1 and 2 as Vega-Lite: class shares per kind, and a two-ring donut of activation per category."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import altair as alt
 
 from assets.interpretations.artifact import CLASSES
 from resources.charts import CATEGORIES
 from resources.units import SPOKEN, Kind
-
-if TYPE_CHECKING:
-    import altair
 
 NAMED = 0.03
 """Least share of a slice that has room for its name."""
@@ -21,10 +20,8 @@ RADIUS = (60, 105, 145)
 """Pixels: hole, edge between the rings, outer edge."""
 
 
-def class_chart(classes: list[dict[str, Any]]) -> "altair.LayerChart | altair.FacetChart":
+def class_chart(classes: list[dict[str, Any]]) -> alt.LayerChart | alt.FacetChart:
     """Bars of class shares with 95 % intervals, one panel per kind."""
-    import altair as alt
-
     names = list(CLASSES.values())
     values = [row | {"class": CLASSES[row["label"]], "of": SPOKEN[row["kind"]]} for row in classes]
     base = alt.Chart(width=420, height=66).encode(alt.Y("class:N", sort=names, title=None))
@@ -43,10 +40,8 @@ def class_chart(classes: list[dict[str, Any]]) -> "altair.LayerChart | altair.Fa
     )
 
 
-def density_chart(densities: list[dict[str, Any]], kind: Kind) -> "altair.LayerChart | altair.FacetChart":
+def density_chart(densities: list[dict[str, Any]], kind: Kind) -> alt.LayerChart | alt.FacetChart:
     """Inner ring: categories; outer ring: their subcategories in the same order and colour, named if large."""
-    import altair as alt
-
     names = list(dict.fromkeys(row["category"] for row in densities))
     colours = alt.Color(
         "category:N",
