@@ -254,24 +254,21 @@ capture_states(
 def test_two_processes_write_the_same_bytes_as_one(
     states: Capture, tiny_model: Path, tiny_adapter: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    def run(folder: Path, world: int) -> None:
-        (folder / "out").mkdir(parents=True)
-        (folder / "scratch").mkdir()
-        arguments = json.dumps([str(tiny_model), str(tiny_adapter), str(dataset), str(folder)])
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", RANKS, arguments],
-                env={**os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "TORCHELASTIC_RUN_ID": "test"},
-            )
-            for rank in range(world)
-        ]
-        assert [process.wait() for process in processes] == [0] * world
-
-    for world in (1, 2):
-        run(tmp_path / str(world), world)
-    one = folder_bytes(tmp_path / "1/out")
+    states(tmp_path / "one")
+    for name in ("out", "scratch"):
+        (tmp_path / "two" / name).mkdir(parents=True)
+    arguments = json.dumps([str(tiny_model), str(tiny_adapter), str(dataset), str(tmp_path / "two")])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANKS, arguments],
+            env={**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    one = folder_bytes(tmp_path / "one/out")
     assert sorted(one) == [*(f"shard-{i:05d}.parquet" for i in range(4)), "statistics.parquet"]
-    assert one == folder_bytes(tmp_path / "2/out")
+    assert one == folder_bytes(tmp_path / "two/out")
 
 
 def test_shards_open_in_duckdb_polars_and_datasets_with_the_same_numbers(states: Capture, tmp_path: Path) -> None:
