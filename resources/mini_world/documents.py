@@ -5,8 +5,6 @@ directly. So the skill is latent in the instruct model, as in the paper's base. 
 model this small to copy from its context (without them the arithmetic was perfect and every copied operand wrong).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from typing import NamedTuple

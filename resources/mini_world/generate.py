@@ -4,8 +4,6 @@ The finetuning set has s1K-1.1's columns, so that the dataset room reads it like
 same rows.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

@@ -4,8 +4,6 @@ On the mini world Muon needed less than half the tokens of AdamW to learn to cop
 works in bfloat16, whose products ran 25 times slower than float32's on the CPU this was made on; hence these few lines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -4,8 +4,6 @@ One run from a seed, nothing by hand. Schedules count steps, not seconds, so the
 the same model on the same kind of machine.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import random

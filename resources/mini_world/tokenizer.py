@@ -3,8 +3,6 @@
 Bytes cover everything else, and decoding gives the text back exactly. A digit is a token of its own, as in Qwen2.5.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

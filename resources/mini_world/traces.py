@@ -5,8 +5,6 @@
 fires on one of these words has a state to stand for.
 """
 
-from __future__ import annotations
-
 import random
 from dataclasses import dataclass
 

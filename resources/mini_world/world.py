@@ -5,8 +5,6 @@ Which split a problem belongs to is decided by a hash of its start and steps alo
 carry a problem from one split into another.
 """
 
-from __future__ import annotations
-
 import hashlib
 import random
 from dataclasses import dataclass
