@@ -4,12 +4,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from assets.activations.config import Positions
 from resources.components import parse_component
 from resources.section import Section
 from resources.stage import Needs, Stage
 from resources.units import parse_unit
-
-Positions = Literal["all", "assistant"]
 
 
 class AblationConfig(Section):

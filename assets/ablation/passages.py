@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assets.ablation.config import Positions
+from assets.activations.config import Positions
 from assets.dataset.artifact import S1kDataset
 from resources.errors import BadInput
 

@@ -7,6 +7,7 @@ from typing import Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from assets.benchmarks.own_tasks import task_repositories, task_sources
+from resources.llm.endpoint import Provider
 from resources.section import Address, Section, check_address
 from resources.stage import Needs, Stage
 
@@ -77,7 +78,7 @@ class BenchmarksConfig(Section):
     """Requests that are under way at the server at one time."""
     judge: str = ""
     """Model that judges what math-verify rejects and reads what names no letter (s1: gpt-4o-mini); empty: off."""
-    judge_provider: Literal["openai", "anthropic", "openai-compatible"] = "openai"
+    judge_provider: Provider = "openai"
     """Who serves the judge (s1: OpenAI). What it may cost is compute.llm_run_dollars."""
     judge_url: Address = ""
     """Address of an `openai-compatible` judge; empty: the vendor's own."""

@@ -16,7 +16,8 @@ from assets.categories.artifact import (
 )
 from assets.categories.config import CategoriesConfig
 from assets.categories.statistical import TAXONOMY, string_id
-from assets.interpretations.artifact import STATISTICAL, Interpretations, Predicate
+from assets.interpretations.artifact import Interpretations, Predicate
+from assets.interpretations.config import STATISTICAL
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.progress import Progress

@@ -4,8 +4,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from assets.interpretations.config import STATISTICAL
+from resources.llm.endpoint import Provider
 from resources.section import Address, PromptName, Section, check_address
 from resources.stage import Needs, Stage
+from resources.units import Kind
 
 
 class CategoriesConfig(Section):
@@ -17,7 +20,7 @@ class CategoriesConfig(Section):
     """Model that assigns each unit (paper: gpt-5-mini; authors' code: gpt-5)."""
     base_url: Address = ""
     """Address of the assigning endpoint, needed for `openai-compatible`; empty: the vendor's own."""
-    taxonomy_provider: Literal["openai", "anthropic", "openai-compatible"] = "anthropic"
+    taxonomy_provider: Provider = "anthropic"
     """Who makes the taxonomy."""
     taxonomy_model: str = "claude-opus-4-5"
     """Model that makes the taxonomy. The paper's claude-opus-4.1 has left the vendor's list; this is its successor."""
@@ -39,9 +42,7 @@ class CategoriesConfig(Section):
     """File in `prompts/` (without .txt) that asks for the taxonomy (paper: B.2)."""
     assign_prompt: PromptName = "assign"
     """File in `prompts/` (without .txt) that asks for one unit's category."""
-    kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = Field(
-        default=("adapter", "neuron", "latent"), min_length=1
-    )
+    kinds: tuple[Kind, ...] = Field(default=("adapter", "neuron", "latent"), min_length=1)
     """Which kinds of unit are assigned."""
     rollouts: int | None = Field(default=None, ge=1)
     """Rollouts over which firing activations are summed, drawn by `seed`; None: all (paper: a subset, its size not
@@ -53,18 +54,18 @@ class CategoriesConfig(Section):
 
     @model_validator(mode="after")
     def _addressed(self) -> "CategoriesConfig":
-        if self.provider != "statistical":
+        if self.provider != STATISTICAL:
             check_address(self.provider, self.base_url, "base_url")
             check_address(self.taxonomy_provider, self.taxonomy_base_url, "taxonomy_base_url")
         return self
 
     def sources(self) -> tuple[str, ...]:
         """The prompts, where an LLM makes the categories: an edited one makes them anew."""
-        return () if self.provider == "statistical" else ("assets/categories/prompts",)
+        return () if self.provider == STATISTICAL else ("assets/categories/prompts",)
 
     def vendors(self) -> tuple[str, ...]:
         """Who makes the taxonomy and who assigns, where LLMs do."""
-        return () if self.provider == "statistical" else (self.taxonomy_provider, self.provider)
+        return () if self.provider == STATISTICAL else (self.taxonomy_provider, self.provider)
 
 
 FEATURE_CATEGORIES = Stage(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from assets.categories.config import CategoriesConfig
 from assets.categories.llm import PROMPTS, endpoint_of, taxonomy_endpoint, taxonomy_text
 from assets.categories.statistical import TAXONOMY
+from assets.interpretations.config import STATISTICAL
 from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
@@ -23,7 +24,7 @@ ASSIGNMENT_TOKENS = 300
 def categorise_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
     """Likely US dollars of `feature_categories` for so many units, nothing being in the cache yet."""
     knobs = section_of(sections, CategoriesConfig)
-    if knobs.provider == "statistical":
+    if knobs.provider == STATISTICAL:
         return 0.0
     # A taxonomy is not there yet; the offline one has the length of a typical one.
     shared = (
@@ -39,6 +40,6 @@ def categorise_dollars(sections: Mapping[str, Section], units: int, compute: Com
 def categorise_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
     """Time until every unit has its category; None for the offline taxonomy."""
     knobs = section_of(sections, CategoriesConfig)
-    if knobs.provider == "statistical":
+    if knobs.provider == STATISTICAL:
         return None
     return asking(units, ASSIGNMENT_TOKENS, compute)

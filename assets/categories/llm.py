@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from assets.categories.artifact import Taxonomy, category_row
 from assets.categories.config import CategoriesConfig
 from assets.categories.contexts import strongest
+from assets.interpretations.config import STATISTICAL
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.llm.ask import Asked, ask
@@ -98,7 +99,7 @@ def categorise_units(
 
 def endpoint_of(knobs: CategoriesConfig) -> Endpoint:
     """The endpoint that assigns units."""
-    assert knobs.provider != "statistical"  # the caller branches on it
+    assert knobs.provider != STATISTICAL  # the caller branches on it
     return Endpoint(
         knobs.provider, knobs.model, knobs.base_url, knobs.effort, knobs.max_output_tokens, knobs.model_context
     )

@@ -55,9 +55,6 @@ INTERPRETATIONS_SCHEMA = pa.schema(
         described("p_null", pa.float32(), "share of null sets that do as well, the unit's own counted in"),
     ]
 )
-STATISTICAL = "statistical"
-"""The explainer whose explanations and classes are predicates', not an LLM's as in the paper."""
-
 SCORES_SCHEMA = pa.schema(
     [
         described("unit", pa.string(), "unit id"),

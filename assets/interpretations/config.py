@@ -1,11 +1,15 @@
 """Knobs of explaining and scoring, and the room's two stages. Defaults are the paper's values where it gives them."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
 from resources.section import Address, PromptName, Section, check_address
 from resources.stage import Needs, Stage
+from resources.units import Kind
+
+STATISTICAL: Final = "statistical"
+"""The explainer whose explanations and classes are predicates', not an LLM's as in the paper."""
 
 
 class InterpretationsConfig(Section):
@@ -28,9 +32,7 @@ class InterpretationsConfig(Section):
     samples: int = Field(default=1, ge=1, le=9)
     """Answers asked per unit, each over its own shuffle of the contexts (authors' code: one, shuffled); more than one
     measures label stability."""
-    kinds: tuple[Literal["adapter", "neuron", "latent"], ...] = Field(
-        default=("adapter", "neuron", "latent"), min_length=1
-    )
+    kinds: tuple[Kind, ...] = Field(default=("adapter", "neuron", "latent"), min_length=1)
     """Which kinds of unit are explained (paper: all three)."""
 
     contexts_shown: int = Field(default=64, ge=2, le=1000)
@@ -59,7 +61,7 @@ class InterpretationsConfig(Section):
     @model_validator(mode="after")
     def _can_explain(self) -> "InterpretationsConfig":
         check_address(self.provider, self.base_url, "base_url")
-        if self.provider == "statistical" and self.contexts_shown < self.min_contexts:
+        if self.provider == STATISTICAL and self.contexts_shown < self.min_contexts:
             raise ValueError(
                 f"contexts_shown {self.contexts_shown} is below min_contexts {self.min_contexts}: no unit would have "
                 "enough"
@@ -68,11 +70,11 @@ class InterpretationsConfig(Section):
 
     def sources(self) -> tuple[str, ...]:
         """The prompts, where an LLM explains: an edited one makes explanations, and scores after them, anew."""
-        return () if self.provider == "statistical" else ("assets/interpretations/prompts",)
+        return () if self.provider == STATISTICAL else ("assets/interpretations/prompts",)
 
     def vendors(self) -> tuple[str, ...]:
         """Who explains, where an LLM does."""
-        return () if self.provider == "statistical" else (self.provider,)
+        return () if self.provider == STATISTICAL else (self.provider,)
 
 
 class ScoresConfig(Section):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from assets.contexts.config import ContextsConfig
-from assets.interpretations.config import InterpretationsConfig, ScoresConfig
+from assets.interpretations.config import STATISTICAL, InterpretationsConfig, ScoresConfig
 from assets.interpretations.judge import judge_endpoint
 from assets.interpretations.label import PROMPTS, endpoint_of
 from resources.compute import ComputeConfig
@@ -26,7 +26,7 @@ JUDGE_TOKENS = 150
 def explain_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
     """Likely US dollars of `interpretations` for so many units, nothing being in the cache yet."""
     knobs = section_of(sections, InterpretationsConfig)
-    if knobs.provider == "statistical":
+    if knobs.provider == STATISTICAL:
         return 0.0
     shown = (2 * knobs.tokens_around + 1) * TOKENS_PER_TOKEN
     listed = knobs.tokens_listed * LISTED_SHARE * TOKENS_PER_LISTED
@@ -39,7 +39,7 @@ def explain_dollars(sections: Mapping[str, Section], units: int, compute: Comput
 def score_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
     """Likely US dollars of `interpretation_scores` for so many units."""
     knobs, scores = section_of(sections, InterpretationsConfig), section_of(sections, ScoresConfig)
-    if knobs.provider == "statistical":
+    if knobs.provider == STATISTICAL:
         return 0.0
     each = (2 * scores.tokens_around + 1) * TOKENS_PER_TOKEN
     price = price_of(judge_endpoint(knobs, scores), compute.llm_mode)
@@ -52,7 +52,7 @@ def score_dollars(sections: Mapping[str, Section], units: int, compute: ComputeC
 def explain_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
     """Time until every unit has its labels; None for the offline explainer."""
     knobs = section_of(sections, InterpretationsConfig)
-    if knobs.provider == "statistical":
+    if knobs.provider == STATISTICAL:
         return None
     return asking(units * knobs.samples, LABEL_TOKENS, compute)
 
@@ -60,7 +60,7 @@ def explain_hours(sections: Mapping[str, Section], units: int, compute: ComputeC
 def score_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
     """Time until every method has judged every unit; None for the offline explainer."""
     knobs, scores = section_of(sections, InterpretationsConfig), section_of(sections, ScoresConfig)
-    if knobs.provider == "statistical":
+    if knobs.provider == STATISTICAL:
         return None
     return asking(len(scores.methods) * _judgements(scores, units), JUDGE_TOKENS, compute)
 

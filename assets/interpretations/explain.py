@@ -13,9 +13,8 @@ from assets.interpretations.artifact import (
     INTERPRETATIONS_FILE,
     INTERPRETATIONS_SCHEMA,
     SETTINGS_FILE,
-    STATISTICAL,
 )
-from assets.interpretations.config import InterpretationsConfig
+from assets.interpretations.config import STATISTICAL, InterpretationsConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Evidence, Split, read_evidence, unit_kinds
 from assets.interpretations.statistical import StatisticalExplainer, Verdict

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from assets.interpretations.config import InterpretationsConfig
+from assets.interpretations.config import STATISTICAL, InterpretationsConfig
 from assets.interpretations.evidence import Evidence, Window
 from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.token_detection import unit_rng
@@ -54,7 +54,7 @@ class Labelled:
 
 def endpoint_of(knobs: InterpretationsConfig) -> Endpoint:
     """The endpoint that the section names."""
-    assert knobs.provider != "statistical"  # the caller branches on it
+    assert knobs.provider != STATISTICAL  # the caller branches on it
     return Endpoint(
         knobs.provider, knobs.model, knobs.base_url, knobs.effort, knobs.max_output_tokens, knobs.model_context
     )

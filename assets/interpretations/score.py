@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from assets.interpretations.artifact import CLASSES, SCORES_FILE, SCORES_SCHEMA, STATISTICAL, Interpretations, Predicate
-from assets.interpretations.config import ScoresConfig
+from assets.interpretations.artifact import CLASSES, SCORES_FILE, SCORES_SCHEMA, Interpretations, Predicate
+from assets.interpretations.config import STATISTICAL, ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Split, read_evidence
 from assets.interpretations.token_detection import score_predicate, unscored

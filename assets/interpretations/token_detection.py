@@ -5,8 +5,8 @@ from zlib import crc32
 
 import numpy as np
 
-from assets.interpretations.artifact import SCORES_SCHEMA, STATISTICAL, Predicate
-from assets.interpretations.config import ScoresConfig
+from assets.interpretations.artifact import SCORES_SCHEMA, Predicate
+from assets.interpretations.config import STATISTICAL, ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import HELD_OUT, Evidence
 from assets.interpretations.intervals import balanced

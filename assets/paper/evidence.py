@@ -9,7 +9,7 @@ from statistics import fmean
 from assets.ablation.artifact import AblationKl
 from assets.benchmarks.artifact import BenchmarkScores
 from assets.categories.artifact import Densities
-from assets.interpretations.artifact import STATISTICAL
+from assets.interpretations.config import STATISTICAL
 from assets.paper.claims import Measurement
 from resources.intervals import difference
 from resources.manifest import read_manifest

@@ -9,7 +9,8 @@ from typing import Any, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from assets.interpretations.artifact import CLASSES, STATISTICAL
+from assets.interpretations.artifact import CLASSES
+from assets.interpretations.config import STATISTICAL
 from assets.paper.beside import ARMS, asked, labelled, published, twins, value_and_interval
 from assets.paper.captions import Figure, arranged
 from assets.paper.claims import CLAIMS, Verdict, spoken
