@@ -38,4 +38,5 @@ def told(error: "ErrorDetails") -> str:
     """Pydantic's message about one value, with what was given."""
     given = error.get("input")
     shown = "" if isinstance(given, dict) else f" (given: {str(given)[:SHOWN]!r})"
-    return one_line(f"{error['msg'].removeprefix('Value error, ')}{shown}")
+    message = error["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list such as [a, b]")  # as in YAML
+    return one_line(f"{message}{shown}")

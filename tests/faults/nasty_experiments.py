@@ -134,7 +134,7 @@ VALUES = {
     "empty-text": (b"sae:\n  k: ''\n", 2, "sae.k: Input should be a valid integer"),
     "list-for-int": (b"sae:\n  k: [4]\n", 2, "sae.k: Input should be a valid integer"),
     "mapping-for-int": (b"sae:\n  k: {a: 4}\n", 2, "sae.k: Input should be a valid integer"),
-    "text-for-list": (b"sae:\n  layers: all\n", 2, "sae.layers: Input should be a valid tuple"),
+    "text-for-list": (b"sae:\n  layers: all\n", 2, "sae.layers: Input should be a list such as [a, b]"),
     "code-for-int": (b"sae:\n  k: __import__('os').system('touch pwned')\n", 2, "sae.k: Input should be"),
     "wrong-choice": (b"model:\n  dtype: float16\n", 2, "model.dtype: Input should be 'float32' or 'bfloat16'"),
     "bool-words": (b"model:\n  trust_remote_code: perhaps\n", 2, "model.trust_remote_code: Input should be"),

@@ -32,7 +32,7 @@ def test_the_file_named_by_the_environment_chooses_the_back_end(
     [
         ("gpus: 8\nbackend: lsf\n", r":2: backend: Input should be 'local' or 'slurm' \(given: 'lsf'\)$"),
         ("backends: local\n", r":1: backends: Extra inputs are not permitted \(given: 'local'\)$"),
-        ("prefix: ssh login\n", r":1: prefix: Input should be a valid tuple \(given: 'ssh login'\)$"),
+        ("prefix: ssh login\n", r":1: prefix: Input should be a list such as \[a, b\] \(given: 'ssh login'\)$"),
         ("backend: slurm\nbackend: local\n", r":2: .*backend.* twice"),
         ("backend: [\n", r": not YAML: "),
         ("\xff", r"UTF-8"),
