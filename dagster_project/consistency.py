@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from assets.ablation.config import AblationConfig, SteeringConfig
+from assets.activations.config import ActivationsConfig
 from assets.adapter.config import TRAIN, LoraConfig
 from assets.benchmarks.config import BenchmarksConfig
 from assets.categories.config import CategoriesConfig
@@ -25,6 +26,7 @@ def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]
     sections, assets = experiment.sections, {stage.asset for stage in stages}
     said = [
         _rank(sections, assets),
+        _firings(sections, assets),
         _excerpts(sections, assets),
         _taxonomy(sections, assets),
         *_of_the_model(sections, architecture(section_of(sections, ModelConfig)), assets),
@@ -50,6 +52,18 @@ def _rank(sections: Sections, assets: Collection[str]) -> str:
     return (
         f"activation_shards reads one scalar per component, and lora.rank is {lora.rank}: set it to 1, or materialise "
         "lora_checkpoint and benchmark_scores alone"
+    )
+
+
+def _firings(sections: Sections, assets: Collection[str]) -> str:
+    """Latents are removed and added where they fire, and only where tokens were captured is that known."""
+    steers = section_of(sections, SteeringConfig).reads_latents
+    reading = [name for name in ("latent_kl", "steering_effects") if name in assets and (steers or name == "latent_kl")]
+    if section_of(sections, ActivationsConfig).positions == "all" or not reading:
+        return ""
+    return (
+        f"{' and '.join(reading)} must know where latents fire from a rollout's first token on, and "
+        "activations.positions is assistant: set it to all, or materialise other assets alone"
     )
 
 
