@@ -38,10 +38,9 @@ def tokens_of(rollout_id_R: np.ndarray, position_R: np.ndarray) -> np.ndarray:
 def priorities(token_R: np.ndarray, seed: int, stream: int) -> np.ndarray:
     """float32[R]: a random number per token that depends on nothing but the token, seed and stream (splitmix64)."""
     offset = np.random.default_rng([seed, stream]).integers(1 << 63, dtype=np.uint64)
-    with np.errstate(over="ignore"):
-        x = (token_R.astype(np.uint64) + offset) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = (token_R.astype(np.uint64) + offset) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return ((x ^ (x >> np.uint64(31))) >> np.uint64(64 - _PRIORITY_BITS)).astype(np.float32)
 
 

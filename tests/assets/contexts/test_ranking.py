@@ -181,6 +181,13 @@ def test_random_priorities_are_uniform_and_differ_between_seeds_and_streams() ->
     assert np.abs(np.corrcoef(draws) - np.eye(3)).max() < 0.02
 
 
+def test_priorities_are_the_leading_bits_of_splitmix64() -> None:
+    """Vigna's generator from state 0 begins with e220a8397b1dcdaf, 6e789e6aa1b965f4, 06c45d188009454f."""
+    start = np.random.default_rng([5, 7]).integers(1 << 63, dtype=np.uint64)
+    token_R = (np.arange(1, 4, dtype=np.uint64) - start).view(np.int64)
+    assert priorities(token_R, seed=5, stream=7).tolist() == [0xE220A8, 0x6E789E, 0x06C45D]
+
+
 def test_the_pool_is_the_same_however_the_tokens_come() -> None:
     token_R = tokens_of(np.repeat(np.arange(20), 50), np.tile(np.arange(50), 20))
     whole = Pool.draw([token_R], 64, 8, seed=3)
