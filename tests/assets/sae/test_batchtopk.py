@@ -68,10 +68,11 @@ def test_the_encoder_starts_as_a_copy_of_the_decoder_with_one_bias_for_all() -> 
     assert torch.equal(authors.b_enc_F, torch.zeros(20))
 
 
-def test_the_geometric_median_is_the_point_at_which_half_of_the_points_lie() -> None:
-    """No step away from (3, 1) that nears the last point by d leaves the others nearer than 3 d away."""
-    points = torch.tensor([[3.0, 1.0], [3.0, 1.0], [3.0, 1.0], [13.0, 6.0]])
-    assert geometric_median(points).tolist() == pytest.approx([3, 1], abs=1e-3)
+def test_the_geometric_median_of_a_right_angled_triangle_is_its_fermat_point() -> None:
+    """At (t, t) the sum 2 sqrt((1 - t)^2 + t^2) + sqrt(2) t is least where 6 t^2 - 6 t + 1 = 0; shifted by (3, 1)."""
+    triangle = torch.tensor([[3.0, 1.0], [4.0, 1.0], [3.0, 2.0]])
+    t = (3 - 3**0.5) / 6
+    assert geometric_median(triangle).tolist() == pytest.approx([3 + t, 1 + t], abs=1e-4)
 
 
 def test_the_rate_rises_over_the_warmup_stays_and_falls_over_the_last_share_of_the_steps() -> None:
