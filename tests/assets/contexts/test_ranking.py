@@ -181,6 +181,17 @@ def test_random_priorities_are_uniform_and_differ_between_seeds_and_streams() ->
     assert np.abs(np.corrcoef(draws) - np.eye(3)).max() < 0.02
 
 
+def test_a_sample_holds_the_tokens_of_the_highest_priority_whatever_their_activation() -> None:
+    tally = Tally(2, ContextsConfig(k=1, quantile_samples=1))  # twice as many are sampled
+    token_R = tokens_of(np.zeros(6, np.int32), np.arange(6))
+    fired = [(0, 0, 9), (1, 0, 1), (2, 0, 8), (2, 1, 5), (3, 0, 7), (4, 1, 6), (5, 0, 2), (5, 1, 4)]
+    row_N, unit_N, value_N = np.array(fired).T
+    tally.add(Events(row_N, unit_N, value_N.astype(np.float32)), token_R, np.array([1, 6, 3, 2, 5, 4], np.float32))
+    found = tally.sample.best()
+    told = zip(found.unit_N.tolist(), found.token_N.tolist(), found.value_N.tolist(), strict=True)
+    assert list(told) == [(0, 1, 1), (0, 5, 2), (1, 4, 6), (1, 5, 4)]
+
+
 def test_priorities_are_the_leading_bits_of_splitmix64() -> None:
     """Vigna's generator from state 0 begins with e220a8397b1dcdaf, 6e789e6aa1b965f4, 06c45d188009454f."""
     start = np.random.default_rng([5, 7]).integers(1 << 63, dtype=np.uint64)
