@@ -12,7 +12,7 @@ import numpy as np
 from assets.interpretations.artifact import Predicate
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import Corpus
-from assets.interpretations.evidence import HALF_A, HALF_B, HELD_OUT, Evidence
+from assets.interpretations.evidence import HALF_A, HALF_B, Evidence
 from assets.interpretations.predicates import Background, find
 from resources.intervals import wilson
 
@@ -107,8 +107,7 @@ class StatisticalExplainer:
         peaks, values = evidence.peak_n[shown], evidence.value_n[shown]
         features = self.corpus.features(peaks)
         predicate = find(self.background, features, values)
-        seen = evidence.quiet_part_q != HELD_OUT
-        trial = self._trial(peaks, values, part, evidence.quiet_q[seen], evidence.quiet_part_q[seen])
+        trial = self._trial(peaks, values, part, evidence.quiet_q, evidence.quiet_part_q)
         return self._verdict(predicate, trial, int(predicate.holds(features).sum()) if predicate else 0)
 
     def _trial(

@@ -1,5 +1,6 @@
 """The offline explainer finds planted rules, abstains where it should, and is moved by no text."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.interpretations.artifact import INTERPRETATIONS_SCHEMA, Interpretations, Predicate
+from assets.interpretations.artifact import FAMILIES, INTERPRETATIONS_SCHEMA, Interpretations, Predicate
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import CLASS_NAMES, Corpus, quoted, token_class
 from assets.interpretations.evidence import HALF_A, HALF_B, Split, read_evidence
@@ -157,6 +158,16 @@ def test_the_chance_of_the_null_counts_sets_that_do_as_well_and_the_unit_itself(
     assert [explainer._verdict(WORD, trial, 8).p_null for trial in trials] == [4 / 4, 3 / 4, 1 / 4]
 
 
+def test_a_unit_needs_a_third_of_the_contexts_in_either_half(explained: Explained) -> None:
+    corpus = Corpus.open(explained.dataset)
+    split = Split.draw(max(corpus.first) + 1, STATISTICAL.held_out_share, STATISTICAL.seed)
+    evidence = next(read_evidence(explained.contexts, corpus, split, STATISTICAL))
+    explainer, place = StatisticalExplainer(corpus, STATISTICAL), np.arange(len(evidence.part_n))
+    assert STATISTICAL.min_contexts // 3 == 4
+    found = [explainer.explain(replace(evidence, part_n=np.where(place < few, HALF_B, HALF_A))) for few in (3, 4)]
+    assert [verdict.status for verdict in found] == ["insufficient", "ok"]
+
+
 def test_a_trial_counts_unseen_peaks_and_quiet_tokens_of_the_half_it_was_not_fitted_on(explained: Explained) -> None:
     """Eight peaks of half A and six of B; A's quiet tokens are its peaks over again, and B's are others."""
     corpus = Corpus.open(explained.dataset)
@@ -195,6 +206,31 @@ def test_features_at_a_rollouts_edges_name_no_neighbour(explained: Explained) ->
     features = corpus.features(np.array([first, last, last + 1]))
     assert features[3].tolist()[0] == features[3].tolist()[2] == -1
     assert features[5].tolist()[1] == -1
+
+
+def test_what_is_true_of_every_position_by_hand() -> None:
+    """Rollout 0 is "Hi. a↵b", rollout 1 "bHi."; words are numbered in order: "", "a", "b", "hi."."""
+    vocabulary = (" a", "Hi.", "\n", "b")
+    token_N, role_N = np.array([1, 0, 2, 3, 3, 1]), np.array([1, 1, 2, 2, 1, 2])
+    rollout_N, position_N = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 1, 2, 3, 0, 1])
+    corpus = Corpus.build(rollout_N, position_N, token_N, role_N, vocabulary)
+    found = dict(zip(FAMILIES, corpus.features(np.arange(6)).tolist(), strict=True))
+    class_V = [token_class(word) for word in vocabulary]
+    previous, following = [-1, 1, 0, 2, -1, 3], [0, 2, 3, -1, 1, -1]
+    assert found == {
+        "token": token_N.tolist(),
+        "word": [3, 1, 0, 2, 2, 3],
+        "class": [class_V[token] for token in token_N],
+        "previous": previous,
+        "previous class": [class_V[token] if token >= 0 else -1 for token in previous],
+        "next": following,
+        "next class": [class_V[token] if token >= 0 else -1 for token in following],
+        "two before": [-1, -1, 1, 0, -1, -1],
+        "line start": [0, -1, -1, 0, 0, -1],
+        "sentence start": [0, 0, -1, 0, 0, -1],
+        "block": role_N.tolist(),
+        "place": [0, 2, 5, 7, 0, 5],  # tenths: 0, 1, 2 and 3 of 4, 0 and 1 of 2
+    }
 
 
 def test_a_byte_that_ends_several_characters_has_all_their_texts_and_is_a_byte_piece(tmp_path: Path) -> None:
