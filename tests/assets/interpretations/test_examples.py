@@ -6,9 +6,12 @@ from collections.abc import Callable
 import numpy as np
 
 from assets.interpretations.config import ScoresConfig
-from assets.interpretations.corpus import Corpus
+from assets.interpretations.corpus import Corpus, quoted
 from assets.interpretations.evidence import HALF_A, HELD_OUT, Evidence, Window
 from assets.interpretations.examples import Example, draw_examples, draw_intruder, draw_marked
+from assets.interpretations.excerpts import Excerpts
+from resources.llm.prompts import escaped
+from tests.assets.interpretations.conftest import Explained
 
 Draw = Callable[[Evidence, ScoresConfig, Corpus, np.random.Generator], list[Example]]
 LENGTH, AT, SAME_TOKEN, QUIET_AT = 30, 15, 11, 5
@@ -78,3 +81,28 @@ def test_an_intruder_is_one_quiet_window_among_four_firing_ones_or_one_of_the_sa
         assert Counter(one.fires for one in found) == {True: 4, False: 1}
         (intruder,) = (one for one in found if not one.fires)
         assert (intruder.centre, intruder.hard) == (centre, hard)
+
+
+def test_a_context_lists_its_strongest_tokens_on_the_scale_of_all_that_are_shown(explained: Explained) -> None:
+    words = explained.world.texts[0]
+    # Of the strongest context, 4: 2.5, 1.25, 5, 10 and nothing at 3 to 7; the 8 at 2 lies outside.
+    window = Window(0, 5, 2.0, 2, np.array([8.0, 1.0, 0.5, 2.0, 4.0, 0.0, 0.0]), "top", False)
+    found = Excerpts(explained.dataset).context(3, window, 4.0, 2, 2.0, 2)
+    six, five = (escaped(quoted(words[at])) for at in (6, 5))
+    shown = "".join(escaped(word) for word in words[3:8])
+    listed = f"<active>\n{six} 10.00\n{five} 5.00\n</active>"
+    assert found == f'<example number="3">\n...{shown}...\n{listed}\n</example>'
+
+
+def test_an_excerpt_ends_with_dots_where_the_rollout_goes_on(explained: Explained) -> None:
+    words = [escaped(word) for word in explained.world.texts[0]]
+    last = len(words) - 1
+    cases = [
+        (0, 1, f"{words[0]}«{words[1]}»{words[2]}..."),
+        (1, 1, f"...«{words[1]}»{words[2]}..."),
+        (last - 2, last, f"...{words[-2]}{words[-1]}"),
+    ]
+    for start, centre, wanted in cases:
+        window = Window(0, centre, 0.0, start, np.zeros(min(4, last + 1 - start)), "silent", True)
+        found = Excerpts(explained.dataset).example(1, window, centre, 1, frozenset({1}))
+        assert found == f'<example number="1">\n{wanted}\n</example>'

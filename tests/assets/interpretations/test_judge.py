@@ -5,9 +5,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.interpretations.evidence import Window
 from assets.interpretations.examples import Example
-from assets.interpretations.judge import Activity, Sheet, _activity_score
+from assets.interpretations.judge import (
+    Activity,
+    Intruder,
+    Sheet,
+    _activity_score,
+    _chosen,
+    _intruder_score,
+    _rows,
+    judge_endpoint,
+)
+from assets.interpretations.label import Label, endpoint_of
+from assets.interpretations.label import _row as label_row
+from resources.intervals import wilson
+from resources.llm.answers import Answer
+from resources.llm.ask import Asked
 
 Judged = list[tuple[Sheet, Activity]]
 
@@ -77,3 +92,51 @@ def test_a_window_that_fires_and_its_wrongly_marked_twin_are_two_examples() -> N
     twin = Example(FIRST.window, FIRST.centre, fires=False, hard=True, marked=frozenset({3}))
     found = _activity_score(judged([(FIRST, True), (twin, False)]))
     assert (found["n_examples"], found["balanced_accuracy"]) == (2, 1.0)
+
+
+KNOBS = InterpretationsConfig(provider="openai", model="explains")
+
+
+def asked(values: list[Activity | Label | None], name: str = "latent:1") -> Asked:
+    """Answers to one question's samples; None is one that could not be used."""
+    answers = {
+        (name, i): Answer(name, i, "", value, "" if value else "x", False, False) for i, value in enumerate(values)
+    }
+    return Asked(answers, len(values), 0, 0.0, 0.0)
+
+
+def test_an_intruder_is_found_where_the_number_given_is_its_place() -> None:
+    fires = [excerpt(rollout, fires=True) for rollout in range(1, 5)]
+    sheet = Sheet("latent:1", "latent", "intruder", 0, (*fires[:2], EASY, *fires[2:]))
+    found = _intruder_score([(sheet, Intruder(intruder=number)) for number in (3, 2, 4, 3)])
+    assert (found["n_examples"], found["balanced_accuracy"]) == (4, 0.5)
+    assert (found["ci_low"], found["ci_high"]) == wilson(2, 4)
+
+
+def test_excerpts_of_requests_without_a_usable_answer_are_counted_as_failed() -> None:
+    examples = ((FIRST, EASY), (SECOND, EASY, HARD))
+    sheets = {("latent:1", i): Sheet("latent:1", "latent", "detection", i, shown) for i, shown in enumerate(examples)}
+    explained = {"latent:1": {"explainer": "openai/explains"}}
+    (row,) = _rows(sheets, asked([Activity(active=[True, False]), None]), explained, endpoint_of(KNOBS), ScoresConfig())
+    assert (row["status"], row["n_failed"], row["n_examples"], row["balanced_accuracy"]) == ("ok", 3, 2, 1.0)
+    (row,) = _rows(sheets, asked([None, None]), explained, endpoint_of(KNOBS), ScoresConfig())
+    assert (row["status"], row["n_failed"], row["balanced_accuracy"]) == ("failed", 5, None)
+
+
+def test_units_are_judged_evenly_over_those_of_a_kind_that_were_explained() -> None:
+    explained = {f"latent:{i}": {"kind": "latent", "status": "ok"} for i in range(5)}
+    explained |= {f"latent:{i}": {"kind": "latent", "status": "failed"} for i in (5, 6)}
+    explained["neuron:L0.3:+"] = {"kind": "neuron", "status": "ok"}
+    assert _chosen(explained, 3) == {"latent:0", "latent:2", "latent:4", "neuron:L0.3:+"}
+    assert len(_chosen(explained, None)) == 6
+
+
+def test_a_judge_is_the_explainer_unless_another_model_is_named() -> None:
+    models = [judge_endpoint(KNOBS, ScoresConfig(judge_model=name)).model for name in ("", "judges")]
+    assert models == ["explains", "judges"]
+
+
+def test_the_stability_of_a_label_is_the_share_of_the_further_answers_that_agree_with_the_first() -> None:
+    labels = [Label(explanation="x", classification=label, classification_reasoning="") for label in (0, 0, 1)]
+    found = [label_row(endpoint_of(KNOBS), "latent:1", asked([*labels[:n], None]), n + 1) for n in (3, 2, 1)]
+    assert [row["stability"] for row in found] == [0.5, 1.0, None]

@@ -181,6 +181,10 @@ def test_a_trial_counts_unseen_peaks_and_quiet_tokens_of_the_half_it_was_not_fit
     # 8 at random and 8 for their token in A, where " Wait" holds on all; 6 at random in B, where it holds on none
     assert (trial.covered, trial.total, trial.same) == (14, 14, True)
     assert (trial.quiet_share, trial.balanced_accuracy) == pytest.approx((6 / 22, (1 + 6 / 22) / 2))
+    # what holds on one token in A and on another in B holds on no unseen peak
+    digits = next(one for one in read_evidence(explained.contexts, corpus, split, STATISTICAL) if one.unit[-1] == "-")
+    trial = explainer._trial(np.append(in_a, digits.peak_n[:6]), np.ones(14), half, still, half[8:])
+    assert (trial.covered, trial.total, trial.same) == (0, 14, False)
 
 
 @pytest.mark.parametrize(
