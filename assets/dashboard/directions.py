@@ -68,7 +68,7 @@ class LogitEffects:
 
         if unit.kind == "latent" and self._place:
             return self._decoder_FM[unit.index]
-        place = self._place.get(unit.column) if unit.kind == "adapter" else None
+        place = self._place.get(unit.column)
         return None if place is None else torch.eye(len(self._place))[place] * unit.polarity
 
     def _named(self, ids_UK: "torch.Tensor", values_UK: "torch.Tensor") -> list[list[tuple[str, float]]]:
