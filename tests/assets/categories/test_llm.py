@@ -1,0 +1,51 @@
+"""What an LLM is shown to make a taxonomy and to assign a unit."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from assets.categories.config import CategoriesConfig
+from assets.categories.contexts import strongest
+from assets.categories.llm import make_taxonomy
+from resources.compute import ComputeConfig
+from resources.llm.prompts import escaped
+from tests.assets.benchmarks.local_server import Reply, chat, serving
+from tests.assets.interpretations.conftest import SILENT, Explained, explained  # noqa: F401
+from tests.resources.llm.conftest import home  # noqa: F401
+
+
+def test_a_taxonomy_is_made_of_as_many_directions_as_neurons_and_no_latent(home: Path) -> None:  # noqa: F811
+    asked: list[str] = []
+
+    def answer(_: str, request: dict[str, Any]) -> Reply:
+        asked.append(request["messages"][1]["content"])
+        entry = {"name": "n", "description": "d"}
+        category = entry | {"subcategories": [entry | {"string_id": "x"}]}
+        return chat(json.dumps({"categories": [category, category]}))
+
+    units = {"adapter": 9, "neuron": 2, "latent": 9}
+    rows = [{"kind": kind, "explanation": f"{kind} {n}"} for kind, count in units.items() for n in range(count)]
+    with serving(answer) as url:
+        knobs = {"taxonomy_provider": "openai-compatible", "taxonomy_base_url": url}
+        for most in (3, 20):
+            config = CategoriesConfig.model_validate({**knobs, "taxonomy_units": most})
+            taxonomy, _ = make_taxonomy(config, ComputeConfig(profile="cpu"), rows, SILENT)
+            assert [category.subcategories[0].string_id for category in taxonomy.categories] == ["1.1", "2.1"]
+    told = [re.findall(r"^- (\w+) \d$", text, re.MULTILINE) for text in asked]
+    assert [sorted(kinds) for kinds in told] == [["adapter", "neuron"], ["adapter", "adapter", "neuron", "neuron"]]
+
+
+def test_a_unit_is_assigned_from_its_strongest_contexts_with_the_peak_marked(explained: Explained) -> None:  # noqa: F811
+    rows = pq.read_table(explained.contexts / "contexts.parquet").to_pylist()
+    wanted = []
+    for row in rows:
+        if (row["unit"], row["sample"]) == ("latent:4", "top") and row["rank"] < 2:
+            words, at = [escaped(word) for word in explained.world.texts[row["rollout_id"]]], row["position"]
+            after = "".join(words[at + 1 : at + 2])
+            wanted.append(f"<context>{words[at - 1]}«{words[at]}»{after}</context>")
+    found = strongest(explained.contexts, explained.dataset, {"latent:4", "latent:2"}, 2, 1)
+    assert found == {"latent:4": "\n".join(wanted)}
+    assert strongest(explained.contexts, explained.dataset, {"latent:4"}, 0, 1) == {}
