@@ -82,6 +82,12 @@ def test_counts_sums_and_histograms_are_those_of_the_definition(world: "World", 
         assert row["histogram"] == [((lo < share) & (share <= hi)).sum() for lo, hi in pairwise(edges)]
     assert metrics is not None
     assert metrics.tokens == 151
+    for told in metrics.kinds:
+        mine = [row for row in found.table().to_pylist() if row["kind"] == told["kind"]]
+        assert (told["units"], told["never fire"]) == (len(mine), sum(row["n_fired"] == 0 for row in mine))
+        assert told["median density"] == np.median([row["density"] for row in mine])
+    assert [told["kind"] for told in metrics.kinds] == ["adapter", "neuron", "latent"]
+    assert sum(int(told["contexts"]) for told in metrics.kinds) == metrics.contexts
     assert metrics.silent_units == sum(not ranked(series) for series in brute_force(world).values()) >= 2
 
 

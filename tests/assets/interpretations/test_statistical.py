@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +14,7 @@ from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import CLASS_NAMES, Corpus, quoted, token_class
 from assets.interpretations.evidence import HALF_A, HALF_B, Split, read_evidence
 from assets.interpretations.explain import explain
+from assets.interpretations.predicates import Background
 from assets.interpretations.statistical import StatisticalExplainer, Trial, _label
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, STATISTICAL, Explained
 from tests.assets.interpretations.world import build_world, token_rule, write_contexts, write_dataset
@@ -90,6 +92,25 @@ def test_every_unit_has_a_row_in_the_order_of_the_units(explained: Explained) ->
     assert table["unit"].to_pylist() == list(explained.world.units)
     assert explained.metrics.units == len(explained.world.units)
     assert explained.metrics.insufficient == 2
+
+
+def test_a_unit_without_any_context_has_a_row_that_says_so(explained: Explained, tmp_path: Path) -> None:
+    (tmp_path / "units.parquet").write_bytes((explained.contexts / "units.parquet").read_bytes())
+    contexts = pq.read_table(explained.contexts / "contexts.parquet")
+    pq.write_table(contexts.filter(pc.field("unit") == "latent:0"), tmp_path / "contexts.parquet")
+    knobs = {"kinds": ("latent",), "null_units": 1, "background_tokens": 500}
+    metrics = explain(
+        interpretations=STATISTICAL.model_copy(update=knobs),
+        s1k_dataset=explained.dataset,
+        max_activating_contexts=tmp_path,
+        out=tmp_path,
+        progress=SILENT,
+        compute=COMPUTE,
+    )
+    assert (metrics.units, metrics.explained, metrics.insufficient, metrics.without_contexts) == (5, 1, 4, 4)
+    rows = Interpretations.open(tmp_path).rows()
+    assert [row["unit"] for row in rows] == [f"latent:{number}" for number in range(5)]
+    assert {row["detail"] for row in rows[1:]} == {"the unit never fires, so there is no context to explain"}
 
 
 def test_explanations_have_at_most_ten_words(explained: Explained) -> None:
@@ -235,6 +256,20 @@ def test_what_is_true_of_every_position_by_hand() -> None:
         "block": role_N.tolist(),
         "place": [0, 2, 5, 7, 0, 5],  # tenths: 0, 1, 2 and 3 of 4, 0 and 1 of 2
     }
+
+
+@pytest.mark.parametrize("words", [2, 100])
+def test_a_background_numbers_every_value_of_every_family_once(words: int) -> None:
+    token_N = np.arange(200) % words
+    vocabulary = [f"w{number}" for number in range(words)]
+    corpus = Corpus.build(np.arange(200) // 50, np.arange(200) % 50, token_N, np.full(200, 2), vocabulary)
+    background = Background.sample(corpus, 1000, seed=0)
+    features_Fn = corpus.features(np.arange(200))
+    assert np.array_equal(background.features_FM, features_Fn)  # every token, and none twice
+    for family, (numbers, values) in enumerate(zip(background.numbers(features_Fn), features_Fn, strict=True)):
+        assert all(number == -1 for number in numbers[values < 0])
+        told = [background.unpack(number) for number in numbers[values >= 0].tolist()]
+        assert told == [(family, value) for value in values[values >= 0].tolist()]
 
 
 def test_a_byte_that_ends_several_characters_has_all_their_texts_and_is_a_byte_piece(tmp_path: Path) -> None:

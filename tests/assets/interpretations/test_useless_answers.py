@@ -53,6 +53,7 @@ def test_unknown_categories_are_counted(explained: Explained, tmp_path: Path) ->
     done = _categorise(explained, tmp_path, lambda number: number < 2)
     rows = [row for row in pq.read_table(tmp_path / "categories.parquet").to_pylist() if not row["string_id"]]
     assert done.uncategorized == len(rows) == 2 < done.units
+    assert (done.units, done.not_explained) == (explained.metrics.explained, explained.metrics.insufficient)
     assert all("is no id of the taxonomy" in row["detail"] for row in rows)
 
 
