@@ -228,6 +228,11 @@ def test_a_score_far_from_the_papers_is_called_inconsistent() -> None:
     ]
 
 
+def test_a_score_over_several_samples_is_compared_as_so_many_of_the_questions() -> None:
+    row = {"benchmark": "openai_math", "arm": "base", "score": 0.834, "questions": 500, "correct": 1668, "total": 2000}
+    assert [(found["ours"], found["consistent"]) for found in consistency([row])] == [("417/500", True)]
+
+
 def test_recovery_is_never_shown_without_its_interval() -> None:
     row = {"recovery": 0.5, "ci_low": 0.1, "ci_high": 1.2}
     assert shown_recovery(row) == "50.0% [10.0%, 120.0%]"
@@ -273,4 +278,5 @@ def test_a_mini_benchmark_prints_the_paper_beside_it_and_is_never_compared_with_
     (row,) = table_1(scores, [])
     assert row["benchmark"] == "Mini hard (AIME'24 no figures)"
     assert (row["base_paper"], row["lora_paper"], row["full_finetune_paper"]) == (0.2333, 0.5, 0.6)
+    assert row["recovery_paper"] == RECOVERY["aime24_nofigures"]
     assert consistency(scores) == []
