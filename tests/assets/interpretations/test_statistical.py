@@ -14,7 +14,7 @@ from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import CLASS_NAMES, Corpus, quoted, token_class
 from assets.interpretations.evidence import HALF_A, HALF_B, Split, read_evidence
 from assets.interpretations.explain import explain
-from assets.interpretations.predicates import Background
+from assets.interpretations.predicates import Background, find
 from assets.interpretations.statistical import StatisticalExplainer, Trial, _label
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, STATISTICAL, Explained
 from tests.assets.interpretations.world import build_world, token_rule, write_contexts, write_dataset
@@ -256,6 +256,12 @@ def test_what_is_true_of_every_position_by_hand() -> None:
         "block": role_N.tolist(),
         "place": [0, 2, 5, 7, 0, 5],  # tenths: 0, 1, 2 and 3 of 4, 0 and 1 of 2
     }
+
+
+def test_nothing_is_in_excess_among_all_tokens(explained: Explained) -> None:
+    corpus = Corpus.open(explained.dataset)
+    every = np.arange(len(corpus))
+    assert find(Background.sample(corpus, len(corpus), 0), corpus.features(every), np.ones(len(every))) is None
 
 
 @pytest.mark.parametrize("words", [2, 100])

@@ -1,6 +1,8 @@
 """The whole training: quality on data with known structure, resuming, and every kind of bad input."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,13 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from assets.sae.artifact import WEIGHTS_FILE, Sae
+from assets.sae.baselines import Budget, _Jump, draw_random
+from assets.sae.batchtopk import InputScale, start_weights
 from assets.sae.config import SaeConfig
 from assets.sae.shuffle import Census, split_rollouts
 from assets.sae.train import CHECKPOINT, SaeMetrics
 from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
 from resources.shards import Shards
-from tests.assets.sae.conftest import COMPONENTS, SMALL, run_train, sparse_states
+from tests.assets.sae.conftest import COMPONENTS, SILENT, SMALL, run_train, sparse_states
 from tests.shard_builders import build_shards
 
 
@@ -55,6 +59,27 @@ def test_jumprelu_keeps_every_positive_score_where_k_asks_for_more(tmp_path: Pat
     row = run_train(config, shards, tmp_path).baselines[1]
     assert row["l0"] == pytest.approx(28, rel=0.1)
     assert np.isfinite([float(row["fvu"]), float(row["cosine"])]).all()
+
+
+def test_a_threshold_learns_from_the_scores_within_half_a_width_of_it() -> None:
+    threshold_F = torch.ones(3, requires_grad=True)
+    gate_BF = _Jump.apply(torch.tensor([[0.95, 1.15, 1.04], [3.0, 3.0, 0.92]]), threshold_F, 0.2)
+    assert gate_BF.tolist() == [[0, 1, 1], [1, 1, 0]]
+    gate_BF.backward(torch.tensor([[2.0, 2.0, 3.0], [1.0, 1.0, 1.0]]))
+    assert threshold_F.grad is not None
+    assert threshold_F.grad.tolist() == pytest.approx([-2 / 0.2, 0, -(3 + 1) / 0.2])
+
+
+def test_matching_pursuit_takes_a_direction_whichever_way_it_points() -> None:
+    sample = np.random.default_rng(0).standard_normal((50, 6)).astype(np.float16)
+    order: Any = SimpleNamespace(sample=lambda _tokens: sample)
+    config, scale = SaeConfig(k=1), InputScale(torch.ones(6), 1.0, torch.ones(6, dtype=torch.bool))
+    budget = Budget(config, order, scale, 12, torch.zeros(6), "cpu", Path())
+    mean_E, directions_FE = budget.sample().mean(dim=0), start_weights(config, budget.sample(), 12).W_dec_FD
+    state_BE = torch.stack([mean_E - 3 * directions_FE[7], mean_E + 2 * directions_FE[4]])
+    rebuilt_BE, pairs = draw_random(budget, SILENT)(state_BE)
+    torch.testing.assert_close(rebuilt_BE, state_BE)
+    assert pairs == 2
 
 
 def test_the_loss_curve_falls_and_ends_at_the_last_step(trained: tuple[SaeMetrics, Path]) -> None:
