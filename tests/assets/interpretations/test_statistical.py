@@ -13,7 +13,7 @@ from assets.interpretations.artifact import FAMILIES, INTERPRETATIONS_SCHEMA, In
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import CLASS_NAMES, Corpus, quoted, token_class
 from assets.interpretations.evidence import HALF_A, HALF_B, Split, read_evidence
-from assets.interpretations.explain import explain
+from assets.interpretations.explain import class_counts, explain
 from assets.interpretations.predicates import Background, find
 from assets.interpretations.statistical import StatisticalExplainer, Trial, _label
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, STATISTICAL, Explained
@@ -76,6 +76,27 @@ def test_a_class_asks_for_coverage_and_accuracy_and_class_zero_for_one_named_wor
     predicate: Predicate | None, low: float, accuracy: float, p: float, label: int
 ) -> None:
     assert _label(predicate, low, accuracy, p) == label
+
+
+def test_a_predicate_holds_where_its_part_both_or_either_do() -> None:
+    token_n, class_n = [1, 1, 2, 2, 3], [4, 0, 4, 0, 4]
+    features_Fn = np.full((len(FAMILIES), 5), -1)
+    features_Fn[FAMILIES.index("token")], features_Fn[FAMILIES.index("class")] = token_n, class_n
+    assert WORD.holds(features_Fn).tolist() == [True, True, False, False, False]
+    assert EITHER.holds(features_Fn).tolist() == [True, True, True, True, False]
+    assert BOTH.holds(features_Fn).tolist() == [True, False, False, False, False]
+
+
+def test_the_shares_of_classes_are_of_what_one_explainer_labelled_of_a_kind() -> None:
+    told = [("latent", "x", 0), ("latent", "x", 0), ("latent", "x", 2), ("latent", "x", None), ("latent", "x", 1)]
+    told += [("latent", "y", 1), ("adapter", "x", None)]
+    rows = [{"kind": kind, "explainer": explainer, "label": label} for kind, explainer, label in told]
+    found = [(row["kind"], row["explainer"], row["label"], row["units"], row["share"]) for row in class_counts(rows)]
+    assert found == [
+        ("adapter", "x", 0, 0, 0.0), ("adapter", "x", 1, 0, 0.0), ("adapter", "x", 2, 0, 0.0),
+        ("latent", "x", 0, 2, 0.5), ("latent", "x", 1, 1, 0.25), ("latent", "x", 2, 1, 0.25),
+        ("latent", "y", 0, 0, 0.0), ("latent", "y", 1, 1, 1.0), ("latent", "y", 2, 0, 0.0),
+    ]  # fmt: skip
 
 
 def test_too_few_contexts_are_insufficient_and_never_class_two(explained: Explained) -> None:
