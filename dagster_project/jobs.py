@@ -11,7 +11,7 @@ from resources.home import Home
 from resources.store import Store
 
 
-@dg.op
+@dg.op(config_schema={})
 def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -> None:
     """Delete artifacts and partitions that no present experiment can reach, and abandoned temporary folders."""
     experiments = Experiments(home.experiments)
@@ -27,7 +27,7 @@ def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Ho
     context.log.info(f"removed {len(removed)} folders, {sum(item.size for item in removed)} bytes")
 
 
-@dg.op
+@dg.op(config_schema={})
 def rehash_store(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -> None:
     """Hash every file of the store again and fail when one differs."""
     try:

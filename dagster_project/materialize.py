@@ -96,6 +96,7 @@ def experiment_asset(
         partitions_def=EXPERIMENTS,
         deps=[*stage.inputs, *(params_key(section) for section in stage.sections)],
         code_version=str(stage.code_version),
+        config_schema={},  # takes none: without it Dagster takes any, and a hyperparameter given there changes nothing
         check_specs=[dg.AssetCheckSpec(c.name, asset=stage.asset, description=c.statement) for c in checks],
         tags=_tags(stage),
     )

@@ -51,6 +51,7 @@ paper_report = experiment_asset(
     description=f"What differs between all computed experiments (at most {MOST}), and what came of it.",
     kinds={"html", "table"},
     owners=OWNERS,
+    config_schema={},
     deps=[dg.AssetDep(PAPER_REPORT.asset, partition_mapping=dg.AllPartitionMapping())],
 )
 def experiment_comparison(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:

@@ -166,6 +166,22 @@ def test_the_reports_claims_are_shown_with_their_numbers_in_one_unit_and_kept_as
     assert kept.rows("claims")[0]["measured"] == 0.0111
 
 
+@pytest.mark.parametrize(
+    ("job", "step", "knob"),
+    [
+        *(("whole_paper", stage.asset, {"k": 8}) for stage in STAGES),
+        ("__ASSET_JOB", "experiment_comparison", {"experiments": ["e"]}),
+        ("gc", "remove_unreachable", {"dry_run": True}),
+        ("verify", "rehash_store", {"asset": "s1k_dataset"}),
+    ],
+)
+def test_a_knob_in_the_launchpads_config_is_refused_not_ignored(job: str, step: str, knob: dict[str, object]) -> None:
+    found = defs.resolve_job_def(job) if job != "__ASSET_JOB" else defs.resolve_implicit_global_asset_job_def()
+    assert dg.validate_run_config(found, {})
+    with pytest.raises(dg.DagsterInvalidConfigError, match=f'unexpected config entry "{next(iter(knob))}"'):
+        dg.validate_run_config(found, {"ops": {step: {"config": knob}}})
+
+
 def test_deleting_the_file_of_a_running_experiment_stops_nothing(home: Home, instance: dg.DagsterInstance) -> None:
     planned = keys(load(home.experiments, BASE))
     launched: list[str] = []
