@@ -3,6 +3,7 @@
 import dagster as dg
 
 from dagster_project.experiment import Experiments
+from dagster_project.process import process_tag
 from dagster_project.retired import remove_retired
 from dagster_project.rooms import STAGES
 from dagster_project.upkeep import collect_garbage, verify_store
@@ -14,6 +15,7 @@ from resources.store import Store
 @dg.op(config_schema={})
 def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -> None:
     """Delete artifacts and partitions that no present experiment can reach, and abandoned temporary folders."""
+    context.instance.add_run_tags(context.run_id, process_tag(context.run_id))
     experiments = Experiments(home.experiments)
     try:
         removed = collect_garbage(home, experiments, dry_run=False, say=context.log.info)
@@ -30,6 +32,7 @@ def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Ho
 @dg.op(config_schema={})
 def rehash_store(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -> None:
     """Hash every file of the store again and fail when one differs."""
+    context.instance.add_run_tags(context.run_id, process_tag(context.run_id))
     try:
         damage = verify_store(Store(home.store), context.log.info)
     except BadInput as error:

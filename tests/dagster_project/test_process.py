@@ -9,10 +9,12 @@ from uuid import uuid4
 import dagster as dg
 import pytest
 
+from dagster_project.definitions import defs
 from dagster_project.process import PROCESS_TAG, process_tag
 from dagster_project.run import prepare_instance
 from resources.home import Home
 from resources.launcher.processes import identity
+from resources.sources import PROJECT
 
 HOST = socket.gethostname()
 
@@ -48,6 +50,17 @@ def outcome(home: Home, run_id: str) -> tuple[dg.DagsterRunStatus, list[str]]:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("job", ["gc", "verify"])
+def test_a_run_of_the_stores_upkeep_names_its_process_too(job: str, home: Home) -> None:
+    (home.experiments / "e.yaml").write_text((PROJECT / "experiments" / "mini.yaml").read_text())
+    with dg.DagsterInstance.ephemeral() as instance:
+        resources = {**(defs.resources or {}), "home": home}
+        done = defs.resolve_job_def(job).execute_in_process(instance=instance, resources=resources)
+        run = instance.get_run_by_id(done.run_id)
+    assert run is not None
+    assert run.tags[PROCESS_TAG] == process_tag(done.run_id)[PROCESS_TAG]
 
 
 def test_a_run_whose_process_is_gone_has_failed_and_says_why(home: Home) -> None:
