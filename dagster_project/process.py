@@ -10,8 +10,11 @@ import dagster as dg
 
 from resources.launcher.processes import exists, identity
 
-PROCESS_TAG = "lorascope/process"
-"""Run tag: host, process and run. The run, because one that repeats another in the UI inherits its tags."""
+PROCESS_TAG = ".dagster/lorascope_process"
+"""Run tag: host, process and run. The run, because one that repeats another in the UI inherits its tags.
+
+The UI shows no tag that begins so: in its list of runs this one would not fit.
+"""
 AT_WORK = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import TagType, get_tag_type
 
 from dagster_project.definitions import defs
 from dagster_project.process import PROCESS_TAG, process_tag
@@ -61,6 +62,10 @@ def test_a_run_of_the_stores_upkeep_names_its_process_too(job: str, home: Home) 
         run = instance.get_run_by_id(done.run_id)
     assert run is not None
     assert run.tags[PROCESS_TAG] == process_tag(done.run_id)[PROCESS_TAG]
+
+
+def test_the_ui_does_not_show_the_tag() -> None:
+    assert get_tag_type(PROCESS_TAG) == TagType.HIDDEN
 
 
 def test_a_run_whose_process_is_gone_has_failed_and_says_why(home: Home) -> None:

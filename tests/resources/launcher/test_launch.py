@@ -16,6 +16,7 @@ import dagster as dg
 import pytest
 
 from dagster_project.launch import launch
+from dagster_project.process import PROCESS_TAG
 from dagster_project.slot import POOL, slot
 from resources.job import Job, JobResult
 from resources.launcher.deployment import Deployment
@@ -121,7 +122,7 @@ def test_a_job_waits_for_the_slot_says_who_holds_it_and_gives_it_back(host: str,
         holder = instance.create_run_for_job(_empty_job)
         assert storage.claim_concurrency_slot(POOL, holder.run_id, "lora_checkpoint").is_claimed
         process = f"{host}/4711:123456/{holder.run_id}" if host else _this_process()
-        instance.add_run_tags(holder.run_id, {"lorascope/process": process, "dagster/partition": "paper"})
+        instance.add_run_tags(holder.run_id, {PROCESS_TAG: process, "dagster/partition": "paper"})
         began = time.monotonic()
 
         @dg.asset
@@ -171,7 +172,7 @@ def test_a_slot_of_a_process_that_was_killed_is_taken_over(tmp_path: Path) -> No
         storage.set_concurrency_slots(POOL, 1)
         dead = instance.create_run_for_job(_empty_job)
         assert storage.claim_concurrency_slot(POOL, dead.run_id, "lora_checkpoint").is_claimed
-        instance.add_run_tags(dead.run_id, {"lorascope/process": _this_process().replace(":", ":1")})
+        instance.add_run_tags(dead.run_id, {PROCESS_TAG: _this_process().replace(":", ":1")})
         entered: list[bool] = []
 
         @dg.asset
