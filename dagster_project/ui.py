@@ -13,12 +13,17 @@ from resources.sources import PROJECT
 PLACES = ("LORASCOPE_HOME", "LORASCOPE_EXPERIMENTS", "LORASCOPE_COMPUTE", "LORASCOPE_ADAPTERS")
 """Environment variables that name a file or folder."""
 
+SUPERSEDED = "ignore:Function `dev_command` is superseded"
+"""In the form of PYTHONWARNINGS."""
+
 
 def become_ui(port: int) -> NoReturn:
     """Replace this process by `dagster dev` on a port of this machine."""
     _keep_places()
     home = prepare_instance(find_home())
     os.environ["DAGSTER_HOME"] = str(home)
+    # `dg dev`, to which Dagster points whoever starts `dagster dev`, is in a package that we do not need.
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), SUPERSEDED)))
     os.chdir(home)  # Dagster warns of a dagster.yaml in the working folder that is not its own
     dagster, workspace = Path(sys.executable).with_name("dagster"), PROJECT / "workspace.yaml"
     os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", HOST, "-p", str(port)])  # noqa: S606

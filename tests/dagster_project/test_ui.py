@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         said.extend(words)
         raise Replaced
 
-    for name, value in {**RELATIVE, "DAGSTER_HOME": ""}.items():
+    for name, value in {**RELATIVE, "DAGSTER_HOME": "", "PYTHONWARNINGS": ""}.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "compute.yaml").write_text("gpus: 3\n")
     monkeypatch.chdir(tmp_path)
@@ -62,6 +64,22 @@ def test_a_place_that_is_not_named_stays_so(command: list[str], monkeypatch: pyt
     with pytest.raises(Replaced):
         become_ui(3005)
     assert os.environ["LORASCOPE_COMPUTE"] == "" and "LORASCOPE_ADAPTERS" not in os.environ
+
+
+@pytest.mark.parametrize("own", ["", "ignore:mine"])
+def test_dagster_does_not_advise_another_command_and_the_users_own_filters_stay(
+    own: str, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", own)
+    with pytest.raises(Replaced):
+        become_ui(3005)
+    # Without its options the command ends at once, after the advice.
+    dev = [sys.executable, "-c", "from dagster._cli.dev import dev_command; dev_command.callback()"]
+    advice = subprocess.run(dev, capture_output=True, text=True, check=False).stderr
+    assert "required positional arguments" in advice
+    assert "superseded" not in advice
+    mine = [sys.executable, "-c", "import warnings; warnings.warn('mine')"]
+    assert ("mine" in subprocess.run(mine, capture_output=True, text=True, check=True).stderr) == (not own)
 
 
 @pytest.mark.parametrize("name", ["ui", "serve"])
