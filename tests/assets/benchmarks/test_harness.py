@@ -1,4 +1,4 @@
-"""lm-eval's side: choice orders, task files, and its sample log against our records."""
+"""lm-eval's side: choice orders, task files, and its sums against our records."""
 
 from pathlib import Path
 
