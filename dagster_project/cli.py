@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import click
 
 from assets.dashboard.config import DashboardConfig
+from assets.dataset.config import DatasetConfig
 from dagster_project.consistency import contradictions, refuse
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.notebook import open_experiment
@@ -245,8 +246,8 @@ def export_command(experiment: str, folder: Path) -> None:
     opened = open_experiment(experiment)
     found = {field.name: opened.path(field.name) for field in fields(Artifacts)}
     sections = opened.experiment.sections
-    model, config = section_of(sections, ModelConfig), section_of(sections, DashboardConfig)
-    for written in export(model, config, Artifacts(**found), folder):
+    model, corpus = section_of(sections, ModelConfig), section_of(sections, DatasetConfig)
+    for written in export(model, corpus, section_of(sections, DashboardConfig), Artifacts(**found), folder):
         click.echo(str(written))
 
 

@@ -24,6 +24,7 @@ from assets.dashboard.directions import Effects, LogitEffects
 from assets.dashboard.pieces import Pieces
 from assets.dashboard.units import Sources, UnitTable, read_units
 from assets.dataset.artifact import S1kDataset
+from assets.dataset.config import DatasetConfig
 from assets.sae.artifact import Sae
 from resources.models import ModelConfig, load_architecture
 
@@ -88,7 +89,7 @@ class SourceRow(Row):
     setName: str
     creatorId: str = CREATOR
     num_prompts: int
-    dataset: str = "s1K-1.1"
+    dataset: str
 
 
 class FeatureRow(Row):
@@ -165,7 +166,9 @@ class Artifacts:
     feature_categories: Path
 
 
-def export(model: ModelConfig, config: DashboardConfig, artifacts: Artifacts, out: Path) -> list[Path]:
+def export(
+    model: ModelConfig, corpus: DatasetConfig, config: DashboardConfig, artifacts: Artifacts, out: Path
+) -> list[Path]:
     """Write one folder per kind of unit into `out`, and return them."""
     dataset, sae = S1kDataset.open(artifacts.s1k_dataset), Sae.open(artifacts.batchtopk_sae)
     sources = Sources(
@@ -188,13 +191,14 @@ def export(model: ModelConfig, config: DashboardConfig, artifacts: Artifacts, ou
     folders: list[Path] = []
     for kind in dict.fromkeys(table.columns["kind"]):
         rows = [row for row, found in enumerate(table.columns["kind"]) if found == kind]
-        folders.append(_write_source(out, shown, kind, rows, table, pieces, effects))
+        folders.append(_write_source(out, shown, corpus.source, kind, rows, table, pieces, effects))
     return folders
 
 
 def _write_source(
     out: Path,
     model: ModelRow,
+    corpus: str,
     kind: str,
     rows: Sequence[int],
     table: UnitTable,
@@ -208,8 +212,8 @@ def _write_source(
     _write(folder / "model.jsonl", [model])
     _write(folder / "release.jsonl", [ReleaseRow(description=about)])
     _write(folder / "sourceset.jsonl", [SourceSetRow(modelId=model.id, name=name, description=about, type=kind)])
-    rollouts = len(pieces.bounds)
-    _write(folder / "source.jsonl", [SourceRow(id=source, modelId=model.id, setName=name, num_prompts=rollouts)])
+    origin = SourceRow(id=source, modelId=model.id, setName=name, num_prompts=len(pieces.bounds), dataset=corpus)
+    _write(folder / "source.jsonl", [origin])
     for batch, first in enumerate(range(0, len(rows), BATCH)):
         mine = rows[first : first + BATCH]
         place = [{"modelId": model.id, "layer": source, "index": str(first + i)} for i in range(len(mine))]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from assets.dashboard.neuronpedia import Artifacts, export
+from assets.dataset.config import DatasetConfig
 from resources.models import ModelConfig
 from tests.assets.dashboard.conftest import Site
 from tests.dashboard_builders import HOSTILE
@@ -41,7 +42,8 @@ KNOWN = {
 def exported(site: Site, tiny_model: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folders = {**site.built.folders, "lora_checkpoint": tiny_adapter}
     artifacts = Artifacts(**{field.name: folders[field.name] for field in fields(Artifacts)})
-    return export(ModelConfig(name=str(tiny_model)), site.config, artifacts, tmp_path_factory.mktemp("neuronpedia"))
+    model, corpus = ModelConfig(name=str(tiny_model)), DatasetConfig(source="someone/traces", revision="a" * 40)
+    return export(model, corpus, site.config, artifacts, tmp_path_factory.mktemp("neuronpedia"))
 
 
 def rows(folder: Path, table: str) -> list[dict]:
@@ -72,6 +74,7 @@ def test_every_kind_is_a_source_that_its_rows_point_to(exported: list[Path], sit
         (source,), (model,), (group,) = rows(folder, "source"), rows(folder, "model"), rows(folder, "sourceset")
         assert (folder.name, folder.parent.name) == (source["id"], model["id"])
         assert source["setName"] == group["name"]
+        assert source["dataset"] == "someone/traces"
         features = rows(folder, "features")
         assert [row["index"] for row in features] == [str(i) for i in range(len(features))]
         for table in ("features", "explanations", "activations"):
