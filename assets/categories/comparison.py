@@ -4,11 +4,16 @@ from typing import Any
 
 import numpy as np
 
+from resources.intervals import wilson
+
 LABELS = (0, 1, 2)
 
 
 def class_shares(rows: list[dict[str, Any]], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Share of each class among the labelled units of every kind that has some, with bootstrap 95 % intervals."""
+    """Share of each class among the labelled units of every kind that has some, with bootstrap 95 % intervals.
+
+    Wilson's where a class has none of the units, or all: every resample is the same then.
+    """
     shares = []
     for kind in sorted({row["kind"] for row in rows}):
         counts = count_labels(rows, kind)
@@ -17,11 +22,11 @@ def class_shares(rows: list[dict[str, Any]], resamples: int, seed: int) -> list[
         explainer = next(row["explainer"] for row in rows if row["kind"] == kind)
         low, high = bootstrap(counts, resamples, seed)
         for label in LABELS:
-            n = int(counts[label])
-            share = n / int(counts.sum())
+            n, total = int(counts[label]), int(counts.sum())
+            ends = (float(low[label]), float(high[label])) if 0 < n < total else wilson(n, total)
             shares.append(
-                {"kind": kind, "explainer": explainer, "label": label, "n": n, "share": share,
-                 "ci_low": float(low[label]), "ci_high": float(high[label])}
+                {"kind": kind, "explainer": explainer, "label": label, "n": n, "share": n / total,
+                 "ci_low": ends[0], "ci_high": ends[1]}
             )  # fmt: skip
     return shares
 

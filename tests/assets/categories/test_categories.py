@@ -190,6 +190,13 @@ def test_class_shares_leave_out_units_without_a_label() -> None:
     ]  # fmt: skip
 
 
+def test_a_class_of_none_or_all_of_few_units_is_not_certain() -> None:
+    """0 and 4 of 4: Wilson's interval, z²/(n + z²) wide; each resample is the same."""
+    shares = class_shares([{"kind": "adapter", "explainer": "x", "label": 2}] * 4, 500, 0)
+    assert [row["ci_low"] for row in shares] == pytest.approx([0, 0, 0.5101], abs=1e-4)
+    assert [row["ci_high"] for row in shares] == pytest.approx([0.4899, 0.4899, 1], abs=1e-4)
+
+
 def test_a_kind_of_which_no_unit_has_a_label_has_no_shares() -> None:
     unlabelled = {"kind": "adapter", "explainer": "x", "label": None}
     shares = class_shares([unlabelled, {"kind": "latent", "explainer": "x", "label": 0}], 500, 0)
