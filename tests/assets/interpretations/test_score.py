@@ -118,6 +118,17 @@ def test_precision_at_equal_numbers() -> None:
     # 80 % of positives and 25 % of negatives called: .8 / (.8 + .25).
     assert precision(0.8, np.array([True, False, False, False])) == pytest.approx(0.8 / 1.05)
     assert precision(0.8, np.array([], dtype=bool)) is None
+    assert precision(0.0, np.array([False, False])) is None
+
+
+def test_a_predicate_is_scored_on_four_tokens_of_either_kind_and_on_no_fewer(explained: Explained) -> None:
+    evidence, corpus = _evidence(explained)[0], Corpus.open(explained.dataset)
+    predicate = Predicate.model_validate_json(explained.row(evidence.unit)["predicate"])
+    for firing, quiet, status in ((4, 4, "ok"), (3, 4, "insufficient"), (4, 3, "insufficient")):
+        part_n = np.where(np.arange(len(evidence.part_n)) < firing, HELD_OUT, HALF_A)
+        quiet_part_q = np.where(np.arange(len(evidence.quiet_part_q)) < quiet, HELD_OUT, HALF_B)
+        few = replace(evidence, part_n=part_n, quiet_part_q=quiet_part_q)
+        assert score_predicate(few, predicate, corpus, ScoresConfig(), 42)["status"] == status
 
 
 def test_a_predicates_measures_over_two_draws_by_hand() -> None:
