@@ -145,7 +145,8 @@ def test_shards_hold_whole_rollouts_up_to_their_size_in_fixed_row_groups(states:
     assert [group.num_rows for group in shards.groups] == [16, 16, 16, 9, 16, 16, 9, 16, 9, 16, 16, 13]
 
 
-def test_statistics_are_those_of_numpy(states: Capture, tmp_path: Path) -> None:
+def test_statistics_are_those_of_numpy(states: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assets.activations.statistics.ROWS_AT_ONCE", 20)  # shards have up to 64
     states(tmp_path)
     shards = Shards.open(tmp_path / "out")
     x = np.concatenate([batch.state_BC for batch in shards.batches(50)]).astype(np.float64)
