@@ -73,3 +73,8 @@ def test_of_several_marks_of_a_kind_the_last_one_counts() -> None:
     assert answer_part(f"{START}think\none{START}think\ntwo\nthree") == "two\nthree"
     assert last_boxed(r"\boxed 1$ or \boxed 2$ or \boxed {3}, worth 4$ or 5$") == "3"
     assert last_boxed(r"\boxed{1} or \boxed{2}") == "2"
+
+
+def test_a_mark_without_a_brace_is_no_box() -> None:
+    assert last_boxed(r"the answer is \boxed5") is None
+    assert extract(r"Answer: \boxed5").rule == "answer"

@@ -45,6 +45,9 @@ def test_a_unit_that_lies_in_two_record_batches_is_read_once_with_its_own_values
     assert [one.quiet_part_q.tolist() for one in found.values()] == [[0], [1], [HELD_OUT]]
     assert [{window.held_out for window in one.windows} for one in found.values()] == [{False}, {False}, {True}]
     assert found["latent:2"].peak_n.tolist() == [first[2] + 6]
+    assert [one.windows[-1].values.tolist() for one in found.values()] == [[0.0, 0.5], [0.5, 0.0], [0.0, 0.5]]
+    others = STATISTICAL.model_copy(update={"kinds": ("adapter", "neuron")})
+    assert list(read_evidence(tmp_path, corpus, SPLIT, others)) == []
 
 
 def test_the_strongest_contexts_of_a_rollout_are_kept_as_many_as_are_wanted(
