@@ -12,6 +12,8 @@ FOLDER = "charts"
 ACCENT = "#2f6f9f"
 COLOURS = 64
 """Of a chart's PNG: a palette and its blends at the edges of letters and lines."""
+SCALE = 1.3
+"""Of a PNG to its chart, at most 756 pixels wide: in a window of 1280, Dagster's dialog shows 984 and cuts the rest."""
 SIGNED = ("#b2182b", "#f7f7f7", "#2166ac")
 """Negative, zero, positive: ColorBrewer RdBu, told apart by colour-blind readers."""
 CATEGORIES = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
@@ -26,7 +28,7 @@ def png(chart: "altair.TopLevelMixin") -> bytes:
 
 
 def save_chart(chart: "altair.TopLevelMixin", folder: Path, name: str) -> None:
-    """Write `<name>.vl.json`, `.svg` and `.png` (2x) into `folder/charts`."""
+    """Write `<name>.vl.json`, `.svg` and `.png` into `folder/charts`."""
     import vl_convert
 
     out = folder / FOLDER
@@ -34,7 +36,7 @@ def save_chart(chart: "altair.TopLevelMixin", folder: Path, name: str) -> None:
     specification = chart.to_json(indent=None)
     (out / f"{name}.vl.json").write_text(specification)
     (out / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(specification))
-    (out / f"{name}.png").write_bytes(_few_colours(vl_convert.vegalite_to_png(specification, scale=2)))
+    (out / f"{name}.png").write_bytes(_few_colours(vl_convert.vegalite_to_png(specification, scale=SCALE)))
 
 
 def _few_colours(picture: bytes) -> bytes:

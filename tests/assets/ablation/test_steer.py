@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.artifact import SteeringEffects
@@ -190,6 +191,13 @@ def test_sampled_rows_follow_the_softmax_at_the_temperature(world: World, adapte
     error = float((law * (surprise - entropy) ** 2).sum().sqrt()) / 1500**0.5
     assert abs(float(surprise[drawn].mean()) - entropy) < 4 * error
     assert abs(float((other * surprise).sum()) - entropy) > 20 * error
+
+
+def test_the_widest_charts_are_whole_in_dagsters_dialog(steered: Path) -> None:
+    """In a window of 1280 pixels it is 80 % of it, with 20 pixels of padding on either side."""
+    for path in (steered / "out" / "charts").glob("*.png"):
+        with Image.open(path) as picture:
+            assert 700 < picture.width <= 1280 * 0.8 - 2 * 20
 
 
 def test_the_tables_hold_every_dose_and_every_continuation(steered: Path) -> None:
