@@ -54,10 +54,14 @@ def categorise(
     Raises:
         BadInput: when no unit is explained.
     """
-    rows = [row for row in Interpretations.open(interpretations).rows() if row["kind"] in categories.kinds]
+    everything = Interpretations.open(interpretations).rows()
+    rows = [row for row in everything if row["kind"] in categories.kinds]
     explained = [row for row in rows if _is_explained(row, categories.provider)]
     if not explained:
-        raise BadInput(f"no unit in {interpretations} has an explanation, so there is nothing to categorise")
+        raise BadInput(
+            f"no unit of kind {' or '.join(categories.kinds)} in {interpretations} has an explanation, so there is "
+            "nothing to categorise"
+        )
     requests = cached = 0
     cost = 0.0
     if categories.provider == STATISTICAL:
@@ -65,7 +69,8 @@ def categorise(
     else:
         from assets.categories.llm import categorise_units
 
-        done = categorise_units(categories, compute, s1k_dataset, max_activating_contexts, explained, progress)
+        usable = [row for row in everything if _is_explained(row, categories.provider)]
+        done = categorise_units(categories, compute, s1k_dataset, max_activating_contexts, usable, progress)
         taxonomy, found = done.taxonomy, done.rows
         requests, cached, cost = done.requests, done.cached, done.cost_usd
     pq.write_table(pa.Table.from_pylist(found, schema=CATEGORIES_SCHEMA), out / CATEGORIES_FILE)

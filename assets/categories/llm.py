@@ -77,21 +77,22 @@ def categorise_units(
     explained: list[dict[str, Any]],
     progress: Progress,
 ) -> Categorised:
-    """Make the taxonomy, then assign every explained unit.
+    """Make the taxonomy, then assign every explained unit of `knobs.kinds`.
 
     Raises:
         BadInput: when no usable taxonomy comes, or as `ask` does.
     """
     taxonomy, made = make_taxonomy(knobs, compute, explained, progress)
+    assigned = [row for row in explained if row["kind"] in knobs.kinds]
     endpoint = endpoint_of(knobs)
     prompt = load_prompt(PROMPTS, knobs.assign_prompt)
-    wanted = {row["unit"] for row in explained}
+    wanted = {row["unit"] for row in assigned}
     shown = strongest(contexts, dataset, wanted, knobs.contexts_shown, knobs.tokens_around)
-    questions = (_assignment(row, shown.get(row["unit"], ""), taxonomy, prompt) for row in explained)
+    questions = (_assignment(row, shown.get(row["unit"], ""), taxonomy, prompt) for row in assigned)
     limits = Limits.of(compute)
-    asked = ask(questions, len(explained), endpoint, limits, progress, "categorise")
+    asked = ask(questions, len(assigned), endpoint, limits, progress, "categorise")
     asked.check_usable()
-    rows = [_row(row, asked, taxonomy, endpoint) for row in explained]
+    rows = [_row(row, asked, taxonomy, endpoint) for row in assigned]
     return Categorised(
         taxonomy, rows, made.requests + asked.requests, made.cached + asked.cached, made.cost_usd + asked.cost_usd
     )

@@ -23,7 +23,9 @@ COMPUTE = ComputeConfig(profile="cpu", llm_concurrency=8, llm_attempts=2, llm_ti
 LABEL = {"explanation": "digits", "classification": 0, "classification_reasoning": "r"}
 
 
-def _categorise(explained: Explained, out: Path, wrong: Callable[[int], bool]) -> CategoriseMetrics:
+def _categorise(
+    explained: Explained, out: Path, wrong: Callable[[int], bool], **chosen: tuple[str, ...]
+) -> CategoriseMetrics:
     """With a model that gives its n-th unit an id of the taxonomy, or another one where `wrong(n)`."""
     entries = [{"string_id": "x", "name": "n", "description": "d"}]
     taxonomy = {"categories": [{"name": name, "description": "d", "subcategories": entries} for name in "ab"]}
@@ -36,9 +38,8 @@ def _categorise(explained: Explained, out: Path, wrong: Callable[[int], bool]) -
         return chat(json.dumps({"string_id": "77.7" if wrong(number) else "1.1"}))
 
     with serving(answer) as url:
-        knobs = CategoriesConfig(
-            provider="openai-compatible", base_url=url, taxonomy_provider="openai-compatible", taxonomy_base_url=url
-        )
+        asked = {"provider": "openai-compatible", "base_url": url}
+        knobs = CategoriesConfig.model_validate(asked | {f"taxonomy_{name}": it for name, it in asked.items()} | chosen)
         return categorise(
             categories=knobs,
             **explained.inputs,
@@ -55,6 +56,14 @@ def test_unknown_categories_are_counted(explained: Explained, tmp_path: Path) ->
     assert done.uncategorized == len(rows) == 2 < done.units
     assert (done.units, done.not_explained) == (explained.metrics.explained, explained.metrics.insufficient)
     assert all("is no id of the taxonomy" in row["detail"] for row in rows)
+
+
+def test_the_taxonomy_is_made_of_directions_and_neurons_though_latents_alone_are_assigned(
+    explained: Explained, tmp_path: Path
+) -> None:
+    done = _categorise(explained, tmp_path, lambda _: False, kinds=("latent",))
+    kinds = pq.read_table(tmp_path / "categories.parquet")["kind"].to_pylist()
+    assert kinds == ["latent"] * done.units
 
 
 def test_categories_of_which_all_are_unknown_make_no_artifact(explained: Explained, tmp_path: Path) -> None:
