@@ -91,7 +91,11 @@ def test_counts_sums_and_histograms_are_those_of_the_definition(world: "World", 
     assert metrics.silent_units == sum(not ranked(series) for series in brute_force(world).values()) >= 2
 
 
-def test_windows_hold_the_rollouts_tokens_and_the_units_own_activations(world: "World", tmp_path: Path) -> None:
+def test_windows_hold_the_rollouts_tokens_and_the_units_own_activations(
+    world: "World", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("collect._ROWS_WRITTEN", "sweep._WINDOWS_AT_ONCE", "sources.BLOCK_CELLS", "sources.ENCODED_ROWS"):
+        monkeypatch.setattr(f"assets.contexts.{name}", 20)
     found, metrics = world.collect(tmp_path)
     seen = 0
     for unit, series in brute_force(world).items():

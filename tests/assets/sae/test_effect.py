@@ -157,8 +157,11 @@ def test_a_state_is_put_back_at_its_own_token_and_nowhere_else(tiny_model: Path,
     assert torch.equal(after[others, 0], before[others, 0])
 
 
-def test_kl_and_cross_entropy_are_means_over_what_captured_tokens_predict(tiny_model: Path, tiny_adapter: Path) -> None:
+def test_kl_and_cross_entropy_are_means_over_what_captured_tokens_predict(
+    tiny_model: Path, tiny_adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Captured: 10 to 19 and 30 to 39. Of the tokens that count, 15 to 39, those predict 15 to 20 and 31 to 39."""
+    monkeypatch.setattr("assets.sae.effect.LOGITS_AT_ONCE", 7)
     adapted = load_adapted(config_of(tiny_model), tiny_adapter, "cpu")
     ids, kept = rollout_of(5), [*range(10, 20), *range(30, 40)]
     position_N = torch.tensor(kept)

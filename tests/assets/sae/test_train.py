@@ -97,8 +97,11 @@ def test_the_authors_recipe_trains_too(sparse_shards: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("preset", ["default", "authors"])
-def test_cosines_of_all_dictionaries_are_around_the_mean_training_state(preset: str, tmp_path: Path) -> None:
+def test_cosines_of_all_dictionaries_are_around_the_mean_training_state(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Six row groups: the sample that the mean is taken of holds every training token."""
+    monkeypatch.setattr("assets.sae.train.BLOCK", 300)
     states = sparse_states(60, 200)
     shards = build_shards(tmp_path / "shards", states, rollouts_per_shard=10, row_group_rows=2000)
     config = SaeConfig(**{**SMALL.model_dump(exclude_unset=True), "preset": preset, "baselines": ("pca",)})
