@@ -28,7 +28,7 @@ _REFUSED_TEXTS = (
 
 def trouble(error: BaseException) -> str | None:
     """What to do when the disk caused an error, or anything that it came from; None when it did not."""
-    for cause in _causes(error):
+    for cause in causes(error):
         number = cause.errno if isinstance(cause, OSError) else None
         if number in _FULL or any(text in str(cause) for text in _FULL_TEXTS) or _starved(cause):
             return (
@@ -72,7 +72,8 @@ def disk_told() -> Iterator[None]:
         raise BadInput(said) from error
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and all that it came from."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

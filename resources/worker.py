@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn, get_type_hints
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from resources.disk import trouble
+from resources.disk import causes, trouble
 from resources.errors import BadInput, Interrupted
 from resources.job import Job, JobFailure, JobResult
 from resources.launcher.keeper import PR_SET_PDEATHSIG, prctl
@@ -264,7 +264,8 @@ def _report(error: Exception, run: RunDir, rank: Rank) -> int:
 def _kind(error: Exception) -> tuple[str, int]:
     if isinstance(error, BadInput):
         return "bad_input", BAD_INPUT
-    if isinstance(error, Interrupted):
+    # transformers makes a ModuleNotFoundError of whatever ends one of its imports
+    if any(isinstance(cause, Interrupted) for cause in causes(error)):
         return "interrupted", INTERRUPTED
     return "error", FAILED
 

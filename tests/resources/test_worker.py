@@ -8,7 +8,7 @@ import pytest
 
 from resources.launcher.rundir import RESULT, RunDir
 from resources.progress import Progress
-from resources.worker import arguments_of, check_shape, columns_of
+from resources.worker import INTERRUPTED, arguments_of, check_shape, columns_of
 from tests.resources.launcher import verbs
 from tests.resources.launcher.conftest import build_job
 
@@ -68,3 +68,15 @@ def test_the_artifact_is_on_the_disk_before_the_result_that_speaks_of_it(tmp_pat
     synced = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert synced[:2] == [str(job.out / "note.txt"), str(job.out)]
     assert RESULT in synced[-1]
+
+
+def test_a_library_that_hides_the_end_that_slurm_gave_a_job_does_not_make_an_error_of_it(tmp_path: Path) -> None:
+    """As transformers, when SIGTERM meets one of its imports."""
+    job = build_job(tmp_path, "hide_an_interrupt")
+    run = RunDir(tmp_path / "run")
+    run.prepare(job)
+    run.stop.touch()
+    command = [sys.executable, "-m", "resources.worker", str(run.path)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == INTERRUPTED
+    failure = run.failure()
+    assert failure is not None and failure.kind == "interrupted"
