@@ -212,9 +212,11 @@ class Attempt:
         while True:
             self.ears.hear()
             code = self.run.exit_code()
-            if code is not None:
+            if code is not None and self._is_over(code):
                 self.ears.hear()
                 return code
+            if code is not None:
+                pause = self.launcher.poll_s
             if time.monotonic() - asked >= pause:
                 asked = time.monotonic()
                 now = self.launcher.status(handle)
@@ -227,6 +229,11 @@ class Attempt:
                 self.ears.hear()
                 return self.run.exit_code()
             time.sleep(POLL_S)
+
+    def _is_over(self, code: int) -> bool:
+        """A queue may start anew, under the same handle, a job that it ended; none that ended by itself."""
+        failure = self.run.failure()
+        return code == 0 or not self.launcher.survives or (failure is not None and failure.kind != "interrupted")
 
     def _judge(self, code: int | None, handle: str) -> JobResult | None:
         """The result; None when the walltime ended the job, which is then submitted again."""

@@ -32,10 +32,13 @@ if command == "sbatch":
     Path(options[-1]).with_name("rc").write_text("1")
 if len((folder / "asked").read_text().split()) <= int((folder / "silent").read_text()):
     sys.exit(f"{command}: error: Socket timed out on send/recv operation")
-asks_state = any("state:" in option for option in options)
-print("7" if command == "sbatch" else "state: RUNNING None" if asks_state else (folder / "jobs").read_text())
+if any("state:" in option for option in options):
+    print("" if (folder / "gone").exists() else "state: RUNNING None")
+    (folder / "gone").touch()
+else:
+    print("7" if command == "sbatch" else (folder / "jobs").read_text())
 """
-"""Its first `silent` answers are lost. Every job gets number 7 and fails at once with exit code 1."""
+"""Its first `silent` answers are lost. Every job gets number 7, fails at once with exit code 1, and is seen once."""
 
 
 class Stopped(BaseException):

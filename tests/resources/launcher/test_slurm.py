@@ -142,6 +142,25 @@ def test_a_job_whose_node_fails_is_queued_again_and_goes_on_where_it_was(tmp_pat
     assert len(steps) in (19, 20, 21) and steps[-1] == "step 20"
 
 
+def test_a_job_that_slurm_queues_anew_is_waited_for_and_not_submitted_beside_itself(tmp_path: Path) -> None:
+    """As after the failure of one node of several; two jobs in one folder empty each other's artifact."""
+    run = RunDir(tmp_path / "run")
+    handles: list[str | None] = []
+
+    def hear() -> None:
+        if not handles and run.stderr.exists() and "step 5\n" in run.stderr.read_text():
+            handles.append(run.handle())
+            subprocess.run(["scontrol", "requeue", str(handles[0])], check=True)
+            # What the batch script on a node that lives may still come to write, after srun has lost the others.
+            run.stop.touch()
+            run.rc.write_text("143")
+
+    job = build_job(tmp_path, "save_and_stop", play={"number": 20})
+    deployment = Deployment(backend="slurm", gpus=8)
+    assert build_attempt(job, tmp_path, deployment, hear).result({}).metrics["number"] == 20
+    assert handles == [run.handle()]
+
+
 def test_a_job_that_slurm_starts_anew_finds_no_outcome_of_its_former_attempt(
     tmp_path: Path, launcher: SlurmLauncher
 ) -> None:
