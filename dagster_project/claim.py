@@ -114,13 +114,13 @@ def other_folders(home: Home) -> list[str]:
 def _note_folder(home: Home) -> None:
     here = str(home.experiments.resolve())
     if here not in _noted(home):
-        with folders_file(home).open("a") as file:
+        with folders_file(home).open("a", errors="surrogateescape") as file:
             file.write(f"{here}\n")
 
 
 def _noted(home: Home) -> list[str]:
     path = folders_file(home)
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text(errors="surrogateescape").splitlines() if path.exists() else []
 
 
 def states(experiment: Experiment) -> tuple[tuple[int, int], ...]:

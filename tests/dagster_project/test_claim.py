@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_project.claim import claimed, folders_file, unchanging
+from dagster_project.claim import claimed, folders_file, other_folders, unchanging
 from dagster_project.compute_asset import obtain
 from dagster_project.experiment import Experiments
 from dagster_project.plan import keys, run_folder
@@ -76,6 +76,15 @@ def test_a_run_works_on_an_experiment_in_one_process_and_notes_its_folder_once(h
     with claimed(home, "e", "run-1", print), claimed(home, "e", "run-2", print):
         pass
     assert folders_file(home).read_text() == f"{home.experiments}\n"
+
+
+def test_a_damaged_note_of_folders_stops_no_run_and_counts_as_a_folder_that_gc_does_not_know(home: Home) -> None:
+    load(home.experiments, BASE)
+    folders_file(home).parent.mkdir(parents=True, exist_ok=True)
+    folders_file(home).write_bytes(b"/mnt/a\xff\n")
+    with claimed(home, "e", "run", print):
+        assert folders_file(home).read_bytes() == b"/mnt/a\xff\n" + f"{home.experiments}\n".encode()
+    assert other_folders(home) == ["/mnt/a\udcff"]
 
 
 def test_a_killed_run_keeps_nothing_from_gc(home: Home) -> None:
