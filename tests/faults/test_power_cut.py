@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.killing import branch, contents, leftovers, processes_of, start
+from tests.faults.killing import EXPERIMENT, branch, contents, leftovers, processes_of, start
 from tests.installation import Installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -86,5 +86,7 @@ def test_a_run_after_a_power_cut_ends_with_the_artifact_of_an_undisturbed_one(
     process.wait()
     code = start(installation, [asset], tmp_path / "next.log").wait()
     assert code == 0, (tmp_path / "next.log").read_text()[-3000:]
-    assert contents(installation.home, [asset]) == contents(tiny.home, [asset])
+    place = f"{asset}/{tiny.plan(EXPERIMENT)[asset]['key']}/"  # other tests make variants in the same installation
+    undisturbed = {name: found for name, found in contents(tiny.home, [asset]).items() if name.startswith(place)}
+    assert contents(installation.home, [asset]) == undisturbed
     assert leftovers(installation.home) == []
