@@ -1,7 +1,6 @@
 """A full disk and a folder that may not be written: one sentence, a whole store, and on it goes afterwards."""
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from resources.sources import PROJECT
+from tests import mounts
 from tests.faults.killing import leftovers, start
 from tests.installation import TINY, Installation, build_installation
 
@@ -20,16 +20,13 @@ Mount = Callable[..., Path]
 def mount(tmp_path: Path) -> Iterator[Mount]:
     """`mount(ARGUMENTS)` at a new folder; needs the right to mount."""
     folder = tmp_path / "disk"
-    folder.mkdir()
 
     def mounted(*arguments: str | Path) -> Path:
-        done = subprocess.run(["mount", *arguments, folder], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+        mounts.mount(folder, *arguments)
         return folder
 
     yield mounted
-    subprocess.run(["umount", "--lazy", folder], check=False, capture_output=True)
+    mounts.unmount(folder)
 
 
 def installation_on(disk: Path, folder: Path) -> Installation:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.faults.killing import EXPERIMENT, branch, contents, leftovers, processes_of, start
 from tests.installation import Installation
+from tests.mounts import mount, unmount
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 JOURNAL_S = 6.0
@@ -27,9 +28,7 @@ class Disk:
     mounted: Path
 
     def mount(self) -> None:
-        done = subprocess.run(["mount", "-o", "loop", self.image, self.mounted], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+        mount(self.mounted, "-o", "loop", self.image)
 
     def lose_power(self, home: Path) -> None:
         """End every process and all that was in memory alone."""
@@ -37,7 +36,7 @@ class Disk:
         _send(signal.SIGSTOP, processes)
         kept = self.image.read_bytes()
         _send(signal.SIGKILL, processes)
-        subprocess.run(["umount", "--lazy", self.mounted], check=True)
+        unmount(self.mounted)
         self.image.unlink()
         self.image.write_bytes(kept)
         self.mount()
@@ -52,14 +51,13 @@ def _send(number: int, processes: Iterable[int]) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
     made = Disk(tmp_path / "image", tmp_path / "disk")
-    made.mounted.mkdir()
     with made.image.open("wb") as file:
         file.truncate(200 * 2**20)
     if subprocess.run(["mkfs.ext4", "-q", made.image], check=False, capture_output=True).returncode:
         pytest.skip("no mkfs.ext4 here")
     made.mount()
     yield made
-    subprocess.run(["umount", "--lazy", made.mounted], check=False, capture_output=True)
+    unmount(made.mounted)
 
 
 @pytest.mark.parametrize(

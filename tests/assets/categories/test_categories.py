@@ -26,14 +26,14 @@ from assets.categories.statistical import TAXONOMY, string_id
 from assets.contexts.artifact import UNITS_FILE
 from assets.interpretations.artifact import Predicate
 from resources.errors import BadInput
-from tests.assets.interpretations.conftest import COMPUTE, SILENT, Explained, explained  # noqa: F401
+from tests.assets.interpretations.conftest import COMPUTE, SILENT, Explained
 from tests.shard_builders import build_shards
 
 STATISTICAL = CategoriesConfig(provider="statistical", bootstrap=2000)
 
 
 @pytest.fixture(scope="module")
-def categories(explained: Explained, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def categories(explained: Explained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("categories")
     categorise(
         categories=STATISTICAL,
@@ -46,7 +46,7 @@ def categories(explained: Explained, tmp_path_factory: pytest.TempPathFactory) -
     return out
 
 
-def test_every_explained_unit_has_one_entry_of_the_taxonomy(categories: Path, explained: Explained) -> None:  # noqa: F811
+def test_every_explained_unit_has_one_entry_of_the_taxonomy(categories: Path, explained: Explained) -> None:
     artifact = Categories.open(categories)
     assert artifact.table().schema.equals(CATEGORIES_SCHEMA)
     rows = artifact.table().to_pylist()
@@ -95,7 +95,7 @@ def test_an_id_outside_the_taxonomy_is_uncategorized() -> None:
     assert (row["category"], row["string_id"], row["detail"]) == ("uncategorized", "", "unknown id 42.7")
 
 
-def test_nothing_explained_is_refused(tmp_path: Path, explained: Explained) -> None:  # noqa: F811
+def test_nothing_explained_is_refused(tmp_path: Path, explained: Explained) -> None:
     table = pq.read_table(explained.interpretations / "interpretations.parquet")
     pq.write_table(table.slice(0, 0), tmp_path / "interpretations.parquet")
     with pytest.raises(BadInput, match="no unit"):
@@ -203,7 +203,7 @@ def test_a_kind_of_which_no_unit_has_a_label_has_no_shares() -> None:
     assert {row["kind"] for row in shares} == {"latent"}
 
 
-def _measure(explained: Explained, categories: Path, out: Path, knobs: CategoriesConfig, shards: Path) -> Densities:  # noqa: F811
+def _measure(explained: Explained, categories: Path, out: Path, knobs: CategoriesConfig, shards: Path) -> Densities:
     metrics = measure(
         categories=knobs,
         feature_categories=categories,
@@ -219,7 +219,7 @@ def _measure(explained: Explained, categories: Path, out: Path, knobs: Categorie
     return Densities.open(out)
 
 
-def test_densities_and_figures_are_written(explained: Explained, categories: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_densities_and_figures_are_written(explained: Explained, categories: Path, tmp_path: Path) -> None:
     artifact = _measure(explained, categories, tmp_path, STATISTICAL, tmp_path)
     assert artifact.table().schema.equals(DENSITIES_SCHEMA)
     assert artifact.classes().schema.equals(CLASSES_SCHEMA)
@@ -233,7 +233,7 @@ def test_densities_and_figures_are_written(explained: Explained, categories: Pat
 
 
 def test_densities_of_some_rollouts_are_summed_from_the_shards_and_say_of_how_many(
-    explained: Explained,  # noqa: F811
+    explained: Explained,
     categories: Path,
     tmp_path: Path,
 ) -> None:

@@ -14,7 +14,7 @@ from assets.interpretations.label import PROMPTS, endpoint_of, unit_question
 from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
-from tests.assets.interpretations.conftest import Explained, explained  # noqa: F401
+from tests.assets.interpretations.conftest import Explained
 
 LIVE, BATCH = ComputeConfig(), ComputeConfig(llm_mode="batch")
 SECTIONS = {
@@ -57,7 +57,7 @@ def test_every_unit_adds_the_same() -> None:
     assert third - second == pytest.approx(second - first)
 
 
-def test_the_estimate_is_near_the_real_prompts(explained: Explained) -> None:  # noqa: F811
+def test_the_estimate_is_near_the_real_prompts(explained: Explained) -> None:
     knobs = InterpretationsConfig(tokens_around=8)
     corpus = Corpus.open(explained.dataset)
     split = Split.draw(max(corpus.first) + 1, knobs.held_out_share, knobs.seed)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from assets.categories.config import CategoriesConfig
 from assets.categories.contexts import strongest
@@ -13,11 +14,13 @@ from assets.categories.llm import make_taxonomy
 from resources.compute import ComputeConfig
 from resources.llm.prompts import escaped
 from tests.assets.benchmarks.local_server import Reply, chat, serving
-from tests.assets.interpretations.conftest import SILENT, Explained, explained  # noqa: F401
-from tests.resources.llm.conftest import home  # noqa: F401
+from tests.assets.interpretations.conftest import SILENT, Explained
 
 
-def test_a_taxonomy_is_made_of_as_many_directions_as_neurons_and_no_latent(home: Path) -> None:  # noqa: F811
+def test_a_taxonomy_is_made_of_as_many_directions_as_neurons_and_no_latent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORASCOPE_HOME", str(tmp_path))
     asked: list[str] = []
 
     def answer(_: str, request: dict[str, Any]) -> Reply:
@@ -38,7 +41,7 @@ def test_a_taxonomy_is_made_of_as_many_directions_as_neurons_and_no_latent(home:
     assert [sorted(kinds) for kinds in told] == [["adapter", "neuron"], ["adapter", "adapter", "neuron", "neuron"]]
 
 
-def test_a_unit_is_assigned_from_its_strongest_contexts_with_the_peak_marked(explained: Explained) -> None:  # noqa: F811
+def test_a_unit_is_assigned_from_its_strongest_contexts_with_the_peak_marked(explained: Explained) -> None:
     rows = pq.read_table(explained.contexts / "contexts.parquet").to_pylist()
     wanted = []
     for row in rows:

@@ -11,7 +11,7 @@ from assets.categories.config import CategoriesConfig
 from assets.categories.sums import per_unit, subset_sums
 from assets.contexts.artifact import UNITS_FILE
 from resources.errors import BadInput
-from tests.assets.contexts.conftest import LENGTHS, World, world  # noqa: F401
+from tests.assets.contexts.conftest import LENGTHS, World
 from tests.assets.interpretations.conftest import SILENT
 from tests.shard_builders import build_shards
 
@@ -54,7 +54,7 @@ def test_more_rollouts_than_were_captured_are_refused(folder: Path) -> None:
 
 
 def test_a_subset_of_all_rollouts_has_the_sums_of_no_subset(
-    world: World,  # noqa: F811
+    world: World,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
+from tests.assets.interpretations.conftest import explained as explained
 from tests.end_to_end.browser import open_browser
 
 

@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 
 from assets.interpretations.artifact import INTERPRETATIONS_FILE, INTERPRETATIONS_SCHEMA, SCORES_FILE, SCORES_SCHEMA
 from assets.paper.examples import examples
-from tests.assets.interpretations.conftest import Explained, explained  # noqa: F401
+from tests.assets.interpretations.conftest import Explained
 
 
 def test_an_llms_words_stand_beside_the_judges_score_and_not_the_predicates(
-    explained: Explained,  # noqa: F811
+    explained: Explained,
     tmp_path: Path,
 ) -> None:
     rows = pq.read_table(explained.interpretations / INTERPRETATIONS_FILE).to_pylist()

@@ -1,6 +1,5 @@
 """Both back ends for every fault: processes of this machine, and a real Slurm."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from resources.launcher.attempt import Attempt, Ears
 from resources.launcher.deployment import Deployment
 from resources.launcher.processes import marked, marker
 from resources.launcher.rundir import RunDir
+from tests.mounts import mount, unmount
 
 VERBS = "tests.resources.launcher.verbs"
 
@@ -54,12 +54,9 @@ def no_orphans(tmp_path: Path) -> Iterator[None]:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""
     folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"cannot mount a small disk: {done.stderr.strip()}")
+    mount(folder, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
     yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
+    unmount(folder)
 
 
 def build_job(root: Path, verb: str, *, play: dict[str, object] | None = None, **shape: int) -> Job:
