@@ -129,8 +129,8 @@ def job_of(
     deployment: Deployment,
 ) -> Job:
     """The job that computes an asset; `found` holds its key and those of its inputs."""
-    size = shape(stage.needs, experiment.compute, deployment)
     values = {name: experiment.values(name) for name in experiment.sections}
+    size = shape(stage.needs, values, experiment.compute, deployment)
     return Job(
         asset=stage.asset,
         key=found[stage.asset],

@@ -15,7 +15,6 @@ from resources.job import Job
 from resources.launcher.attempt import order_of
 from resources.launcher.deployment import Deployment, load_deployment
 from resources.launcher.fit import fills
-from resources.launcher.shape import shape
 from resources.memory import GIB, USABLE, architecture
 from resources.models import ModelConfig
 from resources.section import section_of
@@ -32,14 +31,10 @@ def explain_stages(experiment: Experiment) -> str:
     read = (
         f"all stages read {corpus.rollouts} rollouts, {corpus.tokens} tokens ({corpus.source})" if corpus else _UNREAD
     )
-    hours = {
-        stage.asset: hours_of(stage, experiment, corpus, shape(stage.needs, experiment.compute, deployment).gpus)
-        for stage in STAGES
-    }
+    jobs = {stage.asset: _job(stage, experiment, found, store, deployment) for stage in STAGES}
+    hours = {stage.asset: hours_of(stage, experiment, corpus, jobs[stage.asset].gpus) for stage in STAGES}
     paragraphs = [
-        "\n".join(
-            [_paragraph(stage, experiment, found, store, home.runs, deployment), _time(stage, hours[stage.asset])]
-        )
+        f"{_paragraph(stage, jobs[stage.asset], home.runs, deployment)}\n{_time(stage, hours[stage.asset])}"
         for stage in STAGES
     ]
     return "\n\n".join([read, *paragraphs, _total(hours)])
@@ -81,13 +76,13 @@ def _total(hours: dict[str, WorkEstimate | None]) -> str:
     return f"one after another: {sum(known):.1f} h for the {len(known)} of {len(hours)} stages that are modelled"
 
 
-def _paragraph(
-    stage: Stage, experiment: Experiment, found: dict[str, str], store: Store, runs: Path, deployment: Deployment
-) -> str:
-    key = found[stage.asset]
-    partial = store.partial(stage.asset, key)
-    job = job_of(stage, experiment, found, store, Workspace(partial / "out", partial / "scratch"), deployment)
-    run_dir = run_folder(runs, stage.asset, key)
+def _job(stage: Stage, experiment: Experiment, found: dict[str, str], store: Store, deployment: Deployment) -> Job:
+    partial = store.partial(stage.asset, found[stage.asset])
+    return job_of(stage, experiment, found, store, Workspace(partial / "out", partial / "scratch"), deployment)
+
+
+def _paragraph(stage: Stage, job: Job, runs: Path, deployment: Deployment) -> str:
+    run_dir = run_folder(runs, job.asset, job.key)
     command = deployment.launcher().shown(order_of(job, run_dir, deployment.python))
     shown = (_asks(job), *command, _memory(job, deployment), *_disk(stage, job))
     return "\n".join([stage.asset, *(f"  {line}" for line in shown)])

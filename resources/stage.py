@@ -11,6 +11,9 @@ class Needs:
     """Most that it can use, on the GPU profile; a smaller node gives what it has."""
     parallel: bool = False
     """The call shares its work between torchrun processes (one per GPU, or per CPU worker)."""
+    idle_when: str = ""
+    """`module:function(values) -> bool`, whether the experiment's sections leave nothing for GPUs to do and one process
+    is enough; empty: never."""
     minutes: int = 60
     """Walltime to ask a scheduler for at the paper's scale."""
     memory_model: str = ""

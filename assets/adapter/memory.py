@@ -1,7 +1,5 @@
 """What the two trainings hold on one GPU, a whole replica under DDP or a share under FSDP2; and on the disk."""
 
-from pydantic import JsonValue
-
 from assets.adapter.config import TRAIN
 from resources import memory
 from resources.compute import ComputeConfig
@@ -9,10 +7,18 @@ from resources.memory import MemoryEstimate, Part, Sections
 from resources.models import ModelConfig
 
 
+def takes_adapter(sections: Sections) -> bool:
+    """Nothing is trained: a published adapter is checked and copied."""
+    return sections["lora"]["source"] != TRAIN
+
+
+def takes_model(sections: Sections) -> bool:
+    """The same of a published finetune."""
+    return sections["full_finetune"]["source"] != TRAIN
+
+
 def lora(sections: Sections, compute: ComputeConfig, _gpus: int) -> MemoryEstimate | None:
     """Frozen weights on every GPU, and a very small optimiser; None when the model's sizes are not known here."""
-    if sections["lora"]["source"] != TRAIN:
-        return _taken(sections["lora"]["source"])
     model = ModelConfig.model_validate(sections["model"])
     sizes = memory.architecture(model)
     if sizes is None:
@@ -32,8 +38,6 @@ def lora(sections: Sections, compute: ComputeConfig, _gpus: int) -> MemoryEstima
 
 def full(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:
     """Float32 master weights, gradients and moments divided among the GPUs; None when the model is not known here."""
-    if sections["full_finetune"]["source"] != TRAIN:
-        return _taken(sections["full_finetune"]["source"])
     model = ModelConfig.model_validate(sections["model"])
     sizes = memory.architecture(model)
     if sizes is None:
@@ -53,14 +57,10 @@ def full(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimat
 def full_disk(sections: Sections) -> MemoryEstimate | None:
     """The newest checkpoint and the one that is being written; None when nothing is trained or the model unknown."""
     sizes = memory.architecture(ModelConfig.model_validate(sections["model"]))
-    if sizes is None or sections["full_finetune"]["source"] != TRAIN:
+    if sizes is None or takes_model(sections):
         return None
     how = f"2 checkpoints x {sizes.parameters / 1e9:.2f} B parameters x (4 weight + 8 Adam) bytes"
     return MemoryEstimate((Part("checkpoints", 2 * 12 * sizes.parameters, how),))
-
-
-def _taken(source: JsonValue) -> MemoryEstimate:
-    return MemoryEstimate((Part("weights", 0, f"taken from {source}, nothing is trained"),))
 
 
 def _activations(sizes: memory.Architecture, compute: ComputeConfig, block: int, item: int) -> Part:

@@ -75,9 +75,9 @@ def train_lora(
     Raises:
         BadInput: for a config that does not fit the model, and for a loss that is not finite.
     """
+    if lora.source != TRAIN:
+        return _published_adapter(lora, model, out)
     with joined(compute.device, needs_group=False) as processes:
-        if lora.source != TRAIN:
-            return _published_adapter(lora, model, out, processes)
         lora.components(load_architecture(model).num_hidden_layers)  # wrong ones, before the weights are read
         examples = Examples(S1kDataset.open(s1k_dataset), lora.block_size)
         adapted = wear_adapter(load_base(model, processes.device), lora, model.name)
@@ -107,10 +107,10 @@ def train_full(
     Raises:
         BadInput: for a config that does not fit the model, and for a loss that is not finite.
     """
+    if full_finetune.source != TRAIN:
+        return _published_model(full_finetune, model, out)
     sharded = compute.device == "cuda"
     with joined(compute.device, needs_group=sharded) as processes:
-        if full_finetune.source != TRAIN:
-            return _published_model(full_finetune, model, out, processes)
         return finetune(model, full_finetune, s1k_dataset, out, scratch, progress, compute, processes, sharded=sharded)
 
 
@@ -235,9 +235,7 @@ def _metrics(run: Run, curve: list[CurveRow], model: torch.nn.Module) -> Trainin
     )
 
 
-def _published_adapter(lora: LoraConfig, model: ModelConfig, out: Path, processes: Processes) -> TrainingMetrics:
-    if not processes.first:
-        return TrainingMetrics(source=lora.source)
+def _published_adapter(lora: LoraConfig, model: ModelConfig, out: Path) -> TrainingMetrics:
     adapter = take_adapter(lora.source, lora.revision, model, out)
     size = sum(a.numel() for a in adapter.A.values()) + sum(b.numel() for b in adapter.B.values())
     everything = base_parameters(model) + size
@@ -250,11 +248,7 @@ def _published_adapter(lora: LoraConfig, model: ModelConfig, out: Path, processe
     )
 
 
-def _published_model(
-    full_finetune: FullFinetuneConfig, model: ModelConfig, out: Path, processes: Processes
-) -> TrainingMetrics:
-    if not processes.first:
-        return TrainingMetrics(source=full_finetune.source)
+def _published_model(full_finetune: FullFinetuneConfig, model: ModelConfig, out: Path) -> TrainingMetrics:
     take_model(full_finetune.source, full_finetune.revision, model, out)
     count = base_parameters(model)
     return TrainingMetrics(

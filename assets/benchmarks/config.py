@@ -169,6 +169,7 @@ BENCHMARK_SCORES = Stage(
         gpus=8,
         parallel=True,
         minutes=240,
+        idle_when="assets.benchmarks.memory:asks_server",
         memory_model="assets.benchmarks.memory:generation",
         time_model="assets.benchmarks.estimate:benchmark_hours",
     ),

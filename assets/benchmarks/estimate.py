@@ -12,11 +12,9 @@ VLLM_ROWS = 256
 """Sequences that vLLM decodes side by side by default."""
 
 
-def benchmark_hours(on: Setting) -> WorkEstimate | None:
-    """Every arm answers every question; None: a server answers."""
+def benchmark_hours(on: Setting) -> WorkEstimate:
+    """Every arm answers every question."""
     knobs = on.knobs(BenchmarksConfig)
-    if knobs.backend == "server":
-        return None
     counts = [COUNTS.get(task, 100) for task in knobs.tasks]
     questions = sum(min(count, knobs.limit or count) for count in counts)
     answer = min(ANSWER_TOKENS, knobs.max_gen_toks or knobs.context)

@@ -6,7 +6,12 @@ from resources.memory import MemoryEstimate, Sections
 from resources.models import ModelConfig
 
 
-def generation(sections: Sections, _compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:
+def asks_server(sections: Sections) -> bool:
+    """Somebody else generates, perhaps on the very GPUs that this job would wait for."""
+    return sections["benchmarks"]["backend"] == "server"
+
+
+def generation(sections: Sections, _compute: ComputeConfig, _gpus: int) -> MemoryEstimate | None:
     """With vLLM the cache of one full context must fit; with hf, that of a whole batch. None: model not known here."""
     model = ModelConfig.model_validate(sections["model"])
     sizes = memory.architecture(model)
@@ -16,7 +21,6 @@ def generation(sections: Sections, _compute: ComputeConfig, gpus: int) -> Memory
     shared, rows = {
         "vllm": (int(str(asked["tensor_parallel_size"])), 1),
         "hf": (1, int(str(asked["batch_size"]))),
-        "server": (gpus, 1),
     }[str(asked["backend"])]
     context = int(str(asked["context"]))
     return MemoryEstimate(

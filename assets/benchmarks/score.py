@@ -89,7 +89,7 @@ def score(
             prompt and answer do not fit the context, or when an arm cannot be loaded.
     """
     rank = Rank.here().index
-    if benchmarks.backend != "hf" and not hosts_engine(benchmarks, Rank.here()):
+    if benchmarks.backend == "vllm" and not hosts_engine(benchmarks, Rank.here()):
         return None
     codec = Codec(model)
     folder = scratch / f"arms-{rank}"
@@ -121,12 +121,10 @@ def make_engine(model: ModelConfig, config: BenchmarksConfig, compute: ComputeCo
 
 
 def hosts_engine(config: BenchmarksConfig, rank: Rank) -> bool:
-    """A vLLM engine takes `tensor_parallel_size` processes' GPUs and runs in the first of them; one asks a server.
+    """A vLLM engine takes `tensor_parallel_size` processes' GPUs and runs in the first of them.
 
     GPUs that are too few for one more engine have none.
     """
-    if config.backend != "vllm":
-        return rank.index == 0
     size = config.tensor_parallel_size
     return rank.index % size == 0 and (rank.index == 0 or rank.index + size <= rank.world)
 

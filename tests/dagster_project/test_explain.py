@@ -18,7 +18,7 @@ from resources.launcher.deployment import Deployment
 from resources.launcher.fit import check_fits
 from resources.memory import architecture
 from resources.models import ModelConfig
-from resources.store import Store
+from resources.store import Store, Workspace
 from resources.work import (
     ANSWER_TOKENS_PER_SECOND,
     BANDWIDTH,
@@ -112,6 +112,25 @@ def test_a_node_with_half_the_gpus_takes_twice_as_long(
     training = explain_stages(paper).split("\n\n")[STAGES.index(stage("lora_checkpoint")) + 1]
     assert "\n  4 GPUs, 4 processes x 12 threads\n" in training and "--nproc-per-node 4" in training
     assert f"\n  hours: {2 * hours(paper, 'lora_checkpoint'):.2f}, " in training
+
+
+@pytest.mark.parametrize(
+    ("asset", "yaml"),
+    [
+        ("lora_checkpoint", "lora: {source: someone/adapter, revision: %s}"),
+        ("full_finetune_checkpoint", "full_finetune: {source: someone/finetune, revision: %s}"),
+        ("benchmark_scores", "benchmarks: {backend: server, server_url: 'http://127.0.0.1:8000/v1'} # %s"),
+    ],
+)
+def test_a_stage_that_takes_what_is_published_or_asks_a_server_waits_for_no_gpu(
+    paper: Experiment, tmp_path: Path, asset: str, yaml: str
+) -> None:
+    (tmp_path / "light.yaml").write_text(f"description: one stage without GPUs\n{yaml % ('a' * 40)}\n")
+    light = Experiments(tmp_path).load("light")
+    store, nowhere, node = Store(tmp_path / "store"), Workspace(tmp_path, tmp_path), Deployment(gpus=8, cpus=96)
+    busy, idle = (job_of(stage(asset), one, keys(one), store, nowhere, node) for one in (paper, light))
+    assert (busy.gpus, busy.processes, busy.threads) == (8, 8, 12)
+    assert (idle.gpus, idle.processes, idle.threads, idle.memory) == (0, 1, 4, None)
 
 
 def test_a_dataset_that_nobody_has_counted_yet_gives_no_hours(paper: Experiment, tmp_path: Path) -> None:

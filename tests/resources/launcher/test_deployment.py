@@ -60,29 +60,29 @@ def test_a_file_that_says_nothing_is_this_machine(tmp_path: Path, monkeypatch: p
 
 def test_on_the_cpu_a_parallel_stage_has_one_thread_per_worker_and_any_other_all_cores() -> None:
     cpu = ComputeConfig(profile="cpu", processes=3)
-    assert shape(Needs(gpus=8, parallel=True), cpu, NODE) == Shape(0, 3, 1)
-    assert shape(Needs(gpus=1), cpu, NODE) == Shape(0, 1, 96)
+    assert shape(Needs(gpus=8, parallel=True), {}, cpu, NODE) == Shape(0, 3, 1)
+    assert shape(Needs(gpus=1), {}, cpu, NODE) == Shape(0, 1, 96)
 
 
 def test_on_the_node_there_is_one_process_per_gpu_and_cores_are_divided_by_gpus() -> None:
     gpu = ComputeConfig(profile="8xH200")
-    assert shape(Needs(gpus=8, parallel=True), gpu, NODE) == Shape(8, 8, 12)
-    assert shape(Needs(gpus=1), gpu, NODE) == Shape(1, 1, 12)
-    assert shape(Needs(gpus=4), gpu, NODE) == Shape(4, 1, 48)
-    assert shape(Needs(), gpu, NODE) == Shape(0, 1, 96)
+    assert shape(Needs(gpus=8, parallel=True), {}, gpu, NODE) == Shape(8, 8, 12)
+    assert shape(Needs(gpus=1), {}, gpu, NODE) == Shape(1, 1, 12)
+    assert shape(Needs(gpus=4), {}, gpu, NODE) == Shape(4, 1, 48)
+    assert shape(Needs(), {}, gpu, NODE) == Shape(0, 1, 96)
 
 
 def test_a_smaller_node_gives_the_gpus_it_has_and_one_without_is_asked_in_vain() -> None:
     gpu = ComputeConfig(profile="8xH200")
-    assert shape(Needs(gpus=8, parallel=True), gpu, Deployment(gpus=3, cpus=96)) == Shape(3, 3, 32)
-    assert shape(Needs(gpus=1), gpu, Deployment(gpus=3, cpus=96)) == Shape(1, 1, 32)
-    assert shape(Needs(gpus=8, parallel=True), gpu, Deployment(gpus=0, cpus=96)) == Shape(8, 8, 12)
+    assert shape(Needs(gpus=8, parallel=True), {}, gpu, Deployment(gpus=3, cpus=96)) == Shape(3, 3, 32)
+    assert shape(Needs(gpus=1), {}, gpu, Deployment(gpus=3, cpus=96)) == Shape(1, 1, 32)
+    assert shape(Needs(gpus=8, parallel=True), {}, gpu, Deployment(gpus=0, cpus=96)) == Shape(8, 8, 12)
 
 
 def test_a_stage_that_waits_for_paid_answers_leaves_the_nodes_cores_to_jobs_with_gpus() -> None:
     paid = Needs(cost_model="room.estimate:dollars")
-    assert shape(paid, ComputeConfig(), NODE) == Shape(0, 1, 4)
-    assert shape(paid, ComputeConfig(), Deployment(cpus=2)) == Shape(0, 1, 2)
+    assert shape(paid, {}, ComputeConfig(), NODE) == Shape(0, 1, 4)
+    assert shape(paid, {}, ComputeConfig(), Deployment(cpus=2)) == Shape(0, 1, 2)
 
 
 def test_one_process_runs_plainly_several_under_torchrun_and_nodes_meet_by_rendezvous(tmp_path: Path) -> None:
