@@ -147,8 +147,8 @@ def _sources(experiment: Experiment, stages: Sequence[Stage], deployment: Deploy
         if local_folder(source) is None
     ]
     if any(stage.asset == "benchmark_scores" for stage in stages):
-        for source in section_of(experiment.sections, BenchmarksConfig).repositories():
-            wanted.append((source, "main", "dataset"))
+        for source, revision in section_of(experiment.sections, BenchmarksConfig).repositories():
+            wanted.append((source, revision, "dataset"))
     if not wanted:
         return []
     from resources.hub import hub_answers, is_cached, refusal, unreachable

@@ -142,9 +142,9 @@ class BenchmarksConfig(Section):
         )
         return (*self.extra_adapters.values(), *mini, *own)
 
-    def repositories(self) -> tuple[str, ...]:
-        """Data sets of the hub that the questions come from."""
-        return tuple(name for task in self.tasks for name in task_repositories(TASK_FOLDER / f"{task}.yaml"))
+    def repositories(self) -> tuple[tuple[str, str], ...]:
+        """Data sets of the hub that the questions come from, each with its commit or branch."""
+        return tuple(one for task in self.tasks for one in task_repositories(TASK_FOLDER / f"{task}.yaml"))
 
     def vendors(self) -> tuple[str, ...]:
         """Who judges, where somebody does."""

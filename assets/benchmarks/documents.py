@@ -25,22 +25,27 @@ CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorr
 Row = dict[str, Any]
 
 
-def load_math(*, split: str, path: str = "", parquet: str = "", **_metadata: Any) -> "dict[str, Dataset]":
+def load_math(
+    *, split: str, path: str = "", parquet: str = "", revision: str | None = None, **_metadata: Any
+) -> "dict[str, Dataset]":
     """A math or mini benchmark with columns `problem` and `answer`; from the hub, or from a file of the project.
 
     Raises:
         BadInput: when a row lacks a question or an answer.
     """
-    return {split: _dataset(_rows(path, "", split, parquet), _math)}
+    table = _parquet(parquet) if parquet else _rows(path, "", split, revision)
+    return {split: _dataset(table, _math)}
 
 
-def load_choice(*, split: str, path: str, name: str, seed: int, **_metadata: Any) -> "dict[str, Dataset]":
+def load_choice(
+    *, split: str, path: str, name: str, seed: int, revision: str | None = None, **_metadata: Any
+) -> "dict[str, Dataset]":
     """GPQA: the choices in an order that depends on the seed and the question alone, and the gold letter.
 
     Raises:
         BadInput: when a row lacks one of GPQA's columns.
     """
-    return {split: _dataset(_rows(path, name, split, ""), lambda row: _with_choices(row, seed))}
+    return {split: _dataset(_rows(path, name, split, revision), lambda row: _with_choices(row, seed))}
 
 
 def load_mini_choice(*, split: str, parquet: str, **_metadata: Any) -> "dict[str, Dataset]":
@@ -49,7 +54,7 @@ def load_mini_choice(*, split: str, parquet: str, **_metadata: Any) -> "dict[str
     Raises:
         BadInput: when a row lacks a question or an answer.
     """
-    return {split: _dataset(_rows("", "", split, parquet), _choice)}
+    return {split: _dataset(_parquet(parquet), _choice)}
 
 
 def _dataset(table: list[Row], read: Callable[[Row], Row]) -> "Dataset":
@@ -75,17 +80,19 @@ def _numbered(number: int, row: Row, read: Callable[[Row], Row]) -> Row:
         raise BadInput(f"question {number} {error}") from error
 
 
-def _rows(path: str, name: str, split: str, parquet: str) -> list[Row]:
-    if parquet:
-        import pyarrow.parquet as pq
+def _parquet(file: str) -> list[Row]:
+    import pyarrow.parquet as pq
 
-        from resources.sources import PROJECT
+    from resources.sources import PROJECT
 
-        return pq.read_table(PROJECT / parquet).to_pylist()
+    return pq.read_table(PROJECT / file).to_pylist()
+
+
+def _rows(path: str, name: str, split: str, revision: str | None) -> list[Row]:
     from datasets import load_dataset
 
     # From the hub's cache, as every source: by name, `load_dataset` wants a cache of its own where there is no hub.
-    folder = str(fetched(path, None, kind="dataset"))
+    folder = str(fetched(path, revision, kind="dataset"))
     return load_dataset(folder, name or None, split=split).to_list()  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -45,17 +45,22 @@ def task_sources(task_file: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def task_repositories(task_file: Path) -> tuple[str, ...]:
-    """Data sets of the hub that the questions come from.
+def task_repositories(task_file: Path) -> tuple[tuple[str, str], ...]:
+    """Data sets of the hub that the questions come from, each with its commit or branch.
 
     Raises:
         BadInput: when one of the task files cannot be read.
     """
     read = _files(task_file).values()
-    keywords = (values.get("dataset_kwargs") for values in read)
-    named = [values.get("dataset_path") for values in read]
-    named += [found.get("path") for found in keywords if isinstance(found, dict)]
-    hub = (name for name in _texts(named) if _REPOSITORY.fullmatch(name) and local_folder(name) is None)
+    keywords = [found if isinstance(found := values.get("dataset_kwargs"), dict) else {} for values in read]
+    named = [(values.get("dataset_path"), found) for values, found in zip(read, keywords, strict=True)]
+    named += [(found.get("path"), found) for found in keywords]
+    hub = (
+        (name, str(found.get("revision") or "main"))
+        for given, found in named
+        for name in _texts(given)
+        if _REPOSITORY.fullmatch(name) and local_folder(name) is None
+    )
     return tuple(dict.fromkeys(hub))
 
 

@@ -106,7 +106,7 @@ def test_questions_that_the_user_may_not_read_are_told_before_anything_is_comput
 ) -> None:
     paper, scores = load(tmp_path, "description: the paper\n"), [stage("benchmark_scores")]
     names = ("someone/gated", "someone/good", "someone/down", "someone/missing")
-    monkeypatch.setattr(BenchmarksConfig, "repositories", lambda _: names)
+    monkeypatch.setattr(BenchmarksConfig, "repositories", lambda _: [(name, "main") for name in names])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with serving(PROJECT / "resources" / "mini_world" / "model") as server:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.address)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from assets.benchmarks.documents import _with_choices, choice_results, load_choice, math_results
+from assets.benchmarks.documents import _with_choices, choice_results, load_choice, load_math, math_results
 from assets.benchmarks.harness import evaluate_answers, load_benchmark
 from resources.errors import BadInput
 from tests.assets.benchmarks.conftest import World
@@ -85,6 +85,12 @@ def test_questions_that_lie_in_the_hubs_cache_are_read_without_a_hub(
         (snapshot / f"{name}.csv").write_text(f"{','.join(ROW)}\n{name},{','.join(list(ROW)[1:])}\n")
     benchmark = load_benchmark("gpqa_diamond_openai", render, limit=None, samples=1, seed=3)
     assert [question.id for question in benchmark.questions] == ["gpqa_diamond"]
+    asked = {"split": "train", "path": "Idavidrein/gpqa", "name": "gpqa_main", "seed": 3}
+    assert [row["question_id"] for row in load_choice(**asked, revision="a" * 40)["train"]] == ["gpqa_main"]
+    with pytest.raises(BadInput, match="Idavidrein/gpqa is neither"):
+        load_choice(**asked, revision="b" * 40)
+    with pytest.raises(BadInput, match="Idavidrein/gpqa is neither"):
+        load_math(split="train", path="Idavidrein/gpqa", revision="b" * 40)
     with pytest.raises(BadInput, match=r"aime24_nofigures: simplescaling/aime24_nofigures .* hub cannot be reached"):
         load_benchmark("aime24_nofigures", render, limit=None, samples=1, seed=3)
 

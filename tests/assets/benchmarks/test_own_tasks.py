@@ -71,6 +71,12 @@ def test_an_edit_of_any_of_them_is_another_version(tasks: Path, name: str) -> No
     assert _version() != before
 
 
+def test_repositories_are_asked_for_at_the_commit_that_is_named(tasks: Path) -> None:
+    (tasks / "base.yaml").write_text("dataset_path: someone/one\ndataset_kwargs: {data_files: a.json}\n")
+    (tasks / "mine.yaml").write_text("include: base.yaml\ndataset_kwargs: {path: someone/two, revision: abc}\n")
+    assert BenchmarksConfig(tasks=("mine",)).repositories() == (("someone/one", "main"), ("someone/two", "abc"))
+
+
 def test_a_file_beside_them_that_nobody_names_is_no_part_of_it(tasks: Path) -> None:
     before = _version()
     (tasks / "other.yaml").write_text("task: other")
