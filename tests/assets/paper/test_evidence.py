@@ -112,10 +112,10 @@ def test_the_least_of_three_gains_has_no_bounds_when_any_of_them_has_none(tmp_pa
     assert found["recovery_least"] == Measurement(min(unsure, 0.75), None, None, "benchmark_scores", unbounded=True)
 
 
-def test_the_least_of_three_bounded_gains_keeps_its_interval(tmp_path: Path) -> None:
-    recovered: dict[str, Recovered] = {"hard": (0.875, 0.5, 1.0), "medium": BOUNDED, "choice": (1.0, 0.875, 1.5)}
+def test_the_least_of_three_bounded_gains_may_be_any_that_reaches_as_low(tmp_path: Path) -> None:
+    recovered: dict[str, Recovered] = {"hard": (0.875, 0.25, 1.5), "medium": BOUNDED, "choice": (1.0, 0.875, 1.25)}
     found = measure(build_artifacts(tmp_path, recovered, "openai/x"))
-    assert found["recovery_least"] == Measurement(0.75, 0.5, 1.0, "benchmark_scores")
+    assert found["recovery_least"] == Measurement(0.75, 0.25, 1.0, "benchmark_scores")
 
 
 @pytest.mark.parametrize(("explainer", "as_published"), [("statistical", False), ("openai/gpt-5-mini", True)])
