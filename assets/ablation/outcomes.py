@@ -8,6 +8,8 @@ from assets.ablation.pool import ratio
 from resources.intervals import t95, wilson
 
 BOX = "\\boxed{"
+NOISE = 1e-9
+"""Below this share of a rate its error is 0: thirds do not add up exactly."""
 _PLAIN = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -91,7 +93,7 @@ def _accuracy(judged: Sequence[Continuation]) -> dict[str, float | None]:
 def _interval(name: str, tops: Sequence[float], bottoms: Sequence[float]) -> dict[str, float | None]:
     found = ratio(tops, bottoms)
     # Problems that are all alike have no spread, which is no certainty.
-    half = t95(len(tops)) * found.sem if found.sem else None
+    half = t95(len(tops)) * found.sem if found.sem and found.sem > NOISE * found.value else None
     low = None if half is None else max(0.0, found.value - half)
     high = None if half is None else found.value + half
     return {name: found.value, f"{name}_low": low, f"{name}_high": high}
