@@ -5,13 +5,13 @@ question the questions are the units, not the answers (Miller, 2411.00640).
 Shapes: Q questions, R resamples.
 """
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resources.intervals import difference, t95
+from resources.intervals import Z95, difference, t95
+from resources.intervals import wilson as wilson_of_share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,16 +53,17 @@ def wilson(correct: int, total: int) -> Estimate:
 
 
 def clustered_mean(right_Q: "NDArray[np.float64]") -> Estimate:
-    """avg@k: mean of the questions' own means, with an error from the spread between questions (t interval)."""
-    mean = float(right_Q.mean())
-    if len(right_Q) < 2:
+    """avg@k: mean of the questions' own means, with Wilson's interval of as many answers as leave it as uncertain.
+
+    From the spread between questions (Korn and Graubard 1998): near 0 and 1 a t interval of 30 covers 86 %, not 95.
+    """
+    mean, questions = float(right_Q.mean()), len(right_Q)
+    if questions < 2:
         return Estimate(mean, 0.0, 1.0)
-    if right_Q.std() < NOISE:
-        # Equal questions have no spread, which is no certainty: as if each had been asked once.
-        once = wilson(round(mean * len(right_Q)), len(right_Q))
-        return Estimate(mean, once.low, once.high)
-    half = t95(len(right_Q)) * float(right_Q.std(ddof=1)) / math.sqrt(len(right_Q))
-    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
+    answers = float(questions)  # equal questions have no spread, which is no certainty: as if each was asked once
+    if right_Q.std() > NOISE:
+        answers *= mean * (1 - mean) / float(right_Q.var(ddof=1)) * (Z95 / t95(questions)) ** 2
+    return Estimate(mean, *wilson_of_share(mean * answers, answers))
 
 
 def score_estimate(right_Q: "NDArray[np.float64]", samples: int) -> Estimate:

@@ -20,6 +20,7 @@ from assets.benchmarks.statistics import (
     wilson,
 )
 from assets.benchmarks.tables import consistency, shown_recovery, table_1, table_2
+from resources import intervals
 
 
 def ones(correct: int, total: int) -> np.ndarray:
@@ -143,21 +144,30 @@ def test_avg_at_k_counts_questions_not_answers() -> None:
     # Five questions, always right or always wrong: 100 samples each say no more than one.
     means = np.array([1.0, 1, 1, 0, 0])
     found = clustered_mean(means)
-    half = 2.776445 * means.std(ddof=1) / math.sqrt(5)
+    # .6 x .4 over .3 / 5 is 4 answers, of which Student's quantile of 2.776 instead of 1.960 leaves 1.993.
     assert found.value == pytest.approx(0.6)
-    assert found.low == pytest.approx(max(0, 0.6 - half), abs=1e-5)
+    assert (found.low, found.high) == pytest.approx(intervals.wilson(0.6 * 1.9932, 1.9932), abs=1e-5)
     assert score_estimate(means, 100) == found
     assert score_estimate(means, 1) == wilson(3, 5)
+
+
+def test_avg_at_k_of_thirty_questions_that_are_nearly_all_solved_is_in_its_interval_nine_times_of_ten() -> None:
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        found = clustered_mean(rng.binomial(4, rng.beta(5, 0.15, 30)) / 4)
+        assert found.low is not None and found.high is not None and found.high <= 1
+        covered += found.low <= 5 / 5.15 <= found.high
+    assert covered / 400 > 0.93
 
 
 def test_equal_questions_are_no_certainty() -> None:
     # Wilson (1927): 0 of 30 has the upper end z^2 / (30 + z^2) = 3.8415 / 33.8415.
     none_right = clustered_mean(np.zeros(30))
-    assert (none_right.value, none_right.low) == (0.0, 0.0)
+    assert (none_right.value, none_right.low) == (0.0, pytest.approx(0.0))
     assert none_right.high == pytest.approx(0.1135, abs=1e-4)
     halves = clustered_mean(np.full(4, 0.5))
     assert halves.value == 0.5
-    assert (halves.low, halves.high) == (wilson(2, 4).low, wilson(2, 4).high)
+    assert (halves.low, halves.high) == pytest.approx((wilson(2, 4).low, wilson(2, 4).high))
     one = clustered_mean(np.array([0.75]))
     assert (one.value, one.low, one.high) == (0.75, 0.0, 1.0)
 
