@@ -86,6 +86,9 @@ def paired(
     only_first, only_second = int((first_Q > second_Q).sum()), int((second_Q > first_Q).sum())
     gain_R = resampled_means(second_Q - first_Q, resamples, seed)
     low, high = _percentiles(gain_R)
+    if high - low < NOISE:  # of equal differences, which are no certainty: as many others may be as Wilson leaves
+        unseen = wilson_of_share(0, len(first_Q))[1]
+        low, high = max(-1.0, low - unseen), min(1.0, high + unseen)
     return Paired(
         only_first,
         only_second,
@@ -116,6 +119,9 @@ def recovery(
         return Estimate(value, None, None)
     positive = gain_R >= NOISE
     low, high = _percentiles(kept_R[positive] / gain_R[positive])
+    if high - low < NOISE and 0 <= value <= 1:  # the adapter keeps all of the questions gained, or none
+        gained = int((np.abs(full_Q - base_Q) > NOISE).sum())
+        low, high = wilson_of_share(value * gained, gained)
     return Estimate(value, low, high)
 
 

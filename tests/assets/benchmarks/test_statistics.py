@@ -112,11 +112,20 @@ def test_equal_seeds_draw_equal_questions() -> None:
     assert np.allclose(resampled_means(values, 1500, 3) * 2, resampled_means(values * 2, 1500, 3))
 
 
-def test_recovery_of_an_adapter_equal_to_the_full_finetune_is_exactly_one() -> None:
-    # Resampling arms separately would give an interval here; paired resampling must not.
-    found = recovery(ones(20, 100), ones(80, 100), ones(80, 100), 500, 0)
-    assert found is not None
-    assert (found.value, found.low, found.high) == (1.0, pytest.approx(1.0), pytest.approx(1.0))
+def test_an_adapter_that_answers_as_the_full_finetune_or_as_the_base_does_is_no_certainty() -> None:
+    # Of 60 questions gained it may miss as many as Wilson leaves, z^2 / (60 + z^2).
+    base, full = ones(20, 100), ones(80, 100)
+    for adapted, share in ((full, 1.0), (base, 0.0)):
+        found = recovery(base, adapted, full, 500, 0)
+        assert found is not None
+        assert (found.value, found.low, found.high) == (share, *map(pytest.approx, intervals.wilson(60 * share, 60)))
+    same = paired(full, full, 1, 500, 0).difference
+    assert same.value == 0
+    assert same.high == pytest.approx(intervals.wilson(0, 100)[1])
+    assert same.low == pytest.approx(-intervals.wilson(0, 100)[1])
+    more = paired(ones(0, 10), ones(10, 10), 1, 500, 0).difference
+    assert (more.value, more.high) == (1, 1)
+    assert more.low == pytest.approx(1 - intervals.wilson(0, 10)[1])
 
 
 def test_recovery_without_a_certain_gain_is_not_bounded() -> None:
