@@ -191,7 +191,9 @@ def export(
     folders: list[Path] = []
     for kind in dict.fromkeys(table.columns["kind"]):
         rows = [row for row, found in enumerate(table.columns["kind"]) if found == kind]
-        folders.append(_write_source(out, shown, corpus.source, kind, rows, table, pieces, effects))
+        folders.append(
+            _write_source(out, shown, corpus.source, dataset.num_rollouts, kind, rows, table, pieces, effects)
+        )
     return folders
 
 
@@ -199,6 +201,7 @@ def _write_source(
     out: Path,
     model: ModelRow,
     corpus: str,
+    prompts: int,
     kind: str,
     rows: Sequence[int],
     table: UnitTable,
@@ -212,7 +215,7 @@ def _write_source(
     _write(folder / "model.jsonl", [model])
     _write(folder / "release.jsonl", [ReleaseRow(description=about)])
     _write(folder / "sourceset.jsonl", [SourceSetRow(modelId=model.id, name=name, description=about, type=kind)])
-    origin = SourceRow(id=source, modelId=model.id, setName=name, num_prompts=len(pieces.bounds), dataset=corpus)
+    origin = SourceRow(id=source, modelId=model.id, setName=name, num_prompts=prompts, dataset=corpus)
     _write(folder / "source.jsonl", [origin])
     for batch, first in enumerate(range(0, len(rows), BATCH)):
         mine = rows[first : first + BATCH]

@@ -2,17 +2,21 @@
 
 import gzip
 import json
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from assets.contexts.artifact import CONTEXTS_FILE
+from assets.dashboard.config import DashboardConfig
 from assets.dashboard.neuronpedia import Artifacts, export
 from assets.dataset.config import DatasetConfig
 from resources.models import ModelConfig
 from tests.assets.dashboard.conftest import Site
-from tests.dashboard_builders import HOSTILE
+from tests.dashboard_builders import HOSTILE, TEXTS
 
 # `schema.prisma` of neuronpedia 008d5040: columns without a default and not nullable, and all columns.
 REQUIRED = {
@@ -41,9 +45,13 @@ KNOWN = {
 @pytest.fixture(scope="module")
 def exported(site: Site, tiny_model: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folders = {**site.built.folders, "lora_checkpoint": tiny_adapter}
+    return export_site(folders, site.config, tiny_model, tmp_path_factory.mktemp("neuronpedia"))
+
+
+def export_site(folders: dict[str, Path], config: DashboardConfig, model: Path, out: Path) -> list[Path]:
     artifacts = Artifacts(**{field.name: folders[field.name] for field in fields(Artifacts)})
-    model, corpus = ModelConfig(name=str(tiny_model)), DatasetConfig(source="someone/traces", revision="a" * 40)
-    return export(model, corpus, site.config, artifacts, tmp_path_factory.mktemp("neuronpedia"))
+    corpus = DatasetConfig(source="someone/traces", revision="a" * 40)
+    return export(ModelConfig(name=str(model)), corpus, config, artifacts, out)
 
 
 def rows(folder: Path, table: str) -> list[dict]:
@@ -80,6 +88,18 @@ def test_every_kind_is_a_source_that_its_rows_point_to(exported: list[Path], sit
         for table in ("features", "explanations", "activations"):
             assert {(row["modelId"], row["layer"]) for row in rows(folder, table)} == {(model["id"], source["id"])}
     assert sum(len(rows(folder, "features")) for folder in exported) == len(site.built.units)
+
+
+def test_a_source_counts_the_rollouts_that_were_looked_at_not_those_that_are_shown(
+    site: Site, tiny_model: Path, tiny_adapter: Path, tmp_path: Path
+) -> None:
+    contexts = tmp_path / "contexts"
+    shutil.copytree(site.built.folders["max_activating_contexts"], contexts)
+    shown = pq.read_table(contexts / CONTEXTS_FILE, filters=[("rollout_id", "=", min(TEXTS))])
+    pq.write_table(shown, contexts / CONTEXTS_FILE)
+    folders = {**site.built.folders, "lora_checkpoint": tiny_adapter, "max_activating_contexts": contexts}
+    for folder in export_site(folders, site.config, tiny_model, tmp_path / "out"):
+        assert [row["num_prompts"] for row in rows(folder, "source")] == [len(TEXTS)]
 
 
 def test_features_carry_their_units_numbers(exported: list[Path], site: Site) -> None:
