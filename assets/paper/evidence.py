@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from math import hypot
 from pathlib import Path
 from statistics import fmean
 
@@ -72,18 +73,24 @@ def _recovery_least(artifacts: Mapping[str, Path]) -> Measurement | None:
 
 
 def _mlp_over_attention_score(artifacts: Mapping[str, Path]) -> Measurement | None:
-    """Mean over Table 2's benchmarks of (score without attention adapters - score without MLP adapters)."""
-    rows = BenchmarkScores.open(artifacts["benchmark_scores"]).scores()
-    scores = {(row["arm"], row["benchmark"]): row["score"] for row in rows}
-    known: dict[str, float] = {}
-    for name in (name for twins in COUNTERPARTS.values() for name in twins):
-        attention, mlp = scores.get(("attention_ablated", name)), scores.get(("mlp_ablated", name))
-        if attention is not None and mlp is not None:
-            known[name] = attention - mlp
+    """Mean over Table 2's benchmarks of (score without attention adapters - score without MLP adapters).
+
+    They are independent, so that the ends add up as Newcombe's do.
+    """
+    twins = {name for names in COUNTERPARTS.values() for name in names}
+    known: dict[str, tuple[float, float, float]] = {}
+    for row in BenchmarkScores.open(artifacts["benchmark_scores"]).pairs():
+        if row["benchmark"] in twins and {row["first"], row["second"]} == {"attention_ablated", "mlp_ablated"}:
+            found = row["difference"], row["ci_low"], row["ci_high"]
+            reverse = row["second"] == "mlp_ablated"
+            known[row["benchmark"]] = (-found[0], -found[2], -found[1]) if reverse else found
     if not known:
         return None
+    value = fmean(difference for difference, _, _ in known.values())
+    down = hypot(*(difference - low for difference, low, _ in known.values())) / len(known)
+    up = hypot(*(high - difference for difference, _, high in known.values())) / len(known)
     own = known.keys() <= {name for name, _ in COUNTERPARTS.values()}
-    return Measurement(sum(known.values()) / len(known), None, None, "benchmark_scores", as_published=own)
+    return Measurement(value, value - down, value + up, "benchmark_scores", as_published=own)
 
 
 def _kl(artifacts: Mapping[str, Path], unit_kind: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What is read from the artifacts: whether a number has bounds, and whether the paper's explainer found it."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.ablation.artifact import ABLATION, ABLATION_SCHEMA
-from assets.benchmarks.artifact import RECOVERY, SCORES, write
+from assets.benchmarks.artifact import PAIRS, RECOVERY, write
 from assets.categories.artifact import CLASSES_FILE, CLASSES_SCHEMA
 from assets.paper.claims import CLAIMS, Measurement, verdict
 from assets.paper.evidence import COUNTERPARTS, measure
@@ -50,7 +51,7 @@ def build_artifacts(
         for name, (value, low, high) in recovered.items()
     ]
     write(folder / "recovery.parquet", rows, RECOVERY)
-    write(folder / "scores.parquet", [], SCORES)
+    write(folder / "pairs.parquet", [], PAIRS)
     write(folder / ABLATION, [], ABLATION_SCHEMA)
     pq.write_table(pa.Table.from_pylist(class_rows(explainer), schema=CLASSES_SCHEMA), folder / CLASSES_FILE)
     assets = ("lora_checkpoint", "benchmark_scores", "ablation_kl", "batchtopk_sae", "category_densities")
@@ -91,18 +92,34 @@ def test_the_adapters_share_live_latents_and_the_kl_of_both_blocks_are_read_as_t
     ]
 
 
+def pair(benchmark: str, first: str, second: str, difference: tuple[float, float, float]) -> dict:
+    ends = dict(zip(("difference", "ci_low", "ci_high"), difference, strict=True))
+    return {"benchmark": benchmark, "first": first, "second": second, **ends}
+
+
 def test_a_benchmark_of_ones_own_does_not_enter_the_claim_on_table_2(tmp_path: Path) -> None:
     artifacts = build_artifacts(tmp_path, {}, "openai/x")
-    kept = {"openai_math": (0.75, 0.5), "mine": (0.25, 1.0)}
-    for names, wanted in ((["openai_math", "mine"], 0.25), (["mine"], None)):
-        rows = [
-            {"arm": arm, "benchmark": name, "score": score}
-            for name in names
-            for arm, score in zip(("attention_ablated", "mlp_ablated"), kept[name], strict=True)
-        ]
-        write(tmp_path / "scores.parquet", rows, SCORES)
-        found = measure(artifacts)["mlp_over_attention_score"]
-        assert (found.value if found else None) == wanted
+    rows = [
+        pair(name, "attention_ablated", "mlp_ablated", (mlp, mlp, mlp))
+        for name, mlp in (("openai_math", -0.25), ("mine", 0.75))
+    ]
+    for found, wanted in ((rows, 0.25), (rows[1:], None)):
+        write(tmp_path / "pairs.parquet", found, PAIRS)
+        measured = measure(artifacts)["mlp_over_attention_score"]
+        assert (measured.value if measured else None) == wanted
+
+
+def test_the_claim_on_table_2_has_an_interval_whichever_arm_was_asked_first(tmp_path: Path) -> None:
+    artifacts = build_artifacts(tmp_path, {}, "openai/x")
+    rows = [
+        pair("openai_math", "attention_ablated", "mlp_ablated", (-0.5, -0.875, -0.125)),
+        pair("aime24_nofigures", "mlp_ablated", "attention_ablated", (0.25, 0.0, 0.75)),
+        pair("aime24_nofigures", "lora", "attention_ablated", (-1.0, -1.0, -1.0)),
+    ]
+    write(tmp_path / "pairs.parquet", rows, PAIRS)
+    # .5 [.125, .875] and .25 [0, .75]: half the root of .375^2 + .25^2 down, of .375^2 + .5^2 up
+    ends = (0.375 - math.hypot(0.375, 0.25) / 2, 0.375 + 0.3125)
+    assert measure(artifacts)["mlp_over_attention_score"] == Measurement(0.375, *ends, "benchmark_scores")
 
 
 @pytest.mark.parametrize("unsure", [0.25, 1.5])
