@@ -101,6 +101,9 @@ def load(folder: Path, text: str) -> Experiment:
 def test_knobs_that_cannot_go_together_are_one_sentence(tmp_path: Path, text: str, asset: str, sentence: str) -> None:
     assert contradictions(load(tmp_path, text), STAGES) == [sentence]
     assert contradictions(load(tmp_path, text), [stage(asset)]) == [sentence]
+    # A layer that is not there is every stage's matter; the others may go on.
+    without = [one for one in STAGES if one.asset != asset]
+    assert contradictions(load(tmp_path, text), without) == [sentence] * (asset == "lora_checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,10 @@ def test_knobs_that_cannot_go_together_are_one_sentence(tmp_path: Path, text: st
         JUDGED + "contexts: {window: 9}\nscores: {tokens_around: 9}",
         "contexts: {window: 8}\nscores: {tokens_around: 9}",
         "ablation: {components: [L3.gate_proj]}\nlora: {layers: [3]}",
+        "benchmarks: {backend: vllm, tensor_parallel_size: 4}",
+        "benchmarks: {backend: hf, tensor_parallel_size: 8}",
+        "categories: {provider: openai}",
+        "interpretations: {kinds: [latent, adapter]}",
     ],
 )
 def test_knobs_at_the_bound_go_together(tmp_path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from resources.home import Home
 from resources.launcher.deployment import Deployment
 from resources.sources import PROJECT
 from resources.store import Store
+from tests.dagster_project.edits import run_all
 from tests.faults.hub import hub as serving
 
 NODE = Deployment(gpus=8, gpu_memory_gib=139)
@@ -93,6 +94,27 @@ def test_only_what_the_wanted_stages_read_is_missed(home: Home, tmp_path: Path) 
     assert model.startswith("Qwen/Qwen2.5-32B-Instruct is neither")
 
 
+def test_what_is_in_the_store_already_lacks_nothing(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    paid = load(tmp_path, "extends: mini\ninterpretations:\n  provider: openai\n")
+    run_all(paid, home)
+    assert lacking(paid, home, Deployment(gpus=0), STAGES) == []
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_repository_is_missed_by_who_reads_it_and_only_where_the_cache_lacks_it(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = load(tmp_path, f"extends: mini\nlora: {{source: someone/adapter, revision: {'a' * 40}}}\n")
+    assert lacking(taken, home, Deployment(gpus=0), [stage("s1k_dataset")]) == []
+    [said] = lacking(taken, home, Deployment(gpus=0), [stage("lora_checkpoint")])
+    assert said.startswith("someone/adapter is neither")
+    monkeypatch.setattr(hub, "is_cached", lambda *_: True)
+    assert lacking(taken, home, Deployment(gpus=0), [stage("lora_checkpoint")]) == []
+
+
 def test_a_hub_that_answers_is_left_to_the_jobs(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hub: None
 ) -> None:
@@ -147,7 +169,9 @@ def test_an_engine_over_more_gpus_than_a_node_has_is_told(home: Home, tmp_path: 
     def said(gpus: int) -> list[str]:
         return [one for one in lacking(paper, home, Deployment(gpus=gpus), scores) if "tensor" in one]
 
-    assert said(2) == ["benchmark_scores gets 2 GPUs and benchmarks.tensor_parallel_size is 4: set it to 2 or less"]
+    for few in (1, 2):
+        told = f"benchmark_scores gets {few} GPUs and benchmarks.tensor_parallel_size is 4: set it to {few} or less"
+        assert said(few) == [told]
     assert said(4) == said(8) == []
 
 
