@@ -105,11 +105,9 @@ def _made(path: Path, flags: int) -> IO[str]:
 
 
 def _sign(file: IO[str], name: str) -> None:
-    file.seek(0)
     file.truncate()
     file.write(name)
     file.flush()
-    os.set_inheritable(file.fileno(), True)
 
 
 def _holders(paths: Iterable[Path]) -> str:

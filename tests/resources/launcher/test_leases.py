@@ -165,6 +165,20 @@ def test_two_users_of_one_machine_share_its_gpus(public: Path) -> None:
             assert third.devices == ("0", "1")
 
 
+def test_who_holds_a_gpu_now_is_named_and_not_who_held_it_before(tmp_path: Path) -> None:
+    folder = tmp_path / "machine" / "leases"
+    with take(folder, 1, 1, "full_finetune_checkpoint"):
+        pass
+    with take(folder, 1, 1, "sae"), pytest.raises(Busy, match=r"held by sae$"):
+        take(folder, 1, 1, "ablation")
+
+
+def test_a_job_without_gpus_needs_no_folder_of_leases(tmp_path: Path) -> None:
+    with take(tmp_path / "leases", 8, 0, "dataset") as lease:
+        assert (lease.devices, lease.descriptors) == ((), ())
+    assert not (tmp_path / "leases").exists()
+
+
 def test_leases_that_another_user_keeps_closed_are_named_with_what_helps(public: Path) -> None:
     folder = public / "leases"
     folder.mkdir(mode=0o700)
