@@ -38,7 +38,9 @@ def test_a_unit_is_read_back_from_its_id(unit: Unit) -> None:
     assert parse_unit(unit.id) == unit
 
 
-@pytest.mark.parametrize("text", ["L3", "L3.lm_head", "latent:-1", "adapter:L3.gate_proj", "neuron:L2:+", ""])
+@pytest.mark.parametrize(
+    "text", ["L3", "L3.lm_head", "L3.lm_proj", "latent:-1", "adapter:L3.gate_proj", "neuron:L2:+", ""]
+)
 def test_what_is_no_id_is_refused_with_the_right_form(text: str) -> None:
     with pytest.raises(BadInput, match="write"):
         parse_unit(text)

@@ -20,9 +20,14 @@ def states(width: int = 14) -> dict[int, np.ndarray]:
     return {r: rng.standard_normal((n, width)).astype(np.float16) for r, n in LENGTHS.items()}
 
 
+def build(folder: Path) -> Path:
+    tokens = {r: 100 * r + np.arange(n) for r, n in LENGTHS.items()}
+    return build_shards(folder, states(), tokens=tokens, rollouts_per_shard=2, row_group_rows=16)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_shards(tmp_path_factory.mktemp("shards"), states(), rollouts_per_shard=2, row_group_rows=16)
+    return build(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.mark.parametrize("rows", [1, 16, 50, 1000])
@@ -35,8 +40,8 @@ def test_batches_hold_every_token_in_order_whatever_their_size(folder: Path, row
     assert np.array_equal(
         np.concatenate([batch.state_BC for batch in batches]), np.concatenate(list(states().values()))
     )
-    places = [(r, t) for batch in batches for r, t in zip(batch.rollout_id_B, batch.position_B, strict=True)]
-    assert places == [(r, t) for r, n in LENGTHS.items() for t in range(n)]
+    ids = [np.stack([batch.rollout_id_B, batch.position_B, batch.token_id_B], 1) for batch in batches]
+    assert np.concatenate(ids).tolist() == [[r, t, 100 * r + t] for r, n in LENGTHS.items() for t in range(n)]
 
 
 def test_a_rollout_a_row_group_and_a_shard_read_alone(folder: Path) -> None:
@@ -149,7 +154,7 @@ def test_a_flipped_byte_of_the_ids_is_found_by_every_way_of_reading_them(folder:
 
 
 def test_the_same_rows_are_the_same_bytes_and_no_partial_file_stays(folder: Path, tmp_path: Path) -> None:
-    build_shards(tmp_path, states(), rollouts_per_shard=2, row_group_rows=16)
+    build(tmp_path)
     assert [path.name for path in sorted(tmp_path.iterdir())] == [path.name for path in sorted(folder.iterdir())]
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (folder / path.name).read_bytes()

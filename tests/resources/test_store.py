@@ -92,6 +92,18 @@ def test_a_hit_hashes_files_up_to_a_size_and_a_job_hashes_all_that_it_reads(
     assert store.find("sae", "k1") is None
 
 
+def test_a_hit_knows_a_cut_file_that_is_too_large_to_be_hashed_by_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.store.SMALL", 5)
+    store = Store(tmp_path)
+    path = build_artifact(store) / "data" / "a.bin"
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1])  # ten bytes before
+    assert [str(damage) for damage in store.damage("sae", "k1")] == ["sae/k1/data/a.bin: 9 bytes instead of 10"]
+    assert store.find("sae", "k1") is None
+
+
 def test_files_between_the_artifacts_are_none(tmp_path: Path) -> None:
     store = Store(tmp_path)
     build_artifact(store)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.whole import whole, write_whole
+from resources.whole import sync_all, whole, write_whole
 
 
 def test_a_block_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
@@ -50,6 +50,20 @@ def test_what_a_block_wrote_is_on_the_disk_before_it_has_its_name(
     with whole(path) as partial:
         partial.write_text("whole")
     assert synced == [("whole", False)]
+
+
+def test_a_folder_goes_to_the_disk_file_by_file_and_none_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An artifact of thousands of shards has more files than a process may hold open."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "shard").write_text("rows")
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(str(Path(f"/proc/self/fd/{file}").readlink())))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    sync_all(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert sorted(synced) == [str(tmp_path / name) for name in ("", "a", "a/b", "a/b/shard")]
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
