@@ -24,6 +24,7 @@ from resources.home import Home
 from resources.launcher.processes import marker
 from resources.launcher.rundir import RunDir
 from resources.launcher.slurm import PREFIX
+from resources.lock import try_hold
 from resources.store import Store
 from tests.dagster_project.edits import EDITS, load, run_all
 from tests.installation import Installation
@@ -179,6 +180,54 @@ def test_gc_cannot_know_of_jobs_that_went_to_a_back_end_other_than_todays(
 ) -> None:
     monkeypatch.delenv("LORASCOPE_COMPUTE", raising=False)
     assert taken(home) == set()
+
+
+def test_gc_leaves_work_of_which_one_file_was_written_today(
+    home: Home, left: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, partial = left
+    answer(tmp_path, monkeypatch, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    (partial / "scratch" / "checkpoint").touch()
+    os.utime(partial / "scratch", (0, 0))
+    assert taken(home) == {run}
+    assert (partial / "scratch" / "checkpoint").exists()
+
+
+def test_a_dry_run_lists_what_gc_would_take_with_its_bytes_and_takes_nothing(home: Home) -> None:
+    store, asset = Store(home.store), STAGES[0].asset
+    [key] = [key for name, key in store.artifacts() if name == asset]
+    whole = store.folder(asset, key)
+    shutil.copytree(whole, whole.with_name("unreached"))
+    (whole.with_name("unreached") / "more").write_text("12345")
+    shutil.copytree(whole, whole.with_name("broken"))
+    store.set_aside(asset, "broken")
+    [aside] = (home.store / ".damaged").iterdir()
+    log = home.runs / ".finished" / f"{asset}-forgotten"
+    log.mkdir(parents=True)
+    (log / "stdout.log").write_text("1234567")
+    bytes_of_one = sum(file.stat().st_size for file in whole.iterdir())
+    found = collect_garbage(home, Experiments(home.experiments), dry_run=True, say=print)
+    assert [(item.path, item.size, item.reason) for item in found] == [
+        (whole.with_name("unreached"), bytes_of_one + 5, "no experiment reaches it"),
+        (aside, bytes_of_one, "damaged, set aside"),
+        (log, 7, "log of an artifact that is gone"),
+    ]
+    assert all(item.path.is_dir() for item in found)
+    assert taken(home) == {item.path for item in found}
+    assert not any(item.path.exists() for item in found) and len(list(store.artifacts())) == len(STAGES)
+
+
+@pytest.mark.parametrize("place", ["store/s1k_dataset/a5", "store/.partial/s1k_dataset/a5", "runs/s1k_dataset-a5"])
+def test_gc_leaves_a_key_alone_that_somebody_has_locked(home: Home, place: str) -> None:
+    folder = home.root / place
+    folder.mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    lock = try_hold(home.store / ".locks" / "s1k_dataset-a5")
+    assert lock is not None
+    with lock:
+        assert taken(home) == set()
+    assert taken(home) == {folder}
+    assert not (home.store / ".locks" / "s1k_dataset-a5").exists()
 
 
 def test_files_that_vanish_while_gc_looks_do_not_end_it(home: Home) -> None:
