@@ -1,5 +1,6 @@
 """A key rests on a commit or on a folder's content, never on a branch that moves."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def test_a_file_is_told_to_be_one_and_not_taken_for_a_hub_id(tmp_path: Path) -> 
     (tmp_path / "train.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"train\.jsonl is a file: name the folder that it lies in$"):
         check_commit(str(tmp_path / "train.jsonl"), None)
+
+
+@pytest.mark.parametrize("name", ["/data/modell", "./modell", "~/modell", "resources/mini_world/modell", "“x”/y"])
+def test_a_path_that_leads_nowhere_is_not_taken_for_a_hub_id(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^there is no folder {re.escape(name)}, and a hub id is written owner/name$"):
+        check_commit(name, COMMIT)
 
 
 def test_another_source_does_not_inherit_the_papers_commit() -> None:
