@@ -17,6 +17,7 @@ from resources.memory import Architecture, architecture
 from resources.models import ModelConfig
 from resources.section import Section, section_of
 from resources.stage import Stage
+from resources.units import parse_unit
 
 Sections = Mapping[str, Section]
 
@@ -99,7 +100,7 @@ def _of_the_model(sections: Sections, sizes: Architecture | None, assets: Collec
     except BadInput as error:
         return [str(error)]
     return [
-        _dictionary(section_of(sections, SaeConfig), components, assets),
+        *_dictionary(section_of(sections, SaeConfig), section_of(sections, SteeringConfig), components, assets),
         _context(section_of(sections, BenchmarksConfig), sizes, assets),
         _split(section_of(sections, BenchmarksConfig), sizes, assets),
         *_unknown(sections, {component.id for component in components}, assets),
@@ -113,16 +114,23 @@ def _components(lora: LoraConfig, sizes: Architecture) -> Sequence[Component]:
     return [Component(layer, name) for layer in range(sizes.num_hidden_layers) for name in PROJECTIONS]
 
 
-def _dictionary(sae: SaeConfig, components: Sequence[Component], assets: Collection[str]) -> str:
-    if "batchtopk_sae" not in assets:
-        return ""
+def _dictionary(
+    sae: SaeConfig, steering: SteeringConfig, components: Sequence[Component], assets: Collection[str]
+) -> list[str]:
+    """A k that the SAE cannot keep, and latents that the steering names and the SAE has not."""
+    if not {"batchtopk_sae", "steering_effects"} & set(assets):
+        return []
     try:
         latents = sae.expansion * len(sae.entering(components))
     except BadInput as error:
-        return str(error)
-    if sae.k < latents:
-        return ""
-    return f"sae.k is {sae.k} but the dictionary has {latents} latents: lower k or raise expansion"
+        return [str(error)]
+    said = []
+    if sae.k >= latents and "batchtopk_sae" in assets:
+        said.append(f"sae.k is {sae.k} but the dictionary has {latents} latents: lower k or raise expansion")
+    if "steering_effects" in assets:
+        beyond = [unit for unit in steering.units if parse_unit(unit).index >= latents]
+        said += [f"steering.units names {unit}, but the dictionary has {latents} latents" for unit in beyond]
+    return said
 
 
 def _context(benchmarks: BenchmarksConfig, sizes: Architecture, assets: Collection[str]) -> str:

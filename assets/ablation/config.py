@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from assets.activations.config import Positions
 from resources.components import parse_component
@@ -86,8 +86,16 @@ class SteeringConfig(Section):
     @classmethod
     def _parsed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for unit in value:
-            parse_unit(unit)
+            if parse_unit(unit).kind == "neuron":
+                raise ValueError(f"{unit} is of the base model: steer adapter:L3.gate_proj:+ or latent:448")
         return value
+
+    @model_validator(mode="after")
+    def _scalable(self) -> "SteeringConfig":
+        latents = [unit for unit in self.units if parse_unit(unit).kind == "latent"]
+        if latents and self.mode == "scale":
+            raise ValueError(f"{latents[0]} reads all layers at once, so it cannot be scaled: set mode to add")
+        return self
 
     @property
     def chosen_latents(self) -> int:

@@ -58,7 +58,7 @@ def choose_targets(
         units += [Unit("latent", -1, "", j, 1) for j in heaviest(sae, found, steering.chosen_latents)]
     if not units:
         raise BadInput("steering finds nothing to steer: name units, or raise strongest_components")
-    return [_target(unit, steering, model, shards, sae, found) for unit in units]
+    return [_target(unit, model, shards, sae, found) for unit in units]
 
 
 def dose_edit(dose: Dose, steering: SteeringConfig, model: AdaptedModel, seed: int) -> Edit | None:
@@ -99,16 +99,12 @@ def _strongest(model: AdaptedModel, shards: Path, count: int) -> list[Component]
     return sorted(p99, key=lambda c: -p99[c] * float(model.write_vector(c).norm()))[:count]
 
 
-def _target(
-    unit: Unit, steering: SteeringConfig, model: AdaptedModel, shards: Path, sae: Sae, found: Sequence[Firings]
-) -> Target:
+def _target(unit: Unit, model: AdaptedModel, shards: Path, sae: Sae, found: Sequence[Firings]) -> Target:
     if unit.kind == "latent":
-        if steering.mode == "scale":
-            raise BadInput(f"steering.mode: {unit.id} reads all layers at once, so it cannot be scaled: use add")
         live = {c: weight for c, weight in decoder_row(sae, unit.index).items() if c in model.live}
         return Target(unit.id, _latent_p99(unit, found), live)
     component = Component(unit.layer, unit.projection)
-    if unit.kind != "adapter" or component not in model.live:
+    if component not in model.live:
         raise BadInput(f"steering.units: {unit.id} is no component of this adapter that writes anything")
     return Target(
         unit.id, column_statistic(shards, "abs_p99", [component])[component], {component: float(unit.polarity)}

@@ -96,6 +96,11 @@ def load(folder: Path, text: str) -> Experiment:
             "steering_effects",
             "steering.units names L9.q_proj, which the adapter does not have",
         ),
+        (
+            "steering: {units: ['latent:223', 'latent:224']}",
+            "steering_effects",
+            "steering.units names latent:224, but the dictionary has 224 latents",
+        ),
     ],
 )
 def test_knobs_that_cannot_go_together_are_one_sentence(tmp_path: Path, text: str, asset: str, sentence: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.artifact import SteeringEffects
@@ -125,17 +126,35 @@ def test_scaling_by_zero_is_ablation_and_by_one_nothing(world: World, adapted: A
     assert gone is not None
     assert gone.changes[GATE] == ComponentEdit(gain=0.0)
     assert dose_edit(Dose(target, "unit", 1.0), scaling, adapted, 0) is None
-    with pytest.raises(BadInput, match="latent:3 reads all layers at once, so it cannot be scaled"):
-        run(world, world.folder, CONFIG.model_copy(update={"mode": "scale"}))
 
 
 @pytest.mark.parametrize(
     ("unit", "message"),
-    [("latent:99", "there is no latent 99: the SAE has 20"), ("neuron:L0.3:+", "is no component of this adapter")],
+    [
+        ("latent:99", "there is no latent 99: the SAE has 20"),
+        ("adapter:L7.q_proj:+", "is no component of this adapter"),
+    ],
 )
 def test_units_that_cannot_be_steered_are_named(world: World, tmp_path: Path, unit: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         run(world, tmp_path, CONFIG.model_copy(update={"units": (unit,)}))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"units": ["adapter:L1.q_proj:+", "neuron:L0.3:+"]}, r"neuron:L0.3:\+ is of the base model: steer adapter:"),
+        (
+            {"units": ["latent:3"], "mode": "scale"},
+            "latent:3 reads all layers at once, so it cannot be scaled: set mode",
+        ),
+    ],
+)
+def test_a_unit_that_no_adapter_can_be_steered_by_is_refused_before_a_run(
+    knobs: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        SteeringConfig.model_validate(knobs)
 
 
 def naive_greedy(world: World, prompt: list[int], shift: float, count: int) -> list[int]:
