@@ -20,6 +20,15 @@ HARMLESS = "\n\t\u200c\u200d"
 DEEPEST = 20
 """Levels of nesting; an experiment has three."""
 
+UNENDED = ("stream end", "end of stream", "expected ':'")
+"""Of the parser's messages: what was begun and not ended; the line that helps is the one where it began."""
+ADVICE = {
+    "mapping values are not allowed here": "indent it as the line above, or put a text that holds ': ' in quotes",
+    "found character '\\t'": "indent with spaces, not tabs",
+    "could not find expected ':'": "after a key comes a colon",
+    "expected <block end>": "indent it as the lines above",
+}
+
 
 class Empty(BadInput):
     """Nothing but comments and space."""
@@ -52,9 +61,7 @@ def read_yaml(path: Path) -> Document:
     try:
         node = _Loader(path, text).get_single_node()
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise BadInput(f"{path}:{mark.line + 1 if mark else 1}: not YAML: {one_line(problem)}") from error
+        raise BadInput(f"{path}:{_told(error)}") from error
     if node is None:
         raise Empty(f"{path}:1: the file is empty; an experiment says at least `extends: mini`")
     if not isinstance(node, yaml.MappingNode):
@@ -62,6 +69,16 @@ def read_yaml(path: Path) -> Document:
     values = _value(path, node, (), lines)
     assert isinstance(values, dict)  # a MappingNode gives a dict
     return Document(path, values, lines)
+
+
+def _told(error: yaml.YAMLError) -> str:
+    """The line, what the parser says of it, and what is to be done."""
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    mark = getattr(error, "problem_mark", None)
+    if any(end in problem for end in UNENDED):
+        mark = getattr(error, "context_mark", None) or mark
+    advice = next((f"; {what}" for said, what in ADVICE.items() if said in problem), "")
+    return f"{mark.line + 1 if mark else 1}: not YAML: {one_line(problem)}{advice}"
 
 
 def _text(path: Path) -> str:
