@@ -3,9 +3,7 @@
 Nothing here knows Dagster, so that `lorascope plan` answers at once.
 """
 
-import difflib
 import re
-import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +13,7 @@ from pydantic import JsonValue, ValidationError
 
 from dagster_project.rooms import SECTIONS
 from resources.compute import ComputeConfig
-from resources.errors import SHOWN, BadInput, one_line, quoted, told
+from resources.errors import SHOWN, BadInput, nearest, one_line, quoted, told
 from resources.keys import section_version
 from resources.section import Section
 from resources.sources import check_source, fingerprints
@@ -23,10 +21,6 @@ from resources.strict_yaml import Document, read_yaml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """Partition keys: no comma (Dagster issues 32183, 15105), slash or space."""
-NAME_LENGTH = 200
-"""Characters of a wrong key that are compared with the known ones."""
-_LOOK_ALIKES = dict(zip("аеорсухікνοκα", "aeopcyxikvoka", strict=True))
-"""Cyrillic and Greek letters that look Latin."""
 OWN_KEYS = ("extends", "description", "materialize")
 ALL_SECTIONS: Mapping[str, type[Section]] = {**SECTIONS, "compute": ComputeConfig}
 
@@ -136,7 +130,7 @@ class Experiments:
         shown = quoted(name)
         if chain:
             shown = f"{chain[-1].path}:{chain[-1].line(('extends',))}: `extends: {shown[1:-1]}`"
-        raise BadInput(f"{shown} is no experiment in {self.folder}{_nearest(name, known)}")
+        raise BadInput(f"{shown} is no experiment in {self.folder}{nearest(name, known)}")
 
 
 def check_name(name: str, folder: Path) -> None:
@@ -179,8 +173,10 @@ def _resolve(name: str, chain: list[Document]) -> Experiment:
 def _section_values(document: Document, key: str, value: object) -> dict[str, object]:
     place = f"{document.path}:{document.line((key,))}"
     if key not in ALL_SECTIONS:
+        owners = [name for name, config in ALL_SECTIONS.items() if key in config.model_fields]
+        advice = f"; it is a knob of {' and '.join(owners)}: put it below, indented" if owners else ""
         known = [*ALL_SECTIONS, *OWN_KEYS]
-        raise BadInput(f"{place}: unknown section {quoted(key)}{_nearest(key, known)}")
+        raise BadInput(f"{place}: unknown section {quoted(key)}{advice or nearest(key, known)}")
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -189,7 +185,7 @@ def _section_values(document: Document, key: str, value: object) -> dict[str, ob
         known = list(ALL_SECTIONS[key].model_fields)
         if field not in known:
             line = document.line((key, field))
-            raise BadInput(f"{document.path}:{line}: unknown key {quoted(f'{key}.{field}')}{_nearest(field, known)}")
+            raise BadInput(f"{document.path}:{line}: unknown key {quoted(f'{key}.{field}')}{nearest(field, known)}")
     return value
 
 
@@ -238,11 +234,3 @@ def _automatic(document: Document) -> bool:
         place = f"{document.path}:{document.line(('materialize',))}"
         raise BadInput(f"{place}: `materialize` is auto or manual (given: {str(value)[:80]!r})")
     return value == "auto"
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    plain = "".join(_LOOK_ALIKES.get(c, c) for c in unicodedata.normalize("NFKC", name[:NAME_LENGTH]).casefold())
-    close = difflib.get_close_matches(plain, known, n=1, cutoff=0.4)
-    odd = next((c for c in name[:NAME_LENGTH] if not " " <= c <= "~"), "")
-    why = f" ({odd!r} is U+{ord(odd):04X})" if odd else ""
-    return f"; did you mean '{close[0]}'?{why}" if close else f"{why}; known are {one_line(', '.join(known))}"

@@ -1,5 +1,8 @@
 """The two ways a job ends badly that a user can act on; everything else is a bug and keeps its traceback."""
 
+import difflib
+import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +19,11 @@ class Interrupted(RuntimeError):
 
 SHOWN = 80
 """Characters of what a user wrote that a message repeats."""
+
+NAME_LENGTH = 200
+"""Characters of a wrong key that are compared with the known ones."""
+_LOOK_ALIKES = dict(zip("аеорсухікνοκα", "aeopcyxikvoka", strict=True))
+"""Cyrillic and Greek letters that look Latin."""
 
 
 def printable(text: str, kept: str = "") -> str:
@@ -37,6 +45,16 @@ def quoted(text: str) -> str:
 def told(error: "ErrorDetails") -> str:
     """Pydantic's message about one value, with what was given."""
     given = error.get("input")
-    shown = "" if isinstance(given, dict) else f" (given: {str(given)[:SHOWN]!r})"
-    message = error["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list such as [a, b]")  # as in YAML
-    return one_line(f"{message}{shown}")
+    # null and lists as YAML has them
+    shown = "" if isinstance(given, dict) else f" (given: {'null' if given is None else repr(str(given)[:SHOWN])})"
+    message = error["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list such as [a, b]")
+    return one_line(message.replace("Tuple should", "List should") + shown)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the known one that is most like it, or all of them."""
+    plain = "".join(_LOOK_ALIKES.get(c, c) for c in unicodedata.normalize("NFKC", name[:NAME_LENGTH]).casefold())
+    close = difflib.get_close_matches(plain, known, n=1, cutoff=0.4)
+    odd = next((c for c in name[:NAME_LENGTH] if not " " <= c <= "~"), "")
+    why = f" ({odd!r} is U+{ord(odd):04X})" if odd else ""
+    return f"; did you mean '{close[0]}'?{why}" if close else f"{why}; known are {one_line(', '.join(known))}"

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from resources.errors import BadInput, one_line, told
+from resources.errors import BadInput, nearest, one_line, quoted, told
 from resources.launcher.devices import memory_gib, present
 from resources.launcher.local import LocalLauncher
 from resources.launcher.protocol import Launcher
@@ -74,4 +74,8 @@ def load_deployment() -> Deployment:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{path}:{document.line(first['loc'])}: {one_line(where)}: {told(first)}") from error
+        place = f"{path}:{document.line(first['loc'])}"
+        if first["type"] == "extra_forbidden":
+            known = list(Deployment.model_fields)
+            raise BadInput(f"{place}: unknown key {quoted(where)}{nearest(where, known)}") from error
+        raise BadInput(f"{place}: {one_line(where)}: {told(first)}") from error

@@ -31,7 +31,8 @@ def test_the_file_named_by_the_environment_chooses_the_back_end(
     ("text", "said"),
     [
         ("gpus: 8\nbackend: lsf\n", r":2: backend: Input should be 'local' or 'slurm' \(given: 'lsf'\)$"),
-        ("backends: local\n", r":1: backends: Extra inputs are not permitted \(given: 'local'\)$"),
+        ("backends: local\n", r":1: unknown key 'backends'; did you mean 'backend'\?$"),
+        ("gpus: 8\noptions:\n", r":2: options: Input should be a list such as \[a, b\] \(given: null\)$"),
         ("prefix: ssh login\n", r":1: prefix: Input should be a list such as \[a, b\] \(given: 'ssh login'\)$"),
         ("backend: slurm\nbackend: local\n", r":2: .*backend.* twice"),
         ("backend: [\n", r": not YAML: "),
