@@ -75,7 +75,8 @@ def charts(folder: Path) -> dict[str, dg.MetadataValue]:
 
 def picture(name: str, png_base64: str) -> dict[str, dg.MetadataValue]:
     """A PNG that the UI shows inline; of a running job as of a finished one under the same key."""
-    return {f"plot/{name}": dg.MetadataValue.md(f"![{name}](data:image/png;base64,{png_base64})")}
+    # Spaces: the column breaks lines there, and a long name with "_" runs into its value.
+    return {f"plot/{name.replace('_', ' ')}": dg.MetadataValue.md(f"![{name}](data:image/png;base64,{png_base64})")}
 
 
 def _provenance(manifest: Manifest, folder: Path, cache: str) -> dict[str, dg.MetadataValue]:
