@@ -47,7 +47,10 @@ def density_chart(densities: list[dict[str, Any]], kind: Kind) -> alt.LayerChart
         "category:N",
         scale=alt.Scale(domain=names, range=_colours(len(names))),
         sort=names,
-        legend=alt.Legend(orient="bottom", columns=4, title=None, labelExpr="replace(datum.label, /_/g, ' ')"),
+        # four words, the most that the prompt allows, have about 40 letters
+        legend=alt.Legend(
+            orient="bottom", columns=3, labelLimit=230, title=None, labelExpr="replace(datum.label, /_/g, ' ')"
+        ),
     )
     values = [row | {"order": place, **_name(densities, place)} for place, row in enumerate(densities)]
     inner = [

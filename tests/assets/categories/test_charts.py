@@ -1,5 +1,7 @@
 """Figures 1 and 2 name what they show: kinds of unit, classes, and each slice with room for its name."""
 
+import re
+
 from assets.categories.charts import class_chart, density_chart
 
 DENSITIES = [
@@ -48,6 +50,18 @@ def test_a_category_beyond_the_ninth_never_looks_like_one_of_the_nine() -> None:
     names, colours = slices(12)
     assert len(colours) == len(names) == 12
     assert not set(colours[:9]) & set(colours[9:])
+
+
+def test_the_legend_spells_out_names_of_four_words_without_outgrowing_dagsters_dialog() -> None:
+    import vl_convert
+
+    name = "discourse_connectives_and_transitions"
+    rows = [{"category": f"{name}_{n}", "subcategory": "", "share": 1 / 9} for n in range(9)]
+    drawn = vl_convert.vegalite_to_svg(density_chart(rows, "latent").to_json())
+    assert all(f"{name}_{n}".replace("_", " ") in drawn for n in range(9))
+    width = re.search(r'width="([\d.]+)"', drawn)
+    assert width is not None
+    assert float(width[1]) <= 756
 
 
 def test_classes_stand_in_the_papers_order_under_the_name_of_their_kind() -> None:
