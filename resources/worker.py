@@ -30,6 +30,7 @@ from resources.job import Job, JobFailure, JobResult
 from resources.launcher.keeper import PR_SET_PDEATHSIG, prctl
 from resources.launcher.rundir import FAILURE, RESULT, RunDir
 from resources.manifest import Column
+from resources.parts import drop_damaged
 from resources.progress import Progress
 from resources.ranks import Rank, wait_for
 from resources.whole import sync_all, write_whole
@@ -142,6 +143,8 @@ def _run(job: Job, run: RunDir, rank: Rank, voice: Voice) -> None:
     if rank.index == 0:
         _empty(job.out)
         job.scratch.mkdir(parents=True, exist_ok=True)
+        for part in drop_damaged(job.scratch):
+            voice.say(f"{part} was damaged since an earlier attempt wrote it: it is made again")
         (run.path / met).touch()
     wait_for([run.path / met])
     metrics = _call(job, Progress(voice.say, stop=run.stop.exists, show=voice.show))

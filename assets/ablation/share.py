@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.ablation.measure import Sums
+from resources.parts import noted
 from resources.progress import Progress
 from resources.ranks import Rank, wait_for
-from resources.whole import whole
 
 SUMS = pa.schema(
     [
@@ -35,7 +35,7 @@ def work_through(
     paths = [folder / f"{name}.parquet" for name in names]
     for i in Rank.here().share(len(paths)):
         if not paths[i].exists():
-            with whole(paths[i]) as partial:
+            with noted(paths[i]) as partial:
                 pq.write_table(make(i), partial)
         progress.step(what, sum(path.exists() for path in paths), len(paths))
     wait_for(paths)

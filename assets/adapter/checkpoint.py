@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 
 from assets.adapter.parallel import Processes, local_part
-from resources.whole import sync, write_whole
+from resources.parts import noted
 
 _STATE = "state.json"
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -59,11 +59,12 @@ class Checkpoints:
             part.mkdir(parents=True)
         self._processes.wait()
         if self._processes.rank < self._num_shards:
-            save_file(_tensors(parameters, optimiser), part / self._file)
-            sync(part / self._file)
+            with noted(part / self._file) as partial:
+                save_file(_tensors(parameters, optimiser), partial)
         self._processes.wait()
         if self._processes.first:
-            write_whole(part / _STATE, json.dumps({"shards": self._num_shards, "curve": curve}))
+            with noted(part / _STATE) as partial:
+                partial.write_text(json.dumps({"shards": self._num_shards, "curve": curve}))
             # One of this name is there when it could not be taken up.
             shutil.rmtree(done, ignore_errors=True)
             part.replace(done)

@@ -10,7 +10,7 @@ import numpy as np
 
 from assets.contexts.config import ContextsConfig
 from assets.contexts.ranking import ROLLOUT_SHIFT, Entries, Ranking
-from resources.whole import whole
+from resources.parts import noted
 
 OVERSAMPLING = 2
 """Firing tokens sampled per quantile context; the quantiles of the sample stand for those of all firing tokens."""
@@ -109,7 +109,7 @@ class Tally:
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays to one .npz that appears only when it is whole."""
-    with whole(path) as partial, partial.open("wb") as file:
+    with noted(path) as partial, partial.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 

@@ -19,8 +19,8 @@ from assets.sae.fit import Fit
 from assets.sae.selection import select_rows
 from assets.sae.shuffle import Order
 from assets.sae.sparse_step import to_pairs, weighted_rows
+from resources.parts import noted
 from resources.progress import Progress
-from resources.whole import whole
 
 Rebuild = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
 """Scaled input [B, E] -> (its reconstruction [B, E], active pairs)."""
@@ -71,7 +71,7 @@ def compare(budget: Budget, states: Iterable[torch.Tensor], progress: Progress) 
                 errors.add(state_BE, rebuilt_BE * budget.scale.scale_D)
                 active += pairs
         rows.append({"dictionary": name, "fvu": errors.fvu, "l0": active / errors.tokens, "cosine": errors.cosine})
-        with whole(done) as partial:
+        with noted(done) as partial:
             partial.write_text(json.dumps(rows[-1]))
     return rows
 

@@ -23,9 +23,9 @@ from assets.sae.config import SAMPLE_TOKENS, SaeConfig
 from assets.sae.shuffle import Order
 from assets.sae.stepping import Diverged, GraphedStepping, SparseStepping, Stepping, Totals, Trained
 from resources.errors import BadInput, Interrupted
+from resources.parts import noted
 from resources.progress import Progress
 from resources.shards import Shards
-from resources.whole import whole
 
 CURVE_POINTS = 200
 """Points of the loss curve at most."""
@@ -184,7 +184,7 @@ class Fit:
     def _save(self, path: Path) -> None:
         self._count()
         tensors = {name: tensor.cpu() for name, tensor in self._tensors().items()}
-        with whole(path) as partial:
+        with noted(path) as partial:
             save_file(tensors, partial, metadata={_STATE: json.dumps(asdict(self._counters))})
 
     def _load(self, path: Path) -> None:

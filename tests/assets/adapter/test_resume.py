@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from assets.adapter.parallel import Processes
 from assets.adapter.train import train_lora
 from resources.adapters import WEIGHTS
 from resources.errors import BadInput, Interrupted
+from resources.parts import drop_damaged
 from resources.progress import Progress
 from tests.assets.adapter.conftest import COMPUTE, World
+from tests.faults.damage import flip
 
 LORA = LoraConfig(epochs=3, batch_size=4)
 """Nine steps."""
@@ -169,6 +172,16 @@ def test_a_damaged_checkpoint_is_named_before_the_training_begins_anew(tmp_path:
     damage, anew = said
     assert damage.startswith(f"the checkpoint {tmp_path / 'step-00000001'} is damaged (")
     assert anew == "the training begins anew"
+
+
+@pytest.mark.parametrize("name", [SHARD, STATE])
+def test_a_turned_bit_of_a_checkpoint_is_seen_before_a_job_takes_it_up(tmp_path: Path, name: str) -> None:
+    parameters, optimiser = after_one_step()
+    Checkpoints(tmp_path, ALONE, 1, [].append).save([ROW], parameters, optimiser)
+    harmed = tmp_path / "step-00000001" / name
+    flip(harmed, random.Random(16))
+    assert drop_damaged(tmp_path) == [harmed]
+    assert Checkpoints(tmp_path, ALONE, 1, [].append).resume(parameters, optimiser) == []
 
 
 def test_a_checkpoint_that_one_process_cannot_read_is_taken_up_by_none(tmp_path: Path) -> None:
