@@ -28,7 +28,7 @@ def drop_damaged(folder: Path) -> list[Path]:
     """Remove every part below a folder that is not what was noted; returns what was removed."""
     notes = list(folder.rglob(_NOTE.format("*")))
     parts = [note.with_name(note.name[1 : -len(".sha256")]) for note in notes]
-    with ThreadPoolExecutor(thread_name_prefix="part-reader") as pool:  # a full finetune's checkpoint has 393 GB
+    with ThreadPoolExecutor(thread_name_prefix="part-reader") as pool:
         damaged = [part for part, bad in zip(parts, pool.map(_is_damaged, parts, notes), strict=True) if bad]
     for part in damaged:
         part.unlink()

@@ -174,14 +174,28 @@ def test_a_damaged_checkpoint_is_named_before_the_training_begins_anew(tmp_path:
     assert anew == "the training begins anew"
 
 
-@pytest.mark.parametrize("name", [SHARD, STATE])
-def test_a_turned_bit_of_a_checkpoint_is_seen_before_a_job_takes_it_up(tmp_path: Path, name: str) -> None:
+def test_a_turned_bit_of_a_checkpoints_numbers_is_seen_before_a_job_takes_it_up(tmp_path: Path) -> None:
     parameters, optimiser = after_one_step()
     Checkpoints(tmp_path, ALONE, 1, [].append).save([ROW], parameters, optimiser)
-    harmed = tmp_path / "step-00000001" / name
+    harmed = tmp_path / "step-00000001" / STATE
     flip(harmed, random.Random(16))
     assert drop_damaged(tmp_path) == [harmed]
     assert Checkpoints(tmp_path, ALONE, 1, [].append).resume(parameters, optimiser) == []
+
+
+def test_a_turned_bit_anywhere_in_a_checkpoints_tensors_is_seen(tmp_path: Path) -> None:
+    parameters, optimiser = after_one_step()
+    Checkpoints(tmp_path, ALONE, 1, [].append).save([ROW], parameters, optimiser)
+    shard = tmp_path / "step-00000001" / SHARD
+    sound = shard.read_bytes()
+    header = 8 + int.from_bytes(sound[:8], "little")
+    for place in range(header, len(sound)):
+        shard.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+        said: list[str] = []
+        assert Checkpoints(tmp_path, ALONE, 1, said.append).resume(parameters, optimiser) == []
+        assert said[0].endswith(f"is damaged ({SHARD} is not what was written)")
+    shard.write_bytes(sound)
+    assert Checkpoints(tmp_path, ALONE, 1, [].append).resume(parameters, optimiser) == [ROW]
 
 
 def test_a_checkpoint_that_one_process_cannot_read_is_taken_up_by_none(tmp_path: Path) -> None:
