@@ -99,7 +99,7 @@ class ScoresConfig(Section):
 INTERPRETATIONS = Stage(
     asset="interpretations",
     room="interpretations",
-    code_version=3,
+    code_version=4,
     call="assets.interpretations.explain:explain",
     artifact="assets.interpretations.artifact:Interpretations",
     sections=("interpretations",),

@@ -125,7 +125,7 @@ def _row(evidence: Evidence, verdict: Verdict, knobs: InterpretationsConfig) -> 
         "reasoning": verdict.reasoning,
         "status": verdict.status,
         "detail": verdict.detail,
-        "stability": None if verdict.stable is None else float(verdict.stable),
+        "stability": verdict.stability,
         "contexts_shown": len(evidence.shown(knobs.contexts_shown)),
         "statistical_explanation": verdict.explanation,
         "statistical_label": verdict.label,

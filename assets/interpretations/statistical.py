@@ -37,8 +37,8 @@ class Trial:
     total: int
     quiet_share: float
     """Share of quiet tokens (half of them bearing a peak's token, where there are such) on which it is false."""
-    same: bool
-    """Whether both halves chose one predicate."""
+    found: tuple[Predicate | None, ...]
+    """What each half chose."""
 
     @property
     def coverage(self) -> float:
@@ -63,7 +63,8 @@ class Verdict:
     predicate: Predicate | None
     coverage: float | None
     p_null: float | None
-    stable: bool | None
+    stability: float | None
+    """Share of the halves that chose its predicate."""
 
 
 class StatisticalExplainer:
@@ -125,7 +126,7 @@ class StatisticalExplainer:
                 continue
             covered += int(predicate.holds(features[:, other]).sum())
             false += int(predicate.holds(hard).sum())
-        return Trial(covered, len(peaks), 1 - false / max(negatives, 1), found[0] is not None and found[0] == found[1])
+        return Trial(covered, len(peaks), 1 - false / max(negatives, 1), tuple(found))
 
     def _negatives(self, peaks: np.ndarray, quiet: np.ndarray) -> np.ndarray:
         """Features of quiet tokens, half of them with a peak's token; random background where a unit has none."""
@@ -149,7 +150,8 @@ class StatisticalExplainer:
             f"{fit}; fitted on one half of the rollouts it covers {trial.covered}/{trial.total} of the other "
             f"(at least {low:.2f}) and rules out {trial.quiet_share:.0%} of quiet tokens; p {p:.3f} by random positions"
         )
-        return Verdict(words, label, reasoning, "ok", "", predicate, trial.coverage, p, trial.same)
+        stability = sum(predicate is not None and each == predicate for each in trial.found) / 2
+        return Verdict(words, label, reasoning, "ok", "", predicate, trial.coverage, p, stability)
 
 
 def _spread(rows: np.ndarray, size: int) -> np.ndarray:

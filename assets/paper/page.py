@@ -161,7 +161,7 @@ def _agreed(example: Mapping[str, Any]) -> str:
     """What the stability of an explanation says: of an LLM's answers, or of the two halves a predicate is fitted on."""
     stability = example["stability"]
     if example["explainer"] == STATISTICAL:
-        return f"{'the same' if stability else 'another'} rule from the other half of the contexts"
+        return f"the same rule from {('neither half', 'one half', 'both halves')[round(2 * stability)]} of the contexts"
     return f"{spoken(stability, percent=True)} of further answers agree"
 
 

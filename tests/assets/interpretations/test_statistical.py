@@ -196,8 +196,15 @@ def test_the_null_rejects_most_random_sets(explained: Explained) -> None:
 def test_the_chance_of_the_null_counts_sets_that_do_as_well_and_the_unit_itself(explained: Explained) -> None:
     explainer = StatisticalExplainer(Corpus.open(explained.dataset), STATISTICAL)
     explainer.null_accuracies = np.array([0.5, 0.625, 0.75])
-    trials = [Trial(6, 8, quiet_share, same=True) for quiet_share in (0.25, 0.5, 1.0)]  # covers .75
+    trials = [Trial(6, 8, quiet_share, (WORD, WORD)) for quiet_share in (0.25, 0.5, 1.0)]  # covers .75
     assert [explainer._verdict(WORD, trial, 8).p_null for trial in trials] == [4 / 4, 3 / 4, 1 / 4]
+
+
+def test_stability_is_the_share_of_halves_that_chose_the_rule_of_all_contexts(explained: Explained) -> None:
+    explainer = StatisticalExplainer(Corpus.open(explained.dataset), STATISTICAL)
+    halves = ((WORD, WORD), (WORD, ANY), (ANY, ANY), (None, None))
+    assert [explainer._verdict(WORD, Trial(6, 8, 1.0, found), 8).stability for found in halves] == [1.0, 0.5, 0.0, 0.0]
+    assert explainer._verdict(None, Trial(0, 8, 1.0, (None, None)), 0).stability == 0
 
 
 def test_a_unit_needs_a_third_of_the_contexts_in_either_half(explained: Explained) -> None:
@@ -221,12 +228,12 @@ def test_a_trial_counts_unseen_peaks_and_quiet_tokens_of_the_half_it_was_not_fit
     explainer = StatisticalExplainer(corpus, STATISTICAL)
     trial = explainer._trial(np.append(in_a, in_b), np.ones(14), half, np.append(in_a, still), half)
     # 8 at random and 8 for their token in A, where " Wait" holds on all; 6 at random in B, where it holds on none
-    assert (trial.covered, trial.total, trial.same) == (14, 14, True)
+    assert (trial.covered, trial.total, len(set(trial.found))) == (14, 14, 1)
     assert (trial.quiet_share, trial.balanced_accuracy) == pytest.approx((6 / 22, (1 + 6 / 22) / 2))
     # what holds on one token in A and on another in B holds on no unseen peak
     digits = next(one for one in read_evidence(explained.contexts, corpus, split, STATISTICAL) if one.unit[-1] == "-")
     trial = explainer._trial(np.append(in_a, digits.peak_n[:6]), np.ones(14), half, still, half[8:])
-    assert (trial.covered, trial.total, trial.same) == (0, 14, False)
+    assert (trial.covered, trial.total, len(set(trial.found))) == (0, 14, 2)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def report(
     measured = {claim.id: Measurement(1.5, None, None, "ablation_kl") for claim in CLAIMS} | dict(found)
     context = {"rollout": 0, "position": 1, "value": 2.0, "before": example, "token": example, "after": example}
     unit = {
-        "unit": "latent:3", "explanation": example, "explainer": "statistical", "label": 0, "stability": 0.75,
+        "unit": "latent:3", "explanation": example, "explainer": "statistical", "label": 0, "stability": 0.5,
         "balanced_accuracy": 0.9, "ci_low": 0.8, "ci_high": 1.0, "contexts": [context],
     }  # fmt: skip
     row = {"base": "0.1 [0.0, 0.2]", "base_paper": None, "lora": "0.4 [0.3, 0.5]", "lora_paper": 7 / 30}
@@ -180,8 +180,9 @@ def test_scores_and_agreement_of_explanations_are_shown_beside_the_explainers_ow
     ("explainer", "stability", "said"),
     [
         ("openai/x", 0.75, "75 % of further answers agree"),
-        ("statistical", 1.0, "the same rule from the other half of the contexts"),
-        ("statistical", 0.0, "another rule from the other half of the contexts"),
+        ("statistical", 1.0, "the same rule from both halves of the contexts"),
+        ("statistical", 0.5, "the same rule from one half of the contexts"),
+        ("statistical", 0.0, "the same rule from neither half of the contexts"),
     ],
 )
 def test_stability_is_said_of_answers_or_of_halves(explainer: str, stability: float, said: str) -> None:
