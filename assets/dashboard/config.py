@@ -16,7 +16,7 @@ class DashboardConfig(Section):
     full_rollouts: int = Field(default=4, ge=0, le=1000)
     """Rollouts per latent whose every token carries its activation; the others show the stored contexts only."""
     full_rollouts_adapter: int = Field(default=1, ge=0, le=1000)
-    """The same for adapter directions, which fire on half the tokens (each: 9 MB at the paper's scale)."""
+    """The same for adapter directions, whose scalars are hardly ever 0 (each: 9 MB at the paper's scale)."""
     full_rollouts_neuron: int = Field(default=0, ge=0, le=1000)
     """The same for neurons; 0 leaves their shards (77 GB at the paper's scale) unread."""
     top_contexts: int = Field(default=64, ge=1, le=10_000)
