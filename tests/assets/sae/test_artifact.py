@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from assets.sae.artifact import CONFIG_FILE, LATENTS, Sae, SparseLatents
-from assets.sae.batchtopk import InputScale, Weights, fold
+from assets.sae.batchtopk import Folded, InputScale, Weights, fold
 from assets.sae.config import SaeConfig
 from assets.sae.evaluate import Errors, by_projection, decoder_similarity, evaluate, quantile_of_counts
-from assets.sae.export import DICTIONARY_LEARNING_FILE, to_sae
+from assets.sae.export import DICTIONARY_LEARNING_FILE, to_sae, write_dictionary_learning
 from assets.sae.threshold import quantile_threshold
 from assets.sae.train import SaeMetrics
 from resources.errors import BadInput
@@ -105,6 +106,45 @@ def test_folding_keeps_latents_and_selection(preset: str) -> None:
     assert torch.equal(to_dense(latents, 40, 20) != 0, fires)
     torch.testing.assert_close(to_dense(latents, 40, 20), pre * fires, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(sae.decode(latents, 40), expected, rtol=1e-5, atol=1e-4)
+
+
+def build_folded() -> Folded:
+    """Two columns that entered, three latents; the last one's decoder is gone."""
+    W_dec_FD = torch.tensor([[1.0, 2.0], [-3.0, 0.5], [0.0, 0.0]])
+    return Folded(
+        W_enc_DF=torch.tensor([[1.0, -1.0, 2.0], [0.5, 2.0, 1.0]]),
+        b_enc_F=torch.tensor([0.25, -0.5, 1.0]),
+        W_dec_FD=W_dec_FD,
+        b_dec_D=torch.tensor([0.75, -1.25]),
+        norm_F=W_dec_FD.norm(dim=1),
+    )
+
+
+def test_columns_that_did_not_enter_reach_no_latent_and_are_not_written() -> None:
+    sae = to_sae(build_folded(), tuple("abc"), torch.tensor([0, 2]), 1, 0.0, Path())
+    assert sae.W_enc_DF.tolist() == [[1.0, -1.0, 2.0], [0.0, 0.0, 0.0], [0.5, 2.0, 1.0]]
+    assert sae.W_dec_FD.tolist() == [[1.0, 0.0, 2.0], [-3.0, 0.0, 0.5], [0.0, 0.0, 0.0]]
+    assert sae.b_dec_D.tolist() == [0.75, 0.0, -1.25]
+    assert sae.threshold_F.tolist() == [0.0, 0.0, 0.0]  # also of a latent whose scores are all 0
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.5])
+def test_the_file_for_dictionary_learning_encodes_by_its_formula_to_what_the_sae_does(
+    threshold: float, tmp_path: Path
+) -> None:
+    """Its `BatchTopKSAE`: relu(W_enc (x - b_dec) + b_enc), what is above one threshold of it, and W_dec f + b_dec."""
+    sae = to_sae(build_folded(), tuple("abc"), torch.tensor([0, 2]), 1, threshold, tmp_path)
+    write_dictionary_learning(tmp_path, sae)
+    theirs = load_file(tmp_path / DICTIONARY_LEARNING_FILE)
+    assert theirs["k"].dtype == torch.int32 and theirs.pop("k") == 1
+    assert {tensor.dtype for tensor in theirs.values()} == {torch.float32}
+    state = torch.randn(200, 3, generator=torch.manual_seed(0)) * 2
+    score = torch.relu((state - theirs["b_dec"]) @ theirs["encoder.weight"].T + theirs["encoder.bias"])
+    score = score * (score > theirs["threshold"])
+    latents = sae.encode(state)
+    ours = to_dense(latents, 200, 3)
+    assert torch.equal(score != 0, ours != 0) and 0 < int((ours != 0).sum()) < 600
+    torch.testing.assert_close(score @ theirs["decoder.weight"].T + theirs["b_dec"], sae.decode(latents, 200))
 
 
 @pytest.mark.parametrize("guess", [0.0, 1.0, 1000.0])
