@@ -116,7 +116,7 @@ def test_a_shard_of_another_adapter_or_schema_is_never_mixed_in(folder: Path, tm
 
 
 def test_a_shard_that_begins_in_the_rollout_where_another_ends_does_not_go_on_there(tmp_path: Path) -> None:
-    build_shards(tmp_path, {0: np.ones((4, 7)), 1: np.ones((4, 7))}, rollouts_per_shard=2)
+    build_shards(tmp_path, {0: np.ones((4, 7)), 1: np.ones((4, 7))}, rollouts_per_shard=2, row_group_rows=4)
     again = StateBatch(np.array([1] * 8 + [2] * 8), np.arange(16), np.arange(16), np.zeros((16, 7), np.float16))
     write_shard(tmp_path / SHARD.format(1), again, Shards.open(tmp_path).columns, "test", 8)
     with pytest.raises(BadInput, match=r"00001\.parquet does not go on where shard-00000\.parquet ends"):
