@@ -69,6 +69,7 @@ def test_peft_loads_the_output_and_lowers_the_loss_with_it(world: World) -> None
     after = mean_loss(PeftModel.from_pretrained(base, str(out)))
     assert before - after > 0.5
     assert metrics.last_epoch_loss == pytest.approx(after, abs=0.2)
+    assert metrics.truncated_tokens == 0
     assert metrics.trainable_parameters == sum(
         t.numel() for side in ("A", "B") for t in getattr(Adapter.open(out), side).values()
     )

@@ -1,4 +1,4 @@
-"""Money of paid requests: set aside before one is sent, settled with its answer, counted by run and by purse."""
+"""Money is set aside before a request and settled after it, whatever other runs do and whenever one is killed."""
 
 import sqlite3
 from pathlib import Path

@@ -12,8 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from dagster_project.cli import main
@@ -28,7 +26,7 @@ from resources.llm.failures import redacted
 from resources.llm.limits import Limits
 from resources.llm.pace import GAP_S, Pace, seconds_of, wait_asked
 from resources.llm.prices import price_of
-from resources.llm.question import Question
+from resources.llm.question import Question, fitted
 from tests.resources.llm.fault_server import Settings
 from tests.resources.llm.servers import KEY, QUICK, SILENT, Label, questions, serving
 
@@ -70,9 +68,32 @@ def test_what_does_not_change_an_answer_does_not_change_the_key() -> None:
     assert QUESTION.key(ENDPOINT, 1) != QUESTION.key(ENDPOINT, 0)
 
 
-@given(st.text(max_size=400))
-def test_no_prompt_has_more_tokens_than_the_bound(text: str) -> None:
-    assert replace(QUESTION, user=text).most_input_tokens >= len(text.encode())
+def test_a_prompt_has_at_most_a_token_per_byte_and_the_vendors_frame_around_it() -> None:
+    asked = replace(QUESTION, user="π" * 1000)
+    assert asked.most_input_tokens == len("system") + 2000 + len(str(Label.model_json_schema())) + 600
+
+
+def test_every_sample_and_attempt_has_a_seed_of_its_own() -> None:
+    seeds = [replace(QUESTION, sample=sample).seed(attempt) for sample in range(3) for attempt in range(3)]
+    assert min(seeds) >= 0 and len(set(seeds)) == 9
+
+
+def _of_bytes(count: int) -> Question:
+    """A question whose text, schema and all, has so many bytes; it takes 3.2 of them for a token."""
+    empty = replace(QUESTION, user="")
+    return replace(empty, user="x" * (count - len(empty.system + str(empty.schema))))
+
+
+@pytest.mark.parametrize(("context", "output"), [(1600, 600), (2000, 1_000_000)], ids=["answer", "half the context"])
+def test_a_prompt_shrinks_until_its_likely_tokens_leave_room_for_the_answer(context: int, output: int) -> None:
+    endpoint = replace(ENDPOINT, context_tokens=context, max_output_tokens=output)
+    full = replace(_of_bytes(3200), shorter=lambda: _of_bytes(1600))
+    above = replace(_of_bytes(3204), shorter=lambda: full)
+    assert (full.likely_input_tokens, above.likely_input_tokens) == (1000, 1001)
+    assert fitted(full, endpoint) is full
+    assert fitted(replace(_of_bytes(9000), shorter=lambda: above), endpoint) is full
+    cannot_shrink = _of_bytes(3204)
+    assert fitted(cannot_shrink, endpoint) is cannot_shrink
 
 
 def test_an_exported_cache_answers_elsewhere(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
