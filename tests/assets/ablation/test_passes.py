@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from assets.ablation.adapted import AdaptedModel
 from assets.ablation.catalogue import catalogue, removal
 from assets.ablation.edits import ComponentEdit, Edit, entry_point
 from assets.ablation.measure import Sums, measure
-from assets.ablation.memory import Shape, plan_memory, stream_bytes
+from assets.ablation.memory import SAFE, Shape, pass_bytes, plan_memory, stream_bytes
 from assets.ablation.passages import Passage, cut
 from assets.ablation.stream import FullStream, batched, run_edited
 from resources.adapters import write_ablated
@@ -227,8 +228,6 @@ def test_peak_memory_is_at_most_a_tenth_above_the_prediction(
 
 
 def test_the_stream_moves_to_the_host_and_then_is_made_again_as_memory_shrinks(adapted: AdaptedModel) -> None:
-    from dataclasses import replace
-
     shape = replace(Shape.of(adapted, 2048, 2048), device=torch.device("cuda"), item=2)
     roomy = plan_memory(shape, 128, 2048, total_bytes=10**11)
     tight = plan_memory(shape, 128, 2048, total_bytes=roomy.peak_bytes)
@@ -238,3 +237,40 @@ def test_the_stream_moves_to_the_host_and_then_is_made_again_as_memory_shrinks(a
     assert plan_memory(on_cpu, 128, 2048, total_bytes=10**6).keep == "recompute"
     wide = plan_memory(shape, 128, 2048 * 64, total_bytes=10**11)
     assert plan_memory(shape, 128, 2048 * 64, total_bytes=wide.peak_bytes // 2).rows < wide.rows == 64
+
+
+PAPER = Shape(1000, 1, 5120, 27648, 5120, 1024, 152064, 2, 0, torch.device("cuda"))
+"""A passage of 1,000 tokens through the paper's model, of which one is scored."""
+
+
+@pytest.mark.parametrize(
+    ("changed", "bytes_of_a_token"),
+    [
+        ({}, 2 * 10240 + 3 * 27648 * 2),
+        ({"wide": 1000}, 2 * 10240 + (2 * 4 + 4) * 5120),
+        ({"wide": 1000, "heads": 10240}, 2 * 10240 + 4 * (10240 + 1024) * 2),
+        ({"item": 4}, 2 * 20480 + 3 * 27648 * 4),
+        ({"item": 4, "wide": 1000, "heads": 1000, "kv": 0}, 2 * 20480 + 2 * 4 * 5120),
+    ],
+    ids=["MLP", "norm", "attention", "MLP in float32", "norm in float32"],
+)
+def test_a_pass_takes_what_its_largest_moment_takes_of_every_token(changed: dict, bytes_of_a_token: int) -> None:
+    shape = replace(PAPER, **changed)
+    assert pass_bytes(shape, 3) == 3 * 1000 * bytes_of_a_token
+    on_cpu = replace(shape, device=torch.device("cpu"))
+    one_row = 4 * 1000 * max(shape.wide, 5120) if shape.item == 2 else 0
+    assert pass_bytes(on_cpu, 3) == pass_bytes(shape, 3) + one_row
+
+
+def test_a_batch_is_halved_no_oftener_than_it_must_be_and_holds_an_edit_at_least() -> None:
+    fits = int(pass_bytes(PAPER, 32) / SAFE) + 1
+    assert plan_memory(PAPER, 0, 64_000, total_bytes=fits).rows == 32
+    assert plan_memory(PAPER, 0, 999, total_bytes=fits).rows == 1
+
+
+def test_the_widths_and_weights_of_a_loaded_model_are_those_of_its_matrices(adapted: AdaptedModel) -> None:
+    shape, attention = Shape.of(adapted, 7, 3), adapted.base.model.layers[0].self_attn
+    assert (shape.tokens, shape.scored) == (7, 3)
+    assert (shape.heads, shape.kv) == (attention.q_proj.out_features, attention.k_proj.out_features)
+    numbers = sum(tensor.numel() for side in (adapted.adapter.A, adapted.adapter.B) for tensor in side.values())
+    assert shape.weights == 4 * (sum(weight.numel() for weight in adapted.base.parameters()) + numbers)
