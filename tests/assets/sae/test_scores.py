@@ -75,6 +75,16 @@ def test_the_largest_are_the_same_filtered_or_dense(carried: float | None) -> No
     assert torch.equal(ours.flat_N, select_batch(dense, 120, 0.0, Threshold()).flat_N)
 
 
+def test_a_sample_is_every_61st_score_and_without_a_bound_all_are_above_it() -> None:
+    x_BD, encoder_FD, bias_F = build(2, 1.0)
+    exact_N = every_score(x_BD, encoder_FD, bias_F)
+    sampled = torch.tensor([61 * i for i in range(46)])  # 40 x 70 scores, so the last is number 2745 of 2799
+    for scores in (filtered(x_BD, encoder_FD, bias_F), DenseScores(exact_N.view(TOKENS, LATENTS))):
+        assert torch.equal(scores.sample(), exact_N[sampled])
+        found = scores.above(-torch.inf)
+        assert torch.equal(found.flat_N, torch.arange(TOKENS * LATENTS)) and torch.equal(found.score_N, exact_N)
+
+
 def test_a_filter_looks_closely_at_few_scores() -> None:
     x_BD, encoder_FD, bias_F = build(3, 0.0)
     scores = filtered(x_BD, encoder_FD, bias_F)
