@@ -5,7 +5,7 @@ import json
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.llm.answers import Answer
 from resources.llm.ask import Asked, ask
-from resources.llm.cache import BUSY_S, FILE_NAME, connect, export_cache, import_cache, list_cache
+from resources.llm.cache import BUSY_S, FILE_NAME, Stored, connect, export_cache, import_cache, list_cache
 from resources.llm.endpoint import Endpoint
 from resources.llm.exchange import read
 from resources.llm.failures import redacted
@@ -32,6 +32,14 @@ from tests.resources.llm.servers import KEY, QUICK, SILENT, Label, questions, se
 
 ENDPOINT = Endpoint("openai", "gpt-5-mini")
 QUESTION = Question("latent:1", "system", "user", Label, "v1")
+LINE = json.dumps(
+    asdict(
+        Stored(
+            "k", "openai", "gpt-5-mini", "", "v1", "{}", "{}", input_tokens=5, output_tokens=7, dollars=0.5, created=1.0
+        )
+    )
+)
+"""An answer as `lorascope cache export` writes it."""
 
 
 class Other(Label):
@@ -111,11 +119,17 @@ def test_an_exported_cache_answers_elsewhere(home: Path, tmp_path: Path, monkeyp
     assert KEY not in out.read_text()
 
 
-def test_a_damaged_export_imports_nothing(tmp_path: Path) -> None:
-    (tmp_path / "bad.jsonl").write_text('{"key": "a"}\n')
-    with pytest.raises(BadInput, match=r"bad.jsonl:1"):
+@pytest.mark.parametrize("damage", ['{"key": "a"}', LINE.replace('"response": "{}"', '"response": "{"'), LINE[:-9]])
+def test_an_export_with_a_damaged_line_imports_nothing_of_the_others(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "bad.jsonl").write_text(f"{LINE}\n{damage}\n")
+    with pytest.raises(BadInput, match=r"bad.jsonl:2: not a line of an exported response cache"):
         import_cache(tmp_path / FILE_NAME, tmp_path / "bad.jsonl")
     assert list_cache(tmp_path / FILE_NAME) == []
+    (tmp_path / "good.jsonl").write_text(f"{LINE}\n{LINE}\n")
+    assert [import_cache(tmp_path / FILE_NAME, tmp_path / "good.jsonl") for _ in range(2)] == [1, 0]
+
+
+def test_where_nothing_was_asked_there_is_nothing_to_list_or_export(tmp_path: Path) -> None:
     assert list_cache(tmp_path / "none.sqlite") == []
     with pytest.raises(BadInput, match="nothing has been asked"):
         export_cache(tmp_path / "none.sqlite", tmp_path / "x")
