@@ -86,6 +86,18 @@ def test_the_checkpoints_of_the_full_finetune_are_refused_on_a_disk_without_room
 
 
 @pytest.mark.usefixtures("no_hub")
+def test_the_page_on_gpus_says_how_many_the_full_finetune_needs(home: Home, tmp_path: Path) -> None:
+    paper, training = load(tmp_path, "description: the paper\n"), stage("full_finetune_checkpoint")
+
+    def fits(gpus: int) -> bool:
+        said = lacking(paper, home, Deployment(gpus=gpus, gpu_memory_gib=139), [training])
+        return not any("does not fit on a GPU" in one for one in said)
+
+    assert [gpus for gpus in range(1, 9) if fits(gpus)] == [6, 7, 8]
+    assert "(the full finetune of 32 B needs six H200)" in (PROJECT / "docs" / "how-to" / "gpus.md").read_text()
+
+
+@pytest.mark.usefixtures("no_hub")
 def test_only_what_the_wanted_stages_read_is_missed(home: Home, tmp_path: Path) -> None:
     paper = load(tmp_path, "description: the paper\n")
     assert len(lacking(paper, home, Deployment(gpus=0), [stage("s1k_dataset")])) == 2
