@@ -10,7 +10,7 @@ import json
 import re
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 import pyarrow as pa
@@ -57,7 +57,8 @@ def knobs() -> str:
     """Every knob of every section with kind and bounds, default, and what its docstring says: unit and source."""
     head = (
         "# Knobs\n\nEvery field of an experiment file, from the config classes themselves. The default is the paper's "
-        "value wherever the paper or the authors' scripts give one; the source stands in brackets. "
+        "value wherever the paper or the authors' scripts give one, but for the SAE's recipe (`preset: authors` is theirs); "
+        "the source stands in brackets. "
         "A knob of any section but `compute` is part of the cache key of its room.\n"
     )
     own = (
@@ -95,6 +96,8 @@ def _kind(annotation: Any) -> str:
         return " or ".join(f"`{value}`" if value else '`""`' for value in arguments)
     if origin in (Union, types.UnionType):
         return " or ".join(_kind(one) for one in arguments)
+    if origin is Annotated:
+        return _kind(arguments[0])
     if origin is tuple:
         return f"list of {_kind(arguments[0])}"
     names = {str: "text", int: "integer", float: "number", bool: "true or false", type(None): "null"}

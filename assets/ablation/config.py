@@ -27,7 +27,7 @@ class AblationConfig(Section):
     group_size: int = Field(default=8, ge=1)
     """Neighbouring layers ablated together (authors' script: 8)."""
     components: tuple[str, ...] | None = None
-    """Components ablated one by one, such as `L44.gate_proj`; None: every component of the adapter (paper)."""
+    """Components ablated one by one, such as `L44.gate_proj`; null: every component of the adapter (paper)."""
     greedy_steps: int = Field(default=0, ge=0)
     """Steps of cumulative ablation, each adding the part that raises KL most; 0: off (paper: none)."""
     greedy_part: Literal["layer", "component"] = "layer"

@@ -44,7 +44,7 @@ class BenchmarksConfig(Section):
     adapters: tuple[str, ...] = ()
     """Further arms as `name=folder` of a PEFT adapter for the same base model."""
     limit: int | None = Field(default=None, ge=1)
-    """Questions asked of each benchmark, from its beginning; none: all (paper)."""
+    """Questions asked of each benchmark, from its beginning; null: all (paper)."""
     backend: Literal["hf", "vllm", "server"] = "vllm"
     """Who generates: transformers, a vLLM engine, or an OpenAI-compatible server (s1: vLLM)."""
     batch_size: int = Field(default=64, ge=1, le=4096)
@@ -54,7 +54,7 @@ class BenchmarksConfig(Section):
     context: int = Field(default=32768, ge=2)
     """Most tokens of prompt and answer together (s1: vLLM with 32768)."""
     max_gen_toks: int | None = Field(default=None, ge=1)
-    """Most tokens of an answer; none: up to the end of the context (s1 asks for 32768, which vLLM cuts there)."""
+    """Most tokens of an answer; null: up to the end of the context (s1 asks for 32768, which vLLM cuts there)."""
     temperature: float = Field(default=0.0, ge=0.0, le=2.0)
     """Sampling temperature; 0: greedy (s1)."""
     samples: int = Field(default=1, ge=1, le=64)
@@ -62,7 +62,7 @@ class BenchmarksConfig(Section):
     seed: int = Field(default=0, ge=0)
     """Seed of choice orders, sampling and bootstrap (s1: random seed 0)."""
     max_thinking_tokens: int | None = Field(default=None, ge=1)
-    """Budget forcing: tokens after which the thinking is ended from outside; none: off (s1, section 3)."""
+    """Budget forcing: tokens after which the thinking is ended from outside; null: off (s1, section 3)."""
     wait_times: int = Field(default=0, ge=0, le=16)
     """Budget forcing: how often an end of thinking is replaced by `Wait` (s1, section 3); 0: off."""
     tensor_parallel_size: int = Field(default=8, ge=1, le=64)

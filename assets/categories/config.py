@@ -45,7 +45,7 @@ class CategoriesConfig(Section):
     kinds: tuple[Kind, ...] = Field(default=("adapter", "neuron", "latent"), min_length=1)
     """Which kinds of unit are assigned."""
     rollouts: int | None = Field(default=None, ge=1)
-    """Rollouts over which firing activations are summed, drawn by `seed`; None: all (paper: a subset, its size not
+    """Rollouts over which firing activations are summed, drawn by `seed`; null: all (paper: a subset, its size not
     given)."""
     bootstrap: int = Field(default=10000, ge=100, le=1000000)
     """Resamples behind the intervals of class shares (authors' code: 10000)."""

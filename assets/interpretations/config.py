@@ -85,7 +85,7 @@ class ScoresConfig(Section):
     judge_model: str = ""
     """The provider's name of the judging model; empty: the one that explained."""
     units_per_kind: int | None = Field(default=None, ge=1)
-    """Most units per kind that an LLM scores, evenly spread over those explained; None: all."""
+    """Most units per kind that an LLM scores, evenly spread over those explained; null: all."""
     examples: int = Field(default=40, ge=4, le=1000)
     """Held-out examples of one draw: half positive, a quarter random and a quarter hard negatives."""
     examples_per_request: int = Field(default=5, ge=1, le=50)

@@ -40,11 +40,11 @@ class SaeConfig(Section):
     expansion: int = Field(default=8, ge=1, le=256)
     """Latents per component (paper: 8, so 3584 latents for 448 components)."""
     layers: tuple[int, ...] | None = None
-    """Layers whose components enter; None: all (paper). Other columns get zero weights, so shapes stay the same."""
+    """Layers whose components enter; null: all (paper). Other columns get zero weights, so shapes stay the same."""
     projections: tuple[Projection, ...] | None = None
-    """Projections whose components enter, such as gate_proj; None: all seven (paper)."""
+    """Projections whose components enter, such as gate_proj; null: all seven (paper)."""
     d_in: int | None = Field(default=None, ge=1)
-    """Columns the shards must have; None: as many as they have. The paper's adapter has 448."""
+    """Columns the shards must have; null: as many as they have. The paper's adapter has 448."""
 
     batch_tokens: int = Field(default=512, ge=1, le=1_048_576)
     """Tokens per step (training script: 512)."""

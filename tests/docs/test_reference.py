@@ -50,6 +50,11 @@ def test_a_row_carries_bounds_choices_default_and_source() -> None:
     )
     assert '| `decoder` | `unit` or `free` | `"unit"` |' in page
     assert "| `layers` | list of integer or null | `null` |" in page
+    assert "| `server_url` | text or null | `null` |" in page
+
+
+def test_what_a_knob_says_of_no_value_is_what_a_file_takes() -> None:
+    assert re.findall(r"[^;]*\b[Nn]one: [^.|]*", knobs()) == []
 
 
 def test_every_field_of_compute_yaml_and_every_key_of_the_file_itself_stands() -> None:
