@@ -57,8 +57,8 @@ def knobs() -> str:
     """Every knob of every section with kind and bounds, default, and what its docstring says: unit and source."""
     head = (
         "# Knobs\n\nEvery field of an experiment file, from the config classes themselves. The default is the paper's "
-        "value wherever the paper or the authors' scripts give one, but for the SAE's recipe (`preset: authors` is theirs); the "
-        "source stands in brackets. "
+        "value wherever the paper or the authors' scripts give one, but for the SAE's recipe (`preset: authors` is "
+        "theirs); the source stands in brackets. "
         "A knob of any section but `compute` is part of the cache key of its room.\n"
     )
     own = (
