@@ -135,7 +135,10 @@ def make_taxonomy(
     asked = ask([question], 1, endpoint, limits, progress, "taxonomy")
     answer = asked.answers["taxonomy", 0]
     if not isinstance(answer.value, TaxonomyAnswer):
-        raise BadInput(f"{endpoint.name} gave no usable taxonomy: {answer.failure}")
+        raise BadInput(
+            f"{endpoint.name} gave no usable taxonomy: {answer.failure}; its answers are kept and not asked for again: "
+            "set another categories.taxonomy_model, or another categories.seed"
+        )
     return taxonomy_of(answer.value), asked
 
 

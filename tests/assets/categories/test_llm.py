@@ -12,6 +12,7 @@ from assets.categories.config import CategoriesConfig
 from assets.categories.contexts import strongest
 from assets.categories.llm import make_taxonomy
 from resources.compute import ComputeConfig
+from resources.errors import BadInput
 from resources.llm.prompts import escaped
 from tests.assets.benchmarks.local_server import Reply, chat, serving
 from tests.assets.interpretations.conftest import SILENT, Explained
@@ -39,6 +40,28 @@ def test_a_taxonomy_is_made_of_as_many_directions_as_neurons_and_no_latent(
             assert [category.subcategories[0].string_id for category in taxonomy.categories] == ["1.1", "2.1"]
     told = [re.findall(r"^- (\w+) \d$", text, re.MULTILINE) for text in asked]
     assert [sorted(kinds) for kinds in told] == [["adapter", "neuron"], ["adapter", "adapter", "neuron", "neuron"]]
+
+
+def test_after_unusable_taxonomies_another_seed_asks_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORASCOPE_HOME", str(tmp_path))
+    asked: list[str] = []
+
+    def answer(_: str, request: dict[str, Any]) -> Reply:
+        asked.append(request["messages"][1]["content"])
+        return chat(json.dumps({"categories": []}))
+
+    rows = [{"kind": kind, "explanation": f"{kind} {n}"} for kind in ("adapter", "neuron") for n in range(9)]
+    counts = []
+    with serving(answer) as url:
+        for seed in (1, 1, 2):
+            knobs = {"taxonomy_provider": "openai-compatible", "taxonomy_base_url": url, "seed": seed}
+            config = CategoriesConfig.model_validate(knobs)
+            with pytest.raises(
+                BadInput, match=r"; its answers are kept .* set another .* or another categories\.seed$"
+            ):
+                make_taxonomy(config, ComputeConfig(profile="cpu"), rows, SILENT)
+            counts.append(len(asked))
+    assert counts[0] == counts[1] < counts[2]
 
 
 def test_a_unit_is_assigned_from_its_strongest_contexts_with_the_peak_marked(explained: Explained) -> None:
