@@ -15,7 +15,9 @@ from dagster_project.cli import main
 from dagster_project.experiment import ALL_SECTIONS, OWN_KEYS
 from dagster_project.rooms import ROOMS, STAGES
 from docs.reference import columns, commands, knobs, pages, rooms, targets, verbs
+from resources.home import Home
 from resources.launcher.deployment import Deployment
+from resources.llm.cache import FILE_NAME as ANSWERS
 from resources.llm.endpoint import KEY_VARIABLES, URL_VARIABLES
 from resources.manifest import read_manifest
 from resources.sources import PROJECT
@@ -140,6 +142,14 @@ def test_every_environment_variable_of_the_code_is_explained() -> None:
     assert used <= set(re.findall(r"LORASCOPE_[A-Z_]+", page))
     keys = {*KEY_VARIABLES.values(), *URL_VARIABLES.values()} - {""}
     assert keys <= set(re.findall(r"`([A-Z_]+)`", page.split("Set by Lorascope")[0]))
+
+
+def test_everything_in_a_home_is_explained(tmp_path: Path) -> None:
+    page = PAGES[Path("docs/reference/environment.md")].split("| under `LORASCOPE_HOME` | holds |")[1]
+    home = Home(tmp_path, tmp_path)
+    folders = [home.store, home.runs, home.dagster, home.generations, home.comparison]
+    assert all(f"| `{folder.name}/" in page for folder in folders)
+    assert f"| `{ANSWERS}` |" in page
 
 
 def test_knobs_that_pages_name_exist() -> None:
