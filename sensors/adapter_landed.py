@@ -96,16 +96,19 @@ def _slug(name: str) -> str:
 
 
 def _parent(experiments: Experiments, folder: Path) -> str:
-    """The first root experiment on the adapter's base model."""
+    """Of the experiments on the adapter's base model that with the fewest ancestors, and of these the first."""
     base = _base_model(folder / FILES[0])
+    fitting: list[tuple[int, str]] = []
     for name in experiments.names():
         try:
             experiment = experiments.load(name)
         except BadInput:
             continue
-        if experiment.parent is None and _same_model(str(experiment.values("model")["name"]), base):
-            return name
-    raise BadInput(f"the adapter {folder} is for {base}, and no experiment has that base model: add one first")
+        if _same_model(str(experiment.values("model")["name"]), base):
+            fitting.append((len(experiment.files), name))
+    if not fitting:
+        raise BadInput(f"the adapter {folder} is for {base}, and no experiment has that base model: add one first")
+    return min(fitting)[1]
 
 
 def _base_model(config: Path) -> str:

@@ -37,6 +37,14 @@ def test_a_whole_adapter_becomes_a_valid_experiment_that_extends_its_base_models
     assert experiment.values("lora")["source"] == str(home.root / "adapters" / "my adapter!")
 
 
+def test_a_model_that_an_experiment_put_in_place_of_its_parents_is_found(home: Home) -> None:
+    (home.experiments / "mine.yaml").write_text(f"extends: mini\nmodel:\n  name: models/mine\n  revision: {COMMIT}\n")
+    (home.experiments / "a-variant.yaml").write_text("extends: mine\n")
+    put_adapter(home.root / "adapters" / "a", "models/mine")
+    assert land(home, home.root / "adapters")[1] == []
+    assert Experiments(home.experiments).load("adapter-a").parent == "mine"
+
+
 def test_landing_twice_writes_once(home: Home) -> None:
     put_adapter(home.root / "adapters" / "a", "models/tiny")
     assert len(land(home, home.root / "adapters")[0]) == 1
