@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from resources.errors import BadInput
 from resources.home import find_home
 
+DAMAGED_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TIGHT = 1 << 20
 """Bytes free below which an I/O error is put down to the lack of room."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from resources.disk import one_machine
+from resources.disk import DAMAGED_DATABASE, one_machine
 from resources.errors import BadInput
 
 FILE_NAME = "llm_cache.sqlite"
@@ -79,19 +79,19 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open or make the file; several processes may use it at once.
 
     Raises:
-        BadInput: when it is something else.
+        BadInput: when it is something else, or damaged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
     try:
         _set_journal(connection, "wal" if one_machine(path.parent) else "delete")
+        # Survives a killed process; only a power cut could lose the last rows.
+        connection.execute("pragma synchronous=normal")
+        connection.executescript(_SCHEMA)
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+        if error.sqlite_errorcode not in DAMAGED_DATABASE:
             raise
         raise BadInput(f"{path} is no response cache ({error}): move it away to begin a new one") from error
-    # Survives a killed process; only a power cut could lose the last rows.
-    connection.execute("pragma synchronous=normal")
-    connection.executescript(_SCHEMA)
     return connection
 
 

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -147,6 +148,17 @@ def test_a_file_that_is_no_cache_is_named_and_left_alone(tmp_path: Path) -> None
     with pytest.raises(BadInput, match=r"llm_cache\.sqlite is no response cache .*: move it away"):
         list_cache(tmp_path / FILE_NAME)
     assert (tmp_path / FILE_NAME).read_text().startswith("something else")
+
+
+def test_a_cache_that_lost_its_end_is_named_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    with closing(connect(path)) as connection:
+        connection.execute("create table other(x)")
+    cut = path.read_bytes()[:5000]
+    path.write_bytes(cut)
+    with pytest.raises(BadInput, match=r"llm_cache\.sqlite is no response cache .*malformed.*: move it away"):
+        list_cache(path)
+    assert path.read_bytes() == cut
 
 
 def test_only_a_cache_that_others_use_is_waited_for(tmp_path: Path) -> None:
