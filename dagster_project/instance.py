@@ -1,15 +1,17 @@
 """Dagster's instance, opened once its database can be: what is in the way is one sentence, before anything changes."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import sqlalchemy
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from resources.disk import DAMAGED_DATABASE
 from resources.errors import BadInput, one_line
 
 POSTGRES = "LORASCOPE_POSTGRES"
@@ -21,12 +23,34 @@ def opened(folder: Path) -> Iterator[dg.DagsterInstance]:
     """The instance of a DAGSTER_HOME.
 
     Raises:
-        BadInput: when its PostgreSQL does not answer, or its SQLite belongs to another user.
+        BadInput: when its PostgreSQL does not answer, or its SQLite is damaged, held or another user's.
     """
     _check_files(folder)
     _check_postgres(folder / "dagster.yaml")
-    with dg.DagsterInstance.from_config(str(folder)) as instance:
-        yield instance
+    try:
+        with dg.DagsterInstance.from_config(str(folder)) as instance:
+            yield instance
+    except DatabaseError as error:
+        said = _told(error, folder)
+        if said is None:
+            raise
+        raise BadInput(said) from error
+
+
+def _told(error: DatabaseError, folder: Path) -> str | None:
+    """What to do about a file of SQLite; None when it is not to blame."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code in DAMAGED_DATABASE:
+        return (
+            f"a database of Dagster in {folder} is damaged ({error.orig}): move that folder away and run the same "
+            "command again; Dagster begins a new history of runs, and what is finished stays in the store"
+        )
+    if code == sqlite3.SQLITE_BUSY:
+        return (
+            f"a database of Dagster in {folder} is held by another process, such as a viewer or a backup: end that "
+            "and run the same command again; what is finished is kept"
+        )
+    return None
 
 
 def _check_files(folder: Path) -> None:

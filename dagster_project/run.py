@@ -140,7 +140,7 @@ def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = (
     from dagster_project.definitions import defs
 
     run_id = str(uuid4())
-    with dg.DagsterInstance.get() as instance:
+    with opened(home.dagster) as instance:
         add_partition(instance, experiment.name)
         for observation in observations(experiment, home, instance):
             instance.report_runless_asset_event(observation)

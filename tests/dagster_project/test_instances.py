@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
@@ -46,6 +48,18 @@ def test_a_second_user_of_a_home_on_sqlite_is_refused_before_a_file_of_theirs_lo
     with acting_as(1002), pytest.raises(BadInput, match=rf"^{home.dagster}/.*\.db is another user's .* PostgreSQL"):
         prepare_instance(home)
     assert set(home.dagster.rglob("*")) == before
+    prepare_instance(home)
+
+
+def test_a_database_that_somebody_holds_is_one_sentence(tmp_path: Path) -> None:
+    """Dagster waits for it as long as SQLite does, five seconds."""
+    home = Home(tmp_path, tmp_path)
+    prepare_instance(home)
+    with closing(sqlite3.connect(home.dagster / "history" / "runs.db")) as viewer:
+        viewer.execute("pragma locking_mode = exclusive")
+        viewer.execute("begin exclusive")
+        with pytest.raises(BadInput, match=rf"^a database of Dagster in {home.dagster} is held by another process"):
+            prepare_instance(home)
     prepare_instance(home)
 
 

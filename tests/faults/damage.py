@@ -25,6 +25,11 @@ def flip(path: Path, random_: random.Random) -> None:
     _replace(path, bytes(data))
 
 
+def overwrite(path: Path, random_: random.Random) -> None:
+    """Hold something else altogether, of the same size."""
+    _replace(path, random_.randbytes(path.stat().st_size))
+
+
 def remove(path: Path, random_: random.Random) -> None:
     """Be gone."""
     path.unlink()

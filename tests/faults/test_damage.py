@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,15 @@ import pytest
 
 from dagster_project.plan import History, plan
 from dagster_project.rooms import STAGES
+from dagster_project.run import prepare_instance
 from dagster_project.upkeep import verify_store
+from resources.home import Home
 from resources.manifest import FILE_NAME
+from resources.sources import PROJECT
 from resources.store import Store
-from tests.faults.damage import HARMS, Harm, empty, flip, truncate
+from tests.faults.damage import HARMS, Harm, empty, flip, overwrite, truncate
 from tests.faults.killing import EXPERIMENT, branch
-from tests.installation import Installation
+from tests.installation import Installation, build_installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SEED = 12
@@ -113,3 +117,24 @@ def test_a_run_whose_input_is_damaged_says_in_one_sentence_what_to_do(tiny: Inst
     assert shown.stderr == (
         f"lorascope: activation_shards of '{EXPERIMENT}' is not computed yet: run `lorascope run {EXPERIMENT}` first\n"
     )
+
+
+@pytest.mark.parametrize("name", ["runs.db", "runs/index.db"])
+@pytest.mark.parametrize("harm", [truncate, overwrite])
+def test_a_damaged_database_of_dagster_is_one_sentence_and_moving_it_away_loses_no_artifact(
+    tmp_path: Path, harm: Harm, name: str
+) -> None:
+    installation = build_installation(tmp_path, [PROJECT / "experiments" / "mini.yaml"])
+    home = Home(installation.home, installation.experiments)
+    prepare_instance(home)
+    harm(home.dagster / "history" / name, random.Random(SEED))
+    for command in (["run", "mini", "s1k_dataset"], ["gc"]):
+        done = installation.run(*command)
+        assert done.returncode == 2
+        assert re.fullmatch(
+            rf"lorascope: a database of Dagster in {home.dagster} is damaged \(.*\): move that folder away and run "
+            "the same command again; Dagster begins a new history of runs, and what is finished stays in the store\n",
+            done.stderr,
+        ), done.stderr
+    home.dagster.rename(tmp_path / "away")
+    prepare_instance(home)
