@@ -1,6 +1,9 @@
-"""95 % intervals: Wilson's of a share (of fractional counts too, which scipy's is not), Student's and Newcombe's."""
+"""95 % intervals: Wilson's of a share (of fractional counts too, which scipy's is not), Student's and Newcombe's; the
+standard error of a pooled ratio."""
 
-from math import hypot, sqrt
+from collections.abc import Sequence
+from math import fsum, hypot, sqrt
+from typing import NamedTuple
 
 Z95 = 1.959963984540054
 """Normal quantile of a two-sided 95 % interval."""
@@ -32,3 +35,25 @@ def difference(first: tuple[float, float, float], second: tuple[float, float, fl
     other, other_low, other_high = second
     middle = value - other
     return middle - hypot(value - low, other_high - other), middle + hypot(high - value, other - other_low)
+
+
+class Ratio(NamedTuple):
+    """A pooled ratio and its standard error over clusters."""
+
+    value: float
+    sem: float | None
+    """None for fewer than two clusters."""
+
+
+def ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Ratio:
+    """Sum of tops over sum of bottoms, clusters being the entries.
+
+    The error is the linearised ratio estimator's (Cochran 1977, eq. 6.13); for equal bottoms it is std / sqrt(n).
+    """
+    total = fsum(bottoms)
+    value = fsum(tops) / total
+    n = len(tops)
+    if n < 2:
+        return Ratio(value, None)
+    residual = fsum((top - value * bottom) ** 2 for top, bottom in zip(tops, bottoms, strict=True))
+    return Ratio(value, sqrt(n / (n - 1) * residual) / total)

@@ -116,6 +116,10 @@ class AblationKl(Artifact):
         """Groups against the sum of their parts, see `INTERACTION_SCHEMA`."""
         return pq.read_table(self.path / INTERACTIONS)
 
+    def rollouts(self) -> pa.Table:
+        """One row per ablated unit and rollout, see `ROLLOUT_SCHEMA`."""
+        return pq.read_table(self.path / ROLLOUTS)
+
 
 class LatentKl(Artifact):
     """A `latent_kl` folder."""

@@ -4,8 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from assets.ablation.pool import ratio
-from resources.intervals import t95, wilson
+from resources.intervals import ratio, t95, wilson
 
 BOX = "\\boxed{"
 NOISE = 1e-9

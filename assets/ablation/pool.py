@@ -2,32 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from assets.ablation.catalogue import Part
 from assets.ablation.measure import Sums
-
-
-class Ratio(NamedTuple):
-    """A pooled ratio and its standard error over clusters."""
-
-    value: float
-    sem: float | None
-    """None for fewer than two clusters."""
-
-
-def ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Ratio:
-    """Sum of tops over sum of bottoms, clusters being the entries.
-
-    The error is the linearised ratio estimator's (Cochran 1977, eq. 6.13); for equal bottoms it is std / sqrt(n).
-    """
-    total = math.fsum(bottoms)
-    value = math.fsum(tops) / total
-    n = len(tops)
-    if n < 2:
-        return Ratio(value, None)
-    residual = math.fsum((top - value * bottom) ** 2 for top, bottom in zip(tops, bottoms, strict=True))
-    return Ratio(value, math.sqrt(n / (n - 1) * residual) / total)
+from resources.intervals import ratio
 
 
 def effect(sums: Sequence[Sums]) -> dict[str, float | int | None]:

@@ -1,6 +1,6 @@
 """Our measurement for each claim of the paper, read from the artifacts' own tables; None where there is none."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import hypot
@@ -12,7 +12,8 @@ from assets.benchmarks.artifact import BenchmarkScores
 from assets.categories.artifact import Densities
 from assets.interpretations.config import STATISTICAL
 from assets.paper.claims import Measurement
-from resources.intervals import difference
+from resources.components import parse_component
+from resources.intervals import difference, ratio, t95
 from resources.manifest import read_manifest
 
 COUNTERPARTS = {
@@ -62,13 +63,16 @@ def _recovery_least(artifacts: Mapping[str, Path]) -> Measurement | None:
     known = [measurement for measurement in found if measurement is not None]
     if len(known) < len(COUNTERPARTS):
         return None
+    return _least(known)
+
+
+def _least(known: Sequence[Measurement]) -> Measurement:
+    """The least of several; which one is least in truth is not known, and with 30 questions another one often is."""
     least = min(known, key=lambda one: one.value)
     least = replace(least, as_published=all(one.as_published for one in known))
     lows, highs = [one.low for one in known if one.low is not None], [one.high for one in known if one.high is not None]
-    # A gain without bounds may lie below the least.
-    if any(one.unbounded for one in known) or not lows or not highs:
-        return replace(least, low=None, high=None, unbounded=True)
-    # Which one is least in truth is not known: with 30 questions another one often is, and lies lower.
+    if len(lows) < len(known) or len(highs) < len(known):
+        return replace(least, low=None, high=None, unbounded=any(one.unbounded for one in known))
     return replace(least, low=min(lows), high=min(highs))
 
 
@@ -93,29 +97,44 @@ def _mlp_over_attention_score(artifacts: Mapping[str, Path]) -> Measurement | No
     return Measurement(value, value - down, value + up, "benchmark_scores", as_published=own)
 
 
-def _kl(artifacts: Mapping[str, Path], unit_kind: str) -> dict[str, float]:
-    rows = AblationKl.open(artifacts["ablation_kl"]).table().to_pylist()
-    return {row["unit"]: row["kl_mean"] for row in rows if row["unit_kind"] == unit_kind}
+def _kl_sums(artifacts: Mapping[str, Path]) -> dict[tuple[str, str], list[float]]:
+    """(unit kind, unit) -> its KL summed over the tokens of each rollout, in the rollouts' order."""
+    rows = AblationKl.open(artifacts["ablation_kl"]).rollouts().sort_by("rollout_id").to_pylist()
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if row["n_tokens"]:
+            found.setdefault((row["unit_kind"], row["unit"]), []).append(row["kl_sum"])
+    return found
+
+
+def _over(tops: Sequence[float], bottoms: Sequence[float]) -> Measurement:
+    """One KL over another, with Student's interval from the spread between rollouts."""
+    found = ratio(tops, bottoms)
+    if found.sem is None:
+        return Measurement(found.value, None, None, "ablation_kl")
+    half = t95(len(tops)) * found.sem
+    return Measurement(found.value, max(0.0, found.value - half), found.value + half, "ablation_kl")
 
 
 def _mlp_over_attention_kl(artifacts: Mapping[str, Path]) -> Measurement | None:
-    mlp, attention = _kl(artifacts, "mlp").get("mlp"), _kl(artifacts, "attention").get("attention")
-    return Measurement(mlp / attention, None, None, "ablation_kl") if mlp is not None and attention else None
+    sums = _kl_sums(artifacts)
+    mlp, attention = sums.get(("mlp", "mlp")), sums.get(("attention", "attention"))
+    return _over(mlp, attention) if mlp and attention and any(attention) else None
 
 
 def _gate_strongest(artifacts: Mapping[str, Path]) -> Measurement | None:
     """From the mean over layers of single components' KL; None where one of them was not ablated alone."""
     rows = AblationKl.open(artifacts["ablation_kl"]).table().to_pylist()
     size = {row["unit"]: row["n_components"] for row in rows if row["unit_kind"] == "projection"}
-    singles = {
-        name: [row["kl_mean"] for row in rows if (row["unit_kind"], row["projection"]) == ("component", name)]
-        for name in size
-    }
+    singles: dict[str, list[list[float]]] = {name: [] for name in size}
+    for (kind, unit), sums in _kl_sums(artifacts).items():
+        if kind == "component" and (name := parse_component(unit).projection) in size:
+            singles[name].append(sums)
     if any(len(found) < size[name] for name, found in singles.items()):
         return None
-    by_projection = {name: fmean(found) for name, found in singles.items()}
-    gate, others = by_projection.pop("gate_proj", None), by_projection.values()
-    return Measurement(gate / max(others), None, None, "ablation_kl") if gate is not None and any(others) else None
+    means = {name: [fmean(layers) for layers in zip(*found, strict=True)] for name, found in singles.items()}
+    gate, others = means.pop("gate_proj", None), [other for other in means.values() if any(other)]
+    return _least([_over(gate, other) for other in others]) if gate and others else None
 
 
 def _sae_live(artifacts: Mapping[str, Path]) -> Measurement | None:

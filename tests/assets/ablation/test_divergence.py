@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from assets.ablation import divergence
 from assets.ablation.divergence import columns_per_slice, diverge, refer
-from assets.ablation.pool import ratio
+from resources.intervals import ratio
 from tests.largest_tensor import Largest
 
 

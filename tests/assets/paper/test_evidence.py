@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.ablation.artifact import ABLATION, ABLATION_SCHEMA
+from assets.ablation.artifact import ABLATION, ABLATION_SCHEMA, ROLLOUT_SCHEMA, ROLLOUTS
 from assets.benchmarks.artifact import PAIRS, RECOVERY, write
 from assets.categories.artifact import CLASSES_FILE, CLASSES_SCHEMA
 from assets.paper.claims import CLAIMS, Measurement, verdict
@@ -53,6 +53,7 @@ def build_artifacts(
     write(folder / "recovery.parquet", rows, RECOVERY)
     write(folder / "pairs.parquet", [], PAIRS)
     write(folder / ABLATION, [], ABLATION_SCHEMA)
+    write(folder / ROLLOUTS, [], ROLLOUT_SCHEMA)
     pq.write_table(pa.Table.from_pylist(class_rows(explainer), schema=CLASSES_SCHEMA), folder / CLASSES_FILE)
     assets = ("lora_checkpoint", "benchmark_scores", "ablation_kl", "batchtopk_sae", "category_densities")
     return dict.fromkeys(assets, folder)
@@ -74,22 +75,34 @@ def test_a_gain_on_a_benchmark_that_stands_in_for_the_papers_is_not_compared_wit
     assert verdicts["recovery_least"] == "same pattern"
 
 
+def on_rollout(rollout: int, kind: str, unit: str, kl: float, tokens: int = 8) -> dict:
+    return {"unit_kind": kind, "unit": unit, "rollout_id": rollout, "kl_sum": kl, "n_tokens": tokens}
+
+
 def test_the_adapters_share_live_latents_and_the_kl_of_both_blocks_are_read_as_they_are(tmp_path: Path) -> None:
     artifacts = build_artifacts(tmp_path, {}, "openai/x")
     ids = ("adapter_share", "sae_live", "mlp_over_attention_kl")
     assert [measure(artifacts)[claim] for claim in ids] == [None, None, None]
     metrics = {"trainable_share": 0.00025, "live_latents": 1950}
     write_manifest(tmp_path, read_manifest(tmp_path).model_copy(update={"metrics": metrics}))
-    rows = [
-        {"unit_kind": kind, "unit": kind, "kl_mean": kl, "n_components": 2}
-        for kind, kl in (("attention", 0.5), ("mlp", 2.0), ("all", 3.0))
-    ]
-    write(tmp_path / ABLATION, rows, ABLATION_SCHEMA)
+    rows = [on_rollout(0, kind, kind, kl) for kind, kl in (("attention", 0.5), ("mlp", 2.0), ("all", 3.0))]
+    write(tmp_path / ROLLOUTS, rows, ROLLOUT_SCHEMA)
     assert [measure(artifacts)[claim] for claim in ids] == [
         Measurement(0.00025, None, None, "lora_checkpoint"),
         Measurement(1950, None, None, "batchtopk_sae"),
         Measurement(4.0, None, None, "ablation_kl"),
     ]
+
+
+def test_one_kl_over_another_has_students_interval_from_the_spread_between_rollouts(tmp_path: Path) -> None:
+    artifacts = build_artifacts(tmp_path, {}, "openai/x")
+    # attention in another order than mlp, and a rollout without a scored token
+    sums = {"mlp": {0: 2.0, 1: 8.0, 2: 0.0}, "attention": {2: 0.0, 1: 4.0, 0: 4.0}}
+    rows = [on_rollout(i, kind, kind, kl, 0 if i == 2 else 8) for kind, of in sums.items() for i, kl in of.items()]
+    write(tmp_path / ROLLOUTS, rows, ROLLOUT_SCHEMA)
+    found = measure(artifacts)["mlp_over_attention_kl"]
+    # 10/8; residuals 2 - 5 and 8 - 5 give an error of 0.75; Student's 97.5 % quantile with one degree is 12.7062
+    assert found == Measurement(1.25, 0.0, pytest.approx(1.25 + 12.7062 * 0.75, rel=1e-5), "ablation_kl")
 
 
 def pair(benchmark: str, first: str, second: str, difference: tuple[float, float, float]) -> dict:
@@ -180,6 +193,13 @@ def test_gate_proj_is_compared_as_figure_3b_shows_it_by_single_components(tmp_pa
         for p, kl in (("gate_proj", 1.0), ("up_proj", 2.0))
     ]
     write(tmp_path / ABLATION, rows, ABLATION_SCHEMA)
+    sums = [on_rollout(0, "component", f"{layer}.{p}", 8 * kl) for (layer, p), kl in kls.items()]
+    write(tmp_path / ROLLOUTS, sums, ROLLOUT_SCHEMA)
     assert measure(artifacts)["gate_strongest"] == Measurement(2.0, None, None, "ablation_kl")
-    write(tmp_path / ABLATION, rows[1:], ABLATION_SCHEMA)
+    # (16 + 2) / (8 + 2); residuals 16 - 14.4 and 2 - 3.6 give an error of sqrt(2 x 5.12) / 10 = 0.32
+    second = [on_rollout(1, "component", f"{layer}.{p}", 2.0) for layer, p in kls]
+    write(tmp_path / ROLLOUTS, [row | {"kl_sum": 4 * row["kl_sum"]} for row in sums] + second, ROLLOUT_SCHEMA)
+    high = pytest.approx(1.8 + 12.7062 * 0.32, rel=1e-5)
+    assert measure(artifacts)["gate_strongest"] == Measurement(1.8, 0.0, high, "ablation_kl")
+    write(tmp_path / ROLLOUTS, sums[1:], ROLLOUT_SCHEMA)
     assert measure(artifacts)["gate_strongest"] is None
