@@ -65,6 +65,8 @@ def load_deployment() -> Deployment:
     path = Path(named) if named else PROJECT / "compute.yaml"
     if not named and not path.exists():
         return Deployment()
+    if not path.is_file():
+        raise BadInput(f"LORASCOPE_COMPUTE names {path}, which is no file: correct it, or unset it")
     try:
         document = read_yaml(path)
     except Empty:

@@ -37,7 +37,7 @@ def test_the_file_named_by_the_environment_chooses_the_back_end(
         ("backend: slurm\nbackend: local\n", r":2: .*backend.* twice"),
         ("backend: [\n", r": not YAML: "),
         ("\xff", r"UTF-8"),
-        (None, r"compute\.yaml"),
+        (None, r"^LORASCOPE_COMPUTE names .*compute\.yaml, which is no file: correct it, or unset it$"),
     ],
 )
 def test_a_bad_or_missing_file_is_one_line_that_says_where(
