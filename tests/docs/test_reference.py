@@ -152,6 +152,13 @@ def test_everything_in_a_home_is_explained(tmp_path: Path) -> None:
     assert f"| `{ANSWERS}` |" in page
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/how-to/gpus.md"])
+def test_a_page_that_begins_with_make_says_how_its_lorascope_comes_into_the_shell(page: str) -> None:
+    text = (PROJECT / page).read_text()
+    typed = re.search(r"^(lorascope|pip) ", text, re.MULTILINE)
+    assert typed is not None and "source .venv/bin/activate" in text[: typed.start()]
+
+
 def test_knobs_that_pages_name_exist() -> None:
     sections = "|".join(ALL_SECTIONS)
     for path, text in PAGES.items():
