@@ -203,6 +203,7 @@ def test_an_asset_judges_its_checks_in_its_own_step_on_a_hit_too_and_of_its_own_
             ("paper_report", "claims_agree"),
         }
         assert {event.step_key for event in done.get_step_success_events()} == set(ASSETS)
+        assert set(found["paper_report", "claims_agree"].metadata) == {"experiment", "claims"}
         for (asset, _), evaluation in found.items():
             target = evaluation.target_materialization_data
             wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=["e"])
