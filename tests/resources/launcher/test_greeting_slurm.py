@@ -34,7 +34,7 @@ def build_order(folder: Path) -> Order:
     return Order(("/bin/true",), {}, folder / "run", "notes")
 
 
-@pytest.mark.parametrize("printed", ["101", "101;cluster"])
+@pytest.mark.parametrize("printed", ["101", "101;cluster", "7\n101"])
 def test_the_number_of_a_job_is_found_after_a_greeting(tmp_path: Path, printed: str) -> None:
     assert build_launcher(tmp_path, f"echo '{printed}'").submit(build_order(tmp_path)) == "101"
 
@@ -52,6 +52,16 @@ def test_a_greeting_is_no_state_of_a_job(tmp_path: Path, answer: str, status: st
     launcher = build_launcher(tmp_path, answer)
     assert launcher.status("101") == status
     assert launcher.alive("101") is bool(status)
+
+
+def test_a_submission_asks_for_what_the_order_says(tmp_path: Path) -> None:
+    order = replace(build_order(tmp_path), gpus=4, cpus=48, nodes=2, minutes=240)
+    line = build_launcher(tmp_path, "").submission(order)
+    asked = {"--gres=gpu:h200:4", "--cpus-per-task=48", "--nodes=2", "--ntasks-per-node=1", "--time=240"}
+    assert asked <= set(line)
+    assert not any(
+        option.startswith("--gres") for option in build_launcher(tmp_path, "").submission(replace(order, gpus=0))
+    )
 
 
 def test_our_comment_comes_after_the_operators(tmp_path: Path) -> None:
