@@ -51,14 +51,20 @@ class Progress:
         self._drawn = now
         self._show(name, draw())
 
-    def step(self, what: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
-        """`what done/total`, the numbers, and the time left; lines that come too soon are dropped, the last never."""
+    def step(
+        self, what: str, done: int, total: int, numbers: Mapping[str, float] | None = None, found: int = 0
+    ) -> None:
+        """`what done/total`, the numbers, and the time left; lines that come too soon are dropped, the last never.
+
+        `found`: how many of `done` an earlier run had left; they came at once and say nothing of the time left.
+        """
         now = time.monotonic()
-        began, first = self._began.setdefault(what, (now, done))
+        made = done - found
+        began, first = self._began.setdefault(what, (now, made))
         if done < total and now - self._last < self._interval_s:
             return
         self._last = now
         shown = "".join(f"  {name} {value:.4g}" for name, value in (numbers or {}).items())
-        rate = (done - first) / (now - began) if now > began else 0.0
+        rate = (made - first) / (now - began) if now > began else 0.0
         left = f"  {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
         self._emit(f"{what} {done}/{total}{shown}{left}")

@@ -62,6 +62,8 @@ class Desk:
         self.what = what
         """What the questions are for, in a word."""
         self._total = total
+        self._found = 0
+        """Questions that an earlier run had paid for."""
 
     def stored(self, question: Question, attempt: int) -> str | None:
         """The response kept from an earlier run."""
@@ -91,7 +93,9 @@ class Desk:
     def take(self, answer: Answer) -> None:
         """Note an answer and tell the user where the run stands."""
         self.answers[answer.id, answer.sample] = answer
-        self.progress.step(self.what, len(self.answers), self._total, {"dollars": self.ledger.spent})
+        self._found += answer.cached
+        spent = {"dollars": self.ledger.spent}
+        self.progress.step(self.what, len(self.answers), self._total, spent, self._found)
 
     def so_far(self, why: str) -> str:
         """`why`, and what is kept and missing."""

@@ -17,6 +17,7 @@ from resources.llm.cache import FILE_NAME, list_cache
 from resources.llm.endpoint import KEY_VARIABLES, Endpoint, Provider
 from resources.llm.limits import Limits
 from resources.llm.question import Question
+from resources.progress import Progress
 from tests.resources.llm.fault_server import Settings
 from tests.resources.llm.servers import KEY, PROJECT, QUICK, SILENT, Label, Server, questions, serving, wait_until
 
@@ -40,6 +41,17 @@ def test_every_question_is_answered_once_and_never_paid_again(provider: Provider
         assert server.counts()["most_at_once"] <= QUICK.concurrency
         if provider != "openai-compatible":
             assert first.cost_usd + again.cost_usd == pytest.approx(server.counts()["dollars"], rel=1e-6)
+
+
+def test_answers_that_were_kept_do_not_shorten_the_time_that_the_others_take() -> None:
+    said: list[str] = []
+    with serving(Settings(key=KEY, latency_s=0.2)) as server:
+        _ask(server, 100)
+        progress = Progress(said.append, interval_s=0)
+        ask(questions(140), 140, server.endpoint(), replace(QUICK, concurrency=2), progress, "label")
+    halfway = next(line for line in said if line.startswith("label 120/140"))
+    left = int(halfway.rsplit("  ", 1)[1].removesuffix(" s left"))
+    assert left >= 1, halfway  # twenty more, ten a second at most
 
 
 def test_what_several_items_ask_alike_is_paid_once_and_answered_alike() -> None:
