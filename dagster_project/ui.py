@@ -1,6 +1,7 @@
 """`lorascope ui`: this process becomes Dagster's, with the store and the instance that `lorascope run` uses."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +26,9 @@ def become_ui(port: int) -> NoReturn:
     # `dg dev`, to which Dagster points whoever starts `dagster dev`, is in a package that we do not need.
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), SUPERSEDED)))
     os.chdir(home)  # Dagster warns of a dagster.yaml in the working folder that is not its own
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # As for a command that a script starts with `&`: Dagster would give SIGTERM the same fate.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     dagster, workspace = Path(sys.executable).with_name("dagster"), PROJECT / "workspace.yaml"
     os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", HOST, "-p", str(port)])  # noqa: S606
 

@@ -1,5 +1,6 @@
 """Sums of activations over a subset of rollouts, read from the shards (all rollouts: the contexts room has them)."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,6 @@ from resources.errors import BadInput
 from resources.progress import Progress
 from resources.shards import Shards
 from resources.units import Unit, parse_unit
-
-ROWS = 8192
-"""Tokens per batch: 448 columns in float32 are 15 MB."""
 
 
 def per_unit(contexts: Path, column: str) -> dict[str, float]:
@@ -72,12 +70,19 @@ def _signed_sums(
     for name, unit in units.items():
         limits[unit.polarity][place[unit.column]] = threshold[name]
     sums = {sign: np.zeros(len(place)) for sign in limits}
-    for batch in shards.batches(ROWS):
-        state = batch.state_BC[np.isin(batch.rollout_id_B, chosen)].astype(np.float32)
+    for state in _states(shards, chosen):
         for sign, limit in limits.items():
             own = sign * state
             sums[sign] += np.where(own > limit, own, 0).sum(axis=0, dtype=np.float64)
     return {name: float(sums[unit.polarity][place[unit.column]]) for name, unit in units.items()}
+
+
+def _states(shards: Shards, chosen: np.ndarray) -> Iterator[np.ndarray]:
+    """float32 states of the chosen rollouts' tokens; row groups without one, most of 80 GB of neurons, stay unread."""
+    for index, group in enumerate(shards.groups):
+        if ((group.first_rollout <= chosen) & (chosen <= group.last_rollout)).any():
+            batch = shards.read_row_group(index)
+            yield batch.state_BC[np.isin(batch.rollout_id_B, chosen)].astype(np.float32)
 
 
 def _latent_sums(folder: Path, sae_folder: Path, chosen: np.ndarray) -> np.ndarray:
@@ -87,8 +92,7 @@ def _latent_sums(folder: Path, sae_folder: Path, chosen: np.ndarray) -> np.ndarr
 
     sae = Sae.open(sae_folder)
     total = np.zeros(sae.d_sae)
-    for batch in Shards.open(folder).batches(ROWS):
-        state = batch.state_BC[np.isin(batch.rollout_id_B, chosen)].astype(np.float32)
+    for state in _states(Shards.open(folder), chosen):
         latents = sae.encode(torch.from_numpy(state))
         np.add.at(total, latents.latent_N.numpy(), latents.value_N.numpy().astype(np.float64))
     return total

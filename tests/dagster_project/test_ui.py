@@ -1,6 +1,7 @@
 """Dagster's UI works in the instance's folder, and finds what the environment names beside where it was started."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -80,6 +81,17 @@ def test_dagster_does_not_advise_another_command_and_the_users_own_filters_stay(
     assert "superseded" not in advice
     mine = [sys.executable, "-c", "import warnings; warnings.warn('mine')"]
     assert ("mine" in subprocess.run(mine, capture_output=True, text=True, check=True).stderr) == (not own)
+
+
+@pytest.mark.usefixtures("command")
+def test_a_ui_that_a_script_starts_in_the_background_can_be_ended_by_kill() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(Replaced):
+            become_ui(3005)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("name", ["ui", "serve"])

@@ -11,6 +11,7 @@ from assets.categories.config import CategoriesConfig
 from assets.categories.sums import per_unit, subset_sums
 from assets.contexts.artifact import UNITS_FILE
 from resources.errors import BadInput
+from resources.shards import Shards
 from tests.assets.contexts.conftest import LENGTHS, World
 from tests.assets.interpretations.conftest import SILENT
 from tests.shard_builders import build_shards
@@ -48,17 +49,23 @@ def test_a_rollout_that_is_not_drawn_adds_nothing(folder: Path) -> None:
     assert _sums(folder, 1) in (first, second)
 
 
+def test_row_groups_without_a_drawn_rollout_stay_unread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_shards(folder, STATES, ("L0.q_proj", "L1.up_proj"), row_group_rows=1)
+    read: list[int] = []
+    groups, whole = Shards.open(folder).groups, Shards.read_row_group
+    monkeypatch.setattr(Shards, "read_row_group", lambda self, index: read.append(index) or whole(self, index))
+    found = _sums(folder, 1)
+    (drawn,) = {groups[index].first_rollout for index in read}
+    assert len(read) == len(STATES[drawn])
+    assert found["adapter:L0.q_proj:+"] == {1: 1.0, 4: 2.0}[drawn]
+
+
 def test_more_rollouts_than_were_captured_are_refused(folder: Path) -> None:
     with pytest.raises(BadInput, match="3 but 2"):
         _sums(folder, 3)
 
 
-def test_a_subset_of_all_rollouts_has_the_sums_of_no_subset(
-    world: World,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("assets.categories.sums.ROWS", 20)  # of 151
+def test_a_subset_of_all_rollouts_has_the_sums_of_no_subset(world: World, tmp_path: Path) -> None:
     found, _ = world.collect(tmp_path)
     knobs = KNOBS.model_copy(update={"rollouts": len(LENGTHS)})
     units, left = [unit.id for unit in found.units()], world.folder
