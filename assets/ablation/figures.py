@@ -103,7 +103,11 @@ def cumulative_curve(rows: Sequence[dict]) -> alt.Chart:
     return (
         alt.Chart(alt.Data(values=values), title="Cumulative ablation, worst first", width=520, height=240)
         .mark_line(color=ACCENT, point=True)
-        .encode(alt.X("step:O"), alt.Y("kl:Q", title=KL), tooltip=["step:Q", "added:N", "kl:Q"])
+        .encode(
+            alt.X("step:Q", scale=alt.Scale(zero=False), axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
+            alt.Y("kl:Q", title=KL),
+            tooltip=["step:Q", "added:N", "kl:Q"],
+        )
     )
 
 
