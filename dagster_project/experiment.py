@@ -14,9 +14,10 @@ from pydantic import JsonValue, ValidationError
 from dagster_project.rooms import SECTIONS
 from resources.compute import ComputeConfig
 from resources.errors import SHOWN, BadInput, nearest, one_line, quoted, told
+from resources.fingerprints import fingerprints
 from resources.keys import section_version
 from resources.section import Section
-from resources.sources import check_source, fingerprints
+from resources.sources import check_source
 from resources.strict_yaml import Document, read_yaml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

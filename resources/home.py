@@ -40,6 +40,11 @@ class Home:
         """Generated benchmark answers by a hash of what made them; shared by experiments, safe to delete."""
         return self.root / "generations"
 
+    @property
+    def fingerprints(self) -> Path:
+        """Content hashes of large outside folders, by their files' state; safe to delete."""
+        return self.root / "fingerprints"
+
 
 def find_home() -> Home:
     """The home named by the environment, else `.lorascope/` and `experiments/` of the project.

@@ -1,18 +1,14 @@
 """Outside data by name: a folder of this machine, or a repository of the hub."""
 
 import os
-from functools import lru_cache
 from pathlib import Path
 
 from resources.errors import BadInput, quoted
-from resources.keys import file_digest, folder_digest
 
 PROJECT = Path(__file__).resolve().parents[1]
 """Relative names are looked up here, so that a clone finds what it ships from any working directory."""
 MOST_FILES = 10_000
 """A folder with more is not a model or a dataset but a mistake, such as `/`, which would be hashed for hours."""
-
-State = tuple[tuple[str, int, int, int], ...]
 
 
 class FileName(str):
@@ -54,36 +50,3 @@ def check_source(name: str) -> None:
             raise BadInput(f"{quoted(name)} holds more than {MOST_FILES} files; name the folder of the data itself")
     if not found:
         raise BadInput(f"{quoted(name)} is empty: is its disk mounted?")
-
-
-def fingerprints(names: tuple[str, ...]) -> dict[str, str]:
-    """Content hash of each name that is a local folder; hub ids are pinned by their revision instead.
-
-    Raises:
-        BadInput: when a file cannot be read.
-    """
-    folders = {name: local_folder(name) for name in names}
-    return {name: _fingerprint(folder) for name, folder in folders.items() if folder is not None}
-
-
-def _fingerprint(folder: Path) -> str:
-    try:
-        return _digest(folder, _state(folder))
-    except OSError as error:
-        raise BadInput(f"{error.filename or folder} cannot be read: {error.strerror}") from error
-    except UnicodeEncodeError as error:
-        raise BadInput(f"{folder} holds a file whose name is not UTF-8: rename it") from error
-
-
-def _state(folder: Path) -> State:
-    """Name, inode, size and change time of every file: nobody can edit one and keep them all."""
-    paths = [folder] if folder.is_file() else sorted(folder.rglob("*"))
-    files = ((path, path.stat()) for path in paths if path.is_file())
-    return tuple((str(path), found.st_ino, found.st_size, found.st_ctime_ns) for path, found in files)
-
-
-@lru_cache(maxsize=64)
-def _digest(folder: Path, state: State) -> str:
-    """Hashed once per state of the files: a thousand experiments on one model hash it once."""
-    del state
-    return file_digest(folder) if folder.is_file() else folder_digest(folder)

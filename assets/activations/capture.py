@@ -23,13 +23,13 @@ from assets.dataset.artifact import TOKENS, S1kDataset
 from resources.adapters import CONFIG, WEIGHTS
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
+from resources.fingerprints import fingerprints
 from resources.keys import digest, file_digest
 from resources.models import ModelConfig, load_adapted, load_base
 from resources.packing import batches_by_length, forward_kwargs, pack
 from resources.progress import Progress
 from resources.ranks import Rank, wait_for
 from resources.shards import Shards, StateBatch
-from resources.sources import fingerprints
 from resources.whole import whole
 
 if TYPE_CHECKING:

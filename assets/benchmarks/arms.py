@@ -8,10 +8,11 @@ from assets.benchmarks.engine import Arm
 from resources.adapters import Adapter, write_ablated
 from resources.components import ATTENTION, MLP
 from resources.errors import BadInput
+from resources.fingerprints import fingerprints
 from resources.keys import digest, folder_digest
 from resources.manifest import read_manifest
 from resources.models import ModelConfig
-from resources.sources import fingerprints, local_folder
+from resources.sources import local_folder
 
 ABLATED = {"attention_ablated": ATTENTION, "mlp_ablated": MLP}
 """Projections whose B is zero in the arm (paper, Table 2)."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from assets.dataset.config import DatasetConfig
 from resources.chat import Rollout, clean
 from resources.errors import BadInput, one_line
+from resources.fingerprints import fingerprints
 from resources.hub import explained, fetched
-from resources.sources import fingerprints
 
 if TYPE_CHECKING:
     from datasets import Dataset

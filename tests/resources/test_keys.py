@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resources.errors import BadInput
+from resources.fingerprints import fingerprints
 from resources.keys import artifact_key, digest, folder_digest, section_version
-from resources.sources import fingerprints
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

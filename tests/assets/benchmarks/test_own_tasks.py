@@ -7,8 +7,9 @@ import pytest
 from assets.benchmarks import config
 from assets.benchmarks.config import SHIPPED, BenchmarksConfig, task_names
 from resources.errors import BadInput
+from resources.fingerprints import fingerprints
 from resources.keys import section_version
-from resources.sources import PROJECT, check_source, fingerprints, local_folder
+from resources.sources import PROJECT, check_source, local_folder
 
 TASK = """
 task: mine

@@ -20,6 +20,7 @@ from assets.interpretations.score import score
 from resources import sources
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
+from resources.fingerprints import fingerprints
 from resources.llm.prompts import escaped, load_prompt
 from tests.assets.interpretations.conftest import SILENT, Explained
 from tests.assets.interpretations.world import AROUND, build_world, token_rule, write_contexts, write_dataset
@@ -216,13 +217,13 @@ def test_an_edited_prompt_is_a_new_key_of_the_artifacts_that_an_llm_makes(
     ):
         monkeypatch.setattr(sources, "PROJECT", Path(sources.__file__).parents[1])
         (folder,) = knobs.sources()
-        before = sources.fingerprints(knobs.sources())
+        before = fingerprints(knobs.sources())
         copied = shutil.copytree(sources.PROJECT / folder, tmp_path / folder)
         monkeypatch.setattr(sources, "PROJECT", tmp_path)
-        assert sources.fingerprints(knobs.sources()) == before
+        assert fingerprints(knobs.sources()) == before
         prompt = next(copied.glob("b*.txt"))
         prompt.write_text(prompt.read_text().replace("JSON", "json"))
-        assert sources.fingerprints(knobs.sources()) != before
+        assert fingerprints(knobs.sources()) != before
         assert offline.sources() == ()
 
 
