@@ -123,7 +123,7 @@ def _dictionary(
     try:
         latents = sae.expansion * len(sae.entering(components))
     except BadInput as error:
-        return [str(error)]
+        return [str(error)] if "batchtopk_sae" in assets else []
     said = []
     if sae.k >= latents and "batchtopk_sae" in assets:
         said.append(f"sae.k is {sae.k} but the dictionary has {latents} latents: lower k or raise expansion")
