@@ -74,6 +74,12 @@ def contents(home: Path, assets: Sequence[str]) -> dict[str, str]:
     }
 
 
+def undisturbed(whole: Installation, asset: str) -> dict[str, str]:
+    """`contents` of the experiment's own artifact: other tests make variants in the same installation."""
+    place = f"{asset}/{whole.plan(EXPERIMENT)[asset]['key']}/"
+    return {name: found for name, found in contents(whole.home, [asset]).items() if name.startswith(place)}
+
+
 def _tells_the_time(path: Path) -> bool:
     """Manifests, TensorBoard's events, and the report's page, which shows seconds and dates of the manifests."""
     return path.name == FILE_NAME or "tensorboard" in path.parts or path.match("paper_report/*/index.html")

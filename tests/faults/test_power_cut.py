@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.killing import EXPERIMENT, branch, contents, leftovers, processes_of, start
+from tests.faults.killing import branch, contents, leftovers, processes_of, start, undisturbed
 from tests.installation import Installation
 from tests.mounts import mount, unmount
 
@@ -84,7 +84,5 @@ def test_a_run_after_a_power_cut_ends_with_the_artifact_of_an_undisturbed_one(
     process.wait()
     code = start(installation, [asset], tmp_path / "next.log").wait()
     assert code == 0, (tmp_path / "next.log").read_text()[-3000:]
-    place = f"{asset}/{tiny.plan(EXPERIMENT)[asset]['key']}/"  # other tests make variants in the same installation
-    undisturbed = {name: found for name, found in contents(tiny.home, [asset]).items() if name.startswith(place)}
-    assert contents(installation.home, [asset]) == undisturbed
+    assert contents(installation.home, [asset]) == undisturbed(tiny, asset)
     assert leftovers(installation.home) == []
