@@ -12,6 +12,7 @@ from resources.errors import BadInput
 from resources.home import find_home
 
 DAMAGED_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+"""SQLite's codes for a file that is no database, and for one that was cut or changed."""
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TIGHT = 1 << 20
 """Bytes free below which an I/O error is put down to the lack of room."""

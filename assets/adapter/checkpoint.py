@@ -63,7 +63,7 @@ class Checkpoints:
         self._processes.wait()
         if self._processes.rank < self._num_shards:
             tensors = _tensors(parameters, optimiser)
-            save_file(tensors, part / self._file, {_DIGEST: digest_of(tensors)})
+            save_file(tensors, part / self._file, {_DIGEST: _digest_of(tensors)})
             sync(part / self._file)
         self._processes.wait()
         if self._processes.first:
@@ -124,7 +124,7 @@ class Checkpoints:
         return f"shard-{self._processes.rank if self._num_shards > 1 else 0:05d}.safetensors"
 
 
-def digest_of(tensors: dict[str, torch.Tensor]) -> str:
+def _digest_of(tensors: dict[str, torch.Tensor]) -> str:
     """SHA-256 of the tensors' bytes; `noted` would read 393 GB back from a disk to have that of the file."""
     found = hashlib.sha256()
     for name in sorted(tensors):
@@ -135,7 +135,7 @@ def digest_of(tensors: dict[str, torch.Tensor]) -> str:
 def _load(path: Path) -> dict[str, torch.Tensor]:
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
-        if (file.metadata() or {}).get(_DIGEST) != digest_of(tensors):
+        if (file.metadata() or {}).get(_DIGEST) != _digest_of(tensors):
             raise ValueError(f"{path.name} is not what was written")
     return tensors
 

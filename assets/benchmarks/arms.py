@@ -60,6 +60,5 @@ def folder_version(folder: Path) -> str:
 
 
 def _version(model: ModelConfig, kind: str, content: str) -> str:
-    # every arm asks, and hashing 65 GB takes a minute
     base = fingerprints((model.name,)).get(model.name, model.revision)
     return digest("arm", [model.name, base, model.dtype, kind, content])

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resources.intervals import Z95, difference, t95
-from resources.intervals import wilson as wilson_of_share
+from resources.intervals import Z95, difference, t95, wilson
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,12 +43,9 @@ class Paired:
     """Second minus first."""
 
 
-def wilson(correct: int, total: int) -> Estimate:
+def share_of(correct: int, total: int) -> Estimate:
     """k/n with its Wilson interval."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(correct, total).proportion_ci(LEVEL, method="wilson")
-    return Estimate(correct / total, float(interval.low), float(interval.high))
+    return Estimate(correct / total, *wilson(correct, total))
 
 
 def clustered_mean(right_Q: "NDArray[np.float64]") -> Estimate:
@@ -63,12 +59,12 @@ def clustered_mean(right_Q: "NDArray[np.float64]") -> Estimate:
     answers = float(questions)  # equal questions have no spread, which is no certainty: as if each was asked once
     if right_Q.std() > NOISE:
         answers *= mean * (1 - mean) / float(right_Q.var(ddof=1)) * (Z95 / t95(questions)) ** 2
-    return Estimate(mean, *wilson_of_share(mean * answers, answers))
+    return Estimate(mean, *wilson(mean * answers, answers))
 
 
 def score_estimate(right_Q: "NDArray[np.float64]", samples: int) -> Estimate:
     """The score of one arm: Wilson for one sample per question, question-clustered for more."""
-    return wilson(round(float(right_Q.sum())), len(right_Q)) if samples == 1 else clustered_mean(right_Q)
+    return share_of(round(float(right_Q.sum())), len(right_Q)) if samples == 1 else clustered_mean(right_Q)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -87,7 +83,7 @@ def paired(
     gain_R = resampled_means(second_Q - first_Q, resamples, seed)
     low, high = _percentiles(gain_R)
     if high - low < NOISE:  # of equal differences, which are no certainty: as many others may be as Wilson leaves
-        unseen = wilson_of_share(0, len(first_Q))[1]
+        unseen = wilson(0, len(first_Q))[1]
         low, high = max(-1.0, low - unseen), min(1.0, high + unseen)
     return Paired(
         only_first,
@@ -121,7 +117,7 @@ def recovery(
     low, high = _percentiles(kept_R[positive] / gain_R[positive])
     if high - low < NOISE and 0 <= value <= 1:  # the adapter keeps all of the questions gained, or none
         gained = int((np.abs(full_Q - base_Q) > NOISE).sum())
-        low, high = wilson_of_share(value * gained, gained)
+        low, high = wilson(value * gained, gained)
     return Estimate(value, low, high)
 
 
@@ -137,7 +133,7 @@ def resampled_means(values_Q: "NDArray[np.float64]", resamples: int, seed: int) 
 
 def consistent(ours: tuple[int, int], theirs: tuple[int, int]) -> bool:
     """Whether two counts (k, n) may be one rate: 0 lies in Newcombe's interval of their difference (from Wilson's)."""
-    a, b = wilson(*ours), wilson(*theirs)
+    a, b = share_of(*ours), share_of(*theirs)
     assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
     low, high = difference((a.value, a.low, a.high), (b.value, b.low, b.high))
     return low <= 0 <= high

@@ -85,14 +85,14 @@ def _mlp_over_attention_score(artifacts: Mapping[str, Path]) -> Measurement | No
     known: dict[str, tuple[float, float, float]] = {}
     for row in BenchmarkScores.open(artifacts["benchmark_scores"]).pairs():
         if row["benchmark"] in twins and {row["first"], row["second"]} == {"attention_ablated", "mlp_ablated"}:
-            found = row["difference"], row["ci_low"], row["ci_high"]
+            middle, low, high = row["difference"], row["ci_low"], row["ci_high"]  # second minus first
             reverse = row["second"] == "mlp_ablated"
-            known[row["benchmark"]] = (-found[0], -found[2], -found[1]) if reverse else found
+            known[row["benchmark"]] = (-middle, -high, -low) if reverse else (middle, low, high)
     if not known:
         return None
-    value = fmean(difference for difference, _, _ in known.values())
-    down = hypot(*(difference - low for difference, low, _ in known.values())) / len(known)
-    up = hypot(*(high - difference for difference, _, high in known.values())) / len(known)
+    value = fmean(middle for middle, _, _ in known.values())
+    down = hypot(*(middle - low for middle, low, _ in known.values())) / len(known)
+    up = hypot(*(high - middle for middle, _, high in known.values())) / len(known)
     own = known.keys() <= {name for name, _ in COUNTERPARTS.values()}
     return Measurement(value, value - down, value + up, "benchmark_scores", as_published=own)
 

@@ -17,7 +17,7 @@ from assets.benchmarks.statistics import (
     recovery,
     resampled_means,
     score_estimate,
-    wilson,
+    share_of,
 )
 from assets.benchmarks.tables import consistency, shown_recovery, table_1, table_2
 from resources import intervals
@@ -63,13 +63,13 @@ def test_the_papers_counts_give_its_recovery(benchmark: str, tolerance: float) -
     ],
 )
 def test_wilson_matches_the_worked_intervals(correct: int, total: int, low: float, high: float) -> None:
-    found = wilson(correct, total)
+    found = share_of(correct, total)
     assert (round(found.low or 0, 3), round(found.high or 0, 3)) == (low, high)
 
 
 def test_wilson_solves_its_own_equation() -> None:
     # The ends of Wilson's interval are the rates p with (k/n - p)^2 = z^2 p (1 - p) / n.
-    found = wilson(11, 30)
+    found = share_of(11, 30)
     for end in (found.low, found.high):
         assert end is not None
         assert (11 / 30 - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / 30, rel=1e-5)
@@ -157,7 +157,7 @@ def test_avg_at_k_counts_questions_not_answers() -> None:
     assert found.value == pytest.approx(0.6)
     assert (found.low, found.high) == pytest.approx(intervals.wilson(0.6 * 1.9932, 1.9932), abs=1e-5)
     assert score_estimate(means, 100) == found
-    assert score_estimate(means, 1) == wilson(3, 5)
+    assert score_estimate(means, 1) == share_of(3, 5)
 
 
 def test_avg_at_k_of_thirty_questions_that_are_nearly_all_solved_is_in_its_interval_nine_times_of_ten() -> None:
@@ -176,7 +176,7 @@ def test_equal_questions_are_no_certainty() -> None:
     assert none_right.high == pytest.approx(0.1135, abs=1e-4)
     halves = clustered_mean(np.full(4, 0.5))
     assert halves.value == 0.5
-    assert (halves.low, halves.high) == pytest.approx((wilson(2, 4).low, wilson(2, 4).high))
+    assert (halves.low, halves.high) == pytest.approx((share_of(2, 4).low, share_of(2, 4).high))
     one = clustered_mean(np.array([0.75]))
     assert (one.value, one.low, one.high) == (0.75, 0.0, 1.0)
 
