@@ -83,7 +83,8 @@ def _job(stage: Stage, experiment: Experiment, found: dict[str, str], store: Sto
 
 def _paragraph(stage: Stage, job: Job, runs: Path, deployment: Deployment) -> str:
     run_dir = run_folder(runs, job.asset, job.key)
-    command = deployment.launcher().shown(order_of(job, run_dir, deployment.python))
+    place = deployment.of(job.gpus)
+    command = place.launcher().shown(order_of(job, run_dir, place.python))
     shown = (_asks(job), *command, _memory(job, deployment), *_disk(stage, job))
     return "\n".join([stage.asset, *(f"  {line}" for line in shown)])
 

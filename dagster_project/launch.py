@@ -38,6 +38,7 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
         dagster.RetryRequested: when it vanished with its node.
     """
     check_fits(job, deployment)
+    place = deployment.of(job.gpus)
     run = RunDir(run_dir)
     reader = MessageReader(run, context)
     relay = Relay(run)
@@ -58,7 +59,7 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
         # Pipes asks an asset's context for what Dagster has deprecated there; the op's context still has it.
         dg.open_pipes_session(context.op_execution_context, dg.PipesEnvContextInjector(), reader) as session,
     ):
-        attempt = Attempt(job, run, deployment.launcher(), deployment.python, ears)
+        attempt = Attempt(job, run, place.launcher(), place.python, ears)
         return attempt.result(session.get_bootstrap_env_vars())
 
 

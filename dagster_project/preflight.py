@@ -54,7 +54,9 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
         *_disk(misses, jobs, home, deployment),
         *contradictions(experiment, misses),
         *_engine(experiment, deployment, jobs),
-        *([] if deployment.prefix else _keys(experiment, misses)),
+        *_keys(
+            experiment, [stage for stage, job in zip(misses, jobs, strict=True) if not deployment.of(job.gpus).prefix]
+        ),
         *_sources(experiment, misses, deployment),
     ]
 

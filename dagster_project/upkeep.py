@@ -15,8 +15,8 @@ from dagster_project.experiment import Experiments
 from dagster_project.plan import finished_run_folder, keys, run_folder
 from resources.errors import BadInput
 from resources.home import Home
-from resources.launcher.deployment import load_deployment
-from resources.launcher.protocol import Busy, Launcher, Order
+from resources.launcher.deployment import Deployment, load_deployment
+from resources.launcher.protocol import Busy, Order
 from resources.launcher.rundir import RunDir
 from resources.lock import try_hold
 from resources.store import Damage, Store
@@ -95,10 +95,10 @@ def _abandoned(home: Home) -> Iterator[Removed]:
     for folder in finished_run_folder(home.runs, "").glob("*"):
         if folder.name not in kept:
             yield Removed(folder, _size(folder), "log of an artifact that is gone")
-    launcher = load_deployment().launcher()
+    deployment = load_deployment()
     for folder, run in _half_made(home):
         age = time.time() - _last_change(folder)
-        if age > ABANDONED_S and not _has_job(run, launcher):
+        if age > ABANDONED_S and not _has_job(run, deployment):
             yield Removed(folder, _size(folder), f"untouched for {age / 3600:.0f} hours")
 
 
@@ -110,10 +110,12 @@ def _half_made(home: Home) -> Iterator[tuple[Path, Path]]:
         yield run, run
 
 
-def _has_job(run: Path, launcher: Launcher) -> bool:
+def _has_job(run: Path, deployment: Deployment) -> bool:
     """A queued job needs its folders for as long as the queue is, also when the run that waited for it is gone."""
     if not run.exists():
         return False
+    job = RunDir(run).job()
+    launcher = deployment.of(job.gpus if job else 1).launcher()
     try:
         handle = RunDir(run).handle() or launcher.find(Order((), {}, run, run.name))
         return handle is not None and launcher.alive(handle)

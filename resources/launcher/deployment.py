@@ -42,11 +42,23 @@ class Deployment(Section):
     """Further arguments of sbatch, such as --partition=gpu or --account=me."""
     python: str = sys.executable
     """Interpreter with Lorascope on the node that runs the job."""
+    cpu_jobs: Literal["local"] | None = None
+    """`local`: jobs that ask for no GPU run on this machine instead of waiting in the queue; null: they are queued."""
+    cpu_options: tuple[str, ...] | None = None
+    """Instead of `options` for queued jobs that ask for no GPU, such as [--partition=cpu]; null: the same."""
 
     @cached_property
     def gpu_gib(self) -> float:
         """What a job's memory on one GPU is held against, GiB; NVIDIA's tool takes up to seconds to say it."""
         return self.gpu_memory_gib or memory_gib()
+
+    def of(self, gpus: int) -> "Deployment":
+        """What holds for a job that asks for so many GPUs."""
+        if gpus or self.backend == "local":
+            return self
+        if self.cpu_jobs == "local":
+            return Deployment(gpus=0, lease_folder=self.lease_folder)
+        return self if self.cpu_options is None else self.model_copy(update={"options": self.cpu_options})
 
     def launcher(self) -> Launcher:
         """The back end."""

@@ -28,10 +28,11 @@ def shape(needs: Needs, values: Sections, compute: ComputeConfig, deployment: De
     On a node with fewer GPUs than the stage can use it gets those there are; without any, it asks for all in vain.
     A CPU worker of a parallel stage always has one thread, so that its sums do not depend on how many workers share.
     """
+    cpus = deployment.of(0).cpus
     if needs.cost_model or (needs.idle_when and resolve_name(needs.idle_when)(values)):
-        return Shape(0, 1, min(deployment.cpus, WAITING_CORES))
+        return Shape(0, 1, min(cpus, WAITING_CORES))
     if compute.profile == "cpu" or needs.gpus == 0:
-        return Shape(0, compute.processes, 1) if needs.parallel else Shape(0, 1, deployment.cpus)
+        return Shape(0, compute.processes, 1) if needs.parallel else Shape(0, 1, cpus)
     gpus = min(needs.gpus, deployment.gpus or needs.gpus)
     share = max(1, deployment.cpus // max(gpus, deployment.gpus))
     processes = gpus if needs.parallel else 1

@@ -195,5 +195,7 @@ def test_keys_are_looked_for_where_the_jobs_run(home: Home, tmp_path: Path, monk
         assert said == f"{asset} asks paid models: set OPENAI_API_KEY, or choose others in its section"
     remote = Deployment(backend="slurm", prefix=("ssh", "login-node"), gpus=0)
     assert lacking(paid, home, remote, [stage("interpretations")]) == []
+    asked_here = remote.model_copy(update={"cpu_jobs": "local"})
+    assert len(lacking(paid, home, asked_here, [stage("interpretations")])) == 1
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     assert lacking(paid, home, Deployment(gpus=0), [stage("interpretations")]) == []

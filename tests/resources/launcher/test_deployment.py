@@ -1,5 +1,7 @@
 """compute.yaml, and what a stage gets on the node it describes."""
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.launcher.command import command
 from resources.launcher.deployment import Deployment, load_deployment
+from resources.launcher.local import LocalLauncher
 from resources.launcher.shape import Shape, shape
 from resources.launcher.slurm import SlurmLauncher
 from resources.stage import Needs
@@ -84,6 +87,20 @@ def test_a_stage_that_waits_for_paid_answers_leaves_the_nodes_cores_to_jobs_with
     paid = Needs(cost_model="room.estimate:dollars")
     assert shape(paid, {}, ComputeConfig(), NODE) == Shape(0, 1, 4)
     assert shape(paid, {}, ComputeConfig(), Deployment(cpus=2)) == Shape(0, 1, 2)
+
+
+def test_jobs_without_gpus_run_here_or_with_options_of_their_own_and_jobs_with_gpus_are_queued_as_ever() -> None:
+    queue = Deployment(backend="slurm", gpus=8, cpus=96, python="/on/nodes", options=("--partition=gpu",))
+    assert queue.of(0) is queue and queue.of(8) is queue
+    apart = queue.model_copy(update={"cpu_options": ("--partition=cpu",)})
+    assert apart.of(1) is apart
+    found = apart.of(0).launcher()
+    assert isinstance(found, SlurmLauncher) and found.options == ("--partition=cpu",)
+    here = Deployment(backend="slurm", prefix=("ssh", "n"), gpus=8, cpus=96, python="/on/nodes", cpu_jobs="local")
+    assert here.of(1) is here and isinstance(here.of(0).launcher(), LocalLauncher)
+    assert (here.of(0).prefix, here.of(0).python) == ((), sys.executable)
+    assert shape(Needs(), {}, ComputeConfig(profile="8xH200"), here) == Shape(0, 1, os.cpu_count() or 1)
+    assert shape(Needs(gpus=1), {}, ComputeConfig(profile="8xH200"), here) == Shape(1, 1, 12)
 
 
 def test_one_process_runs_plainly_several_under_torchrun_and_nodes_meet_by_rendezvous(tmp_path: Path) -> None:

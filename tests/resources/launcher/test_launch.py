@@ -54,6 +54,15 @@ def test_progress_lines_reach_the_run_log_once_and_in_order(tmp_path: Path, depl
     assert lines == [f"line {index}" for index in range(20)]
 
 
+def test_a_job_without_gpus_runs_here_where_those_with_gpus_go_to_a_queue_that_nobody_reaches(tmp_path: Path) -> None:
+    queue = Deployment(backend="slurm", prefix=("/nowhere/ssh", "login-node"), gpus=8, cpu_jobs="local")
+    with dg.DagsterInstance.ephemeral() as instance:
+        done, results = materialize(build_job(tmp_path, "succeed"), tmp_path / "run", queue, instance)
+        assert done.success and results[0].device.startswith("cpu")
+        lost, _ = materialize(build_job(tmp_path / "b", "succeed", gpus=1), tmp_path / "b" / "run", queue, instance)
+    assert "/nowhere/ssh" in failure_of(lost)
+
+
 def test_messages_of_five_megabytes_arrive_whole(tmp_path: Path, deployment: Deployment) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         job = build_job(tmp_path, "shout", play={"number": 5_000_000})
