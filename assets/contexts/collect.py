@@ -96,7 +96,8 @@ def _tally_and_read(sweep: Sweep, rank: Rank, progress: Progress) -> None:
         sweep.tally(span)
         progress.step(f"{what}: spans tallied", done, len(mine))
     if rank.index == 0:
-        wait_for(sweep.file("loudness", name, span) for name in sweep.sources for span in range(len(sweep.spans)))
+        spans = range(len(sweep.spans))
+        wait_for(path for name in sweep.sources for span in spans for path in sweep.tallied(name, span))
         for name in sweep.sources:
             _choose(sweep, name)
     wait_for(_chosen(sweep, name) for name in sweep.sources)

@@ -55,6 +55,10 @@ class Sweep:
         """Where a span's result lies."""
         return self.scratch / f"{what}-{self.tag}-{source}-{span:02d}.npz"
 
+    def tallied(self, source: str, span: int) -> tuple[Path, Path]:
+        """What the first reading of a span leaves; either may be damaged later, and taken away."""
+        return self.file("tally", source, span), self.file("loudness", source, span)
+
     def _ahead(self, span: int) -> Iterator[tuple[int, StateBatch]]:
         """(number, shard) of a span; the next one is decompressed meanwhile."""
         with ThreadPoolExecutor(1, "shard-reader") as pool:
@@ -67,7 +71,7 @@ class Sweep:
 
     def tally(self, span: int) -> None:
         """First reading of one span: everything that `choose` needs."""
-        names = [name for name in self.sources if not self.file("loudness", name, span).exists()]
+        names = [name for name in self.sources if not all(path.exists() for path in self.tallied(name, span))]
         if not names:
             return
         tallies = {name: Tally(len(self.sources[name].units), self.config) for name in names}
@@ -81,17 +85,18 @@ class Sweep:
                     tallies[name].add(events, token_R[rows], priority_R[rows])
                     loud[name].add(near, rows, events)
         for name in names:
-            tallies[name].save(self.file("tally", name, span))
-            save_arrays(self.file("loudness", name, span), {"near": loud[name].near_PU})
+            tally, loudness = self.tallied(name, span)
+            tallies[name].save(tally)
+            save_arrays(loudness, {"near": loud[name].near_PU})
 
     def merged(self, name: str) -> tuple[Tally, Loudness]:
         """The tallies of all spans."""
         units = len(self.sources[name].units)
         tally, loudness = Tally(units, self.config), Loudness.empty(self.pool, units)
         for span in range(len(self.spans)):
-            tally.merge(Tally.load(self.file("tally", name, span), units, self.config))
-            near = load_arrays(self.file("loudness", name, span))["near"]
-            loudness.merge(Loudness(self.pool, near))
+            counted, heard = self.tallied(name, span)
+            tally.merge(Tally.load(counted, units, self.config))
+            loudness.merge(Loudness(self.pool, load_arrays(heard)["near"]))
         return tally, loudness
 
     def read(self, span: int, requests: dict[str, Requests], max_U: dict[str, np.ndarray]) -> None:

@@ -156,6 +156,19 @@ def test_spans_finished_before_a_kill_are_not_read_again(world: "World", tmp_pat
     assert files(tmp_path / "killed/out") == files(tmp_path / "whole/out")
 
 
+@pytest.mark.parametrize("lost", ["tally", "loudness"])
+def test_a_file_of_a_span_that_was_damaged_and_taken_away_is_made_again(
+    world: "World", tmp_path: Path, lost: str
+) -> None:
+    world.collect(tmp_path / "whole")
+    world.collect(tmp_path / "damaged")
+    scratch = tmp_path / "damaged/scratch"
+    for path in (*scratch.glob("requests-*"), *scratch.glob("windows-*"), next(scratch.glob(f"{lost}-*"))):
+        path.unlink()
+    world.collect(tmp_path / "damaged")
+    assert files(tmp_path / "damaged/out") == files(tmp_path / "whole/out")
+
+
 def test_an_sae_of_other_components_is_refused(world: "World", tmp_path: Path) -> None:
     from dataclasses import replace
 
