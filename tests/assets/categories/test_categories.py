@@ -179,6 +179,13 @@ def test_chi_squared_of_the_authors_committed_counts() -> None:
     assert chi_squared(np.array([0, 0]), np.array([5, 1])) is None
 
 
+def test_chi_squared_of_two_classes_has_no_correction_and_counts_a_class_of_one_unit() -> None:
+    """n (ad - bc)² over the product of the four sums, at one degree of freedom."""
+    found = chi_squared(np.array([1, 3]), np.array([0, 5]))
+    assert found is not None
+    assert (found["chi2"], found["degrees_of_freedom"]) == (pytest.approx(9 * 5**2 / (4 * 5 * 1 * 8)), 1)
+
+
 def test_class_shares_leave_out_units_without_a_label() -> None:
     rows = [{"kind": "latent", "explainer": "x", "label": label} for label in (0, 0, 1, 2, None)]
     shares = class_shares(rows, 500, 0)
@@ -195,6 +202,12 @@ def test_a_class_of_none_or_all_of_few_units_is_not_certain() -> None:
     shares = class_shares([{"kind": "adapter", "explainer": "x", "label": 2}] * 4, 500, 0)
     assert [row["ci_low"] for row in shares] == pytest.approx([0, 0, 0.5101], abs=1e-4)
     assert [row["ci_high"] for row in shares] == pytest.approx([0.4899, 0.4899, 1], abs=1e-4)
+
+
+def test_a_class_of_one_unit_has_the_interval_of_resampling() -> None:
+    """A resampling of four draws none of it with 0.32, two or fewer with 0.949, three or fewer with 0.996."""
+    rows = [{"kind": "adapter", "explainer": "x", "label": label} for label in (0, 2, 2, 2)]
+    assert [(row["ci_low"], row["ci_high"]) for row in class_shares(rows, 5000, 0)][0] == (0, 0.75)
 
 
 def test_a_kind_of_which_no_unit_has_a_label_has_no_shares() -> None:

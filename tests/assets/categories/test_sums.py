@@ -72,3 +72,14 @@ def test_a_subset_of_all_rollouts_has_the_sums_of_no_subset(world: World, tmp_pa
     sums = subset_sums(units, knobs, found.path, left / "states", left / "neurons", left / "sae", SILENT)
     # Every activation is a small multiple of a power of two: no order of summing rounds.
     assert sums == per_unit(found.path, "sum")
+
+
+def test_small_activations_beside_a_large_one_are_not_rounded_away(tmp_path: Path) -> None:
+    """Between 32768 and 65536 float32 steps by 2^-8: a sum of that precision never leaves 60000."""
+    build_shards(tmp_path, {1: np.array([[60000.0], *[[2**-10]] * 64])}, ("L0.q_proj",))
+    pq.write_table(
+        pa.table({"unit": ["adapter:L0.q_proj:+"], "threshold": pa.array([0], pa.float32())}), tmp_path / UNITS_FILE
+    )
+    knobs = KNOBS.model_copy(update={"rollouts": 1})
+    sums = subset_sums(["adapter:L0.q_proj:+"], knobs, tmp_path, tmp_path, tmp_path, tmp_path, SILENT)
+    assert sums == {"adapter:L0.q_proj:+": 60000 + 64 * 2**-10}
