@@ -41,7 +41,8 @@ def priorities(token_R: np.ndarray, seed: int, stream: int) -> np.ndarray:
     x = (token_R.astype(np.uint64) + offset) * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(64 - _PRIORITY_BITS)).astype(np.float32)
+    # Its last step, x ^ (x >> 31), changes none of the leading bits.
+    return (x >> np.uint64(64 - _PRIORITY_BITS)).astype(np.float32)
 
 
 @dataclass
