@@ -104,7 +104,6 @@ class Tally:
         tally.count_U, tally.sum_U = arrays["count"], arrays["sum"]
         for name, ranking in (("top", tally.top), ("sample", tally.sample)):
             ranking.keep(Entries(*(arrays[f"{name}_{part}"] for part in ("unit", "score", "token", "value"))))
-            ranking.best()
         return tally
 
 
