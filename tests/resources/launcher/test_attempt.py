@@ -195,11 +195,16 @@ def test_a_job_of_another_back_end_is_left_alone(tmp_path: Path, local: Deployme
     assert attempt.result({}).metrics["number"] == 3
 
 
-def test_a_result_is_not_taken_once_the_artifact_has_been_moved_away(tmp_path: Path, local: Deployment) -> None:
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_result_is_not_taken_once_the_artifact_has_been_moved_away(
+    tmp_path: Path, local: Deployment, emptied: bool
+) -> None:
     job = build_job(tmp_path, "succeed")
     build_attempt(job, tmp_path, local).result({})
     first = RunDir(tmp_path / "run").handle()
     (tmp_path / "out").rename(tmp_path / "store")
+    if emptied:
+        (tmp_path / "out").mkdir()  # as the store does before every attempt
     build_attempt(job, tmp_path, local).result({})
     assert RunDir(tmp_path / "run").handle() != first
 
@@ -232,6 +237,28 @@ def test_what_a_killed_keeper_left_is_swept_at_the_next_start_and_living_jobs_ar
     assert launcher.alive(alive)
     launcher.release(following)
     launcher.cancel(alive)
+
+
+def test_cancelling_a_job_that_is_gone_leaves_alone_the_process_that_has_its_number_now(
+    tmp_path: Path, local: Deployment
+) -> None:
+    with subprocess.Popen(["/bin/sleep", "60"]) as stranger:
+        local.launcher().cancel(f"{stranger.pid}:1:{marker('local:', tmp_path)}")
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_what_a_job_said_just_before_it_ended_is_heard(tmp_path: Path, local: Deployment) -> None:
+    run = RunDir(tmp_path / "run")
+    heard: list[int | None] = []
+
+    def hear() -> None:
+        heard.append(run.exit_code())
+        run.path.mkdir(exist_ok=True)
+        run.rc.write_text("0")  # the last line and the end come between this look and the next
+
+    assert build_attempt(build_job(tmp_path, "succeed"), tmp_path, local, hear)._wait("1:1:local:gone") == 0
+    assert heard == [None, 0]
 
 
 def test_a_script_that_somebody_runs_by_hand_is_none_of_the_launchers_jobs(tmp_path: Path, local: Deployment) -> None:

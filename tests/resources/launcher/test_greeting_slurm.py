@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 from resources.errors import BadInput
+from resources.job import JobResult
 from resources.launcher.attempt import Ears, JobError
 from resources.launcher.deployment import Deployment
+from resources.launcher.processes import marker
 from resources.launcher.protocol import Order
 from resources.launcher.slurm import SlurmLauncher
 from tests.resources.launcher.conftest import build_attempt, build_job
@@ -85,6 +88,31 @@ def test_cancelling_a_job_that_slurm_does_not_end_says_so(tmp_path: Path, monkey
     with pytest.raises(Stopped):
         replace(attempt, launcher=launcher, ears=Ears(stop, said.append, lambda: False)).result({})
     assert said[-1:] == ["job 101 may still run: whoever runs it does not answer, or does not end it"]
+
+
+def test_an_interrupt_before_the_number_of_a_job_is_noted_cancels_it(tmp_path: Path) -> None:
+    class Interrupted(SlurmLauncher):
+        def submit(self, order: Order) -> str:
+            stop()
+            return super().submit(order)
+
+    attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment())
+    answers = f"squeue*--me*) echo '101 {marker('slurm:', attempt.run.path)}';; scancel*) echo \"$1\" > $0.cancelled"
+    plain = build_launcher(tmp_path, f'case "$1" in {answers};; esac')
+    with pytest.raises(Stopped):
+        replace(attempt, launcher=Interrupted(plain.python, plain.prefix)).result({})
+    assert (tmp_path / "login.cancelled").read_text() == "scancel 101\n"
+
+
+def test_a_result_that_a_shared_disk_shows_after_the_end_is_waited_for(tmp_path: Path) -> None:
+    attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment())
+    attempt = replace(attempt, launcher=build_launcher(tmp_path, ""))
+    attempt.run.prepare(attempt.job)
+    result = JobResult(metrics={"number": 3}, columns=[], seconds=1.0, device="cpu", packages={})
+    shown = Timer(0.3, (attempt.run.path / "result.json").write_text, [result.model_dump_json()])
+    shown.start()
+    assert attempt._judge(0, "101") == result
+    shown.join()
 
 
 def test_a_job_whose_memory_ended_is_told_so_and_what_helps(tmp_path: Path) -> None:
