@@ -1,5 +1,6 @@
 """The plan and the run never disagree, and a change reaches exactly what depends on it."""
 
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from dagster_project.claim import claimed
 from dagster_project.compute_asset import obtain
 from dagster_project.experiment import Experiments
-from dagster_project.plan import History, beyond_caps, keys, num_units, plan
+from dagster_project.plan import History, beyond_caps, keys, num_units, plan, total
 from dagster_project.rooms import STAGES
 from resources.errors import BadInput
 from resources.home import Home
@@ -78,6 +79,38 @@ def test_the_plan_says_why_in_the_users_words_and_what_it_took_before(tmp_path: 
     assert lines["batchtopk_sae"].reason == "sae.k 4 → 8"
     assert lines["max_activating_contexts"].reason == "input batchtopk_sae changed"
     assert (lines["batchtopk_sae"].seconds, lines["batchtopk_sae"].cost_usd) == (1.0, 0.0)
+
+
+def test_a_plan_tells_another_version_of_the_code_and_another_content_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "rows.json").write_text("[{}]")
+    load(tmp_path, {})
+    (tmp_path / "e.yaml").write_text(f"extends: mini\ndataset:\n  source: {source}\n")
+    home = Home(tmp_path / "home", tmp_path)
+    run_all(Experiments(tmp_path).load("e"), home)
+    (source / "rows.json").write_text("[{}, {}]")
+    newer = [replace(s, code_version=s.code_version + (s.asset == "batchtopk_sae")) for s in STAGES]
+    monkeypatch.setattr("dagster_project.plan.STAGES", newer)
+    lines = {line.asset: line.reason for line in plan(Experiments(tmp_path).load("e"), Store(home.store))}
+    assert lines["s1k_dataset"] == "content of a file that dataset names changed"
+    version = next(s.code_version for s in newer if s.asset == "batchtopk_sae")
+    assert lines["batchtopk_sae"].startswith(f"code version {version - 1} → {version}; input activation_shards changed")
+
+
+def test_the_last_line_of_a_plan_counts_hits_misses_and_what_nobody_knows(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    base = dict.fromkeys(EDITS, 0)
+    fresh = total(plan(load(tmp_path, base), Store(home.store)))
+    assert fresh == {"hits": 0, "misses": len(STAGES), "unknown": len(STAGES), "seconds": 0.0, "cost_usd": 0.0}
+    run_all(load(tmp_path, base), home)
+    misses = len(right_of("batchtopk_sae"))  # a played worker takes a second, and the mini model asks nobody
+    changed = total(plan(load(tmp_path, {**base, "sae": 1}), Store(home.store)))
+    assert changed == {
+        "hits": len(STAGES) - misses, "misses": misses, "unknown": 0, "seconds": float(misses), "cost_usd": 0.0
+    }  # fmt: skip
 
 
 def test_the_papers_units_are_896_directions_7680_neurons_and_3584_latents(tmp_path: Path) -> None:
