@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from resources.launcher.attempt import order_of
 from resources.launcher.command import environment, script
 from tests.resources.launcher.conftest import build_job
 
@@ -35,3 +36,11 @@ def test_a_key_is_not_written_into_the_script_that_stays_on_disk(
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, "secret")
     assert "secret" not in script(("/bin/true",), environment(build_job(tmp_path, "succeed")))
+
+
+def test_each_of_two_nodes_is_asked_for_the_cores_of_half_the_processes(tmp_path: Path) -> None:
+    job = build_job(tmp_path, "succeed", gpus=8, processes=16, threads=4, nodes=2, minutes=30)
+    order = order_of(job, tmp_path / "run", "python3")
+    assert (order.gpus, order.cpus, order.nodes, order.minutes, order.name) == (8, 32, 2, 30, "notes-succeed")
+    alone = order_of(build_job(tmp_path, "succeed", threads=4), tmp_path / "run", "python3")
+    assert (alone.cpus, alone.nodes) == (4, 1)

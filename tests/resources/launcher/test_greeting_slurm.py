@@ -8,7 +8,7 @@ import pytest
 
 from resources.errors import BadInput
 from resources.job import JobResult
-from resources.launcher.attempt import Ears, JobError
+from resources.launcher.attempt import Ears, JobError, JobLost
 from resources.launcher.deployment import Deployment
 from resources.launcher.processes import marker
 from resources.launcher.protocol import Order
@@ -120,4 +120,14 @@ def test_a_job_whose_memory_ended_is_told_so_and_what_helps(tmp_path: Path) -> N
     launcher = replace(build_launcher(tmp_path, f'case "$1" in sbatch*) {answers};; esac'), poll_s=0.01)
     attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment())
     with pytest.raises(JobError, match=r"^job 101 of notes ran out of memory on its node: .*--mem.*compute\.yaml"):
+        replace(attempt, launcher=launcher).result({})
+
+
+def test_a_job_whose_node_failed_is_lost_and_so_worth_another_attempt_although_it_left_an_exit_code(
+    tmp_path: Path,
+) -> None:
+    answers = "echo 143 > $(dirname $0)/run/rc; echo 101;; scontrol*) echo JobId=101 JobState=NODE_FAIL Reason=NodeDown"
+    launcher = replace(build_launcher(tmp_path, f'case "$1" in sbatch*) {answers};; esac'), poll_s=0.01)
+    attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment())
+    with pytest.raises(JobLost, match=r"^the node of job 101 \(notes\) failed$"):
         replace(attempt, launcher=launcher).result({})

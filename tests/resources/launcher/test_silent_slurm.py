@@ -115,6 +115,28 @@ def test_slurm_is_asked_rarely_about_a_job_that_goes_on_for_hours_and_quickly_wh
     assert now < ended + 40
 
 
+def test_a_job_is_gone_when_slurm_says_so_five_times_in_a_row_and_not_five_times_in_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    answers = ["", "", "", "", "running"] * 3
+
+    class Forgetful(SlurmLauncher):
+        def status(self, handle: str) -> str:  # noqa: ARG002
+            asked.append(answers.pop(0) if answers else "")
+            return asked[-1]
+
+    def sleep(_: float) -> None:
+        nonlocal now
+        now += 0.5
+
+    asked: list[str] = []
+    monkeypatch.setattr("resources.launcher.attempt.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    attempt = replace(Node(tmp_path / "node", 0).attempt(tmp_path, []), launcher=Forgetful(sys.executable))
+    assert attempt._wait("7") is None
+    assert len(asked) == 15 + 5
+
+
 def test_an_interrupt_while_slurm_is_silent_stays_an_interrupt_and_says_what_may_be_left(tmp_path: Path) -> None:
     node, said = Node(tmp_path / "node", silent=99), []
     attempt = node.attempt(tmp_path, said)
