@@ -161,6 +161,13 @@ def test_a_training_begun_anew_saves_over_the_checkpoint_that_it_could_not_take_
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
+def test_a_save_that_a_kill_cut_off_hinders_no_later_one_of_that_step_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+    (tmp_path / "step-00000001.part").mkdir()
+    (tmp_path / "step-00000001.part" / "shard-00007.safetensors").touch()
+    Checkpoints(tmp_path, ALONE, 1, print).save([ROW], *after_one_step())
+    assert {path.name for path in tmp_path.glob("*/[!.]*")} == {SHARD, STATE}
+
+
 @pytest.mark.parametrize(("name", "size"), [(SHARD, 20), (SHARD, 0), (STATE, 20), (STATE, 0)])
 def test_a_damaged_checkpoint_is_named_before_the_training_begins_anew(tmp_path: Path, name: str, size: int) -> None:
     parameters, optimiser = after_one_step()
