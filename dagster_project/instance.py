@@ -16,6 +16,8 @@ from resources.errors import BadInput, one_line
 
 POSTGRES = "LORASCOPE_POSTGRES"
 """Environment variable: where the PostgreSQL of dagster.postgres.yaml is."""
+MADE = ".made"
+"""The file in a DAGSTER_HOME that says that its tables were made to the end."""
 
 
 @contextmanager
@@ -41,16 +43,20 @@ def _told(error: DatabaseError, folder: Path) -> str | None:
     """What to do about a file of SQLite; None when it is not to blame."""
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code in DAMAGED_DATABASE:
-        return (
-            f"a database of Dagster in {folder} is damaged ({error.orig}): move that folder away and run the same "
-            "command again; Dagster begins a new history of runs, and what is finished stays in the store"
-        )
+        return _damaged(folder, str(error.orig))
     if code == sqlite3.SQLITE_BUSY:
         return (
             f"a database of Dagster in {folder} is held by another process, such as a viewer or a backup: end that "
             "and run the same command again; what is finished is kept"
         )
     return None
+
+
+def _damaged(folder: Path, how: str) -> str:
+    return (
+        f"a database of Dagster in {folder} is damaged ({how}): move that folder away and run the same command again; "
+        "Dagster begins a new history of runs, and what is finished stays in the store"
+    )
 
 
 def _check_files(folder: Path) -> None:
@@ -61,6 +67,10 @@ def _check_files(folder: Path) -> None:
                 f"{path} is another user's and cannot be written: several users of one home need PostgreSQL, see "
                 "dagster.postgres.yaml; alone, set LORASCOPE_HOME to a folder of your own"
             )
+    index = folder / "history" / "runs" / "index.db"
+    # What a copy that ended early leaves; Dagster takes it for an older version's. Until MADE it is being filled.
+    if (folder / MADE).exists() and index.exists() and not index.stat().st_size:
+        raise BadInput(_damaged(folder, "index.db is empty"))
 
 
 def _is_anothers(path: Path) -> bool:

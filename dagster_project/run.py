@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from assets.paper.beside import upright
 from dagster_project.experiment import Experiment
 from dagster_project.failure import reason
-from dagster_project.instance import opened
+from dagster_project.instance import MADE, opened
 from dagster_project.materialize import PARTITIONS
 from dagster_project.observe import observations
 from dagster_project.plan import keys
@@ -99,7 +99,7 @@ def _make_tables(folder: Path) -> None:
     """Dagster makes its tables when an instance is opened first; several processes that do so at once get in the way
     of each other, and one that is killed leaves files without tables, which Dagster never completes.
     """
-    made, begun = folder / ".made", folder / ".begun"
+    made, begun = folder / MADE, folder / ".begun"
     if made.exists():
         return
     with held(folder / ".making", "the first run", lambda _: None):

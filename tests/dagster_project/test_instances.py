@@ -63,6 +63,15 @@ def test_a_database_that_somebody_holds_is_one_sentence(tmp_path: Path) -> None:
     prepare_instance(home)
 
 
+def test_an_index_that_an_unfinished_copy_left_empty_is_a_damaged_one(tmp_path: Path) -> None:
+    """Dagster takes it for one of an older version, and asks for a migration in a stack trace."""
+    home = Home(tmp_path, tmp_path)
+    prepare_instance(home)
+    (home.dagster / "history" / "runs" / "index.db").write_bytes(b"")
+    with pytest.raises(BadInput, match=rf"^a database of Dagster in {home.dagster} is damaged \(index.db is empty\)"):
+        prepare_instance(home)
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
