@@ -174,10 +174,9 @@ def verify_store(store: Store, say: Callable[[str], None]) -> list[Damage]:
             unseen.append(error)
             say(f"{asset}/{key}: not checked, {error}")
             continue
-        if found:
-            store.set_aside(asset, key)
+        aside = _set_aside(store, asset, key) if found else ""
         for item in found:
-            say(f"{item} (set aside; run again to compute it anew)")
+            say(f"{item} ({aside})")
         damage += found
     say(f"{len(artifacts) - len(unseen)} artifacts checked, {len(damage)} damaged files")
     if unseen:
@@ -185,3 +184,12 @@ def verify_store(store: Store, say: Callable[[str], None]) -> list[Damage]:
             f"{len(unseen)} of {len(artifacts)} artifacts could not be read ({unseen[0]}): see to that first"
         )
     return damage
+
+
+def _set_aside(store: Store, asset: str, key: str) -> str:
+    """What became of a damaged artifact."""
+    try:
+        store.set_aside(asset, key)
+    except OSError as error:
+        return f"not set aside: {error}"
+    return "set aside; run again to compute it anew"

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -249,6 +250,20 @@ def test_verify_looks_at_the_others_when_one_artifact_cannot_be_read(
     assert said[1].startswith("sae/k2/b.txt: content differs")
     assert said[2] == "1 artifacts checked, 1 damaged files"
     assert store.folder("sae", "k1").exists()
+
+
+def test_verify_names_all_damage_of_a_store_in_which_it_can_move_nothing(public: Path) -> None:
+    """Another user's, or one mounted to be read only."""
+    store = Store(public / "store")
+    for key in ("k1", "k2"):
+        build_artifact(store, key=key)
+        _flip(store.folder("sae", key) / "b.txt")
+    said: list[str] = []
+    with acting_as(1002):
+        assert [item.key for item in verify_store(store, said.append)] == ["k1", "k2"]
+    reason = rf"content differs .* \(not set aside: \[Errno 13\] Permission denied: '{store.root}"
+    assert all(re.match(rf"sae/{key}/b.txt: {reason}", line) for key, line in zip(("k1", "k2"), said[:2], strict=True))
+    assert said[2] == "2 artifacts checked, 2 damaged files"
 
 
 @pytest.mark.parametrize("opened", [FILE_NAME, "b.txt"])
