@@ -129,13 +129,12 @@ def job_of(
     deployment: Deployment,
 ) -> Job:
     """The job that computes an asset; `found` holds its key and those of its inputs."""
-    values = {name: experiment.values(name) for name in experiment.sections}
-    size = shape(stage.needs, values, experiment.compute, deployment)
+    size = shape(stage.needs, experiment.sections, experiment.compute, deployment)
     return Job(
         asset=stage.asset,
         key=found[stage.asset],
         call=stage.call,
-        sections={name: values[name] for name in stage.sections},
+        sections={name: experiment.values(name) for name in stage.sections},
         inputs={name: store.folder(name, found[name]) for name in stage.inputs},
         out=workspace.out,
         scratch=workspace.scratch,
@@ -145,7 +144,7 @@ def job_of(
         processes=size.processes,
         threads=size.threads,
         minutes=stage.needs.minutes,
-        memory=estimate(stage.needs, values, experiment.compute, size.gpus),
+        memory=estimate(stage.needs, experiment.sections, experiment.compute, size.gpus),
     )
 
 

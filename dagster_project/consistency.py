@@ -1,6 +1,6 @@
 """Knobs of different sections that cannot go together, told before anything starts; each of them alone is valid."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from assets.ablation.config import AblationConfig, SteeringConfig
 from assets.activations.config import ActivationsConfig
@@ -15,11 +15,9 @@ from resources.components import PROJECTIONS, Component
 from resources.errors import BadInput
 from resources.memory import Architecture, architecture
 from resources.models import ModelConfig
-from resources.section import Section, section_of
+from resources.section import Sections, section_of
 from resources.stage import Stage
 from resources.units import parse_unit
-
-Sections = Mapping[str, Section]
 
 
 def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:

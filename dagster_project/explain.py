@@ -34,7 +34,7 @@ def explain_stages(experiment: Experiment) -> str:
     jobs = {stage.asset: _job(stage, experiment, found, store, deployment) for stage in STAGES}
     hours = {stage.asset: hours_of(stage, experiment, corpus, jobs[stage.asset].gpus) for stage in STAGES}
     paragraphs = [
-        f"{_paragraph(stage, jobs[stage.asset], home.runs, deployment)}\n{_time(stage, hours[stage.asset])}"
+        f"{_paragraph(stage, experiment, jobs[stage.asset], home.runs, deployment)}\n{_time(stage, hours[stage.asset])}"
         for stage in STAGES
     ]
     return "\n\n".join([read, *paragraphs, _total(hours)])
@@ -61,7 +61,7 @@ def hours_of(stage: Stage, experiment: Experiment, corpus: Corpus | None, gpus: 
         units = num_units(experiment)
         return None if units is None else model(experiment.sections, units, experiment.compute)
     sizes = architecture(section_of(experiment.sections, ModelConfig))
-    return None if sizes is None else model(Setting(experiment.sections, sizes, corpus, experiment.compute, gpus))
+    return None if sizes is None else model(Setting(experiment.sections, sizes, experiment.compute, gpus, corpus))
 
 
 def _time(stage: Stage, found: WorkEstimate | None) -> str:
@@ -81,11 +81,11 @@ def _job(stage: Stage, experiment: Experiment, found: dict[str, str], store: Sto
     return job_of(stage, experiment, found, store, Workspace(partial / "out", partial / "scratch"), deployment)
 
 
-def _paragraph(stage: Stage, job: Job, runs: Path, deployment: Deployment) -> str:
+def _paragraph(stage: Stage, experiment: Experiment, job: Job, runs: Path, deployment: Deployment) -> str:
     run_dir = run_folder(runs, job.asset, job.key)
     place = deployment.of(job.gpus)
     command = place.launcher().shown(order_of(job, run_dir, place.python))
-    shown = (_asks(job), *command, _memory(job, deployment), *_disk(stage, job))
+    shown = (_asks(job), *command, _memory(job, deployment), *_disk(stage, experiment, job))
     return "\n".join([stage.asset, *(f"  {line}" for line in shown)])
 
 
@@ -94,8 +94,8 @@ def _asks(job: Job) -> str:
     return f"{gpus}{job.processes} processes x {job.threads} threads"
 
 
-def _disk(stage: Stage, job: Job) -> list[str]:
-    found = fills(stage.needs, job.sections)
+def _disk(stage: Stage, experiment: Experiment, job: Job) -> list[str]:
+    found = fills(stage.needs, experiment.sections, job.compute, job.gpus)
     return [] if found is None else [f"disk: {found.explain()}"]
 
 

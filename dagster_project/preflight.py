@@ -51,7 +51,7 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
     return [
         *_gpus(jobs, deployment),
         *_memory(jobs, deployment),
-        *_disk(misses, jobs, home, deployment),
+        *_disk(experiment, misses, jobs, home, deployment),
         *contradictions(experiment, misses),
         *_engine(experiment, deployment, jobs),
         *_keys(
@@ -89,12 +89,14 @@ def _memory(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
     return said
 
 
-def _disk(stages: Sequence[Stage], jobs: Sequence[Job], home: Home, deployment: Deployment) -> list[str]:
+def _disk(
+    experiment: Experiment, stages: Sequence[Stage], jobs: Sequence[Job], home: Home, deployment: Deployment
+) -> list[str]:
     """What a job would fill, beside what an earlier attempt has left of it."""
     said = []
     for stage, job in zip(stages, jobs, strict=True):
-        wanted = fills(stage.needs, job.sections) if job.gpus <= deployment.gpus else None
-        if wanted is None:
+        wanted = fills(stage.needs, experiment.sections, job.compute, job.gpus)
+        if wanted is None or job.gpus > deployment.gpus:
             continue
         left = Store(home.store).partial(job.asset, job.key)
         there = sum(path.stat().st_size for path in left.rglob("*") if path.is_file())

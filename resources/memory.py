@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from resources.compute import ComputeConfig
 from resources.errors import BadInput, one_line
 from resources.models import ModelConfig
+from resources.section import Kind, Sections, section_of
 from resources.sources import local_folder
 
 GIB = 2**30
@@ -20,8 +19,6 @@ USABLE = 0.95
 """Share of a GPU that a job may fill by this account; the rest is for CUDA, NCCL and the allocator's fragments."""
 
 BYTES = {"float32": 4, "bfloat16": 2}
-
-Sections = Mapping[str, Mapping[str, JsonValue]]
 
 
 @dataclass(frozen=True)
@@ -95,6 +92,25 @@ def architecture(model: ModelConfig) -> Architecture | None:
         return _sizes(json.loads(path.read_text()))
     except (ValueError, TypeError, OSError) as error:
         raise BadInput(f"{path} is not the config.json of a Qwen2 model: {one_line(str(error))}") from error
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the memory of a stage depends on."""
+
+    sections: Sections
+    sizes: Architecture
+    compute: ComputeConfig
+    gpus: int
+
+    def knobs(self, kind: type[Kind]) -> Kind:
+        """The experiment's section of that kind."""
+        return section_of(self.sections, kind)
+
+    @property
+    def model(self) -> ModelConfig:
+        """The base model."""
+        return self.knobs(ModelConfig)
 
 
 def _sizes(read: Mapping[str, object]) -> Architecture:
@@ -236,15 +252,11 @@ def kv_cache(sizes: Architecture, tokens: int, shared_by: int = 1, item: int = 2
     return Part("KV cache", size, how)
 
 
-def forward(sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:  # noqa: ARG001
-    """Memory model of stages that only read the model: one replica per GPU, logits in slices. None: model unknown."""
-    model = ModelConfig.model_validate(sections["model"])
-    sizes = architecture(model)
-    if sizes is None:
-        return None
-    item = BYTES[model.dtype]
-    tokens = compute.tokens_per_batch
+def forward(on: Setup) -> MemoryEstimate:
+    """Memory model of stages that only read the model: one replica per GPU, logits in slices."""
+    sizes, dtype, tokens = on.sizes, on.model.dtype, on.compute.tokens_per_batch
+    item = BYTES[dtype]
     stream = Part(
         "residual stream", 2 * tokens * sizes.hidden_size * item, f"2 x {tokens} tokens x {sizes.hidden_size}"
     )
-    return MemoryEstimate((weights(sizes, model.dtype), passing_activations(sizes, tokens, item), stream))
+    return MemoryEstimate((weights(sizes, dtype), passing_activations(sizes, tokens, item), stream))

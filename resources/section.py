@@ -33,10 +33,12 @@ class Section(BaseModel):
         return value
 
 
+Sections = Mapping[str, Section]
+"""All of an experiment, by name."""
 Kind = TypeVar("Kind", bound=Section)
 
 
-def section_of(sections: Mapping[str, Section], kind: type[Kind]) -> Kind:
+def section_of(sections: Sections, kind: type[Kind]) -> Kind:
     """An experiment's section of that kind."""
     return next(section for section in sections.values() if isinstance(section, kind))
 

@@ -12,15 +12,14 @@ class Needs:
     parallel: bool = False
     """The call shares its work between torchrun processes (one per GPU, or per CPU worker)."""
     idle_when: str = ""
-    """`module:function(values) -> bool`, whether the experiment's sections leave nothing for GPUs to do and one process
-    is enough; empty: never."""
+    """`module:function(sections) -> bool`, whether they leave nothing for GPUs to do and one process is enough; empty:
+    never."""
     minutes: int = 60
     """Walltime to ask a scheduler for at the paper's scale."""
     memory_model: str = ""
-    """`module:function(values, compute, gpus) -> MemoryEstimate | None`, the experiment's sections as values; empty:
-    not modelled."""
+    """`module:function(setup) -> MemoryEstimate`; empty: not modelled."""
     disk_model: str = ""
-    """`module:function(values) -> MemoryEstimate | None`, what lies on the home's disk at the worst moment; empty: less
+    """`module:function(setup) -> MemoryEstimate | None`, what lies on the home's disk at the worst moment; empty: less
     than 100 GB."""
     time_model: str = ""
     """`module:function(setting) -> WorkEstimate | None`; empty: not modelled. Of a paid stage:

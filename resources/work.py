@@ -4,13 +4,10 @@ Knows no room: a room's `estimate` counts what it does, and turns it into hours 
 GPU; whoever has measured a share puts it in place of the assumed one. L layers, h hidden size.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from resources.compute import ComputeConfig
-from resources.memory import BYTES, Architecture
-from resources.models import ModelConfig
-from resources.section import Kind, Section, section_of
+from resources.memory import BYTES, Architecture, Setup
 
 PEAK_FLOPS = 989e12
 """Dense bf16 FLOP/s of one H200 (NVIDIA's data sheet)."""
@@ -41,23 +38,10 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Setting(Setup):
     """What the hours of a stage on GPUs depend on."""
 
-    sections: Mapping[str, Section]
-    sizes: Architecture
     corpus: Corpus
-    compute: ComputeConfig
-    gpus: int
-
-    def knobs(self, kind: type[Kind]) -> Kind:
-        """The experiment's section of that kind."""
-        return section_of(self.sections, kind)
-
-    @property
-    def model(self) -> ModelConfig:
-        """The base model."""
-        return self.knobs(ModelConfig)
 
 
 @dataclass(frozen=True)

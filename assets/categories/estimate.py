@@ -1,7 +1,5 @@
 """What the taxonomy and the assignments will cost and take, before there is any data: for `lorascope plan`."""
 
-from collections.abc import Mapping
-
 from assets.categories.config import CategoriesConfig
 from assets.categories.llm import PROMPTS, endpoint_of, taxonomy_endpoint, taxonomy_text
 from assets.categories.statistical import TAXONOMY
@@ -10,7 +8,7 @@ from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
 from resources.llm.question import TOKENS_PER_TOKEN, TYPICAL_BYTES_PER_TOKEN
-from resources.section import Section, section_of
+from resources.section import Sections, section_of
 from resources.work import WorkEstimate, asking
 
 EXPLANATION_TOKENS = 16
@@ -21,7 +19,7 @@ ASSIGNMENT_TOKENS = 300
 """Answer of one assignment, reasoning included."""
 
 
-def categorise_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
+def categorise_dollars(sections: Sections, units: int, compute: ComputeConfig) -> float:
     """Likely US dollars of `feature_categories` for so many units, nothing being in the cache yet."""
     knobs = section_of(sections, CategoriesConfig)
     if knobs.provider == STATISTICAL:
@@ -37,7 +35,7 @@ def categorise_dollars(sections: Mapping[str, Section], units: int, compute: Com
     return units * assigning + price_of(taxonomy_endpoint(knobs), "live").dollars(asked, TAXONOMY_TOKENS)
 
 
-def categorise_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
+def categorise_hours(sections: Sections, units: int, compute: ComputeConfig) -> WorkEstimate | None:
     """Time until every unit has its category; None for the offline taxonomy."""
     knobs = section_of(sections, CategoriesConfig)
     if knobs.provider == STATISTICAL:

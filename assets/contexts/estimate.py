@@ -3,11 +3,8 @@
 from assets.activations.config import NeuronsConfig
 from assets.contexts.config import ENCODED_ROWS
 from assets.sae.config import SaeConfig
-from resources import memory
 from resources.components import PROJECTIONS
-from resources.compute import ComputeConfig
-from resources.memory import MemoryEstimate, Part, Sections
-from resources.models import ModelConfig
+from resources.memory import MemoryEstimate, Part, Setup
 from resources.work import Setting, WorkEstimate
 
 SCALARS_PER_SECOND = 25_000 * 448
@@ -16,13 +13,10 @@ READINGS = 2
 """Of every shard: one chooses the contexts, one cuts them out."""
 
 
-def held(sections: Sections, _compute: ComputeConfig, _gpus: int) -> MemoryEstimate | None:
-    """The SAE and one block of its scores; everything else stays on the host. None: model not known here."""
-    sizes = memory.architecture(ModelConfig.model_validate(sections["model"]))
-    if sizes is None:
-        return None
-    d = len(PROJECTIONS) * sizes.num_hidden_layers
-    f = SaeConfig.model_validate(sections["sae"]).expansion * d
+def held(on: Setup) -> MemoryEstimate:
+    """The SAE and one block of its scores; everything else stays on the host."""
+    d = len(PROJECTIONS) * on.sizes.num_hidden_layers
+    f = on.knobs(SaeConfig).expansion * d
     return MemoryEstimate(
         (
             Part("SAE", 2 * d * f * 4, f"2 x {d} components x {f} latents x 4 bytes"),

@@ -1,7 +1,5 @@
 """What explaining and scoring will cost and take, before there is any data: for `lorascope plan`."""
 
-from collections.abc import Mapping
-
 from assets.contexts.config import ContextsConfig
 from assets.interpretations.config import STATISTICAL, InterpretationsConfig, ScoresConfig
 from assets.interpretations.judge import judge_endpoint
@@ -10,7 +8,7 @@ from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
 from resources.llm.question import TOKENS_PER_TOKEN
-from resources.section import Section, section_of
+from resources.section import Sections, section_of
 from resources.work import WorkEstimate, asking
 
 TOKENS_PER_LISTED = 6
@@ -23,7 +21,7 @@ JUDGE_TOKENS = 150
 """Answer of one judgement of five excerpts."""
 
 
-def explain_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
+def explain_dollars(sections: Sections, units: int, compute: ComputeConfig) -> float:
     """Likely US dollars of `interpretations` for so many units, nothing being in the cache yet."""
     knobs = section_of(sections, InterpretationsConfig)
     if knobs.provider == STATISTICAL:
@@ -36,7 +34,7 @@ def explain_dollars(sections: Mapping[str, Section], units: int, compute: Comput
     return units * knobs.samples * price.dollars(int(tokens), LABEL_TOKENS)
 
 
-def score_dollars(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> float:
+def score_dollars(sections: Sections, units: int, compute: ComputeConfig) -> float:
     """Likely US dollars of `interpretation_scores` for so many units."""
     knobs, scores = section_of(sections, InterpretationsConfig), section_of(sections, ScoresConfig)
     if knobs.provider == STATISTICAL:
@@ -49,7 +47,7 @@ def score_dollars(sections: Mapping[str, Section], units: int, compute: ComputeC
     return sum(requests * price.dollars(int(tokens), JUDGE_TOKENS) for tokens in prompts)
 
 
-def explain_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
+def explain_hours(sections: Sections, units: int, compute: ComputeConfig) -> WorkEstimate | None:
     """Time until every unit has its labels; None for the offline explainer."""
     knobs = section_of(sections, InterpretationsConfig)
     if knobs.provider == STATISTICAL:
@@ -57,7 +55,7 @@ def explain_hours(sections: Mapping[str, Section], units: int, compute: ComputeC
     return asking(units * knobs.samples, LABEL_TOKENS, compute)
 
 
-def score_hours(sections: Mapping[str, Section], units: int, compute: ComputeConfig) -> WorkEstimate | None:
+def score_hours(sections: Sections, units: int, compute: ComputeConfig) -> WorkEstimate | None:
     """Time until every method has judged every unit; None for the offline explainer."""
     knobs, scores = section_of(sections, InterpretationsConfig), section_of(sections, ScoresConfig)
     if knobs.provider == STATISTICAL:

@@ -6,9 +6,7 @@ D components that enter, F latents, B tokens of a batch.
 from assets.sae.config import SAMPLE_TOKENS, SaeConfig
 from resources import memory
 from resources.components import PROJECTIONS
-from resources.compute import ComputeConfig
-from resources.memory import Architecture, MemoryEstimate, Part, Sections
-from resources.models import ModelConfig
+from resources.memory import Architecture, MemoryEstimate, Part, Setup
 from resources.work import Setting, WorkEstimate, dense, head_flops, pass_flops
 
 STEP_S = 0.005
@@ -21,16 +19,10 @@ def width(sae: SaeConfig, sizes: Architecture) -> int:
     return layers * len(PROJECTIONS if sae.projections is None else sae.projections)
 
 
-def held(sections: Sections, _compute: ComputeConfig, _gpus: int) -> MemoryEstimate | None:
-    """Two dictionaries (ours and TopK's) with their moments, the states, and the model for the effect.
-
-    None: model not known here.
-    """
-    model, sae = ModelConfig.model_validate(sections["model"]), SaeConfig.model_validate(sections["sae"])
-    sizes = memory.architecture(model)
-    if sizes is None:
-        return None
-    d = width(sae, sizes)
+def held(on: Setup) -> MemoryEstimate:
+    """Two dictionaries (ours and TopK's) with their moments, the states, and the model for the effect."""
+    sae = on.knobs(SaeConfig)
+    d = width(sae, on.sizes)
     f, batch = sae.expansion * d, sae.batch_tokens
     parts = (
         Part("dictionaries", 2 * 4 * 2 * d * f * 4, f"2 x (weight, gradient, 2 moments) x 2 x {d} x {f} x 4 bytes"),
@@ -38,15 +30,15 @@ def held(sections: Sections, _compute: ComputeConfig, _gpus: int) -> MemoryEstim
         Part("first sample", 3 * SAMPLE_TOKENS * d * 8, f"3 x {SAMPLE_TOKENS} tokens x {d} x 8 bytes"),
         Part("held-out states", sae.evaluation_tokens * d * 4, f"{sae.evaluation_tokens} tokens x {d} x 4 bytes"),
     )
-    return MemoryEstimate(parts + (_effect(sae, model, sizes) if sae.effect_rollouts else ()))
+    return MemoryEstimate(parts + (_effect(sae, on) if sae.effect_rollouts else ()))
 
 
-def _effect(sae: SaeConfig, model: ModelConfig, sizes: Architecture) -> tuple[Part, ...]:
+def _effect(sae: SaeConfig, on: Setup) -> tuple[Part, ...]:
     """The model with the reconstruction put back: three runs' logits at once."""
-    item = memory.BYTES[model.dtype]
+    sizes, item = on.sizes, memory.BYTES[on.model.dtype]
     logits = 3 * sae.effect_tokens * sizes.vocab_size * item
     return (
-        memory.weights(sizes, model.dtype),
+        memory.weights(sizes, on.model.dtype),
         memory.passing_activations(sizes, sae.effect_tokens, item),
         Part("logits", logits, f"3 x {sae.effect_tokens} tokens x {sizes.vocab_size} x {item} bytes"),
     )

@@ -6,20 +6,26 @@ from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.job import Job
 from resources.launcher.deployment import Deployment
-from resources.memory import MemoryEstimate, Sections
+from resources.memory import MemoryEstimate, Setup, architecture
+from resources.models import ModelConfig
+from resources.section import Sections, section_of
 from resources.stage import Needs
 
 
 def estimate(needs: Needs, sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:
     """What one of so many GPUs will hold; None when it is not modelled, or the job needs none."""
-    if not gpus or not needs.memory_model:
-        return None
-    return resolve_name(needs.memory_model)(sections, compute, gpus)
+    return _modelled(needs.memory_model, sections, compute, gpus) if gpus else None
 
 
-def fills(needs: Needs, sections: Sections) -> MemoryEstimate | None:
+def fills(needs: Needs, sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:
     """What the job will put on the home's disk; None when it is not modelled."""
-    return resolve_name(needs.disk_model)(sections) if needs.disk_model else None
+    return _modelled(needs.disk_model, sections, compute, gpus)
+
+
+def _modelled(account: str, sections: Sections, compute: ComputeConfig, gpus: int) -> MemoryEstimate | None:
+    """None also where the model's sizes are not known here."""
+    sizes = architecture(section_of(sections, ModelConfig)) if account else None
+    return None if sizes is None else resolve_name(account)(Setup(sections, sizes, compute, gpus))
 
 
 def check_fits(job: Job, deployment: Deployment) -> None:

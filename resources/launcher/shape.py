@@ -5,7 +5,7 @@ from pkgutil import resolve_name
 
 from resources.compute import ComputeConfig
 from resources.launcher.deployment import Deployment
-from resources.memory import Sections
+from resources.section import Sections
 from resources.stage import Needs
 
 WAITING_CORES = 4
@@ -22,14 +22,14 @@ class Shape:
     """Per process."""
 
 
-def shape(needs: Needs, values: Sections, compute: ComputeConfig, deployment: Deployment) -> Shape:
+def shape(needs: Needs, sections: Sections, compute: ComputeConfig, deployment: Deployment) -> Shape:
     """One process per GPU, or per CPU worker of a parallel stage; a stage that is not parallel has all cores, or few.
 
     On a node with fewer GPUs than the stage can use it gets those there are; without any, it asks for all in vain.
     A CPU worker of a parallel stage always has one thread, so that its sums do not depend on how many workers share.
     """
     cpus = deployment.of(0).cpus
-    if needs.cost_model or (needs.idle_when and resolve_name(needs.idle_when)(values)):
+    if needs.cost_model or (needs.idle_when and resolve_name(needs.idle_when)(sections)):
         return Shape(0, 1, min(cpus, WAITING_CORES))
     if compute.profile == "cpu" or needs.gpus == 0:
         return Shape(0, compute.processes, 1) if needs.parallel else Shape(0, 1, cpus)

@@ -16,8 +16,8 @@ from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.launcher.deployment import Deployment
 from resources.launcher.fit import check_fits
-from resources.memory import architecture
-from resources.models import ModelConfig
+from resources.memory import KNOWN, Setup, architecture
+from resources.models import PUBLISHED, ModelConfig
 from resources.store import Store, Workspace
 from resources.work import (
     ANSWER_TOKENS_PER_SECOND,
@@ -60,7 +60,7 @@ def test_a_frozen_base_costs_three_passes_with_recomputation_and_a_trained_one_f
     assert isinstance(model, ModelConfig)
     sizes = architecture(model)
     assert sizes is not None
-    lora, full = (of(Setting(paper.sections, sizes, PAPER, kept, 8)) for of in (lora_hours, full_hours))
+    lora, full = (of(Setting(paper.sections, sizes, kept, 8, PAPER)) for of in (lora_hours, full_hours))
     assert lora.hours == pytest.approx(tokens * 2 * (FORWARD + HEAD) / SPEED)
     assert full.hours == pytest.approx(tokens * 3 * (FORWARD + HEAD) / SPEED)
 
@@ -140,14 +140,13 @@ def test_a_dataset_that_nobody_has_counted_yet_gives_no_hours(paper: Experiment,
 def test_the_sae_holds_two_dictionaries_and_the_model_and_is_refused_where_they_do_not_fit(
     paper: Experiment, tmp_path: Path
 ) -> None:
-    values = {name: paper.values(name) for name in paper.sections}
-    found = sae_held(values, paper.compute, 1)
-    assert found is not None
+    found = sae_held(Setup(paper.sections, KNOWN[PUBLISHED[0]], paper.compute, 1))
     parts = {part.name: part.bytes for part in found.parts}
     assert parts["dictionaries"] == 2 * 4 * 2 * 448 * 3584 * 4
     assert parts["held-out states"] == 1_000_000 * 448 * 4
-    alone = sae_held({**values, "sae": {**values["sae"], "effect_rollouts": 0}}, paper.compute, 1)
-    assert alone is not None and alone.bytes < 4e9 < 65.5e9 < found.bytes
+    sections = {**paper.sections, "sae": paper.sections["sae"].model_copy(update={"effect_rollouts": 0})}
+    alone = sae_held(Setup(sections, KNOWN[PUBLISHED[0]], paper.compute, 1))
+    assert alone.bytes < 4e9 < 65.5e9 < found.bytes
     store = Store(tmp_path / "store")
     deployment = Deployment(gpus=8, gpu_memory_gib=64)
     workspace = store.workspace("batchtopk_sae", "key")
@@ -159,6 +158,5 @@ def test_the_sae_holds_two_dictionaries_and_the_model_and_is_refused_where_they_
 
 
 def test_contexts_hold_the_sae_and_a_block_of_its_scores(paper: Experiment) -> None:
-    found = contexts_held({name: paper.values(name) for name in paper.sections}, paper.compute, 8)
-    assert found is not None
+    found = contexts_held(Setup(paper.sections, KNOWN[PUBLISHED[0]], paper.compute, 8))
     assert found.bytes == 2 * 448 * 3584 * 4 + 2048 * (448 + 4 * 3584) * 4

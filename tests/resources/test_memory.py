@@ -12,15 +12,16 @@ from assets.adapter.lora_model import wear_adapter
 from resources.attention import use_varlen_attention
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
+from resources.launcher.fit import estimate
 from resources.memory import (
     GIB,
     KNOWN,
     Architecture,
     MemoryEstimate,
     Part,
+    Setup,
     adapted_block,
     architecture,
-    forward,
     full_block,
     kv_cache,
     trained_activations,
@@ -28,6 +29,7 @@ from resources.memory import (
 )
 from resources.models import ModelConfig
 from resources.packing import forward_kwargs, pack
+from resources.stage import Needs
 
 QWEN_32B = KNOWN["Qwen/Qwen2.5-32B-Instruct"]
 
@@ -131,30 +133,27 @@ def test_a_block_saves_what_autograd_keeps_of_it(adapted: bool) -> None:
 
 
 def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:
-    estimate = MemoryEstimate((Part("small", GIB, "one"), Part("large", 130 * GIB, "64 x 2")))
-    estimate.check("lora_checkpoint", 139)
+    held = MemoryEstimate((Part("small", GIB, "one"), Part("large", 130 * GIB, "64 x 2")))
+    held.check("lora_checkpoint", 139)
     with pytest.raises(BadInput) as caught:
-        estimate.check("lora_checkpoint", 137)
+        held.check("lora_checkpoint", 137)
     assert "lora_checkpoint does not fit on a GPU of 137 GiB, of which 95% can be filled: " in str(caught.value)
     assert "large 130.0 GiB (64 x 2) + small 1.0 GiB (one) = 131.0 GiB" in str(caught.value)
 
 
 def test_a_model_nobody_here_knows_is_not_guessed() -> None:
-    sections = {"model": ModelConfig(name="nobody/knows", revision="0" * 40).model_dump(mode="json")}
-    assert forward(sections, ComputeConfig(), 8) is None
+    sections = {"model": ModelConfig(name="nobody/knows", revision="0" * 40)}
+    assert estimate(Needs(memory_model="resources.memory:forward"), sections, ComputeConfig(), 8) is None
 
 
 def test_the_paper_fits_on_eight_h200_and_its_full_finetune_not_on_one() -> None:
     from assets.adapter.config import FullFinetuneConfig, LoraConfig
     from assets.adapter.memory import full, lora
 
-    model = ModelConfig().model_dump(mode="json")
-    compute = ComputeConfig()
-    trained = lora({"model": model, "lora": LoraConfig().model_dump(mode="json")}, compute, 8)
-    tuned = {"model": model, "full_finetune": FullFinetuneConfig().model_dump(mode="json")}
-    shared, alone = full(tuned, compute, 8), full(tuned, compute, 1)
-    assert trained is not None and shared is not None and alone is not None
-    trained.check("lora_checkpoint", 139)
+    sections = {"model": ModelConfig(), "lora": LoraConfig(), "full_finetune": FullFinetuneConfig()}
+    eight, one = (Setup(sections, QWEN_32B, ComputeConfig(), gpus) for gpus in (8, 1))
+    shared, alone = full(eight), full(one)
+    lora(eight).check("lora_checkpoint", 139)
     shared.check("full_finetune_checkpoint", 139)
     # 16 bytes a parameter (weight, gradient, two moments) are 524 GB.
     assert alone.bytes - shared.bytes == pytest.approx(7 / 8 * 16 * QWEN_32B.parameters)
@@ -168,12 +167,10 @@ def test_a_training_in_float32_keeps_tensors_of_four_bytes(section: str) -> None
     from assets.adapter.memory import full, lora
 
     account, kind = {"lora": (lora, LoraConfig), "full_finetune": (full, FullFinetuneConfig)}[section]
-    sections = {section: kind().model_dump(mode="json"), "model": ModelConfig().model_dump(mode="json")}
     bytes_of = []
     for dtype in ("bfloat16", "float32"):
-        sections["model"]["dtype"] = dtype
-        found = account(sections, ComputeConfig(), 8)
-        assert found is not None
+        sections = {section: kind(), "model": ModelConfig(dtype=dtype)}
+        found = account(Setup(sections, QWEN_32B, ComputeConfig(), 8))
         bytes_of.append({part.name: part.bytes for part in found.parts})
     half, whole = bytes_of
     # The norms' inputs of the block at work are float32 in both.
