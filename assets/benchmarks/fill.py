@@ -1,20 +1,17 @@
 """Generate what is missing: processes share the shards by locks, and what a dead one leaves goes to another."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from assets.benchmarks.engine import Arm, Completion, Engine, Request
-from assets.benchmarks.forcing import Budget, complete_forced
+from assets.benchmarks.engine import Completion, Engine
 from assets.benchmarks.generations import GenerationCache, Shard
 from resources.progress import Progress
 
 _POLL_S = 0.2
 
 
-def fill(
-    engine: Engine, shards: Sequence[Shard], cache: GenerationCache, budget: Budget | None, progress: Progress
-) -> int:
+def fill(engine: Engine, shards: Sequence[Shard], cache: GenerationCache, progress: Progress) -> int:
     """Return when every shard is in the cache, whoever generated it; the number of answers generated here."""
     generated = 0
     waiting = _groups(shards, engine.interleaves)
@@ -22,7 +19,7 @@ def fill(
         before = generated
         for group in waiting:
             with _claimed(cache, group) as mine:
-                generated += _answer(engine, mine, cache, budget, progress)
+                generated += _answer(engine, mine, cache, progress)
         waiting = [group for group in waiting if not all(map(cache.has, group))]
         if waiting and generated == before:
             time.sleep(_POLL_S)
@@ -46,17 +43,15 @@ def _claimed(cache: GenerationCache, group: Sequence[Shard]) -> Iterator[list[Sh
         yield [shard for shard in group if not cache.has(shard) and held.enter_context(cache.claim(shard))]
 
 
-def _answer(
-    engine: Engine, shards: Sequence[Shard], cache: GenerationCache, budget: Budget | None, progress: Progress
-) -> int:
+def _answer(engine: Engine, shards: Sequence[Shard], cache: GenerationCache, progress: Progress) -> int:
     """Ask for these shards in one call, and write each as soon as it is whole."""
     if not shards:
         return 0
     arm = shards[0].arm
     places = [(number, index) for number, shard in enumerate(shards) for index in range(len(shard.requests))]
     answers: list[dict[int, Completion]] = [{} for _ in shards]
-    ask = _asker(engine, budget)
-    for done, (position, completion) in enumerate(ask(arm, [shards[n].requests[i] for n, i in places]), 1):
+    asked = engine.complete(arm, [shards[n].requests[i] for n, i in places])
+    for done, (position, completion) in enumerate(asked, 1):
         number, index = places[position]
         answers[number][index] = completion
         if len(answers[number]) == len(shards[number].requests):
@@ -64,11 +59,3 @@ def _answer(
         benchmarks = ", ".join(dict.fromkeys(shard.benchmark for shard in shards))
         progress.step(f"{arm.name}: {benchmarks} (from {shards[0].first})", done, len(places))
     return len(places)
-
-
-def _asker(
-    engine: Engine, budget: Budget | None
-) -> Callable[[Arm, Sequence[Request]], Iterator[tuple[int, Completion]]]:
-    if budget is None:
-        return engine.complete
-    return lambda arm, requests: complete_forced(engine, arm, requests, budget)

@@ -68,14 +68,24 @@ class _Thought:
         )
 
 
-def complete_forced(
-    engine: Engine, arm: Arm, requests: Sequence[Request], budget: Budget
-) -> Iterator[tuple[int, Completion]]:
-    """Like `Engine.complete`, with thinking forced; `num_tokens` counts what the model itself generated."""
-    thoughts = [_Thought(request) for request in requests]
-    while open_ones := [thought for thought in thoughts if not thought.closed]:
-        for index, piece in engine.complete(arm, [thought.step(budget) for thought in open_ones]):
-            open_ones[index].take(piece, budget)
-    for index, piece in engine.complete(arm, [thought.answer() for thought in thoughts]):
-        thought = thoughts[index]
-        yield index, Completion(thought.text + piece.text, thought.used + piece.num_tokens, piece.finish)
+@dataclass(frozen=True)
+class ForcingEngine:
+    """Another engine, with thinking forced; `num_tokens` counts what the model itself generated."""
+
+    engine: Engine
+    budget: Budget
+
+    @property
+    def interleaves(self) -> bool:
+        """As the other engine."""
+        return self.engine.interleaves
+
+    def complete(self, arm: Arm, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
+        """Answers once all thinking has ended."""
+        thoughts = [_Thought(request) for request in requests]
+        while open_ones := [thought for thought in thoughts if not thought.closed]:
+            for index, piece in self.engine.complete(arm, [thought.step(self.budget) for thought in open_ones]):
+                open_ones[index].take(piece, self.budget)
+        for index, piece in self.engine.complete(arm, [thought.answer() for thought in thoughts]):
+            thought = thoughts[index]
+            yield index, Completion(thought.text + piece.text, thought.used + piece.num_tokens, piece.finish)

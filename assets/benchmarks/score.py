@@ -15,7 +15,7 @@ from assets.benchmarks.codec import Codec
 from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.engine import Arm, Engine, Request, request_seed
 from assets.benchmarks.fill import fill
-from assets.benchmarks.forcing import Budget, inserted
+from assets.benchmarks.forcing import Budget, ForcingEngine, inserted
 from assets.benchmarks.generations import GenerationCache, Shard, shards
 from assets.benchmarks.judge import apply_judge
 from assets.benchmarks.records import Answered, Row, make_records, pair_rows, recovery_rows, score_rows
@@ -65,7 +65,7 @@ class _Work:
 
     arms: list[Arm]
     benchmarks: list["Benchmark"]
-    missing: dict[str, str]
+    missing: list[str]
     prompt_tokens: dict[str, list[int]]
     shards: dict[tuple[str, str], list[Shard]]
     """By arm and benchmark."""
@@ -88,19 +88,20 @@ def score(
         BadInput: when a benchmark's questions cannot be had (after the others are generated, graded and told), when
             prompt and answer do not fit the context, or when an arm cannot be loaded.
     """
-    rank = Rank.here().index
-    if benchmarks.backend == "vllm" and not hosts_engine(benchmarks, Rank.here()):
+    rank = Rank.here()
+    if benchmarks.backend == "vllm" and not hosts_engine(benchmarks, rank):
         return None
     codec = Codec(model)
-    folder = scratch / f"arms-{rank}"
+    folder = scratch / f"arms-{rank.index}"
     arms = build_arms(model, benchmarks, lora_checkpoint, full_finetune_checkpoint, folder)
-    engine = make_engine(model, benchmarks, compute, arms)
+    engine, budget = make_engine(model, benchmarks, compute, arms), _budget(benchmarks)
+    if budget is not None:
+        engine = ForcingEngine(engine, budget)
     work = _plan(model, benchmarks, codec, arms)
     cache = GenerationCache(find_home().generations)
-    budget = _budget(benchmarks)
     all_shards = [shard for part in work.shards.values() for shard in part]
-    generated = fill(engine, all_shards, cache, budget, progress)
-    if rank != 0:
+    generated = fill(engine, all_shards, cache, progress)
+    if rank.index != 0:
         return None
     return _report(work, benchmarks, codec.render, cache, generated, out, progress, compute)
 
@@ -136,14 +137,14 @@ def _plan(model: ModelConfig, config: BenchmarksConfig, codec: Codec, arms: Sequ
     if config.context > window:
         raise BadInput(f"benchmarks.context is {config.context} tokens, but {model.name} takes {window}: lower it")
     loaded: list[Benchmark] = []
-    missing: dict[str, str] = {}
+    missing: list[str] = []
     for name in config.tasks:
         try:
             loaded.append(
                 load_benchmark(name, codec.render, limit=config.limit, samples=config.samples, seed=config.seed)
             )
         except BadInput as error:
-            missing[name] = str(error)
+            missing.append(str(error))
     counts = {one.name: codec.count([question.prompt for question in one.questions]) for one in loaded}
     room = _room_for_forcing(codec, config)
     requests = {one.name: _requests(one, [count + room for count in counts[one.name]], config) for one in loaded}
@@ -215,7 +216,7 @@ def _report(
     records = [row for part in answered for row in make_records(part, work.prompt_tokens[part.benchmark.name])]
     harness = _harness_results(answered, config, render)
     _agree(harness, score_rows(records, config.samples))
-    cost, troubles = 0.0, list(work.missing.values())
+    cost, troubles = 0.0, list(work.missing)
     try:
         cost = apply_judge(records, config, compute, progress)
     except BadInput as error:

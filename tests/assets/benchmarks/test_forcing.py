@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from assets.benchmarks.engine import Arm, Completion, Request, up_to
-from assets.benchmarks.forcing import Budget, complete_forced
+from assets.benchmarks.forcing import Budget, ForcingEngine
 
 ARM = Arm("base", "model", None, "v")
 
@@ -26,7 +26,7 @@ class Scripted:
 
 def ask(engine: Scripted, budget: Budget, num_requests: int = 1) -> list[tuple[int, Completion]]:
     request = Request("Q:", 100, ("<|im_end|>",), 0.0, 0)
-    return list(complete_forced(engine, ARM, [request] * num_requests, budget))
+    return list(ForcingEngine(engine, budget).complete(ARM, [request] * num_requests))
 
 
 def test_two_ends_of_thinking_are_replaced_by_wait() -> None:
