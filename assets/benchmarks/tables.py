@@ -15,18 +15,16 @@ Row = dict[str, Any]
 def table_1(scores: Sequence[Row], recoveries: Sequence[Row]) -> list[Row]:
     """Base, LoRA, full finetune and recovery by benchmark (paper, Table 1); recovery always with its interval."""
     kept = {row["benchmark"]: row for row in recoveries if row["arm"] == "lora"}
-    rows: list[Row] = []
-    for row in _rows(scores, TABLE_1):
-        name = row.pop("name")
-        row["recovery"] = shown_recovery(kept.get(name))
-        row["recovery_paper"] = RECOVERY.get(_published_name(name))
-        rows.append(row)
-    return rows
+    return [
+        _row(name, scores, TABLE_1)
+        | {"recovery": shown_recovery(kept.get(name)), "recovery_paper": RECOVERY.get(_published_name(name))}
+        for name in _benchmarks(scores)
+    ]
 
 
 def table_2(scores: Sequence[Row]) -> list[Row]:
     """LoRA and its two ablations by benchmark (paper, Table 2)."""
-    return [{key: value for key, value in row.items() if key != "name"} for row in _rows(scores, TABLE_2)]
+    return [_row(name, scores, TABLE_2) for name in _benchmarks(scores)]
 
 
 def consistency(scores: Sequence[Row]) -> list[Row]:
@@ -68,18 +66,19 @@ def shown_recovery(row: Row | None) -> str:
     return f"{row['recovery']:.1%} [{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
 
 
-def _rows(scores: Sequence[Row], arms: Sequence[str]) -> list[Row]:
-    """Per benchmark our score of each arm, and the paper's."""
-    found = {(row["benchmark"], row["arm"]): row for row in scores}
-    rows: list[Row] = []
-    for name in dict.fromkeys(row["benchmark"] for row in scores):
-        row: Row = {"name": name, "benchmark": _title(name)}
-        for arm in arms:
-            row[arm] = _shown_score(found.get((name, arm)))
-            theirs = published(_published_name(name), arm)
-            row[f"{arm}_paper"] = None if theirs is None else round(theirs.score, 4)
-        rows.append(row)
-    return rows
+def _benchmarks(scores: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row["benchmark"] for row in scores))
+
+
+def _row(name: str, scores: Sequence[Row], arms: Sequence[str]) -> Row:
+    """Our score of each arm on one benchmark, and the paper's."""
+    found = {row["arm"]: row for row in scores if row["benchmark"] == name}
+    row: Row = {"benchmark": _title(name)}
+    for arm in arms:
+        row[arm] = _shown_score(found.get(arm))
+        theirs = published(_published_name(name), arm)
+        row[f"{arm}_paper"] = None if theirs is None else round(theirs.score, 4)
+    return row
 
 
 def _published_name(name: str) -> str:
