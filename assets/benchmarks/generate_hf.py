@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import torch
+from peft import PeftModel
+
 from assets.benchmarks.codec import Codec
+from assets.benchmarks.decode import Row, decode
 from assets.benchmarks.engine import Arm, Completion, Request
 from resources.errors import BadInput
 from resources.models import ModelConfig, load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from assets.benchmarks.decode import Row
 
 
 class HfEngine:
@@ -32,8 +34,6 @@ class HfEngine:
 
     def complete(self, arm: Arm, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         """Answers batch by batch, longest prompts first."""
-        from assets.benchmarks.decode import decode
-
         weights = self._weights(arm)
         rows = [self._row(request) for request in requests]
         order = sorted(range(len(rows)), key=lambda index: (-len(rows[index].prompt), index))
@@ -42,13 +42,11 @@ class HfEngine:
             decode(weights, [rows[index] for index in batch], self._codec.pad)
             yield from ((index, self._completion(rows[index])) for index in batch)
 
-    def _row(self, request: Request) -> "Row":
-        from assets.benchmarks.decode import Row
-
+    def _row(self, request: Request) -> Row:
         prompt, stop = self._codec.encode(request.prompt), frozenset(self._codec.ids(request.stop))
         return Row(prompt, request.max_tokens, stop, request.temperature, request.seed)
 
-    def _completion(self, row: "Row") -> Completion:
+    def _completion(self, row: Row) -> Completion:
         return Completion(self._codec.decode(row.tokens), len(row.tokens), "stop" if row.stopped else "length")
 
     def _weights(self, arm: Arm) -> "PreTrainedModel":
@@ -64,9 +62,6 @@ def load_arm(arm: Arm, model: ModelConfig, device: str) -> "PreTrainedModel":
     Raises:
         BadInput: when model or adapter cannot be loaded or do not fit.
     """
-    import torch
-    from peft import PeftModel
-
     if arm.adapter is None:
         return load_weights(arm.weights, model, device)
     base = load_weights(arm.weights, model.model_copy(update={"dtype": "float32"}), device)
