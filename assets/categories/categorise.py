@@ -1,6 +1,7 @@
 """Put every explained unit into one entry of a taxonomy."""
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,11 +16,13 @@ from assets.categories.artifact import (
     category_row,
 )
 from assets.categories.config import CategoriesConfig
+from assets.categories.llm import categorise_units
 from assets.categories.statistical import TAXONOMY, string_id
 from assets.interpretations.artifact import Interpretations, Predicate
 from assets.interpretations.config import STATISTICAL
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
+from resources.llm.ask import Bill
 from resources.progress import Progress
 
 
@@ -62,17 +65,14 @@ def categorise(
             f"no unit of kind {' or '.join(categories.kinds)} in {interpretations} has an explanation, so there is "
             "nothing to categorise"
         )
-    requests = cached = 0
-    cost = 0.0
+    bill = Bill()
     if categories.provider == STATISTICAL:
         taxonomy, found = TAXONOMY, [_assigned(row) for row in explained]
     else:
-        from assets.categories.llm import categorise_units
-
         usable = [row for row in everything if _is_explained(row, categories.provider)]
-        done = categorise_units(categories, compute, s1k_dataset, max_activating_contexts, usable, progress)
-        taxonomy, found = done.taxonomy, done.rows
-        requests, cached, cost = done.requests, done.cached, done.cost_usd
+        taxonomy, found, bill = categorise_units(
+            categories, compute, s1k_dataset, max_activating_contexts, usable, progress
+        )
     pq.write_table(pa.Table.from_pylist(found, schema=CATEGORIES_SCHEMA), out / CATEGORIES_FILE)
     (out / TAXONOMY_FILE).write_text(taxonomy.model_dump_json(indent=1))
     return CategoriseMetrics(
@@ -82,9 +82,7 @@ def categorise(
         uncategorized=sum(row["category"] == UNCATEGORIZED for row in found),
         not_explained=len(rows) - len(explained),
         counts=_counts(found),
-        requests=requests,
-        cached=cached,
-        cost_usd=cost,
+        **asdict(bill),
     )
 
 

@@ -5,7 +5,6 @@ The authors' repository (jnward/reasoning-lora-interp) holds no prompt for B.2 a
 entry's `string_id` alone, which a category and subcategory that do not belong together cannot contradict.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from assets.categories.contexts import strongest
 from assets.interpretations.config import STATISTICAL
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
-from resources.llm.ask import Asked, ask
+from resources.llm.ask import Asked, Bill, ask
 from resources.llm.endpoint import Endpoint
 from resources.llm.limits import Limits
 from resources.llm.prompts import Prompt, escaped, load_prompt
@@ -58,17 +57,6 @@ class Assignment(BaseModel, extra="forbid"):
     string_id: str
 
 
-@dataclass(frozen=True)
-class Categorised:
-    """The taxonomy, every unit's row, and what they cost."""
-
-    taxonomy: Taxonomy
-    rows: list[dict[str, Any]]
-    requests: int
-    cached: int
-    cost_usd: float
-
-
 def categorise_units(
     knobs: CategoriesConfig,
     compute: ComputeConfig,
@@ -76,8 +64,8 @@ def categorise_units(
     contexts: Path,
     explained: list[dict[str, Any]],
     progress: Progress,
-) -> Categorised:
-    """Make the taxonomy, then assign every explained unit of `knobs.kinds`.
+) -> tuple[Taxonomy, list[dict[str, Any]], Bill]:
+    """Make the taxonomy, then assign every explained unit of `knobs.kinds`: a row each.
 
     Raises:
         BadInput: when no usable taxonomy comes, or as `ask` does.
@@ -89,13 +77,10 @@ def categorise_units(
     wanted = {row["unit"] for row in assigned}
     shown = strongest(contexts, dataset, wanted, knobs.contexts_shown, knobs.tokens_around)
     questions = (_assignment(row, shown.get(row["unit"], ""), taxonomy, prompt) for row in assigned)
-    limits = Limits.of(compute)
-    asked = ask(questions, len(assigned), endpoint, limits, progress, "categorise")
+    asked = ask(questions, len(assigned), endpoint, Limits.of(compute), progress, "categorise")
     asked.check_usable()
     rows = [_row(row, asked, taxonomy, endpoint) for row in assigned]
-    return Categorised(
-        taxonomy, rows, made.requests + asked.requests, made.cached + asked.cached, made.cost_usd + asked.cost_usd
-    )
+    return taxonomy, rows, made + asked.bill
 
 
 def endpoint_of(knobs: CategoriesConfig) -> Endpoint:
@@ -113,7 +98,7 @@ def taxonomy_endpoint(knobs: CategoriesConfig) -> Endpoint:
 
 def make_taxonomy(
     knobs: CategoriesConfig, compute: ComputeConfig, explained: list[dict[str, Any]], progress: Progress
-) -> tuple[Taxonomy, Asked]:
+) -> tuple[Taxonomy, Bill]:
     """Ask for a taxonomy of an equal number of adapter directions and neurons (paper B.2), shuffled.
 
     Raises:
@@ -139,7 +124,7 @@ def make_taxonomy(
             f"{endpoint.name} gave no usable taxonomy: {answer.failure}; its answers are kept and not asked for again: "
             "set another categories.taxonomy_model, or another categories.seed"
         )
-    return taxonomy_of(answer.value), asked
+    return taxonomy_of(answer.value), asked.bill
 
 
 def _taxonomy_fault(answer: TaxonomyAnswer) -> str:

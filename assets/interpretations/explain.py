@@ -1,6 +1,7 @@
 """Explain every unit: offline by predicates always, and by an LLM where the config names one."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,12 @@ from assets.interpretations.artifact import (
 from assets.interpretations.config import STATISTICAL, InterpretationsConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Evidence, Split, read_evidence, unit_kinds
+from assets.interpretations.label import label_units
 from assets.interpretations.statistical import StatisticalExplainer, Verdict
 from resources.agreement import kappa
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
+from resources.llm.ask import Bill
 from resources.progress import Progress
 
 NULL_DONORS = 200
@@ -71,15 +74,11 @@ def explain(
     rows = statistical_rows(interpretations, corpus, split, max_activating_contexts, progress)
     if not rows:
         raise BadInput(f"{max_activating_contexts} has no contexts of the kinds {', '.join(interpretations.kinds)}")
-    requests = cached = 0
-    cost = 0.0
+    bill = Bill()
     if interpretations.provider != STATISTICAL:
-        from assets.interpretations.label import label_units
-
         evidence = read_evidence(max_activating_contexts, corpus, split, interpretations)
-        labelled = label_units(interpretations, compute, s1k_dataset, evidence, len(rows), progress)
-        rows = [row | labelled.rows[row["unit"]] for row in rows]
-        requests, cached, cost = labelled.requests, labelled.cached, labelled.cost_usd
+        labelled, bill = label_units(interpretations, compute, s1k_dataset, evidence, len(rows), progress)
+        rows = [row | labelled[row["unit"]] for row in rows]
     missing = [unit for unit, kind in kinds.items() if kind in interpretations.kinds]
     found = {row["unit"] for row in rows}
     rows += [_without_contexts(unit, kinds[unit], rows[0]["explainer"]) for unit in missing if unit not in found]
@@ -87,7 +86,7 @@ def explain(
     rows.sort(key=lambda row: order[row["unit"]])
     pq.write_table(pa.Table.from_pylist(rows, schema=INTERPRETATIONS_SCHEMA), out / INTERPRETATIONS_FILE)
     (out / SETTINGS_FILE).write_text(interpretations.model_dump_json(indent=1))
-    return _metrics(rows, len(rows) - len(found), requests, cached, cost)
+    return _metrics(rows, len(rows) - len(found), bill)
 
 
 def statistical_rows(
@@ -147,7 +146,7 @@ def _without_contexts(unit: str, kind: str, explainer: str) -> dict:
     }  # fmt: skip
 
 
-def _metrics(rows: list[dict], without: int, requests: int, cached: int, cost: float) -> ExplainMetrics:
+def _metrics(rows: list[dict], without: int, bill: Bill) -> ExplainMetrics:
     status = [row["status"] for row in rows]
     kappa_value, confusion = agreement(rows)
     stabilities = [row["stability"] for row in rows if row["stability"] is not None]
@@ -162,9 +161,7 @@ def _metrics(rows: list[dict], without: int, requests: int, cached: int, cost: f
         agreement_kappa=kappa_value,
         agreement=confusion,
         stability=sum(stabilities) / len(stabilities) if stabilities else None,
-        requests=requests,
-        cached=cached,
-        cost_usd=cost,
+        **asdict(bill),
         failures=[{"unit": row["unit"], "reason": row["detail"]} for row in failed[:20]],
     )
 

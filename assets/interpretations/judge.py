@@ -18,7 +18,7 @@ from assets.interpretations.label import PROMPTS, endpoint_of
 from assets.interpretations.token_detection import unit_rng, unscored
 from resources.compute import ComputeConfig
 from resources.intervals import wilson
-from resources.llm.ask import Asked, ask
+from resources.llm.ask import Asked, Bill, ask
 from resources.llm.endpoint import Endpoint
 from resources.llm.limits import Limits
 from resources.llm.prompts import Prompt, escaped, load_prompt
@@ -36,16 +36,6 @@ class Intruder(BaseModel, extra="forbid"):
     """The answer of an intruder question."""
 
     intruder: int
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Rows of the scores table and what they cost."""
-
-    rows: list[dict[str, Any]]
-    requests: int
-    cached: int
-    cost_usd: float
 
 
 @dataclass(frozen=True)
@@ -88,8 +78,8 @@ def judge_units(
     evidence: Iterable[Evidence],
     explained: dict[str, dict[str, Any]],
     progress: Progress,
-) -> Judged:
-    """Ask about held-out examples of every unit the LLM explained (at most `units_per_kind`, evenly spread).
+) -> tuple[list[dict[str, Any]], Bill]:
+    """Rows of the scores table: held-out examples of every unit explained (at most `units_per_kind`, evenly spread).
 
     Raises:
         BadInput: as `label_units` does.
@@ -120,7 +110,7 @@ def judge_units(
         | {"explainer": explained[unit]["explainer"], "method": method, "judge": endpoint.name, "target": "window"}
         for unit, kind, method in lacking
     ]
-    return Judged(rows, asked.requests, asked.cached, asked.cost_usd)
+    return rows, asked.bill
 
 
 def _chosen(explained: dict[str, dict[str, Any]], per_kind: int | None) -> set[str]:

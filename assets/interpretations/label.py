@@ -7,7 +7,6 @@ sign is no evidence (the authors print its absolute value).
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.token_detection import unit_rng
 from resources.compute import ComputeConfig
 from resources.llm.answers import Answer
-from resources.llm.ask import Asked, ask
+from resources.llm.ask import Asked, Bill, ask
 from resources.llm.endpoint import Endpoint
 from resources.llm.limits import Limits
 from resources.llm.prompts import Prompt, load_prompt
@@ -41,17 +40,6 @@ class Label(BaseModel, extra="forbid"):
     classification_reasoning: str
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """What an LLM said of the units."""
-
-    rows: dict[str, dict[str, Any]]
-    """Unit -> the columns of its row that the LLM decides."""
-    requests: int
-    cached: int
-    cost_usd: float
-
-
 def endpoint_of(knobs: InterpretationsConfig) -> Endpoint:
     """The endpoint that the section names."""
     assert knobs.provider != STATISTICAL  # the caller branches on it
@@ -67,8 +55,8 @@ def label_units(
     evidence: Iterable[Evidence],
     units: int,
     progress: Progress,
-) -> Labelled:
-    """Ask about every unit, `knobs.samples` times each.
+) -> tuple[dict[str, dict[str, Any]], Bill]:
+    """Ask about every unit, `knobs.samples` times each: unit -> the columns of its row that the LLM decides.
 
     Raises:
         BadInput: without a key, at a cap, when the endpoint refuses or is down, or none of its answers can be used.
@@ -92,7 +80,7 @@ def label_units(
         unit: _row(endpoint, unit, asked, knobs.samples) for unit in dict.fromkeys(unit for unit, _ in asked.answers)
     }
     rows |= {unit: _insufficient(endpoint) for unit in too_few}
-    return Labelled(rows, asked.requests, asked.cached, asked.cost_usd)
+    return rows, asked.bill
 
 
 def unit_question(

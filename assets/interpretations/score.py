@@ -3,6 +3,7 @@
 Predicates are scored by what they say of one token; an LLM's words by another LLM that reads excerpts (`judge.py`).
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,8 +14,10 @@ from assets.interpretations.artifact import CLASSES, SCORES_FILE, SCORES_SCHEMA,
 from assets.interpretations.config import STATISTICAL, ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Split, read_evidence
+from assets.interpretations.judge import judge_units
 from assets.interpretations.token_detection import score_predicate, unscored
 from resources.compute import ComputeConfig
+from resources.llm.ask import Bill
 from resources.progress import Progress
 
 
@@ -56,15 +59,11 @@ def score(
         else:
             rows.append(unscored(evidence.unit, evidence.kind, row["detail"] or "there is no predicate to score"))
         progress.step("score", len(rows), len(rows_by_unit))
-    requests = cached = 0
-    cost = 0.0
+    bill = Bill()
     if knobs.provider != STATISTICAL:
-        from assets.interpretations.judge import judge_units
-
         evidence = read_evidence(max_activating_contexts, corpus, split, knobs)
-        judged = judge_units(scores, knobs, compute, s1k_dataset, corpus, evidence, rows_by_unit, progress)
-        requests, cached, cost = judged.requests, judged.cached, judged.cost_usd
-        rows = judged.rows + rows
+        judged, bill = judge_units(scores, knobs, compute, s1k_dataset, corpus, evidence, rows_by_unit, progress)
+        rows = judged + rows
     pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), out / SCORES_FILE)
     status = [row["status"] for row in rows]
     return ScoreMetrics(
@@ -72,9 +71,7 @@ def score(
         insufficient=status.count("insufficient"),
         failed=status.count("failed"),
         summary=summary(rows, rows_by_unit),
-        requests=requests,
-        cached=cached,
-        cost_usd=cost,
+        **asdict(bill),
     )
 
 

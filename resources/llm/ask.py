@@ -18,19 +18,38 @@ from resources.progress import Progress
 
 
 @dataclass(frozen=True)
+class Bill:
+    """What a stage has asked for, by the names of its metrics."""
+
+    requests: int = 0
+    """Answers paid for in this run, usable or not."""
+    cached: int = 0
+    """Questions answered from the cache."""
+    cost_usd: float = 0.0
+    """Known spending of this run."""
+
+    def __add__(self, other: "Bill") -> "Bill":
+        """Of both."""
+        return Bill(self.requests + other.requests, self.cached + other.cached, self.cost_usd + other.cost_usd)
+
+
+@dataclass(frozen=True)
 class Asked:
     """What a run came to."""
 
     answers: dict[tuple[str, int], Answer]
     """By question id and sample."""
     requests: int
-    """Answers paid for in this run, usable or not."""
     cached: int
-    """Questions answered from the cache."""
     cost_usd: float
-    """Known spending of this run."""
+    """These three as in `Bill`."""
     unknown_usd: float
     """Most that requests without an answer may have cost besides."""
+
+    @property
+    def bill(self) -> Bill:
+        """For the metrics."""
+        return Bill(self.requests, self.cached, self.cost_usd)
 
     def check_complete(self) -> None:
         """An artifact would hold what was lost on the way ever after.
