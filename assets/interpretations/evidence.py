@@ -141,7 +141,7 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, split: Spli
         value[peaks].astype(np.float64),
         split.part_R[rollout[peaks]],
         sample[peaks] == "top",
-        np.array([(rollout[row], position[row]) in drawn for row in peaks], dtype=bool),
+        np.array([window.typical for window in windows[: len(peaks)]], dtype=bool),
         quiet[kept],
         quiet_part[kept],
         windows,

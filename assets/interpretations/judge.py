@@ -15,7 +15,7 @@ from assets.interpretations.examples import Example, draw_examples, draw_intrude
 from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.intervals import balanced
 from assets.interpretations.label import PROMPTS, endpoint_of
-from assets.interpretations.token_detection import unit_rng, unscored
+from assets.interpretations.token_detection import precision, unit_rng, unscored
 from resources.compute import ComputeConfig
 from resources.intervals import wilson
 from resources.llm.ask import Asked, Bill, ask
@@ -39,7 +39,7 @@ class Intruder(BaseModel, extra="forbid"):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """One excerpt, in however many draws it was shown."""
 
     fires: bool
@@ -200,12 +200,12 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
         for sheet, value in judged
         for example, said in zip(sheet.examples, value.active, strict=True)
     ]
-    verdicts = _verdicts(told)
-    fires = [each.active for each in verdicts if each.fires]
-    typical = [each.active for each in verdicts if each.typical]
-    random = [each.active for each in verdicts if each.random]
-    hard = [each.active for each in verdicts if each.hard]
-    quiet = [each.active for each in verdicts if not each.fires]
+    judgements = _judgements(told)
+    fires = [each.active for each in judgements if each.fires]
+    typical = [each.active for each in judgements if each.typical]
+    random = [each.active for each in judgements if each.random]
+    hard = [each.active for each in judgements if each.hard]
+    quiet = [each.active for each in judgements if not each.fires]
     middle, low, high = balanced(sum(fires), len(fires), len(quiet) - sum(quiet), len(quiet))
     per_draw = [_accuracy([each for each in told if each[0] == draw]) for draw in sorted({each[0] for each in told})]
     sensitivity = sum(fires) / len(fires) if fires else None
@@ -216,22 +216,22 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
         "sensitivity": sensitivity,
         "sensitivity_typical": sum(typical) / len(typical) if typical else None,
         "specificity": 1 - sum(quiet) / len(quiet) if quiet else None,
-        "precision_random": _precision(sensitivity, random),
-        "precision_hard": _precision(sensitivity, hard),
-        "n_examples": len(verdicts),
+        "precision_random": precision(sensitivity, random),
+        "precision_hard": precision(sensitivity, hard),
+        "n_examples": len(judgements),
         "draw_spread": float(np.std(per_draw, ddof=1)) if len(per_draw) > 1 else None,
         "status": "ok",
     }
 
 
-def _verdicts(told: list[tuple[int, Example, bool]]) -> list[Verdict]:
+def _judgements(told: list[tuple[int, Example, bool]]) -> list[Judgement]:
     """Each excerpt once: draws show nearly the same ones, and an interval that counts repeats is too narrow."""
     groups: dict[tuple[int, int, bool], list[tuple[Example, bool]]] = {}
     for _, example, said in told:
         key = (example.window.rollout_id, example.centre, example.fires)
         groups.setdefault(key, []).append((example, said))
     return [
-        Verdict(
+        Judgement(
             fires=fires,
             typical=fires and group[0][0].window.typical,
             random=not fires and not all(example.hard for example, _ in group),
@@ -246,12 +246,6 @@ def _accuracy(told: list[tuple[int, Example, bool]]) -> float:
     fires = [said for _, example, said in told if example.fires]
     quiet = [not said for _, example, said in told if not example.fires]
     return ((sum(fires) / len(fires) if fires else 0.5) + (sum(quiet) / len(quiet) if quiet else 0.5)) / 2
-
-
-def _precision(sensitivity: float | None, false: list[float]) -> float | None:
-    if sensitivity is None or not false or sensitivity + sum(false) == 0:
-        return None
-    return sensitivity / (sensitivity + sum(false) / len(false))
 
 
 def _intruder_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:

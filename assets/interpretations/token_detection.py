@@ -1,5 +1,6 @@
 """Detection by a predicate: does it hold on held-out tokens that fire, and fail on held-out tokens that do not?"""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -100,21 +101,20 @@ def _measured(draws: list[_Drawn], positive: np.ndarray, quiet: np.ndarray, hard
     }
 
 
-def precision(sensitivity: float, false: np.ndarray) -> float | None:
-    """Precision among as many negatives as positives; None without negatives or without any positive call."""
-    if not len(false) or sensitivity + false.mean() == 0:
+def precision(sensitivity: float | None, false: Sequence[float] | np.ndarray) -> float | None:
+    """Precision among as many negatives as positives; None without either, or without any positive call."""
+    if sensitivity is None or not len(false) or sensitivity + sum(false) == 0:
         return None
-    return float(sensitivity / (sensitivity + false.mean()))
+    return float(sensitivity / (sensitivity + sum(false) / len(false)))
 
 
 def _spearman(positive: np.ndarray, value: np.ndarray, quiet: np.ndarray) -> float | None:
     """Rank correlation of the prediction with the activation, quiet tokens counting as 0; None when either is flat."""
+    from scipy.stats import rankdata
+
     predicted = np.concatenate([positive, quiet]).astype(np.float64)
     if predicted.min() == predicted.max():
         return None
-    _, inverse, counts = np.unique(
-        np.concatenate([value, np.zeros(len(quiet))]), return_inverse=True, return_counts=True
-    )
-    # Tied values share the mean of their ranks.
-    actual = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    # The ranks of predictions, which are 0 or 1, are as far apart as they are themselves.
+    actual = rankdata(np.concatenate([value, np.zeros(len(quiet))]))
     return float(np.corrcoef(predicted, actual)[0, 1])
