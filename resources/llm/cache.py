@@ -8,7 +8,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,15 +32,11 @@ create table if not exists batches (
 create table if not exists purses (name text primary key, dollars real not null);
 create table if not exists reserved (id integer primary key, purse text not null, dollars real not null);
 """
-_COLUMNS = (
-    "key", "provider", "model", "base_url", "prompt_version", "request", "response",
-    "input_tokens", "output_tokens", "dollars", "created",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One answered request."""
+    """One answered request: a row of `responses`, its columns in the same order."""
 
     key: str
     provider: str
@@ -125,8 +121,8 @@ class ResponseCache:
 
     def put(self, stored: Stored) -> None:
         """Keep an answer; the first one wins."""
-        values = tuple(getattr(stored, column) for column in _COLUMNS)
-        marks = ",".join("?" * len(_COLUMNS))
+        values = astuple(stored)
+        marks = ",".join("?" * len(values))
         self.connection.execute(f"insert or ignore into responses values ({marks})", values)  # noqa: S608
 
     def rows(self) -> Iterator[Stored]:
@@ -196,7 +192,7 @@ def export_cache(path: Path, out: Path) -> int:
         raise BadInput(f"{out} cannot be written ({error.strerror}): name a file in a folder that is there") from error
     with file:
         for stored in cache.rows():
-            file.write(json.dumps({column: getattr(stored, column) for column in _COLUMNS}, ensure_ascii=False) + "\n")
+            file.write(json.dumps(asdict(stored), ensure_ascii=False) + "\n")
             count += 1
     cache.close()
     return count
