@@ -15,7 +15,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from pkgutil import resolve_name
@@ -60,9 +59,9 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     # peft 0.21 reads an attribute that transformers 5.23 renamed; users can do nothing about it.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-    with _voice(rank) as voice:
+    with _speaking(run, rank) as progress:
         try:
-            _run(job, run, rank, voice)
+            _run(job, run, rank, progress)
         except Exception as error:
             return _report(error, run, rank)
     return 0
@@ -81,17 +80,9 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise Interrupted("stopped by SIGTERM")
 
 
-@dataclass(frozen=True)
-class Voice:
-    """How a rank is heard, and, where Dagster listens, seen."""
-
-    say: Callable[[str], None]
-    show: Callable[[str, bytes], None] | None = None
-
-
 @contextmanager
-def _voice(rank: Rank) -> Iterator[Voice]:
-    """How this rank speaks: rank 0 to the run log when Dagster listens, everybody else to stderr."""
+def _speaking(run: RunDir, rank: Rank) -> Iterator[Progress]:
+    """How this rank speaks: rank 0 to the run log, with pictures, when Dagster listens, everybody else to stderr."""
     prefix = f"[rank {rank.index}] " if rank.world > 1 else ""
 
     def to_stderr(text: str) -> None:
@@ -101,7 +92,7 @@ def _voice(rank: Rank) -> Iterator[Voice]:
 
     pipes = None if rank.index else _pipes()
     if pipes is None:
-        yield Voice(to_stderr)
+        yield Progress(to_stderr, stop=run.stop.exists)
         return
     lock = threading.Lock()
 
@@ -118,7 +109,7 @@ def _voice(rank: Rank) -> Iterator[Voice]:
         with suppress(OSError), lock:
             pipes.report_custom_message(message)
 
-    yield Voice(to_dagster, show)
+    yield Progress(to_dagster, stop=run.stop.exists, show=show)
     with suppress(OSError):
         pipes.close()
 
@@ -135,7 +126,7 @@ def _pipes() -> "PipesContext | None":
         return None
 
 
-def _run(job: Job, run: RunDir, rank: Rank, voice: Voice) -> None:
+def _run(job: Job, run: RunDir, rank: Rank, progress: Progress) -> None:
     """The ranks meet by files, before and after any torch."""
     check_shape(job, rank.world, os.environ.get("CUDA_VISIBLE_DEVICES"))
     began = time.monotonic()
@@ -144,10 +135,10 @@ def _run(job: Job, run: RunDir, rank: Rank, voice: Voice) -> None:
         _empty(job.out)
         job.scratch.mkdir(parents=True, exist_ok=True)
         for part in drop_damaged(job.scratch):
-            voice.say(f"{part} was damaged since an earlier attempt wrote it: it is made again")
+            progress.say(f"{part} was damaged since an earlier attempt wrote it: it is made again")
         (run.path / met).touch()
     wait_for([run.path / met])
-    metrics = _call(job, Progress(voice.say, stop=run.stop.exists, show=voice.show))
+    metrics = _call(job, progress)
     (run.path / f"{ended}-{rank.index}").touch()
     if rank.index == 0:
         wait_for(run.path / f"{ended}-{other}" for other in range(rank.world))
