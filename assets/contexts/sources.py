@@ -147,7 +147,7 @@ class Latents:
         else:
             arrays = self._encode(shard.state_BC)
             save_arrays(path, arrays)
-        return LatentsView(self.sae.d_sae, arrays["first"], arrays["latent"], arrays["value"])
+        return LatentsView(arrays["first"], arrays["latent"], arrays["value"])
 
     def _encode(self, state_RC: np.ndarray) -> dict[str, np.ndarray]:
         import torch
@@ -175,7 +175,6 @@ class Latents:
 class LatentsView:
     """One shard's active latents, row after row."""
 
-    num_latents: int
     first_R: np.ndarray
     """int64[R + 1]: where each row's latents begin."""
     latent_N: np.ndarray
