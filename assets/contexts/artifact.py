@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from resources.artifact import Artifact
 from resources.columns import required
+from resources.errors import BadInput
 from resources.units import Unit, parse_unit
 
 UNITS_FILE, CONTEXTS_FILE = "units.parquet", "contexts.parquet"
@@ -83,6 +84,14 @@ class Contexts(Artifact):
         return [parse_unit(text) for text in self._units["unit"].to_pylist()]
 
     def of(self, unit_id: str, sample: Sample) -> pa.Table:
-        """A unit's contexts of one sample, by rank; reads only the row groups that hold the unit."""
+        """A unit's contexts of one sample, by rank; reads only the row groups that hold the unit.
+
+        Raises:
+            BadInput: when there is no such unit or sample; a unit that never fires has no context of the first two.
+        """
+        if sample not in SAMPLES:
+            raise BadInput(f"there is no sample '{sample}'; known are {', '.join(SAMPLES)}")
+        if unit_id not in self._units["unit"].to_pylist():
+            raise BadInput(f"there is no unit '{unit_id}' in {self.path}: `table()` names every one")
         wanted = (pc.field("unit") == unit_id) & (pc.field("sample") == sample)
         return pq.read_table(self.path / CONTEXTS_FILE, schema=CONTEXTS, filters=wanted)

@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -110,6 +111,22 @@ def test_windows_hold_the_rollouts_tokens_and_the_units_own_activations(
                 assert row["values"][position - start] == row["value"]
     assert metrics is not None
     assert metrics.contexts == seen
+
+
+@pytest.mark.parametrize(
+    ("unit", "sample", "said"),
+    [
+        ("L0.q_proj", "top", "there is no unit 'L0.q_proj'"),
+        ("latent:99999", "top", "there is no unit 'latent:99999'"),
+        ("latent:0", "strongest", "there is no sample 'strongest'; known are top, quantile, silent"),
+    ],
+)
+def test_a_unit_or_sample_that_is_not_there_is_no_empty_table(
+    world: "World", tmp_path: Path, unit: str, sample: Any, said: str
+) -> None:
+    found, _ = world.collect(tmp_path)
+    with pytest.raises(BadInput, match=re.escape(said)):
+        found.of(unit, sample)
 
 
 def test_quantile_samples_fire_and_fall_silent_samples_do_not_fire(world: "World", tmp_path: Path) -> None:
