@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
 from dagster_project.rooms import ROOMS, STAGES
+from resources.artifact import Artifact
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("dagster_project", "assets", "resources", "sensors")
@@ -97,6 +99,10 @@ def test_every_stages_call_takes_exactly_its_sections_and_inputs_by_name() -> No
         parameters = found[stage.asset]
         assert set(parameters) - SHARED_PARAMETERS == {*stage.sections, *stage.inputs}, stage.asset
         assert set(parameters.values()) == {str(inspect.Parameter.KEYWORD_ONLY)}, stage.asset
+
+
+def test_what_a_stage_leaves_says_by_one_name_where_it_lies() -> None:
+    assert [stage.asset for stage in STAGES if not issubclass(resolve_name(stage.artifact), Artifact)] == []
 
 
 def test_a_stages_inputs_stand_to_its_left() -> None:

@@ -73,7 +73,7 @@ def plan_shards(dataset: S1kDataset, positions: Positions, shard_rows: int, cont
     readings = [_reading(dataset, rollout, positions, context) for rollout in dataset.rollout_ids]
     readings = [reading for reading in readings if len(reading.kept)]
     if not readings:
-        raise BadInput(f"{dataset.folder} has no token to capture with positions: {positions}")
+        raise BadInput(f"{dataset.path} has no token to capture with positions: {positions}")
     excess = [max(0, dataset.lengths[rollout] - context) for rollout in dataset.rollout_ids]
     shards = [ShardPlan(index, tuple(group)) for index, group in enumerate(_filled(readings, shard_rows))]
     return Plan(tuple(shards), sum(cut > 0 for cut in excess), sum(excess))

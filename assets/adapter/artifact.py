@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.artifact import Artifact
 from resources.columns import required
 from resources.errors import BadInput
 
@@ -41,14 +42,13 @@ NORMS = pa.schema(
 
 
 @dataclass(frozen=True)
-class LoraCheckpoint:
+class LoraCheckpoint(Artifact):
     """A PEFT adapter; the folder itself is what PEFT and vLLM load."""
 
-    folder: Path
     adapter: "Adapter"
 
     @classmethod
-    def open(cls, path: Path) -> "LoraCheckpoint":
+    def open(cls, path: Path) -> Self:
         """Open an artifact folder.
 
         Raises:
@@ -64,17 +64,14 @@ class LoraCheckpoint:
 
     def curve(self) -> pa.Table | None:
         """The loss curve; None for a published adapter."""
-        return read_curve(self.folder)
+        return read_curve(self.path)
 
 
-@dataclass(frozen=True)
-class FullFinetuneCheckpoint:
+class FullFinetuneCheckpoint(Artifact):
     """A finetuned model; the folder itself is what transformers and vLLM load."""
 
-    folder: Path
-
     @classmethod
-    def open(cls, path: Path) -> "FullFinetuneCheckpoint":
+    def open(cls, path: Path) -> Self:
         """Open an artifact folder.
 
         Raises:
@@ -86,7 +83,7 @@ class FullFinetuneCheckpoint:
 
     def table(self) -> pa.Table:
         """The loss curve; empty for a published model."""
-        curve = read_curve(self.folder)
+        curve = read_curve(self.path)
         return CURVE_SCHEMA.empty_table() if curve is None else curve
 
 

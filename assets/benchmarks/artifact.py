@@ -4,13 +4,13 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.artifact import Artifact
 from resources.columns import described
 
 RECORDS = pa.schema(
@@ -122,20 +122,12 @@ def write(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, compression="zstd")
 
 
-@dataclass(frozen=True)
-class BenchmarkScores:
+class BenchmarkScores(Artifact):
     """The artifact `benchmark_scores`."""
-
-    folder: Path
-
-    @classmethod
-    def open(cls, path: Path) -> "BenchmarkScores":
-        """The artifact in a folder."""
-        return cls(path)
 
     def table(self) -> pa.Table:
         """The score table, for `lorascope show`."""
-        return pq.read_table(self.folder / "scores.parquet", schema=SCORES)
+        return pq.read_table(self.path / "scores.parquet", schema=SCORES)
 
     def scores(self) -> list[dict[str, Any]]:
         """Rows of `SCORES`."""
@@ -143,12 +135,12 @@ class BenchmarkScores:
 
     def pairs(self) -> list[dict[str, Any]]:
         """Rows of `PAIRS`."""
-        return pq.read_table(self.folder / "pairs.parquet", schema=PAIRS).to_pylist()
+        return pq.read_table(self.path / "pairs.parquet", schema=PAIRS).to_pylist()
 
     def recovery(self) -> list[dict[str, Any]]:
         """Rows of `RECOVERY`."""
-        return pq.read_table(self.folder / "recovery.parquet", schema=RECOVERY).to_pylist()
+        return pq.read_table(self.path / "recovery.parquet", schema=RECOVERY).to_pylist()
 
     def records(self) -> pa.Table:
         """Rows of `RECORDS`."""
-        return pq.read_table(self.folder / "records.parquet", schema=RECORDS)
+        return pq.read_table(self.path / "records.parquet", schema=RECORDS)

@@ -1,11 +1,11 @@
 """The dashboard on disk: a static site, and its list of units as Parquet for notebooks."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.artifact import Artifact
 from resources.columns import described
 
 FEATURES = "features.parquet"
@@ -43,22 +43,14 @@ SCHEMAS = {FEATURES: FEATURES_SCHEMA}
 """File -> its columns."""
 
 
-@dataclass(frozen=True)
-class FeatureDashboard:
+class FeatureDashboard(Artifact):
     """A built site."""
-
-    folder: Path
-
-    @classmethod
-    def open(cls, path: Path) -> "FeatureDashboard":
-        """Open an artifact folder."""
-        return cls(path)
 
     @property
     def page(self) -> Path:
         """What a browser opens."""
-        return self.folder / PAGE
+        return self.path / PAGE
 
     def table(self) -> pa.Table:
         """One row per unit, see `FEATURES_SCHEMA`."""
-        return pq.read_table(self.folder / FEATURES, schema=FEATURES_SCHEMA)
+        return pq.read_table(self.path / FEATURES, schema=FEATURES_SCHEMA)

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.artifact import Artifact
 from resources.columns import required
 from resources.errors import BadInput
 
@@ -44,14 +46,13 @@ SCHEMAS = {ROLLOUTS: ROLLOUT_SCHEMA, TOKENS: TOKEN_SCHEMA}
 
 
 @dataclass(frozen=True)
-class S1kDataset:
+class S1kDataset(Artifact):
     """The rollouts of an experiment; `r` is always a rollout_id. Token columns are read when first asked for."""
 
-    folder: Path
     _rollouts: pa.Table
 
     @classmethod
-    def open(cls, path: Path) -> "S1kDataset":
+    def open(cls, path: Path) -> Self:
         """Open an artifact folder.
 
         Raises:
@@ -127,7 +128,7 @@ class S1kDataset:
 
     def _row(self, r: int) -> int:
         if r not in self._row_of:
-            raise BadInput(f"there is no rollout {r} in {self.folder}: it has {self.num_rollouts} rollouts")
+            raise BadInput(f"there is no rollout {r} in {self.path}: it has {self.num_rollouts} rollouts")
         return self._row_of[r]
 
     @cached_property
@@ -140,7 +141,7 @@ class S1kDataset:
 
     def _column(self, name: str) -> np.ndarray:
         # a copy, because torch.from_numpy warns about read-only memory
-        return pq.read_table(self.folder / TOKENS, columns=[name])[name].to_numpy().copy()
+        return pq.read_table(self.path / TOKENS, columns=[name])[name].to_numpy().copy()
 
     @cached_property
     def _token_id(self) -> np.ndarray:

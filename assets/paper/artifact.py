@@ -1,34 +1,27 @@
 """The report on disk: one page, the same as JSON, figures and tables as files."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from resources.artifact import Artifact
+
 PAGE, REPORT, FIGURES, TABLES = "index.html", "report.json", "figures", "tables"
 
 
-@dataclass(frozen=True)
-class PaperReport:
+class PaperReport(Artifact):
     """A written report."""
-
-    folder: Path
-
-    @classmethod
-    def open(cls, path: Path) -> "PaperReport":
-        """Open an artifact folder."""
-        return cls(path)
 
     @property
     def page(self) -> Path:
         """What a browser opens."""
-        return self.folder / PAGE
+        return self.path / PAGE
 
     def report(self) -> dict[str, Any]:
         """Claims, tables and examples as JSON."""
-        return json.loads((self.folder / REPORT).read_text())
+        return json.loads((self.path / REPORT).read_text())
 
     def table(self) -> pa.Table:
         """One row per claim: published, measured, interval, verdict."""

@@ -7,11 +7,12 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from resources.artifact import Artifact
 from resources.columns import described
 from resources.errors import BadInput
 
@@ -58,10 +59,9 @@ class SparseLatents(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sae:
+class Sae(Artifact):
     """An SAE for inference on the raw adapter state. What a token encodes to never depends on its batch."""
 
-    path: Path
     columns: tuple[str, ...]
     """Component ids, in the order of the shards' columns."""
     k: int
@@ -74,7 +74,7 @@ class Sae:
     threshold_F: "torch.Tensor"
 
     @classmethod
-    def open(cls, path: Path, device: str = "cpu") -> "Sae":
+    def open(cls, path: Path, device: str = "cpu") -> Self:
         """Read the folder of a `batchtopk_sae`.
 
         Raises:
