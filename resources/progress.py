@@ -60,7 +60,10 @@ class Progress:
         """
         now = time.monotonic()
         made = done - found
-        began, first = self._began.setdefault(what, (now, made))
+        began, first = self._began.get(what, (now, made))
+        if made == first:  # reading what was left took time too
+            began = now
+        self._began[what] = (began, first)
         if done < total and now - self._last < self._interval_s:
             return
         self._last = now

@@ -52,3 +52,25 @@ def test_lines_that_come_too_soon_are_dropped_and_the_last_never(clock: list[flo
         working.step("train", done, 10, {"loss": 0.123456})
     assert [line.split("  ")[0] for line in lines] == ["train 1/10", "train 5/10", "train 9/10", "train 10/10"]
     assert lines[1] == "train 5/10  loss 0.1235  2 s left"
+
+
+def test_reading_what_an_earlier_run_left_takes_no_part_in_the_time_left(clock: list[float]) -> None:
+    lines: list[str] = []
+    working = Progress(lines.append, interval_s=0)
+    for done in range(1, 101):
+        clock[0] += 1
+        working.step("label", done, 200, found=done)
+    for done in range(101, 111):
+        clock[0] += 2
+        working.step("label", done, 200, found=100)
+    assert lines[-1] == "label 110/200  180 s left"
+
+
+def test_work_that_took_no_time_because_it_was_there_does_not_shorten_the_time_left(clock: list[float]) -> None:
+    lines: list[str] = []
+    working = Progress(lines.append, interval_s=0)
+    for done in range(1, 13):
+        working.step("spans tallied", done, 16, found=done)
+    clock[0] += 60
+    working.step("spans tallied", 13, 16, found=12)
+    assert lines[-1] == "spans tallied 13/16  180 s left"
