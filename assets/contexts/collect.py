@@ -92,9 +92,10 @@ def _tally_and_read(sweep: Sweep, rank: Rank, progress: Progress) -> None:
     """Both readings of this process's spans, with process 0 choosing the contexts between them."""
     mine = rank.share(len(sweep.spans))
     what = " and ".join(sweep.sources)
+    found = 0
     for done, span in enumerate(mine, start=1):
-        sweep.tally(span)
-        progress.step(f"{what}: spans tallied", done, len(mine))
+        found += not sweep.tally(span)
+        progress.step(f"{what}: spans tallied", done, len(mine), found=found)
     if rank.index == 0:
         spans = range(len(sweep.spans))
         wait_for(path for name in sweep.sources for span in spans for path in sweep.tallied(name, span))
@@ -104,9 +105,10 @@ def _tally_and_read(sweep: Sweep, rank: Rank, progress: Progress) -> None:
     loaded = {name: load_arrays(_chosen(sweep, name)) for name in sweep.sources}
     max_U = {name: arrays.pop("max") for name, arrays in loaded.items()}
     requests = {name: Requests(**{key: arrays[key] for key in _REQUEST}) for name, arrays in loaded.items()}
+    found = 0
     for done, span in enumerate(mine, start=1):
-        sweep.read(span, requests, max_U)
-        progress.step(f"{what}: spans read", done, len(mine))
+        found += not sweep.read(span, requests, max_U)
+        progress.step(f"{what}: spans read", done, len(mine), found=found)
     if rank.index == 0:
         wait_for(sweep.file("windows", name, span) for name in sweep.sources for span in range(len(sweep.spans)))
 

@@ -69,11 +69,11 @@ class Sweep:
                     coming = pool.submit(self.shards.read_shard, number + 1)
                 yield number, shard
 
-    def tally(self, span: int) -> None:
-        """First reading of one span: everything that `choose` needs."""
+    def tally(self, span: int) -> bool:
+        """First reading of one span: everything that `choose` needs. False: an earlier run had left all of it."""
         names = [name for name in self.sources if not all(path.exists() for path in self.tallied(name, span))]
         if not names:
-            return
+            return False
         tallies = {name: Tally(len(self.sources[name].units), self.config) for name in names}
         loud = {name: Loudness.empty(self.pool, len(self.sources[name].units)) for name in names}
         for index, shard in self._ahead(span):
@@ -88,6 +88,7 @@ class Sweep:
             tally, loudness = self.tallied(name, span)
             tallies[name].save(tally)
             save_arrays(loudness, {"near": loud[name].near_PU})
+        return True
 
     def merged(self, name: str) -> tuple[Tally, Loudness]:
         """The tallies of all spans."""
@@ -99,11 +100,11 @@ class Sweep:
             loudness.merge(Loudness(self.pool, load_arrays(heard)["near"]))
         return tally, loudness
 
-    def read(self, span: int, requests: dict[str, Requests], max_U: dict[str, np.ndarray]) -> None:
-        """Second reading of one span: the windows of the chosen tokens in it, and the histograms."""
+    def read(self, span: int, requests: dict[str, Requests], max_U: dict[str, np.ndarray]) -> bool:
+        """Second reading of one span: the windows of the chosen tokens, and the histograms; returns as `tally` does."""
         names = [name for name in self.sources if not self.file("windows", name, span).exists()]
         if not names:
-            return
+            return False
         parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in names}
         counts = {name: np.zeros(len(self.sources[name].units) * NUM_BINS, np.int64) for name in names}
         for index, shard in self._ahead(span):
@@ -115,6 +116,7 @@ class Sweep:
         for name in names:
             joined = {key: np.concatenate([part[key] for part in parts[name]]) for key in parts[name][0]}
             save_arrays(self.file("windows", name, span), {**joined, "counts": counts[name]})
+        return True
 
 
 def bins(events: Events, max_U: np.ndarray) -> np.ndarray:

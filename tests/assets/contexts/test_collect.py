@@ -15,6 +15,7 @@ import torch
 
 from assets.contexts.artifact import SAMPLES
 from resources.errors import BadInput
+from resources.progress import Progress
 from tests.shard_builders import build_shards
 
 if TYPE_CHECKING:
@@ -184,6 +185,24 @@ def test_a_file_of_a_span_that_was_damaged_and_taken_away_is_made_again(
         path.unlink()
     world.collect(tmp_path / "damaged")
     assert files(tmp_path / "damaged/out") == files(tmp_path / "whole/out")
+
+
+def test_spans_that_an_earlier_run_left_do_not_count_for_the_time_left(
+    world: "World", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, tuple[int, int]] = {}
+
+    def step(_: Progress, what: str, done: int, total: int, found: int) -> None:
+        made[what] = (total - done, total - found)
+
+    monkeypatch.setattr(Progress, "step", step)
+    world.collect(tmp_path)
+    assert sorted(made.values()) == [(0, 3), (0, 3), (0, 6), (0, 6)]
+    for kind in ("loudness", "windows"):
+        for path in (tmp_path / "scratch").glob(f"{kind}-*-01.npz"):
+            path.unlink()
+    world.collect(tmp_path)
+    assert list(made.values()) == [(0, 1)] * 4
 
 
 def test_an_sae_of_other_components_is_refused(world: "World", tmp_path: Path) -> None:
