@@ -95,7 +95,7 @@ def statistical_rows(
     """One row per unit with contexts, explained by predicates."""
     explainer = StatisticalExplainer(corpus, knobs)
     explainer.build_null(_donors(read_evidence(contexts, corpus, split, knobs), knobs))
-    total = len(unit_kinds(contexts))
+    total = sum(kind in knobs.kinds for kind in unit_kinds(contexts).values())
     rows = []
     for evidence in read_evidence(contexts, corpus, split, knobs):
         rows.append(_row(evidence, explainer.explain(evidence), knobs))

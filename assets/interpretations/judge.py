@@ -69,6 +69,17 @@ def judge_endpoint(knobs: InterpretationsConfig, scores: ScoresConfig) -> Endpoi
     return replace(endpoint_of(knobs), model=scores.judge_model or knobs.model)
 
 
+def most_requests(method: str, scores: ScoresConfig) -> int:
+    """Requests about one unit; fewer where it has few held-out contexts."""
+    shown = scores.examples_per_request
+    return scores.draws * (_intruders(scores) if method == "intruder" else -(-scores.examples // shown))
+
+
+def _intruders(scores: ScoresConfig) -> int:
+    """Intruder questions of one draw."""
+    return scores.examples // 10 or 1
+
+
 def judge_units(
     scores: ScoresConfig,
     knobs: InterpretationsConfig,
@@ -89,11 +100,15 @@ def judge_units(
     excerpts, chosen = Excerpts(dataset), _chosen(explained, scores.units_per_kind)
     sheets: dict[tuple[str, int], Sheet] = {}
     lacking: list[tuple[str, str, str]] = []
+    most = {method: most_requests(method, scores) for method in scores.methods}
+    total = len(chosen) * sum(most.values())
 
     def questions() -> Iterator[Question]:
+        nonlocal total
         for each in evidence:
             for method in scores.methods if each.unit in chosen else ():
                 found = list(_sheets(each, method, scores, corpus, knobs.seed))
+                total -= most[method] - len(found)
                 if not found:
                     lacking.append((each.unit, each.kind, method))
                 for number, sheet in enumerate(found):
@@ -101,8 +116,7 @@ def judge_units(
                     sheets[name, sheet.draw] = sheet
                     yield _question(name, sheet, explained[each.unit]["explanation"], prompts[method], scores, excerpts)
 
-    total = len(chosen) * len(scores.methods) * scores.draws * -(-scores.examples // scores.examples_per_request)
-    asked = ask(questions(), total, endpoint, Limits.of(compute), progress, "judge")
+    asked = ask(questions(), lambda: total, endpoint, Limits.of(compute), progress, "judge")
     asked.check_usable()
     rows = _rows(sheets, asked, explained, endpoint, scores)
     rows += [
@@ -127,7 +141,7 @@ def _sheets(evidence: Evidence, method: str, scores: ScoresConfig, corpus: Corpu
     rng = unit_rng(f"{evidence.unit} {method}", seed)
     for draw in range(scores.draws):
         if method == "intruder":
-            drawn = [draw_intruder(evidence, scores, corpus, rng) for _ in range(scores.examples // 10 or 1)]
+            drawn = [draw_intruder(evidence, scores, corpus, rng) for _ in range(_intruders(scores))]
             groups = [group for group in drawn if group]
         else:
             make = draw_examples if method == "detection" else draw_marked

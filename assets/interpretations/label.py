@@ -74,7 +74,9 @@ def label_units(
             for sample in range(knobs.samples):
                 yield unit_question(each, sample, prompt, knobs, excerpts)
 
-    asked = ask(questions(), units * knobs.samples, endpoint, Limits.of(compute), progress, "label")
+    asked = ask(
+        questions(), lambda: (units - len(too_few)) * knobs.samples, endpoint, Limits.of(compute), progress, "label"
+    )
     asked.check_usable()
     rows = {
         unit: _row(endpoint, unit, asked, knobs.samples) for unit in dict.fromkeys(unit for unit, _ in asked.answers)

@@ -1,5 +1,6 @@
 """What a run has: the cache it reads and fills, the money it may spend, the answers it got so far."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import BaseModel
@@ -47,7 +48,13 @@ class Desk:
     """The shared state of one run."""
 
     def __init__(
-        self, endpoint: Endpoint, limits: Limits, cache: ResponseCache, progress: Progress, what: str, total: int
+        self,
+        endpoint: Endpoint,
+        limits: Limits,
+        cache: ResponseCache,
+        progress: Progress,
+        what: str,
+        total: int | Callable[[], int],
     ) -> None:
         self.endpoint = endpoint
         self.limits = limits
@@ -61,7 +68,7 @@ class Desk:
         self.progress = progress
         self.what = what
         """What the questions are for, in a word."""
-        self._total = total
+        self._total = total if callable(total) else lambda: total
         self._found = 0
         """Questions that an earlier run had paid for."""
 
@@ -95,12 +102,13 @@ class Desk:
         self.answers[answer.id, answer.sample] = answer
         self._found += answer.cached
         spent = {"dollars": self.ledger.spent}
-        self.progress.step(self.what, len(self.answers), self._total, spent, self._found)
+        self.progress.step(self.what, len(self.answers), self._total(), spent, self._found)
 
     def so_far(self, why: str) -> str:
         """`why`, and what is kept and missing."""
-        missing = self._total - len(self.answers)
+        total = self._total()
+        missing = total - len(self.answers)
         return (
-            f"{why}; {len(self.answers)} of {self._total} questions are answered and kept in the response cache, "
+            f"{why}; {len(self.answers)} of {total} questions are answered and kept in the response cache, "
             f"{missing} are missing, {self.ledger.spent:.4f} dollars spent: run again to go on from here"
         )

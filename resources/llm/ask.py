@@ -1,7 +1,7 @@
 """The front door: ask many questions of one endpoint, pay for each once, and say what could not be answered."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from resources.errors import BadInput
@@ -84,9 +84,16 @@ class Asked:
 
 
 def ask(
-    questions: Iterable[Question], total: int, endpoint: Endpoint, limits: Limits, progress: Progress, what: str
+    questions: Iterable[Question],
+    total: int | Callable[[], int],
+    endpoint: Endpoint,
+    limits: Limits,
+    progress: Progress,
+    what: str,
 ) -> Asked:
     """Answer the questions from the cache, live or in batches; waits while another run asks the same model.
+
+    `total`: how many there are; a function where that is known only as they come: the most that there can be by now.
 
     Raises:
         BadInput: without a key, with a wrong one, for an unknown model, an endpoint that is down, or at a cap.

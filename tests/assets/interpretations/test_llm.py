@@ -22,6 +22,7 @@ from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.fingerprints import fingerprints
 from resources.llm.prompts import escaped, load_prompt
+from resources.progress import Progress
 from tests.assets.interpretations.conftest import SILENT, Explained
 from tests.assets.interpretations.world import AROUND, build_world, token_rule, write_contexts, write_dataset
 from tests.resources.llm.conftest import home  # noqa: F401
@@ -108,6 +109,28 @@ def test_the_three_assets_survive_a_quarter_of_faults(explained: Explained, tmp_
         again = _explain(explained, knobs, tmp_path / "again")
         assert (again.requests, server.counts()["requests"]) == (0, before)  # type: ignore[attr-defined]
     assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_progress_ends_at_its_total_where_units_are_left_out_or_have_nothing_to_judge(
+    explained: Explained, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    progress = Progress(said.append, interval_s=0)
+    with serving(Settings(key=KEY)) as server:
+        (tmp_path / "i").mkdir()
+        knobs = _knobs(server, samples=2, kinds=("latent",))
+        explain(interpretations=knobs, **explained.inputs, out=tmp_path / "i", progress=progress, compute=COMPUTE)
+        score(
+            scores=ScoresConfig(examples=12, methods=("detection", "fuzzing", "intruder")),
+            **explained.inputs,
+            interpretations=tmp_path / "i",
+            out=tmp_path,
+            progress=progress,
+            compute=COMPUTE,
+        )
+    last = {line.split()[0]: line.split()[1].split("/") for line in said}
+    assert list(last) == ["explain", "label", "score", "judge"]
+    assert all(done == total for done, total in last.values()), last
 
 
 def test_answers_of_which_none_can_be_used_make_no_artifact(explained: Explained, tmp_path: Path) -> None:
