@@ -2,7 +2,7 @@
 
 from assets.contexts.config import ContextsConfig
 from assets.interpretations.config import STATISTICAL, InterpretationsConfig, ScoresConfig
-from assets.interpretations.judge import judge_endpoint
+from assets.interpretations.judge import judge_endpoint, most_requests
 from assets.interpretations.label import PROMPTS, endpoint_of
 from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
@@ -41,10 +41,10 @@ def score_dollars(sections: Sections, units: int, compute: ComputeConfig) -> flo
         return 0.0
     each = (2 * scores.tokens_around + 1) * TOKENS_PER_TOKEN
     price = price_of(judge_endpoint(knobs, scores), compute.llm_mode)
-    requests = _judgements(scores, units)
     shown = scores.examples_per_request * each
-    prompts = [load_prompt(PROMPTS, method).likely_tokens + shown for method in scores.methods]
-    return sum(requests * price.dollars(int(tokens), JUDGE_TOKENS) for tokens in prompts)
+    prompts = {method: load_prompt(PROMPTS, method).likely_tokens + shown for method in scores.methods}
+    dollars = {method: price.dollars(int(tokens), JUDGE_TOKENS) for method, tokens in prompts.items()}
+    return units * sum(most_requests(method, scores) * dollars[method] for method in scores.methods)
 
 
 def explain_hours(sections: Sections, units: int, compute: ComputeConfig) -> WorkEstimate | None:
@@ -60,9 +60,4 @@ def score_hours(sections: Sections, units: int, compute: ComputeConfig) -> WorkE
     knobs, scores = section_of(sections, InterpretationsConfig), section_of(sections, ScoresConfig)
     if knobs.provider == STATISTICAL:
         return None
-    return asking(len(scores.methods) * _judgements(scores, units), JUDGE_TOKENS, compute)
-
-
-def _judgements(scores: ScoresConfig, units: int) -> int:
-    """Requests of one method."""
-    return scores.draws * -(-scores.examples // scores.examples_per_request) * units
+    return asking(units * sum(most_requests(method, scores) for method in scores.methods), JUDGE_TOKENS, compute)

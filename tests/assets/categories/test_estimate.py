@@ -7,7 +7,7 @@ from assets.categories.estimate import categorise_dollars
 from assets.contexts.config import ContextsConfig
 from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.interpretations.corpus import Corpus
-from assets.interpretations.estimate import LABEL_TOKENS, explain_dollars, score_dollars
+from assets.interpretations.estimate import LABEL_TOKENS, explain_dollars, score_dollars, score_hours
 from assets.interpretations.evidence import Split, read_evidence
 from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.label import PROMPTS, endpoint_of, unit_question
@@ -55,6 +55,14 @@ def test_every_unit_adds_the_same() -> None:
     first, second, third = (categorise_dollars(SECTIONS, units, LIVE) for units in (0, 100, 200))
     assert 0 < first < second
     assert third - second == pytest.approx(second - first)
+
+
+@pytest.mark.parametrize("size", [5, 20])
+def test_intruder_questions_are_as_many_as_are_asked_whatever_the_other_methods_show_at_once(size: int) -> None:
+    scores = ScoresConfig(methods=("detection", "intruder"), examples=40, draws=2, examples_per_request=size)
+    told = score_hours({**SECTIONS, "scores": scores}, 100, LIVE)
+    assert told is not None
+    assert told.how.startswith(f"{100 * 2 * (40 // size + 4)} requests")
 
 
 def test_the_estimate_is_near_the_real_prompts(explained: Explained) -> None:
