@@ -10,9 +10,12 @@ from pathlib import Path
 def whole(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; what lies there takes the place of `path` when the block has succeeded."""
     partial = path.with_name(f"{path.name}.partial")
-    yield partial
-    sync(partial)
-    partial.replace(path)
+    try:
+        yield partial
+        sync(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

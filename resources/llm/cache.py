@@ -8,12 +8,14 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from resources.disk import DAMAGED_DATABASE, one_machine
 from resources.errors import BadInput
+from resources.whole import whole
 
 FILE_NAME = "llm_cache.sqlite"
 BUSY_S = 60.0
@@ -126,8 +128,8 @@ class ResponseCache:
         self.connection.execute(f"insert or ignore into responses values ({marks})", values)  # noqa: S608
 
     def rows(self) -> Iterator[Stored]:
-        """Every answer, oldest first."""
-        for row in self.connection.execute("select * from responses order by created, key"):
+        """Every answer, in the order in which they came; sorting them would take as much room again in `/tmp`."""
+        for row in self.connection.execute("select * from responses order by rowid"):
             yield Stored(*row)
 
     def add_batch(self, batch: SentBatch, endpoint: str) -> None:
@@ -177,24 +179,27 @@ def list_cache(path: Path) -> list[dict[str, Any]]:
 
 
 def export_cache(path: Path, out: Path) -> int:
-    """Write every answer as one JSON line; returns how many.
+    """Write every answer as one JSON line, to a whole file or to a pipe; returns how many.
 
     Raises:
-        BadInput: when there is no cache.
+        BadInput: when there is no cache, or `out` cannot be written; a file that is there stays as it was then.
     """
     if not path.is_file():
         raise BadInput(f"there is no response cache at {path}: nothing has been asked yet")
     cache = ResponseCache(path)
     count = 0
     try:
-        file = out.open("w", encoding="utf-8")
+        with (
+            nullcontext(out) if out.exists() and not out.is_file() else whole(out) as target,
+            target.open("w", encoding="utf-8") as file,
+        ):
+            for stored in cache.rows():
+                file.write(json.dumps(asdict(stored), ensure_ascii=False) + "\n")
+                count += 1
     except OSError as error:
-        raise BadInput(f"{out} cannot be written ({error.strerror}): name a file in a folder that is there") from error
-    with file:
-        for stored in cache.rows():
-            file.write(json.dumps(asdict(stored), ensure_ascii=False) + "\n")
-            count += 1
-    cache.close()
+        raise BadInput(f"{out} cannot be written ({error.strerror}): name a file where there is room for it") from error
+    finally:
+        cache.close()
     return count
 
 

@@ -1,18 +1,33 @@
 """What was paid for is found again as it was, and a batch under way by the endpoint that it was sent to."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from resources.llm.cache import FILE_NAME, ResponseCache, SentBatch, Stored, list_cache
+import pytest
+
+from resources.errors import BadInput
+from resources.llm.cache import FILE_NAME, ResponseCache, SentBatch, Stored, export_cache, list_cache
+from tests.mounts import mount, unmount
+
+STORED = Stored("k1", "openai", "m", "", "v1", "{}", '"first"', 1, 2, 0.5, 20.0)
 
 
-def test_the_first_answer_to_a_question_stays_and_answers_are_listed_by_age(tmp_path: Path) -> None:
+def build_cache(path: Path, answers: int, size: int = 10) -> ResponseCache:
+    cache = ResponseCache(path)
+    for number in range(answers):
+        cache.put(replace(STORED, key=f"{number}", response=f'"{"x" * size}"'))
+    return cache
+
+
+def test_the_first_answer_to_a_question_stays_and_answers_are_listed_as_they_came(tmp_path: Path) -> None:
     cache = ResponseCache(tmp_path / FILE_NAME)
-    first = Stored("k1", "openai", "m", "", "v1", "{}", '"first"', 1, 2, 0.5, 20.0)
-    for stored in (first, replace(first, response='"second"', dollars=9.0), replace(first, key="k2", created=10.0)):
+    again, other = replace(STORED, response='"second"', dollars=9.0), replace(STORED, key="k2", created=10.0)
+    for stored in (STORED, again, other):
         cache.put(stored)
     assert (cache.get("k1"), cache.get("k3")) == ('"first"', None)
-    assert [stored.key for stored in cache.rows()] == ["k2", "k1"]
+    assert [stored.key for stored in cache.rows()] == ["k1", "k2"]
     cache.close()
     (row,) = list_cache(tmp_path / FILE_NAME)
     assert (row["answers"], row["input_tokens"], row["output_tokens"], row["dollars"]) == (2, 2, 4, 1.0)
@@ -30,3 +45,37 @@ def test_a_batch_is_known_at_its_endpoint_alone_by_the_vendors_name_until_it_is_
     cache.forget_batch("theirs")
     assert cache.batches("here") == [later]
     cache.close()
+
+
+def test_an_export_sorts_nothing_which_would_take_the_size_of_all_answers_in_another_place(tmp_path: Path) -> None:
+    cache = build_cache(tmp_path / FILE_NAME, 2)
+    said: list[str] = []
+    cache.connection.set_trace_callback(said.append)
+    assert len(list(cache.rows())) == 2
+    plan = cache.connection.execute(f"explain query plan {said[0]}").fetchall()
+    assert len(plan) == 1, plan
+    cache.close()
+
+
+def test_an_export_that_finds_no_room_leaves_the_earlier_one_and_names_its_own_disk(tmp_path: Path) -> None:
+    build_cache(tmp_path / FILE_NAME, 40, 10_000).close()
+    full = tmp_path / "full"
+    mount(full, "-t", "tmpfs", "-o", "size=256k", "tmpfs")
+    try:
+        (full / "x").write_text("earlier")
+        with pytest.raises(BadInput, match=r"full/x cannot be written \(No space left on device\)"):
+            export_cache(tmp_path / FILE_NAME, full / "x")
+        assert [(path.name, path.read_text()) for path in full.iterdir()] == [("x", "earlier")]
+    finally:
+        unmount(full)
+
+
+def test_an_export_goes_into_a_pipe_too(tmp_path: Path) -> None:
+    build_cache(tmp_path / FILE_NAME, 3).close()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        assert export_cache(tmp_path / FILE_NAME, pipe) == 3
+        assert len(read.result().splitlines()) == 3
+    assert pipe.is_fifo()
