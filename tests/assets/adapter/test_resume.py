@@ -161,6 +161,19 @@ def test_a_training_begun_anew_saves_over_the_checkpoint_that_it_could_not_take_
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
+def test_of_processes_that_hold_everything_the_first_one_alone_writes(tmp_path: Path) -> None:
+    class Second(Processes):
+        def wait(self) -> None:
+            """The first one is where this one is."""
+
+    theirs = tmp_path / "step-00000001.part" / SHARD
+    theirs.parent.mkdir()
+    theirs.write_text("of the first process")
+    Checkpoints(tmp_path, Second(1, 2, ALONE.device), 1, print).save([ROW], *after_one_step())
+    assert list(tmp_path.rglob("*")) == [theirs.parent, theirs]
+    assert theirs.read_text() == "of the first process"
+
+
 def test_a_save_that_a_kill_cut_off_hinders_no_later_one_of_that_step_and_leaves_nothing_in_it(tmp_path: Path) -> None:
     (tmp_path / "step-00000001.part").mkdir()
     (tmp_path / "step-00000001.part" / "shard-00007.safetensors").touch()
