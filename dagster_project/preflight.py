@@ -1,5 +1,6 @@
 """What a run lacks before it starts: knobs that go together, GPUs, disk, an engine, outside data, paid models' keys."""
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from resources.launcher.fit import check_fits, fills
 from resources.llm.endpoint import missing_key
 from resources.memory import GIB
 from resources.section import section_of
-from resources.sources import local_folder
+from resources.sources import PROJECT, local_folder
 from resources.stage import Stage
 from resources.store import Store, Workspace
 
@@ -49,6 +50,7 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
     nowhere = Workspace(home.runs, home.runs)
     jobs = [job_of(stage, experiment, found, store, nowhere, deployment) for stage in misses]
     return [
+        *_interpreter(jobs, deployment),
         *_gpus(jobs, deployment),
         *_memory(jobs, deployment),
         *_disk(experiment, misses, jobs, home, deployment),
@@ -59,6 +61,14 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
         ),
         *_sources(experiment, misses, deployment),
     ]
+
+
+def _interpreter(jobs: Sequence[Job], deployment: Deployment) -> list[str]:
+    """What jobs of this machine are started with, in the project's folder; of a node's files nothing is known here."""
+    name = str(PROJECT / deployment.python) if os.sep in deployment.python else deployment.python
+    if not jobs or deployment.backend != "local" or shutil.which(name):
+        return []
+    return [f"python: {deployment.python} in compute.yaml is no program of this machine: correct it, or leave it out"]
 
 
 def _gpus(jobs: Sequence[Job], deployment: Deployment) -> list[str]:

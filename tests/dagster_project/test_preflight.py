@@ -1,5 +1,6 @@
 """What a run lacks is told before it starts: GPUs, memory, an engine, keys, and outside data that cannot be had."""
 
+from os.path import relpath
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -171,8 +172,20 @@ def test_an_engine_is_looked_for_where_jobs_run_with_this_interpreter(home: Home
     scores = [stage("benchmark_scores")]
     assert len(lacking(fast, home, Deployment(gpus=0), scores)) == 1
     assert lacking(fast, home, Deployment(gpus=0), [stage("ablation_kl")]) == []
-    for other in (Deployment(gpus=0, python="/opt/python"), Deployment(gpus=0, backend="slurm", prefix=("ssh", "n"))):
+    for other in (Deployment(gpus=0, python="/bin/sh"), Deployment(gpus=0, backend="slurm", prefix=("ssh", "n"))):
         assert lacking(fast, home, other, scores) == []
+
+
+def test_an_interpreter_that_is_not_there_is_told_where_jobs_run_on_this_machine(home: Home, tmp_path: Path) -> None:
+    mini, data = load(tmp_path, "extends: mini\n"), [stage("s1k_dataset")]
+    for name in ("/no/such/python", "pithon", "resources", "README.md"):
+        [said] = lacking(mini, home, Deployment(gpus=0, python=name), data)
+        assert said == f"python: {name} in compute.yaml is no program of this machine: correct it, or leave it out"
+    # a path in it is one from the project, where jobs run
+    elsewhere = Deployment(gpus=0, backend="slurm", python="/no/such/python")
+    for there in (Deployment(gpus=0, python="sh"), Deployment(gpus=0, python=relpath("/bin/sh", PROJECT)), elsewhere):
+        assert lacking(mini, home, there, data) == []
+    assert lacking(mini, home, Deployment(gpus=0, python="pithon"), []) == []
 
 
 def test_an_engine_over_more_gpus_than_a_node_has_is_told(home: Home, tmp_path: Path) -> None:
