@@ -1,6 +1,7 @@
 """`ablation_kl`: the KL of every part of the adapter, as a tidy table and figure 3."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from assets.ablation.catalogue import Part, catalogue, greedy_candidates, remova
 from assets.ablation.config import AblationConfig
 from assets.ablation.edits import Edit
 from assets.ablation.figures import save_ablation_figures
-from assets.ablation.pool import interactions
 from assets.ablation.workbench import Workbench, draw_passages, row_of, write_rollouts
 from resources.components import Component
 from resources.compute import ComputeConfig
@@ -117,9 +117,29 @@ def short(row: dict) -> dict[str, JsonValue]:
     return {name: row[name] for name in ("unit", "kl_mean", "kl_sem", "ce_delta")}
 
 
+def _interactions(parts: Sequence[Part], kl_mean: Mapping[tuple[str, str], float]) -> list[dict[str, object]]:
+    """Every part of several components against the sum over its components, where each of them was ablated alone."""
+    rows: list[dict[str, object]] = []
+    for part in parts:
+        alone = [kl_mean.get(("component", c.id)) for c in part.components]
+        if part.kind == "component" or not alone or None in alone:
+            continue
+        together, apart = kl_mean[part.kind, part.unit], math.fsum(kl for kl in alone if kl is not None)
+        rows.append(
+            {
+                "unit_kind": part.kind,
+                "unit": part.unit,
+                "kl_mean": together,
+                "kl_sum_of_parts": apart,
+                "interaction": together - apart,
+            }
+        )
+    return rows
+
+
 def _write(out: Path, rows: list[dict], parts: Sequence[Part]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=ABLATION_SCHEMA), out / ABLATION)
     kl_mean = {(row["unit_kind"], row["unit"]): row["kl_mean"] for row in rows}
-    together = interactions(parts, kl_mean)
+    together = _interactions(parts, kl_mean)
     pq.write_table(pa.Table.from_pylist(together, schema=INTERACTION_SCHEMA), out / INTERACTIONS)
     save_ablation_figures(rows, together, out)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from assets.ablation.edits import Edit
 from resources.adapters import Adapter
-from resources.components import Component
+from resources.components import WRITERS, Component
 from resources.errors import BadInput
 from resources.models import ModelConfig, load_base
 from resources.narrow_products import NarrowProducts
@@ -98,8 +98,7 @@ class AdaptedModel:
         self._layers = base.model.layers
         self._changes: Prepared = {}
         self._worn: dict[Component, _Worn] = {}
-        self._read_projections: tuple[str, ...] = ()
-        self._states: dict[Component, torch.Tensor] = {}
+        self._states: dict[Component, torch.Tensor] | None = None
         self.live = frozenset(c for c in adapter.components if bool(adapter.B[c].any()))
         """Components whose B is not 0."""
         for component in sorted(self.live):
@@ -143,13 +142,13 @@ class AdaptedModel:
             self._changes = before
 
     @contextmanager
-    def reading(self, projections: tuple[str, ...]) -> Iterator[dict[Component, torch.Tensor]]:
-        """Fills the dict with the activations [N, T, R] of these projections in the passes of this block."""
-        self._read_projections, self._states = projections, {}
+    def reading_writers(self) -> Iterator[dict[Component, torch.Tensor]]:
+        """Fills the dict with the activations [N, T, R] of the components that write into the residual stream."""
+        self._states = {}
         try:
             yield self._states
         finally:
-            self._read_projections, self._states = (), {}
+            self._states = None
 
     def write_change(self, component: Component, edit: Edit, state_1TR: torch.Tensor) -> torch.Tensor:
         """What an edit adds to the output of a component's matrix that had this activation: [T, O]."""
@@ -204,7 +203,7 @@ class AdaptedModel:
     ) -> torch.Tensor:
         """The weights hold the adapter: edited rows are given the difference."""
         worn, x_NTI = self._worn[component], args[0]
-        if component.projection in self._read_projections:
+        if self._states is not None and component.projection in WRITERS:
             self._states[component] = _read(x_NTI, worn.A_RI)
         changes = self._changes.get(component)
         if changes is not None:
@@ -219,7 +218,7 @@ class AdaptedModel:
         """The weights are the base model's: every row is given the adapter, edited or not."""
         worn = self._worn[component]
         state_NTR = worn.read(args[0])
-        if component.projection in self._read_projections:
+        if self._states is not None and component.projection in WRITERS:
             self._states[component] = state_NTR.clone()
         changes = self._changes.get(component)
         if changes is not None:

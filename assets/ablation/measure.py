@@ -3,6 +3,7 @@
 Shapes: N rows, T tokens, P scored positions, D hidden.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from assets.ablation.memory import Shape, plan_memory
 from assets.ablation.passages import Passage
 from assets.ablation.stream import FullStream, batched, run_edited
 from resources.errors import BadInput
+from resources.intervals import ratio
 
 NEGATIVE_KL = {torch.float64: -1e-4, torch.float32: -1e-3}
 """Nats per token below which a KL is no rounding error, by the precision of the terms (see `divergence`).
@@ -33,6 +35,20 @@ class Sums(NamedTuple):
     """Over the `num_targets` of them that have a next token."""
     num_tokens: int
     num_targets: int
+
+
+def effect(sums: Sequence[Sums]) -> dict[str, float | int | None]:
+    """The pooled columns of one edit, from its sums on each passage."""
+    scored = [s for s in sums if s.num_tokens]
+    kl = ratio([s.kl for s in scored], [s.num_tokens for s in scored])
+    targets = sum(s.num_targets for s in scored)
+    return {
+        "kl_mean": kl.value,
+        "kl_sem": kl.sem,
+        "ce_delta": math.fsum(s.ce_delta for s in scored) / targets if targets else None,
+        "n_tokens": sum(s.num_tokens for s in scored),
+        "n_rollouts": len(scored),
+    }
 
 
 def measure(model: AdaptedModel, passage: Passage, edits: Sequence[Edit | None], tokens_per_batch: int) -> list[Sums]:

@@ -18,10 +18,9 @@ from assets.ablation.continuations import Row, continue_rows
 from assets.ablation.doses import Dose, choose_targets, dose_edit, doses
 from assets.ablation.edits import Edit
 from assets.ablation.figures import save_dose_figures
-from assets.ablation.measure import Sums, measure
+from assets.ablation.measure import Sums, effect, measure
 from assets.ablation.outcomes import Continuation, count_words, is_correct, summarise
 from assets.ablation.passages import Passage, draw_rollouts, open_passages
-from assets.ablation.pool import effect
 from assets.ablation.share import sums_table, work_through
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae

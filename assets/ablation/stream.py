@@ -12,7 +12,7 @@ import torch
 
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.edits import Edit
-from resources.components import WRITERS, Component
+from resources.components import Component
 
 Keep = Literal["device", "host", "recompute"]
 
@@ -68,7 +68,7 @@ class FullStream:
         self._h_1TD = self.model.embed(self._ids_1T)
 
     def _step(self) -> None:
-        with self.model.editing({}), self.model.reading(WRITERS) as states:
+        with self.model.editing({}), self.model.reading_writers() as states:
             self._h_1TD = self.model.advance(self._point, self._h_1TD, self.rotary)
         self._states.update(states)
         self._point += 1

@@ -16,9 +16,8 @@ from assets.ablation.artifact import ROLLOUT_SCHEMA, ROLLOUTS
 from assets.ablation.catalogue import Part
 from assets.ablation.config import AblationConfig
 from assets.ablation.edits import Edit
-from assets.ablation.measure import Sums, measure
+from assets.ablation.measure import Sums, effect, measure
 from assets.ablation.passages import Passage, open_passages
-from assets.ablation.pool import effect
 from assets.ablation.share import sums_table, work_through
 from assets.dataset.artifact import S1kDataset
 from resources.components import Component
@@ -36,11 +35,6 @@ class Workbench:
     """A part's edit on one passage; None where it changes nothing."""
     compute: ComputeConfig
 
-    def measure(self, which: int, parts: Sequence[Part]) -> list[Sums]:
-        """Sums of parts on one passage."""
-        edits = [self.edit(part, which) for part in parts]
-        return measure(self.model, self.passages[which], edits, self.compute.tokens_per_batch)
-
     def measure_all(self, parts: Sequence[Part], slices: int, folder: Path, progress: Progress) -> list[list[Sums]]:
         """[part][passage]; parts of equal effect are measured once."""
         different, place = self._different(parts)
@@ -50,7 +44,8 @@ class Workbench:
 
         def make(i: int) -> pa.Table:
             which, first = jobs[i]
-            return sums_table(self.measure(which, different[first::slices]))
+            edits = [self.edit(part, which) for part in different[first::slices]]
+            return sums_table(measure(self.model, self.passages[which], edits, self.compute.tokens_per_batch))
 
         sums: list[list[Sums]] = [[] for _ in different]
         tables = work_through(names, make, folder, progress, f"ablating {folder.name}")
