@@ -128,7 +128,7 @@ class Sae(Artifact):
             raise BadInput("the states hold NaN or infinity: capture them again, in bfloat16 or float32")
         rule_out = len(state_BD) > 0 and filter_is_faster(state_BD.device.type)
         found = encode_filtered if rule_out else encode_densely
-        return SparseLatents(*found(state_BD.float(), self.W_enc_FD, self.b_enc_F, self.threshold_F))
+        return found(state_BD.float(), self.W_enc_FD, self.b_enc_F, self.threshold_F)
 
     @cached_property
     def W_enc_FD(self) -> "torch.Tensor":

@@ -6,6 +6,7 @@ Shapes: B tokens, D components, F latents, N active (token, latent) pairs.
 
 import torch
 
+from assets.sae.artifact import SparseLatents
 from assets.sae.candidates import candidates
 from assets.sae.entries import places
 from assets.sae.scores import above
@@ -20,28 +21,25 @@ ROUNDING = 2.0**-20
 LEAST_MARGIN = -1e30
 """Stands for a threshold that nothing reaches, so that bounds stay finite."""
 
-Triples = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Row and latent, int64[N], and activation, float32[N]."""
-
 
 def encode_densely(
     state_BD: torch.Tensor, W_enc_FD: torch.Tensor, b_enc_F: torch.Tensor, threshold_F: torch.Tensor
-) -> Triples:
+) -> SparseLatents:
     """Every score, compared."""
     rows = ROWS_AT_ONCE if state_BD.is_cuda else CPU_ROWS_AT_ONCE
-    parts: list[Triples] = []
+    parts: list[SparseLatents] = []
     for start in range(0, max(1, len(state_BD)), rows):
         latents_BF = torch.addmm(b_enc_F, state_BD[start : start + rows], W_enc_FD.T)
         flat_N = above(latents_BF, threshold_F)
         row_N, latent_N = places(flat_N, len(b_enc_F))
-        parts.append((row_N + start, latent_N, latents_BF.flatten()[flat_N]))
+        parts.append(SparseLatents(row_N + start, latent_N, latents_BF.flatten()[flat_N]))
     row, latent, value = zip(*parts, strict=True)
-    return torch.cat(row), torch.cat(latent), torch.cat(value)
+    return SparseLatents(torch.cat(row), torch.cat(latent), torch.cat(value))
 
 
 def encode_filtered(
     state_BD: torch.Tensor, W_enc_FD: torch.Tensor, b_enc_F: torch.Tensor, threshold_F: torch.Tensor
-) -> Triples:
+) -> SparseLatents:
     """The few scores that may pass, each a function of its token and latent alone; on a CPU, for at least one token."""
     bias_F, limit_F = b_enc_F.double(), threshold_F.double().clamp(max=-LEAST_MARGIN)
     margin_F = (bias_F - limit_F + ROUNDING * (bias_F.abs() + limit_F.abs())).clamp(min=LEAST_MARGIN)
@@ -49,4 +47,4 @@ def encode_filtered(
     row_N, latent_N = places(candidates(state_BD, W_enc_FD, margin_F, 0.0, product_BF), len(b_enc_F))
     value_N = dots(row_N, latent_N, state_BD, W_enc_FD) + b_enc_F[latent_N]
     fires_N = value_N > threshold_F[latent_N]
-    return row_N[fires_N], latent_N[fires_N], value_N[fires_N]
+    return SparseLatents(row_N[fires_N], latent_N[fires_N], value_N[fires_N])

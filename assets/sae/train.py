@@ -72,9 +72,6 @@ class _Data:
     split: Split
     entering: np.ndarray
 
-    def rows(self, rollouts: np.ndarray, columns: np.ndarray) -> Rows:
-        return self.census.rows(rollouts, columns)
-
 
 def train(
     *,
@@ -95,7 +92,7 @@ def train(
     """
     data = _open(sae, activation_shards)
     latents = sae.expansion * len(data.entering)
-    order = Order(data.rows(data.split.training, data.entering), sae.batch_tokens, sae.shuffle_tokens, sae.seed)
+    order = Order(data.census.rows(data.split.training, data.entering), sae.batch_tokens, sae.shuffle_tokens, sae.seed)
     fit = Fit(sae, order, latents, compute.device)
     fitted = fit.run(progress, "SAE step", scratch / CHECKPOINT)
     trained = _calibrated(sae, data, fitted, out, compute.device)
@@ -147,7 +144,7 @@ def _states(rows: Rows, most: int, device: str) -> Iterator[torch.Tensor]:
 
 def _calibrated(sae: SaeConfig, data: _Data, fitted: Fitted, out: Path, device: str) -> Sae:
     folded = fold(sae, fitted.weights, fitted.scale.scale_D)
-    rows = data.rows(data.split.calibration, data.entering)
+    rows = data.census.rows(data.split.calibration, data.entering)
     threshold = quantile_threshold(
         folded, _states(rows, sae.calibration_tokens, device), sae.k, fitted.counters.threshold or 0.0
     )
@@ -161,14 +158,14 @@ def _mean_state(order: Order, device: str) -> torch.Tensor:
 
 def _held_out(sae: SaeConfig, data: _Data, trained: Sae, silent_F: torch.Tensor, center_E: torch.Tensor) -> Held:
     every, device = np.arange(len(data.shards.columns)), str(center_E.device)
-    states = _states(data.rows(data.split.evaluation, every), sae.evaluation_tokens, device)
+    states = _states(data.census.rows(data.split.evaluation, every), sae.evaluation_tokens, device)
     return evaluate(trained, states, torch.from_numpy(data.entering).to(device), silent_F, center_E)
 
 
 def _baselines(data: _Data, held: Held, budget: Budget, progress: Progress) -> list[dict[str, str | float]]:
     sae, summary = budget.config, held.summary
     ours = {"dictionary": "batchtopk", "fvu": summary.fvu, "l0": summary.l0, "cosine": summary.cosine}
-    states = _states(data.rows(data.split.evaluation, data.entering), sae.evaluation_tokens, budget.device)
+    states = _states(data.census.rows(data.split.evaluation, data.entering), sae.evaluation_tokens, budget.device)
     return [ours, *compare(budget, states, progress)]
 
 

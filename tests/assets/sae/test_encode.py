@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.sae.artifact import Sae
-from assets.sae.encode import CPU_ROWS_AT_ONCE, Triples, encode_densely, encode_filtered
+from assets.sae.artifact import Sae, SparseLatents
+from assets.sae.encode import CPU_ROWS_AT_ONCE, encode_densely, encode_filtered
 from assets.sae.sparse_rows import dots
 
 COMPONENTS, LATENTS = 24, 70
-Encode = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], Triples]
+Encode = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], SparseLatents]
 ENCODERS: list[Encode] = [encode_densely, encode_filtered]
 
 
@@ -31,7 +31,7 @@ def build(seed: int, tail: float) -> tuple[torch.Tensor, ...]:
     return states_BD, normal(LATENTS, COMPONENTS), normal(LATENTS), threshold_F
 
 
-def flat(found: Triples) -> torch.Tensor:
+def flat(found: SparseLatents) -> torch.Tensor:
     """One number per (token, latent)."""
     return found[0] * LATENTS + found[1]
 
