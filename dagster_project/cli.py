@@ -96,7 +96,7 @@ def plan_command(experiment: str, explain: bool, as_json: bool) -> None:
     loaded = _load(experiment)
     planned = plan(loaded, _store())
     if as_json:
-        click.echo(json.dumps([line.row() for line in planned], indent=1))
+        click.echo(json.dumps([asdict(line) for line in planned], indent=1))
         return
     for line in planned:
         seconds = "?" if line.seconds is None else f"{line.seconds:.0f} s"

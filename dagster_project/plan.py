@@ -5,7 +5,7 @@ Keys depend on configs, code versions and input keys only, so the plan and the r
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Literal
@@ -39,10 +39,6 @@ class PlannedAsset:
     """Wall time of the last comparable run; 0 for a hit, None when there was none."""
     cost_usd: float | None
     """Paid requests, US dollars: of the room's cost model, else of the last comparable run; 0 for a hit."""
-
-    def row(self) -> dict[str, object]:
-        """As JSON."""
-        return asdict(self)
 
 
 def keys(experiment: Experiment) -> dict[str, str]:

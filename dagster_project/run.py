@@ -50,11 +50,8 @@ class Outcome:
     def summary(self) -> str:
         """Tables 1 and 2 beside the paper's, and where to look next."""
         tables = self._tables() if "benchmark_scores" in self.caches else []
-        lines = [*tables, *self._places(), *self._failed()]
-        return "\n".join(lines)
-
-    def _failed(self) -> list[str]:
-        return [f"{asset} failed: {error}" for asset, error in self.failures.items()]
+        failed = [f"{asset} failed: {error}" for asset, error in self.failures.items()]
+        return "\n".join([*tables, *self._places(), *failed])
 
     def _tables(self) -> list[str]:
         asset = "benchmark_scores"
