@@ -11,13 +11,14 @@ import dagster as dg
 import yaml
 
 from dagster_project.experiment import NAME, Experiments
+from resources.adapters import CONFIG, WEIGHTS
 from resources.errors import BadInput, one_line
 from resources.home import Home, find_home
 from resources.strict_yaml import read_yaml
 
 WATCHED = "LORASCOPE_ADAPTERS"
 """Environment variable: the watched folder; `adapters/` under LORASCOPE_HOME when unset."""
-FILES = ("adapter_config.json", "adapter_model.safetensors")
+FILES = (CONFIG, WEIGHTS)
 
 
 @dg.sensor(
@@ -97,7 +98,7 @@ def _slug(name: str) -> str:
 
 def _parent(experiments: Experiments, folder: Path) -> str:
     """Of the experiments on the adapter's base model that with the fewest ancestors, and of these the first."""
-    base = _base_model(folder / FILES[0])
+    base = _base_model(folder / CONFIG)
     fitting: list[tuple[int, str]] = []
     for name in experiments.names():
         try:

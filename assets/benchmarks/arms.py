@@ -5,7 +5,7 @@ from pathlib import Path
 
 from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.engine import Arm
-from resources.adapters import Adapter, write_ablated
+from resources.adapters import CONFIG, Adapter, write_ablated
 from resources.components import ATTENTION, MLP
 from resources.errors import BadInput
 from resources.fingerprints import fingerprints
@@ -45,7 +45,7 @@ def _extra(name: str, source: str, model: ModelConfig) -> Arm:
 
 def ablate(lora: Path, out: Path, projections: Iterable[str]) -> Path:
     """The adapter with B = 0 in these projections of every layer."""
-    if not (out / "adapter_config.json").exists():
+    if not (out / CONFIG).exists():
         adapter = Adapter.open(lora)
         write_ablated(lora, out, [part for part in adapter.components if part.projection in projections])
     return out
