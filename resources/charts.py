@@ -50,16 +50,16 @@ def _few_colours(picture: bytes) -> bytes:
     return small.getvalue()
 
 
-def line_chart(points: list[dict[str, float]], x: str, y: str, title: str) -> "altair.Chart":
-    """A single curve, such as a loss over steps; `points` are rows with the columns `x` and `y`."""
+def line_chart(points: list[dict[str, float]], y: str, title: str) -> "altair.Chart":
+    """A single curve over steps, such as a loss; `points` are rows with the columns `step` and `y`."""
     import altair
 
     return (
         altair.Chart(altair.Data(values=points), title=title, width=520, height=240)
         .mark_line(color=ACCENT)
         .encode(
-            altair.X(x, type="quantitative"),
+            altair.X("step", type="quantitative"),
             altair.Y(y, type="quantitative", scale=altair.Scale(zero=False)),
-            tooltip=[altair.Tooltip(x, type="quantitative"), altair.Tooltip(y, type="quantitative", format=".4f")],
+            tooltip=[altair.Tooltip("step", type="quantitative"), altair.Tooltip(y, type="quantitative", format=".4f")],
         )
     )

@@ -19,6 +19,8 @@ USABLE = 0.95
 """Share of a GPU that a job may fill by this account; the rest is for CUDA, NCCL and the allocator's fragments."""
 
 BYTES = {"float32": 4, "bfloat16": 2}
+CHUNK_ELEMENTS = 2**26
+"""Logits of one chunk of the cross-entropy (`assets/adapter/loss.py`)."""
 
 
 @dataclass(frozen=True)
@@ -230,11 +232,10 @@ def passing_activations(sizes: Architecture, tokens: int, item: int = 2) -> Part
     return Part("activations", tokens * item * width, f"one block of {tokens} tokens, {item} bytes")
 
 
-def loss_chunk(sizes: Architecture, elements: int = 2**26) -> Part:
+def loss_chunk(sizes: Architecture) -> Part:
     """The chunked cross-entropy: one chunk of logits in float32, its copy in half precision, and their exponentials."""
-    return Part(
-        "loss", 10 * elements, f"{elements // sizes.vocab_size} tokens x {sizes.vocab_size} x (4 + 4 + 2) bytes"
-    )
+    tokens = CHUNK_ELEMENTS // sizes.vocab_size
+    return Part("loss", 10 * CHUNK_ELEMENTS, f"{tokens} tokens x {sizes.vocab_size} x (4 + 4 + 2) bytes")
 
 
 def gathered(sizes: Architecture, item: int = 2) -> Part:
@@ -245,10 +246,10 @@ def gathered(sizes: Architecture, item: int = 2) -> Part:
     return Part("gathered by FSDP", size, how)
 
 
-def kv_cache(sizes: Architecture, tokens: int, shared_by: int = 1, item: int = 2) -> Part:
-    """Keys and values of every layer."""
-    size = 2 * sizes.num_hidden_layers * sizes.kv_size * tokens * item / shared_by
-    how = f"2 x {sizes.num_hidden_layers} layers x {sizes.kv_size} x {tokens} tokens x {item} bytes / {shared_by} GPUs"
+def kv_cache(sizes: Architecture, tokens: int, shared_by: int = 1) -> Part:
+    """Keys and values of every layer, in half precision."""
+    size = 2 * sizes.num_hidden_layers * sizes.kv_size * tokens * 2 / shared_by
+    how = f"2 x {sizes.num_hidden_layers} layers x {sizes.kv_size} x {tokens} tokens x 2 bytes / {shared_by} GPUs"
     return Part("KV cache", size, how)
 
 

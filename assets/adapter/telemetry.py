@@ -98,4 +98,4 @@ class Telemetry:
             shutil.copytree(self._events, out / EVENTS)
 
     def _chart(self, curve: list[dict[str, float]], column: str) -> "altair.Chart":
-        return line_chart(curve, "step", column, f"{self._title}: {NAMES[column]}")
+        return line_chart(curve, column, f"{self._title}: {NAMES[column]}")

@@ -12,6 +12,8 @@ from assets.sae.config import SaeConfig
 
 MEDIAN_STEPS = 100
 """Weiszfeld iterations at most (dictionary_learning: 100)."""
+MEDIAN_TOLERANCE = 1e-5
+"""A shorter iteration is the last."""
 FITTED_TOKENS = 4096
 """Tokens, at most, on which the encoder's first bias is fitted."""
 
@@ -99,13 +101,13 @@ def fitting_bias(config: SaeConfig, W_dec_FD: torch.Tensor, sample_BD: torch.Ten
     return float((error_BD * rows_BD).sum()) / power if power > 0 else 0.0
 
 
-def geometric_median(points_BD: torch.Tensor, tolerance: float = 1e-5) -> torch.Tensor:
+def geometric_median(points_BD: torch.Tensor) -> torch.Tensor:
     """The point with the least summed distance to all points, by Weiszfeld's iteration."""
     guess_D = points_BD.mean(dim=0)
     for _ in range(MEDIAN_STEPS):
         nearness_B = 1 / (points_BD - guess_D).norm(dim=1).clamp(min=1e-12)
         moved_D = (nearness_B[:, None] * points_BD).sum(dim=0) / nearness_B.sum()
-        done = bool((moved_D - guess_D).norm() < tolerance)
+        done = bool((moved_D - guess_D).norm() < MEDIAN_TOLERANCE)
         guess_D = moved_D
         if done:
             break

@@ -16,7 +16,7 @@ BINS = 30
 
 def draw(out: Path, curve: list[dict[str, float]], held: Held, columns: tuple[str, ...]) -> None:
     """Write loss, l0, density and explained variance into `out/charts`."""
-    save_chart(line_chart(curve, "step", "fvu", "Training loss (fraction of variance unexplained)"), out, "loss")
+    save_chart(line_chart(curve, "fvu", "Training loss (fraction of variance unexplained)"), out, "loss")
     save_chart(_l0(held.l0_counts), out, "l0")
     save_chart(_density(held.latents["density"].to_numpy()), out, "density")
     save_chart(_explained(columns, held.explained_E), out, "explained_variance")

@@ -11,6 +11,8 @@ from resources.launcher.protocol import MARKER
 
 PROC = Path("/proc")
 KEEPER = Path(__file__).with_name("keeper.py")
+PATIENCE_S = 5.0
+"""Seconds in which what is left of a job is killed again and again."""
 
 
 def started(pid: int) -> str | None:
@@ -104,9 +106,9 @@ def kill(pid: int) -> None:
         return
 
 
-def end(job: str, patience_s: float = 5.0) -> None:
+def end(job: str) -> None:
     """Kill every process of one job, again and again until none is left or patience ends."""
-    deadline = time.monotonic() + patience_s
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         left = [pid for pid, found in marked() if found == job]
         if not left:

@@ -11,7 +11,7 @@ from resources.charts import FOLDER, SCALE, line_chart, save_chart
 
 
 def test_a_charts_picture_has_a_palette_and_looks_as_it_was_drawn(tmp_path: Path) -> None:
-    chart = line_chart([{"step": float(i), "loss": 1 / (i + 1)} for i in range(50)], "step", "loss", "Loss")
+    chart = line_chart([{"step": float(i), "loss": 1 / (i + 1)} for i in range(50)], "loss", "Loss")
     save_chart(chart, tmp_path, "loss")
     picture = (tmp_path / FOLDER / "loss.png").read_bytes()
     drawn = vl_convert.vegalite_to_png(chart.to_json(indent=None), scale=SCALE)
