@@ -25,6 +25,7 @@ from dagster_project.rooms import ROOMS, STAGES
 from resources.launcher.deployment import Deployment
 from resources.section import Section
 from resources.sources import PROJECT
+from resources.stage import Stage
 
 SIGNS = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
 MACHINE = {"gpus": "GPUs of this machine", "cpus": "cores of this machine", "python": "this interpreter"}
@@ -127,15 +128,21 @@ def rooms() -> str:
 
 def columns() -> str:
     """Every column of every Parquet file of an artifact, from the schemas that write it."""
-    lines = ["# Columns\n", "Parquet files by the room that writes them.\n"]
-    for room in ROOMS:
-        schemas = getattr(importlib.import_module(f"assets.{room}.artifact"), "SCHEMAS", {})
-        lines += [f"## `{room}`\n"] if schemas else []
+    lines = ["# Columns\n", "Parquet files by the asset in whose folder they lie.\n"]
+    for stage in STAGES:
+        schemas = schemas_of(stage)
+        lines += [f"## `{stage.asset}`\n"] if schemas else []
         for file, schema in schemas.items():
-            lines += [f"### `{file}` of `{room}`\n", "| column | type | what it is |", "|---|---|---|"]
+            lines += [f"### `{file}` of `{stage.asset}`\n", "| column | type | what it is |", "|---|---|---|"]
             lines += [f"| `{field.name}` | {_stored(field.type)} | {_about(field)} |" for field in schema]
             lines.append("")
     return "\n".join(lines) + "\n"
+
+
+def schemas_of(stage: Stage) -> Mapping[str, pa.Schema]:
+    """File of the asset's folder -> its columns."""
+    known = getattr(importlib.import_module(f"assets.{stage.room}.artifact"), "SCHEMAS", {})
+    return known.get(stage.asset, {})
 
 
 def _stored(kind: pa.DataType) -> str:

@@ -1,4 +1,4 @@
-"""The two tables on disk and their schemas."""
+"""The tables on disk and their schemas."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,37 +96,31 @@ CONTINUATION_SCHEMA = pa.schema(
     ]
 )
 SCHEMAS = {
-    ABLATION: ABLATION_SCHEMA,
-    INTERACTIONS: INTERACTION_SCHEMA,
-    ROLLOUTS: ROLLOUT_SCHEMA,
-    STEERING: STEERING_SCHEMA,
-    CONTINUATIONS: CONTINUATION_SCHEMA,
+    "ablation_kl": {ABLATION: ABLATION_SCHEMA, INTERACTIONS: INTERACTION_SCHEMA, ROLLOUTS: ROLLOUT_SCHEMA},
+    "latent_kl": {ABLATION: ABLATION_SCHEMA, ROLLOUTS: ROLLOUT_SCHEMA},
+    "steering_effects": {STEERING: STEERING_SCHEMA, CONTINUATIONS: CONTINUATION_SCHEMA},
 }
-"""File -> its columns; `latent_kl` has the first of them too."""
-
-
-class AblationKl(Artifact):
-    """An `ablation_kl` folder."""
-
-    def table(self) -> pa.Table:
-        """One row per ablated unit, see `ABLATION_SCHEMA`."""
-        return pq.read_table(self.path / ABLATION)
-
-    def interactions(self) -> pa.Table:
-        """Groups against the sum of their parts, see `INTERACTION_SCHEMA`."""
-        return pq.read_table(self.path / INTERACTIONS)
-
-    def rollouts(self) -> pa.Table:
-        """One row per ablated unit and rollout, see `ROLLOUT_SCHEMA`."""
-        return pq.read_table(self.path / ROLLOUTS)
+"""Asset -> file -> its columns."""
 
 
 class LatentKl(Artifact):
     """A `latent_kl` folder."""
 
     def table(self) -> pa.Table:
-        """One row per ablated latent, see `ABLATION_SCHEMA`."""
+        """One row per ablated part or latent, see `ABLATION_SCHEMA`."""
         return pq.read_table(self.path / ABLATION)
+
+    def rollouts(self) -> pa.Table:
+        """One row per ablated part or latent and rollout, see `ROLLOUT_SCHEMA`."""
+        return pq.read_table(self.path / ROLLOUTS)
+
+
+class AblationKl(LatentKl):
+    """An `ablation_kl` folder."""
+
+    def interactions(self) -> pa.Table:
+        """Groups against the sum of their parts, see `INTERACTION_SCHEMA`."""
+        return pq.read_table(self.path / INTERACTIONS)
 
 
 class SteeringEffects(Artifact):

@@ -30,8 +30,9 @@ STATISTICS = pa.schema(
         described("n", pa.int64(), "tokens"),
     ]
 )
-SCHEMAS = {SHARDS: shard_schema(("L0.q_proj",), ""), STATISTICS_FILE: STATISTICS}
-"""File -> its columns; `state` is as long as there are components or neurons."""
+_FILES = {SHARDS: shard_schema(("L0.q_proj",), ""), STATISTICS_FILE: STATISTICS}
+SCHEMAS = {"activation_shards": _FILES, "neuron_shards": _FILES}
+"""Asset -> file -> its columns; `state` is as long as there are components or neurons."""
 
 
 class ActivationShards(Artifact):

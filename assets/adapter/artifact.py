@@ -26,8 +26,6 @@ CURVE_SCHEMA = pa.schema(
         required("tokens", pa.int64(), "computed so far"),
     ]
 )
-SCHEMAS = {CURVE: CURVE_SCHEMA}
-"""File -> its columns."""
 NORMS = pa.schema(
     [
         required("component", pa.string(), "L3.gate_proj"),
@@ -39,6 +37,11 @@ NORMS = pa.schema(
     ]
 )
 """Of the table of a LoRA, which is made when it is asked for."""
+SCHEMAS = {
+    "lora_checkpoint": {CURVE: CURVE_SCHEMA, "table()": NORMS},
+    "full_finetune_checkpoint": {CURVE: CURVE_SCHEMA},
+}
+"""Asset -> file, or what makes the table -> its columns."""
 
 
 @dataclass(frozen=True)

@@ -109,12 +109,14 @@ RECOVERY = pa.schema(
 """One row per benchmark and adapter."""
 
 SCHEMAS = {
-    "records.parquet": RECORDS,
-    "scores.parquet": SCORES,
-    "pairs.parquet": PAIRS,
-    "recovery.parquet": RECOVERY,
+    "benchmark_scores": {
+        "records.parquet": RECORDS,
+        "scores.parquet": SCORES,
+        "pairs.parquet": PAIRS,
+        "recovery.parquet": RECOVERY,
+    }
 }
-"""File -> its columns."""
+"""Asset -> file -> its columns."""
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema) -> None:

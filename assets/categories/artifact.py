@@ -49,8 +49,11 @@ CLASSES_SCHEMA = pa.schema(
         described("ci_high", pa.float64(), "upper end"),
     ]
 )
-SCHEMAS = {CATEGORIES_FILE: CATEGORIES_SCHEMA, DENSITIES_FILE: DENSITIES_SCHEMA, CLASSES_FILE: CLASSES_SCHEMA}
-"""File -> its columns."""
+SCHEMAS = {
+    "feature_categories": {CATEGORIES_FILE: CATEGORIES_SCHEMA},
+    "category_densities": {DENSITIES_FILE: DENSITIES_SCHEMA, CLASSES_FILE: CLASSES_SCHEMA},
+}
+"""Asset -> file -> its columns."""
 
 
 class Subcategory(BaseModel, frozen=True):

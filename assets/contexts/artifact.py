@@ -57,8 +57,8 @@ CONTEXTS = pa.schema(
         required("values", pa.list_(pa.float32()), "activation at each of them; 0 where the unit does not fire"),
     ]
 )
-SCHEMAS = {UNITS_FILE: UNITS, CONTEXTS_FILE: CONTEXTS}
-"""File -> its columns."""
+SCHEMAS = {"max_activating_contexts": {UNITS_FILE: UNITS, CONTEXTS_FILE: CONTEXTS}}
+"""Asset -> file -> its columns."""
 
 
 class Contexts(Artifact):

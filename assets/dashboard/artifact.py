@@ -39,8 +39,8 @@ FEATURES_SCHEMA = pa.schema(
         described("tokens", pa.list_(pa.string()), "tokens that it fires on most, by which the list is searched"),
     ]
 )
-SCHEMAS = {FEATURES: FEATURES_SCHEMA}
-"""File -> its columns."""
+SCHEMAS = {"feature_dashboard": {FEATURES: FEATURES_SCHEMA}}
+"""Asset -> file -> its columns."""
 
 
 class FeatureDashboard(Artifact):

@@ -41,8 +41,8 @@ TOKEN_SCHEMA = pa.schema(
         required("loss", pa.bool_(), "an assistant's token, trained on"),
     ]
 )
-SCHEMAS = {ROLLOUTS: ROLLOUT_SCHEMA, TOKENS: TOKEN_SCHEMA}
-"""File -> its columns."""
+SCHEMAS = {"s1k_dataset": {ROLLOUTS: ROLLOUT_SCHEMA, TOKENS: TOKEN_SCHEMA}}
+"""Asset -> file -> its columns."""
 
 
 @dataclass(frozen=True)

@@ -98,8 +98,11 @@ SCORES_SCHEMA = pa.schema(
         described("detail", pa.string(), "why not ok"),
     ]
 )
-SCHEMAS = {INTERPRETATIONS_FILE: INTERPRETATIONS_SCHEMA, SCORES_FILE: SCORES_SCHEMA}
-"""File -> its columns."""
+SCHEMAS = {
+    "interpretations": {INTERPRETATIONS_FILE: INTERPRETATIONS_SCHEMA},
+    "interpretation_scores": {SCORES_FILE: SCORES_SCHEMA},
+}
+"""Asset -> file -> its columns."""
 
 
 class Predicate(BaseModel, frozen=True):

@@ -43,8 +43,8 @@ COMPONENTS = pa.schema(
         described("explained_variance", pa.float64(), "share of its variance that the SAE explains, held out"),
     ]
 )
-SCHEMAS = {LATENTS_FILE: LATENTS, COMPONENTS_FILE: COMPONENTS}
-"""File -> its columns."""
+SCHEMAS = {"batchtopk_sae": {LATENTS_FILE: LATENTS, COMPONENTS_FILE: COMPONENTS}}
+"""Asset -> file -> its columns."""
 
 
 class SparseLatents(NamedTuple):

@@ -14,7 +14,7 @@ import pytest
 from dagster_project.cli import main
 from dagster_project.experiment import ALL_SECTIONS, OWN_KEYS
 from dagster_project.rooms import ROOMS, STAGES
-from docs.reference import columns, commands, knobs, pages, rooms, targets, verbs
+from docs.reference import columns, commands, knobs, pages, rooms, schemas_of, targets, verbs
 from resources.home import Home
 from resources.launcher.deployment import Deployment
 from resources.llm.cache import FILE_NAME as ANSWERS
@@ -83,9 +83,9 @@ def test_the_room_map_says_where_a_room_looks(room: str) -> None:
 
 def test_every_column_stands_with_what_it_is() -> None:
     page = columns()
-    for room in ROOMS:
-        for file, schema in getattr(import_module(f"assets.{room}.artifact"), "SCHEMAS", {}).items():
-            rows = section_of(page, f"### `{file}` of `{room}`").splitlines()
+    for stage in STAGES:
+        for file, schema in schemas_of(stage).items():
+            rows = section_of(page, f"### `{file}` of `{stage.asset}`").splitlines()
             for name in schema.names:
                 row = next(line for line in rows if line.startswith(f"| `{name}` |"))
                 assert len(re.split(r"(?<!\\)\|", row)[3].strip()) > 2, f"{file} does not say what {name} is"
@@ -94,7 +94,7 @@ def test_every_column_stands_with_what_it_is() -> None:
 
 
 def test_no_description_holds_what_dagsters_markdown_takes_for_html() -> None:
-    schemas = [s for room in ROOMS for s in getattr(import_module(f"assets.{room}.artifact"), "SCHEMAS", {}).values()]
+    schemas = [schema for stage in STAGES for schema in schemas_of(stage).values()]
     described = [(field.name, field.metadata[b"description"].decode()) for schema in schemas for field in schema]
     assert len(described) > 100
     assert [(name, text) for name, text in described if re.search(r"<\w", text)] == []
@@ -102,27 +102,24 @@ def test_no_description_holds_what_dagsters_markdown_takes_for_html() -> None:
 
 def test_every_schema_of_a_room_is_that_of_a_file() -> None:
     for room in ROOMS:
-        artifact = import_module(f"assets.{room}.artifact")
-        made_when_asked_for = {"NORMS"}
-        known = {name for name, value in vars(artifact).items() if isinstance(value, pa.Schema)} - made_when_asked_for
-        files = list(getattr(artifact, "SCHEMAS", {}).values())
-        assert all(any(getattr(artifact, name) is file for file in files) for name in known), room
+        known = [v for v in vars(import_module(f"assets.{room}.artifact")).values() if isinstance(v, pa.Schema)]
+        files = [schema for stage in STAGES if stage.room == room for schema in schemas_of(stage).values()]
+        assert all(any(schema is file for file in files) for schema in known), room
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_files_of_an_experiment_have_these_columns_and_dagster_their_descriptions(tiny: Installation) -> None:
-    seen = 0
     for stage in STAGES:
-        schemas = getattr(import_module(f"assets.{stage.room}.artifact"), "SCHEMAS", {})
+        told = {name: schema.names for name, schema in schemas_of(stage).items() if name.endswith(".parquet")}
+        seen: dict[str, list[str]] = {}
         for folder in (tiny.home / "store" / stage.asset).iterdir():
-            for path in folder.glob("*.parquet"):
-                pattern = re.sub(r"-\d+", "-*", path.name)
-                assert pq.read_schema(path).names == schemas[pattern].names, path
-                seen += 1
+            found = {re.sub(r"-\d+", "-*", path.name): pq.read_schema(path).names for path in folder.glob("*.parquet")}
+            assert found == {name: told.get(name) for name in found}, folder
+            seen |= found
             if stage.room != "paper":
                 assert [one.name for one in read_manifest(folder).columns if not one.description] == []
-    assert seen >= len(STAGES)
+        assert seen == told, stage.asset
 
 
 def test_every_verb_and_make_target_stands() -> None:
