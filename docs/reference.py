@@ -10,6 +10,7 @@ import json
 import re
 import types
 from collections.abc import Iterator, Mapping
+from pkgutil import resolve_name
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
@@ -123,7 +124,20 @@ def rooms() -> str:
             lines.append(f"| `{stage.asset}` | {sections} | {inputs} | `{stage.artifact.replace(':', '.')}` |")
         if room == "paper":
             lines.append("| `experiment_comparison` | none | `paper_report` of every experiment | a page, not cached |")
+        lines += ["\n| of an opened experiment | what it gives |", "|---|---|"]
+        lines += [row for stage in STAGES if stage.room == room for row in _readers(stage)]
     return "\n".join(lines) + "\n"
+
+
+def _readers(stage: Stage) -> Iterator[str]:
+    """What a notebook can ask of an artifact: everything public of its class, in the order of the source."""
+    classes = reversed(resolve_name(stage.artifact).__mro__)
+    for name, value in {name: value for one in classes for name, value in vars(one).items()}.items():
+        function = getattr(value, "fget", None) or getattr(value, "func", value)
+        if not name.startswith("_") and inspect.isfunction(function):
+            takes = f"({', '.join([*inspect.signature(function).parameters][1:])})" if function is value else ""
+            text = re.sub(r",? see `\w+`", "", (inspect.getdoc(function) or "").split("\n\n")[0])
+            yield f"| `{stage.asset}.{name}{takes}` | {_flat(text)} |"
 
 
 def columns() -> str:

@@ -131,5 +131,5 @@ class SteeringEffects(Artifact):
         return pq.read_table(self.path / STEERING)
 
     def continuations(self) -> pa.Table:
-        """What the model said, see `CONTINUATION_SCHEMA`."""
+        """One row per continuation, with what the model said, see `CONTINUATION_SCHEMA`."""
         return pq.read_table(self.path / CONTINUATIONS)

@@ -51,7 +51,7 @@ class ActivationShards(Artifact):
 
     @cached_property
     def shards(self) -> Shards:
-        """The states themselves."""
+        """The states: `columns` names them, `rollout(r)` and `batches(rows)` give them."""
         return Shards.open(self.path)
 
     def table(self) -> pa.Table:

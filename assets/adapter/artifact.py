@@ -62,7 +62,7 @@ class LoraCheckpoint(Artifact):
         return cls(path, Adapter.open(path))
 
     def table(self) -> pa.Table:
-        """One row per component, see `NORMS`."""
+        """One row per component: norms of A, B and the update, see `NORMS`."""
         return pa.Table.from_pylist(component_norms(self.adapter), NORMS)
 
     def curve(self) -> pa.Table | None:

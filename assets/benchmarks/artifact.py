@@ -128,21 +128,21 @@ class BenchmarkScores(Artifact):
     """The artifact `benchmark_scores`."""
 
     def table(self) -> pa.Table:
-        """The score table, for `lorascope show`."""
+        """One row per arm and benchmark, see `SCORES`."""
         return pq.read_table(self.path / "scores.parquet", schema=SCORES)
 
     def scores(self) -> list[dict[str, Any]]:
-        """Rows of `SCORES`."""
+        """The table as dictionaries."""
         return self.table().to_pylist()
 
     def pairs(self) -> list[dict[str, Any]]:
-        """Rows of `PAIRS`."""
+        """One dictionary per benchmark and pair of arms, see `PAIRS`."""
         return pq.read_table(self.path / "pairs.parquet", schema=PAIRS).to_pylist()
 
     def recovery(self) -> list[dict[str, Any]]:
-        """Rows of `RECOVERY`."""
+        """One dictionary per benchmark and adapter, see `RECOVERY`."""
         return pq.read_table(self.path / "recovery.parquet", schema=RECOVERY).to_pylist()
 
     def records(self) -> pa.Table:
-        """Rows of `RECORDS`."""
+        """One row per arm, question and sample, see `RECORDS`."""
         return pq.read_table(self.path / "records.parquet", schema=RECORDS)

@@ -92,7 +92,7 @@ class Categories(Artifact):
     """Which category every unit belongs to."""
 
     def table(self) -> pa.Table:
-        """Rows of `CATEGORIES_SCHEMA`."""
+        """One row per unit, see `CATEGORIES_SCHEMA`."""
         return pq.read_table(self.path / CATEGORIES_FILE)
 
     def taxonomy(self) -> Taxonomy:
@@ -104,11 +104,11 @@ class Densities(Artifact):
     """How much activation each category holds, and how the classes are spread."""
 
     def table(self) -> pa.Table:
-        """Rows of `DENSITIES_SCHEMA`."""
+        """One row per kind and entry of the taxonomy, see `DENSITIES_SCHEMA`."""
         return pq.read_table(self.path / DENSITIES_FILE)
 
     def classes(self) -> pa.Table:
-        """Rows of `CLASSES_SCHEMA`."""
+        """One row per kind and class, see `CLASSES_SCHEMA`."""
         return pq.read_table(self.path / CLASSES_FILE)
 
 

@@ -52,5 +52,5 @@ class FeatureDashboard(Artifact):
         return self.path / PAGE
 
     def table(self) -> pa.Table:
-        """One row per unit, see `FEATURES_SCHEMA`."""
+        """One row per unit: density, explanation, class, score, category, see `FEATURES_SCHEMA`."""
         return pq.read_table(self.path / FEATURES, schema=FEATURES_SCHEMA)

@@ -133,7 +133,7 @@ class Interpretations(Artifact):
     """The explanations of one experiment."""
 
     def table(self) -> pa.Table:
-        """Rows of `INTERPRETATIONS_SCHEMA`, in the order of the units."""
+        """One row per unit, in their order, see `INTERPRETATIONS_SCHEMA`."""
         return pq.read_table(self.path / INTERPRETATIONS_FILE)
 
     def rows(self) -> list[dict]:
@@ -159,7 +159,7 @@ class Scores(Artifact):
     """How well explanations predict their units on held-out rollouts."""
 
     def table(self) -> pa.Table:
-        """Rows of `SCORES_SCHEMA`."""
+        """One row per unit, explainer and method, see `SCORES_SCHEMA`."""
         return pq.read_table(self.path / SCORES_FILE)
 
     def detection(self, explainers: Mapping[str, str]) -> dict[str, dict]:

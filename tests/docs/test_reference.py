@@ -72,6 +72,15 @@ def test_every_room_and_asset_stands_in_the_reference_the_architecture_and_the_r
         assert all(f"`{stage.asset}`" in page for stage in STAGES)
 
 
+def test_what_can_be_read_of_an_opened_experiment_stands_with_what_it_gives() -> None:
+    page = rooms()
+    assert all(f"| `{stage.asset}.table()` | " in page for stage in STAGES)
+    assert "| `ablation_kl.rollouts()` | One row per ablated part or latent and rollout. |" in page
+    assert "| `max_activating_contexts.of(unit_id, sample)` | A unit's contexts of one sample, by rank; reads" in page
+    assert "| `activation_shards.shards` | The states: `columns` names them," in page
+    assert not re.findall(r"^\| `\w+\.\w+(?:\(.*\))?` \|\s*\|$|`\w+\.(?:open|_\w+)", page, re.MULTILINE)
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_the_room_map_says_where_a_room_looks(room: str) -> None:
     row = next(line for line in PAGES[Path("docs/architecture.md")].splitlines() if line.startswith(f"| `{room}` |"))
