@@ -71,8 +71,8 @@ def _side(folder: Experiments, experiment: Experiment, store: Store) -> Side:
     )
 
 
-def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Path:
-    """Write the page that shows a comparison, with each experiment's claims; returns its path."""
+def write_comparison(home: Home, names: Sequence[str], found: Comparison, left_out: Sequence[str] = ()) -> Path:
+    """Write the page that shows a comparison, with each experiment's claims, and names what is left out of it."""
     from assets.paper.page import claims_side_by_side, render_comparison
     from assets.paper.tables import write_tables
 
@@ -86,7 +86,7 @@ def write_comparison(home: Home, names: Sequence[str], found: Comparison) -> Pat
             reports[name] = f"../store/{manifest.asset}/{manifest.key}/index.html"
     page = home.comparison / "index.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(render_comparison(names, found, claims, reports))
+    page.write_text(render_comparison(names, found, claims, reports, left_out))
     for name in (FOLDER, TABLES):
         shutil.rmtree(page.parent / name, ignore_errors=True)
     rows = {field.name: getattr(found, field.name) for field in fields(found)}

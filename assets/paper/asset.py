@@ -56,16 +56,18 @@ paper_report = experiment_asset(
 )
 def experiment_comparison(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     """The same tables as `lorascope compare`, and a page with the claims side by side."""
-    names = computed_experiments(home)[:MOST]
+    computed = computed_experiments(home)
+    names, left_out = computed[:MOST], computed[MOST:]
     if len(names) < 2:
         return dg.MaterializeResult(metadata={"experiments": f"{len(names)} computed; a comparison needs two"})
     found = compare_experiments(home, names)
-    page = write_comparison(home, names, found)
+    page = write_comparison(home, names, found, left_out)
     tables = {field.name: getattr(found, field.name) for field in fields(found)}
     return dg.MaterializeResult(
         metadata={
             **charts(page.parent),
             "experiments": ", ".join(names),
+            **({"left_out": f"{len(left_out)}: {', '.join(left_out)}"} if left_out else {}),
             **{name: table_metadata(rows) for name, rows in tables.items() if rows},
             "page": dg.MetadataValue.url(COMPARISON),
             "file": dg.MetadataValue.path(page),

@@ -67,6 +67,7 @@ def render_comparison(
     found: Comparison,
     claims: Mapping[str, Sequence[Mapping[str, Any]]],
     reports: Mapping[str, str],
+    left_out: Sequence[str] = (),
 ) -> str:
     """Experiments side by side; `claims`: experiment -> rows of its report; `reports`: experiment -> address."""
     by_id = _by_id(claims)
@@ -75,7 +76,7 @@ def render_comparison(
         for claim in CLAIMS
         if any(claim.id in found for found in by_id.values())
     ]
-    values = {"names": names, "claims": rows, "reports": reports, "found": found}
+    values = {"names": names, "claims": rows, "reports": reports, "found": found, "left_out": left_out}
     return _page("comparison.html.jinja", values)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from assets.paper import asset
 from assets.paper.comparison import Comparison
 from dagster_project.compare import compare_experiments, computed_experiments, write_comparison
 from resources.errors import BadInput
@@ -22,6 +23,25 @@ def test_every_file_that_the_page_links_is_there(tmp_path: Path) -> None:
     links = set(re.findall(r'href="((?:tables|charts)/[^"]+)"', page.read_text()))
     assert {Path(link).stem for link in links} == {"parameters", "numbers", "frontier", "stability", "agreement"}
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_what_a_comparison_has_no_room_for_is_named_on_its_page_and_in_its_metadata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    run_all(load(tmp_path, dict.fromkeys(EDITS, 0), "a"), home)
+    for name in "bcd":
+        (tmp_path / f"{name}.yaml").write_text("extends: a\n")
+    monkeypatch.setattr(asset, "MOST", 2)
+    made = asset.experiment_comparison(home=home)
+    assert (made.metadata["experiments"], made.metadata["left_out"]) == ("a, b", "2: c, d")
+    assert (
+        "2 more are computed and left out here, in the order of their names: c, d."
+        in (home.comparison / "index.html").read_text()
+    )
+    monkeypatch.setattr(asset, "MOST", 4)
+    assert "left_out" not in asset.experiment_comparison(home=home).metadata
+    assert "left out" not in (home.comparison / "index.html").read_text()
 
 
 def test_an_experiment_is_computed_when_something_is_that_it_does_not_share(tmp_path: Path) -> None:
