@@ -5,6 +5,7 @@ the sampling and the back end, and nothing of the grading; so a changed grader, 
 and the base model answers once for all experiments.
 """
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -83,7 +84,12 @@ class GenerationCache:
             table = pq.read_table(self._path(shard))
             rows = table.to_pylist()
             written = (table.schema.metadata or {}).get(_DIGEST)
-        except (pa.ArrowException, OSError, ValueError):
+        except OSError as error:
+            # Parquet's own complaints have no number; too many open files, or a missing right, say nothing of the file.
+            if error.errno not in (None, errno.ENOENT, errno.EIO):
+                raise
+            return None
+        except (pa.ArrowException, ValueError):
             return None
         if written is None or written.decode(errors="replace") != digest("answers", rows):
             return None

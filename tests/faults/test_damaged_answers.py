@@ -1,6 +1,7 @@
 """Answers of benchmarks outlive experiments and have no manifest: a damaged file is generated anew, never read."""
 
 import random
+import resource
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,17 @@ def test_a_damaged_file_of_answers_is_missing_and_is_never_read(tmp_path: Path, 
         except BadInput:
             assert not cache.has(shard)
             assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_answers_that_cannot_be_looked_at_now_are_not_taken_for_damaged(tmp_path: Path) -> None:
+    """Hours of a GPU: too many open files, a file server that is away and a missing right say nothing of them."""
+    shard = build_shard(tmp_path)
+    GenerationCache(tmp_path / "cache").write(shard, ANSWERS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            GenerationCache(tmp_path / "cache").has(shard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert GenerationCache(tmp_path / "cache").read(shard) == ANSWERS
