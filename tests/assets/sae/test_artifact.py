@@ -178,6 +178,15 @@ def test_errors_follow_their_definitions() -> None:
     assert errors.cosine == pytest.approx(cosines.mean())
 
 
+def test_a_mean_far_from_the_centre_takes_nothing_from_the_variance() -> None:
+    """1001 and 999, rebuilt as 1000: float32 steps by 128 where squares of 1000 tokens are summed up."""
+    state = 1000 + torch.tensor([[1.0], [-1.0]]).repeat(500, 1)
+    errors = Errors(torch.zeros(1))
+    for part in state.split(100):
+        errors.add(part, torch.full_like(part, 1000.0))
+    assert (float(errors.variance_E), errors.fvu) == (pytest.approx(1000), pytest.approx(1))
+
+
 def test_a_perfect_dictionary_explains_everything() -> None:
     eye = torch.eye(3)
     sae = Sae(
