@@ -68,6 +68,17 @@ def test_the_bar_never_drops_an_entry_that_ties_with_the_last_kept() -> None:
     assert rows_of(ranking.best()) == [(0, 5.0, 3, 0), (0, 4.0, 1, 9)]
 
 
+def test_however_many_entries_pass_the_bar_no_more_are_held_than_the_buffer_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("assets.contexts.ranking._LEAST_BUFFER", 10)
+    ranking = Ranking(1, 2)
+    for place in range(50):
+        ranking.offer(entries([(0, place + 1.0, 0, place)]))
+        assert sum(len(part) for part in ranking._waiting) <= 10
+    assert rows_of(ranking.best()) == [(0, 50.0, 0, 49), (0, 49.0, 0, 48)]
+
+
 @pytest.mark.parametrize("cap", [0, 4])
 def test_a_tally_of_200_000_tokens_and_500_units_equals_the_full_sort(cap: int) -> None:
     tokens, units, k, rollout_length = 200_000, 500, 64, 500
