@@ -133,7 +133,7 @@ class Attempt:
         handle = self.run.handle()
         if handle is None and self.run.path.exists():
             handle = self._patiently(self._find, self._find)
-        if handle is None or not self._alive(handle):
+        if handle is None or self._is_copy() or not self._alive(handle):
             return None
         # Where jobs die with whoever started them, one that we find alive is at its end: we hold the key's lock.
         if not self._same_job() or not self.launcher.survives:
@@ -142,6 +142,12 @@ class Attempt:
         self.run.keep_handle(handle)
         self.ears.say(f"attached to job {handle}, which was still there")
         return handle
+
+    def _is_copy(self) -> bool:
+        """The run directory was copied from a home that is still there, whose job the handle names."""
+        before = self.run.job()
+        there = before and before.out.parent
+        return there is not None and there.exists() and not there.samefile(self.job.out.parent)
 
     def _alive(self, handle: str) -> bool:
         try:

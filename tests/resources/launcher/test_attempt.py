@@ -1,6 +1,7 @@
 """A job from submission to result, on both back ends."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from resources.errors import BadInput
+from resources.job import Job
 from resources.launcher.attempt import JobError, JobLost, Relay
 from resources.launcher.deployment import Deployment
 from resources.launcher.processes import marker
@@ -193,6 +195,24 @@ def test_a_job_of_another_back_end_is_left_alone(tmp_path: Path, local: Deployme
     assert attempt.run.handle() == "7"
     attempt.run.rc.write_text("1")
     assert attempt.result({}).metrics["number"] == 3
+
+
+def test_a_run_in_a_copied_home_leaves_the_job_of_the_original_alone(tmp_path: Path, deployment: Deployment) -> None:
+    """The copy holds the handle too, but the job writes to where it was started for."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    run = RunDir(original / "run")
+
+    def twenty(root: Path) -> Job:
+        return build_job(root, "save_and_stop", play={"number": 20})
+
+    def hear() -> None:
+        if not copy.exists() and run.stderr.exists() and "step 5\n" in run.stderr.read_text():
+            shutil.copytree(original, copy)
+            assert build_attempt(twenty(copy), copy, deployment).result({}).metrics["number"] == 20
+
+    assert build_attempt(twenty(original), original, deployment, hear).result({}).metrics["number"] == 20
+    steps = [line for line in run.stderr.read_text().splitlines() if line.startswith("step ")]
+    assert steps == [f"step {number}" for number in range(1, 21)]
 
 
 @pytest.mark.parametrize("emptied", [False, True])
