@@ -258,6 +258,10 @@ class Attempt:
                 f"options in compute.yaml{self._log()}"
             )
         if self.launcher.survives and self.run.stop.exists() and (failure is None or failure.kind == "interrupted"):
+            if code is None and ending == "forgotten":
+                raise JobLost(
+                    f"job {handle} ({self.job.asset}) was ended from outside, and the queue does not say by whom"
+                )
             return None
         if failure is not None:
             raise JobError(_told(self.job, failure))

@@ -12,8 +12,8 @@ GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 
 
-Ending = Literal["cancelled", "walltime", "node", "memory", "unknown"]
-"""Why a job is gone, if the back end knows: somebody's hand, its time, its node, or its node's memory."""
+Ending = Literal["cancelled", "walltime", "node", "memory", "unknown", "forgotten"]
+"""Why a job is gone: somebody's hand, its time, its node, its node's memory, something else, or nobody can tell."""
 
 
 class Busy(RuntimeError):

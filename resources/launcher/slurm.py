@@ -179,7 +179,7 @@ class SlurmLauncher:
         done = self._ask(("scontrol", "--oneliner", "show", "job", handle))
         words = (word.partition("=") for word in done.stdout.split())
         state = next((value for name, _, value in words if name == "JobState"), "")
-        return ENDINGS.get(state, "unknown")
+        return ENDINGS.get(state, "unknown") if state else "forgotten"
 
     def cancel(self, handle: str) -> None:
         """scancel, and SIGKILL for what is left after the grace."""

@@ -176,7 +176,7 @@ def test_a_command_that_hangs_is_a_slurm_that_does_not_answer_and_waits_for_no_k
     (tmp_path / "login").chmod(0o755)
     launcher = SlurmLauncher(sys.executable, (str(tmp_path / "login"),))
     assert launcher.status("7") == "unknown: Slurm does not answer"
-    assert launcher.ending("7") == "unknown"
+    assert launcher.ending("7") == "forgotten"
     with pytest.raises(Busy, match=r"^Slurm does not answer: squeue gave no answer in 0\.5 s$"):
         launcher.submit(build_order(tmp_path / "run"))
     assert set((tmp_path / "login.stdin").read_text().split()) == {"/dev/null"}

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from resources.errors import BadInput
-from resources.launcher.attempt import JobError
+from resources.launcher.attempt import JobError, JobLost
 from resources.launcher.deployment import Deployment
-from resources.launcher.protocol import Busy, Order
+from resources.launcher.protocol import Busy, Ending, Order
 from resources.launcher.rundir import RunDir
 from resources.launcher.slurm import SlurmLauncher
 from tests.resources.launcher.conftest import build_attempt, build_job, family
@@ -117,6 +118,25 @@ def test_a_job_that_somebody_cancels_in_slurm_is_not_submitted_again(tmp_path: P
 
     with pytest.raises(JobError, match="was cancelled by somebody outside Dagster"):
         build_attempt(build_job(tmp_path, "hang"), tmp_path, Deployment(backend="slurm", gpus=8), hear).result({})
+
+
+def test_a_cancelled_job_that_slurm_has_forgotten_is_lost_and_not_taken_for_one_out_of_time(tmp_path: Path) -> None:
+    """As where MinJobAge is a few seconds, or scontrol does not answer just then; it was submitted 50 times."""
+
+    class Forgetful(SlurmLauncher):
+        def ending(self, handle: str) -> Ending:
+            return super().ending(f"9999{handle}")
+
+    run = RunDir(tmp_path / "run")
+
+    def hear() -> None:
+        if run.stderr.exists() and "step 5\n" in run.stderr.read_text():
+            subprocess.run(["scancel", str(run.handle())], check=True)
+
+    job = build_job(tmp_path, "save_and_stop", play={"number": 20})
+    attempt = build_attempt(job, tmp_path, Deployment(backend="slurm", gpus=8), hear)
+    with pytest.raises(JobLost, match="was ended from outside, and the queue does not say by whom"):
+        replace(attempt, launcher=Forgetful(sys.executable)).result({})
 
 
 def test_a_job_whose_node_fails_is_queued_again_and_goes_on_where_it_was(tmp_path: Path) -> None:
