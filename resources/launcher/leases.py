@@ -5,7 +5,7 @@ The files are everybody's: a machine has more than one user, and a lease that an
 
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -105,10 +105,12 @@ def _made(path: Path, flags: int) -> IO[str]:
 
 
 def _sign(file: IO[str], name: str) -> None:
+    """For people; where the disk is full, the lock counts without it."""
     file.truncate()
-    file.write(name)
-    file.flush()
+    with suppress(OSError):
+        # Not through the file's buffer, which would try again when the lease is given back.
+        os.write(file.fileno(), name.encode())
 
 
 def _holders(paths: Iterable[Path]) -> str:
-    return ", ".join(sorted({path.read_text() for path in paths}))
+    return ", ".join(sorted({path.read_text() or "another job" for path in paths}))

@@ -179,6 +179,17 @@ def test_a_job_without_gpus_needs_no_folder_of_leases(tmp_path: Path) -> None:
     assert not (tmp_path / "leases").exists()
 
 
+def test_a_full_disk_under_the_leases_costs_the_holders_name_and_no_job(small_disk: Path) -> None:
+    """A full folder of temporary files: the error named the home's disk, which had room."""
+    with (small_disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(4096))
+    with take(small_disk, 1, 1, "first"), pytest.raises(Busy, match="1 GPUs wanted, 0 of 1 free; held by another job"):
+        take(small_disk, 1, 1, "second")
+    with take(small_disk, 1, 1, "third") as lease:
+        assert lease.devices == ("0",)
+
+
 def test_leases_that_another_user_keeps_closed_are_named_with_what_helps(public: Path) -> None:
     folder = public / "leases"
     folder.mkdir(mode=0o700)
