@@ -120,8 +120,7 @@ class BatchRun:
 
     async def _take_over(self, sent: SentBatch, expected: Pending) -> None:
         """Collect a batch of a run that is gone. What else it holds stays for the run that asks for it."""
-        reservation = Reservation(sent.reservation, sent.dollars)
-        self._desk.ledger.adopt(reservation)
+        self._desk.ledger.adopt(sent.held)
         if sent.handle:
             batch = _handles().validate_json(sent.handle)
         else:
@@ -164,7 +163,7 @@ class BatchRun:
         """Set the money aside and write down what for, at once: a kill loses neither."""
         with self._desk.ledger.transaction():
             held = self._reserve(chunk)
-            sent = SentBatch(f"unconfirmed-{held.id}", "", list(chunk), held.id, held.dollars, time.time())
+            sent = SentBatch(f"unconfirmed-{held.id}", "", list(chunk), held, time.time())
             self._desk.cache.add_batch(sent, self._desk.endpoint.name)
         return sent
 
@@ -196,7 +195,7 @@ class BatchRun:
     def _drop(self, sent: SentBatch) -> None:
         """The vendor never made it."""
         with self._desk.ledger.transaction():
-            self._desk.ledger.settle(Reservation(sent.reservation, sent.dollars), 0.0)
+            self._desk.ledger.settle(sent.held, 0.0)
             self._desk.cache.forget_batch(sent.id)
 
     def _affordable(self, chunk: Pending) -> Pending:
@@ -235,9 +234,7 @@ class BatchRun:
         with self._desk.ledger.transaction():
             for stored in kept:
                 self._desk.keep(stored)
-            self._desk.ledger.settle(
-                Reservation(sent.reservation, sent.dollars), sum(stored.dollars for stored in kept)
-            )
+            self._desk.ledger.settle(sent.held, sum(stored.dollars for stored in kept))
             if all(key in expected or self._desk.cache.get(key) is not None for key in sent.keys):
                 self._desk.cache.forget_batch(sent.id)
         if self._fatal:

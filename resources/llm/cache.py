@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from resources.disk import DAMAGED_DATABASE, one_machine
 from resources.errors import BadInput
+from resources.llm.ledger import Reservation
 from resources.whole import whole
 
 FILE_NAME = "llm_cache.sqlite"
@@ -66,9 +67,8 @@ class SentBatch:
     """JSON of pydantic-ai's Batch; empty until the vendor has confirmed it."""
     keys: list[str]
     """Cache keys of its requests."""
-    reservation: int
-    """The ledger's row that holds its money."""
-    dollars: float
+    held: Reservation
+    """Its money."""
     asked: float
     """When it was asked for, in seconds since 1970."""
 
@@ -135,7 +135,7 @@ class ResponseCache:
     def add_batch(self, batch: SentBatch, endpoint: str) -> None:
         """Remember a batch that is about to be sent, so that a restart looks for it."""
         keys = json.dumps(batch.keys)
-        row = (batch.id, endpoint, batch.handle, keys, batch.reservation, batch.dollars, batch.asked)
+        row = (batch.id, endpoint, batch.handle, keys, batch.held.id, batch.held.dollars, batch.asked)
         self.connection.execute("insert into batches values (?, ?, ?, ?, ?, ?, ?)", row)
 
     def confirm_batch(self, batch: SentBatch, batch_id: str, handle: str) -> SentBatch:
@@ -150,7 +150,10 @@ class ResponseCache:
             "select id, handle, keys, reservation, dollars, created from batches where endpoint = ? order by created"
         )
         rows = self.connection.execute(query, (endpoint,))
-        return [SentBatch(row[0], row[1], json.loads(row[2]), row[3], row[4], row[5]) for row in rows]
+        return [
+            SentBatch(batch_id, handle, json.loads(keys), Reservation(held, dollars), asked)
+            for batch_id, handle, keys, held, dollars, asked in rows
+        ]
 
     def forget_batch(self, batch_id: str) -> None:
         """The batch has been collected."""

@@ -10,8 +10,6 @@ from pydantic import BaseModel
 from resources.keys import digest
 from resources.llm.endpoint import Endpoint
 
-BYTES_PER_TOKEN = 1
-"""Least UTF-8 bytes of a token: a byte-level vocabulary never makes more tokens than there are bytes."""
 TYPICAL_BYTES_PER_TOKEN = 3.2
 """For estimates: token lists of mathematics run shorter than prose (about 4)."""
 TOKENS_PER_TOKEN = 1.25
@@ -66,8 +64,8 @@ class Question:
 
     @property
     def most_input_tokens(self) -> int:
-        """An upper bound."""
-        return len(self._text) // BYTES_PER_TOKEN + FRAME_TOKENS
+        """An upper bound: a byte-level vocabulary never makes more tokens than there are bytes."""
+        return len(self._text) + FRAME_TOKENS
 
     @property
     def likely_input_tokens(self) -> int:

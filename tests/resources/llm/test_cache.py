@@ -9,6 +9,7 @@ import pytest
 
 from resources.errors import BadInput
 from resources.llm.cache import FILE_NAME, ResponseCache, SentBatch, Stored, export_cache, list_cache
+from resources.llm.ledger import Reservation
 from tests.mounts import mount, unmount
 
 STORED = Stored("k1", "openai", "m", "", "v1", "{}", '"first"', 1, 2, 0.5, 20.0)
@@ -35,7 +36,8 @@ def test_the_first_answer_to_a_question_stays_and_answers_are_listed_as_they_cam
 
 def test_a_batch_is_known_at_its_endpoint_alone_by_the_vendors_name_until_it_is_collected(tmp_path: Path) -> None:
     cache = ResponseCache(tmp_path / FILE_NAME)
-    sent, later = SentBatch("ours", "", ["k1", "k2"], 7, 0.5, 10.0), SentBatch("later", "", ["k3"], 8, 0.25, 20.0)
+    sent = SentBatch("ours", "", ["k1", "k2"], Reservation(7, 0.5), 10.0)
+    later = SentBatch("later", "", ["k3"], Reservation(8, 0.25), 20.0)
     for batch in (later, sent):
         cache.add_batch(batch, "here")
     confirmed = cache.confirm_batch(sent, "theirs", "{}")
