@@ -10,7 +10,7 @@ from pathlib import Path
 
 from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.interpretations.corpus import Corpus
-from assets.interpretations.evidence import Split, read_evidence
+from assets.interpretations.evidence import read_evidence
 from assets.interpretations.statistical import StatisticalExplainer
 from assets.interpretations.token_detection import score_predicate
 from tests.assets.interpretations.world import (
@@ -41,9 +41,8 @@ def main() -> None:
     write_contexts(made, folder / "c", quantile=32, silent=32)
     knobs = InterpretationsConfig(provider="statistical")
     corpus = Corpus.open(folder / "d")
-    split = Split.draw(max(corpus.first) + 1, knobs.held_out_share, knobs.seed)
     began = time.process_time()
-    evidence = list(read_evidence(folder / "c", corpus, split, knobs))
+    evidence = list(read_evidence(folder / "c", corpus, knobs))
     read = time.process_time() - began
     explainer = StatisticalExplainer(corpus, knobs)
     began = time.process_time()

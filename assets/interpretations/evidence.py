@@ -24,20 +24,6 @@ _COLUMNS = ["unit", "sample", "rank", "rollout_id", "position", "value", "start"
 
 
 @dataclass(frozen=True)
-class Split:
-    """Which part every rollout belongs to, by a draw from the seed alone."""
-
-    part_R: np.ndarray
-
-    @classmethod
-    def draw(cls, rollouts: int, held_out_share: float, seed: int) -> "Split":
-        """Parts for rollout ids below `rollouts`; a rollout's part does not depend on how many there are."""
-        draws = np.random.default_rng([seed, 2]).random(rollouts)
-        halves = np.where(draws < (1 + held_out_share) / 2, HALF_A, HALF_B)
-        return cls(np.where(draws < held_out_share, HELD_OUT, halves))
-
-
-@dataclass(frozen=True)
 class Window:
     """One context: the tokens from `start`, with the unit's activation at each."""
 
@@ -75,21 +61,29 @@ class Evidence:
         return np.flatnonzero(self.top_n & (self.part_n != HELD_OUT))[:limit]
 
 
+def draw_parts(rollouts: int, held_out_share: float, seed: int) -> np.ndarray:
+    """The part of every rollout id below `rollouts`; a rollout's part does not depend on how many there are."""
+    draws = np.random.default_rng([seed, 2]).random(rollouts)
+    halves = np.where(draws < (1 + held_out_share) / 2, HALF_A, HALF_B)
+    return np.where(draws < held_out_share, HELD_OUT, halves)
+
+
 def unit_kinds(contexts: Path) -> dict[str, str]:
     """Unit id -> kind, in the order of the units file."""
     table = pq.read_table(contexts / UNITS_FILE, columns=["unit", "kind"])
     return dict(zip(table["unit"].to_pylist(), table["kind"].to_pylist(), strict=True))
 
 
-def read_evidence(contexts: Path, corpus: Corpus, split: Split, knobs: InterpretationsConfig) -> Iterator[Evidence]:
+def read_evidence(contexts: Path, corpus: Corpus, knobs: InterpretationsConfig) -> Iterator[Evidence]:
     """Every unit that has contexts and a chosen kind, one at a time; memory holds one record batch.
 
     A unit's contexts stand together in the file.
     """
     kinds = unit_kinds(contexts)
+    part_R = draw_parts(max(corpus.first) + 1, knobs.held_out_share, knobs.seed)
     for unit, table in _tables(contexts / CONTEXTS_FILE):
         if kinds.get(unit) in knobs.kinds:
-            yield _evidence(unit, kinds[unit], table, corpus, split, knobs.contexts_per_rollout)
+            yield _evidence(unit, kinds[unit], table, corpus, part_R, knobs.contexts_per_rollout)
 
 
 def _tables(path: Path) -> Iterator[tuple[str, pa.Table]]:
@@ -109,7 +103,7 @@ def _tables(path: Path) -> Iterator[tuple[str, pa.Table]]:
         yield name, pa.Table.from_batches(parts)
 
 
-def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, split: Split, per_rollout: int) -> Evidence:
+def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, part_R: np.ndarray, per_rollout: int) -> Evidence:
     table = table.combine_chunks()
     sample = np.array(table["sample"].to_pylist())
     rollout, position = table["rollout_id"].to_numpy(), table["position"].to_numpy()
@@ -124,12 +118,12 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, split: Spli
     drawn = {(rollout[row], position[row]) for row in np.flatnonzero(sample == "quantile")}
     first = corpus.flat(rollout, start)
     quiet = _quiet(first, edges, flat_values)
-    quiet_part = split.part_R[_rollout_of(quiet, corpus)] if len(quiet) else np.empty(0, np.int64)
+    quiet_part = part_R[_rollout_of(quiet, corpus)] if len(quiet) else np.empty(0, np.int64)
     kept = _thinned(quiet_part)
     windows = tuple(
         Window(
             int(rollout[row]), int(position[row]), float(value[row]), int(start[row]),
-            flat_values[edges[row] : edges[row + 1]], str(sample[row]), bool(split.part_R[rollout[row]] == HELD_OUT),
+            flat_values[edges[row] : edges[row + 1]], str(sample[row]), bool(part_R[rollout[row]] == HELD_OUT),
             (rollout[row], position[row]) in drawn,
         )
         for row in [*peaks, *silent]
@@ -139,7 +133,7 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, split: Spli
         kind,
         (first - start + position)[peaks],
         value[peaks].astype(np.float64),
-        split.part_R[rollout[peaks]],
+        part_R[rollout[peaks]],
         sample[peaks] == "top",
         np.array([window.typical for window in windows[: len(peaks)]], dtype=bool),
         quiet[kept],

@@ -17,7 +17,7 @@ from assets.interpretations.artifact import (
 )
 from assets.interpretations.config import STATISTICAL, InterpretationsConfig
 from assets.interpretations.corpus import Corpus
-from assets.interpretations.evidence import Evidence, Split, read_evidence, unit_kinds
+from assets.interpretations.evidence import Evidence, read_evidence, unit_kinds
 from assets.interpretations.label import label_units
 from assets.interpretations.statistical import StatisticalExplainer, Verdict
 from resources.agreement import kappa
@@ -69,14 +69,13 @@ def explain(
         BadInput: when there are no contexts, no key, or an endpoint that refuses every request.
     """
     corpus = Corpus.open(s1k_dataset)
-    split = Split.draw(max(corpus.first) + 1, interpretations.held_out_share, interpretations.seed)
     kinds = unit_kinds(max_activating_contexts)
-    rows = statistical_rows(interpretations, corpus, split, max_activating_contexts, progress)
+    rows = statistical_rows(interpretations, corpus, max_activating_contexts, progress)
     if not rows:
         raise BadInput(f"{max_activating_contexts} has no contexts of the kinds {', '.join(interpretations.kinds)}")
     bill = Bill()
     if interpretations.provider != STATISTICAL:
-        evidence = read_evidence(max_activating_contexts, corpus, split, interpretations)
+        evidence = read_evidence(max_activating_contexts, corpus, interpretations)
         labelled, bill = label_units(interpretations, compute, s1k_dataset, evidence, len(rows), progress)
         rows = [row | labelled[row["unit"]] for row in rows]
     missing = [unit for unit, kind in kinds.items() if kind in interpretations.kinds]
@@ -89,15 +88,13 @@ def explain(
     return _metrics(rows, len(rows) - len(found), bill)
 
 
-def statistical_rows(
-    knobs: InterpretationsConfig, corpus: Corpus, split: Split, contexts: Path, progress: Progress
-) -> list[dict]:
+def statistical_rows(knobs: InterpretationsConfig, corpus: Corpus, contexts: Path, progress: Progress) -> list[dict]:
     """One row per unit with contexts, explained by predicates."""
     explainer = StatisticalExplainer(corpus, knobs)
-    explainer.build_null(_donors(read_evidence(contexts, corpus, split, knobs), knobs))
+    explainer.build_null(_donors(read_evidence(contexts, corpus, knobs), knobs))
     total = sum(kind in knobs.kinds for kind in unit_kinds(contexts).values())
     rows = []
-    for evidence in read_evidence(contexts, corpus, split, knobs):
+    for evidence in read_evidence(contexts, corpus, knobs):
         rows.append(_row(evidence, explainer.explain(evidence), knobs))
         progress.step("explain", len(rows), total)
     return rows

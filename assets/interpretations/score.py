@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from assets.interpretations.artifact import CLASSES, SCORES_FILE, SCORES_SCHEMA, Interpretations, Predicate
 from assets.interpretations.config import STATISTICAL, ScoresConfig
 from assets.interpretations.corpus import Corpus
-from assets.interpretations.evidence import Split, read_evidence
+from assets.interpretations.evidence import read_evidence
 from assets.interpretations.judge import judge_units
 from assets.interpretations.token_detection import score_predicate, unscored
 from resources.compute import ComputeConfig
@@ -48,10 +48,9 @@ def score(
     explained = Interpretations.open(interpretations)
     knobs = explained.settings()
     corpus = Corpus.open(s1k_dataset)
-    split = Split.draw(max(corpus.first) + 1, knobs.held_out_share, knobs.seed)
     rows_by_unit = {row["unit"]: row for row in explained.rows()}
     rows = []
-    for evidence in read_evidence(max_activating_contexts, corpus, split, knobs):
+    for evidence in read_evidence(max_activating_contexts, corpus, knobs):
         row = rows_by_unit[evidence.unit]
         if row["predicate"]:
             predicate = Predicate.model_validate_json(row["predicate"])
@@ -61,7 +60,7 @@ def score(
         progress.step("score", len(rows), len(rows_by_unit))
     bill = Bill()
     if knobs.provider != STATISTICAL:
-        evidence = read_evidence(max_activating_contexts, corpus, split, knobs)
+        evidence = read_evidence(max_activating_contexts, corpus, knobs)
         judged, bill = judge_units(scores, knobs, compute, s1k_dataset, corpus, evidence, rows_by_unit, progress)
         rows = judged + rows
     pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), out / SCORES_FILE)

@@ -8,7 +8,7 @@ from assets.contexts.config import ContextsConfig
 from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.estimate import LABEL_TOKENS, explain_dollars, score_dollars, score_hours
-from assets.interpretations.evidence import Split, read_evidence
+from assets.interpretations.evidence import read_evidence
 from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.label import PROMPTS, endpoint_of, unit_question
 from resources.compute import ComputeConfig
@@ -68,9 +68,8 @@ def test_intruder_questions_are_as_many_as_are_asked_whatever_the_other_methods_
 def test_the_estimate_is_near_the_real_prompts(explained: Explained) -> None:
     knobs = InterpretationsConfig(tokens_around=8)
     corpus = Corpus.open(explained.dataset)
-    split = Split.draw(max(corpus.first) + 1, knobs.held_out_share, knobs.seed)
     prompt, excerpts = load_prompt(PROMPTS, "b1"), Excerpts(explained.dataset)
-    full = [each for each in read_evidence(explained.contexts, corpus, split, knobs) if len(each.shown(64)) > 40]
+    full = [each for each in read_evidence(explained.contexts, corpus, knobs) if len(each.shown(64)) > 40]
     questions = [unit_question(each, 0, prompt, knobs, excerpts) for each in full]
     price = price_of(endpoint_of(knobs), "live")
     real = sum(price.dollars(question.likely_input_tokens, LABEL_TOKENS) for question in questions)

@@ -8,12 +8,10 @@ import pyarrow.parquet as pq
 
 from assets.interpretations.artifact import FAMILIES
 from assets.interpretations.corpus import Corpus
-from assets.interpretations.evidence import HELD_OUT, Evidence, Split, _thinned, read_evidence
+from assets.interpretations.evidence import HELD_OUT, Evidence, _thinned, draw_parts, read_evidence
 from assets.interpretations.predicates import phrase, surprise
 from tests.assets.interpretations.conftest import STATISTICAL, Explained
 from tests.assets.interpretations.world import CONTEXTS
-
-SPLIT = Split(np.array([0, 1, HELD_OUT, 0]))
 
 
 def evidence_of(corpus: Corpus, folder: Path, rows: list[tuple], per_rollout: int = 4) -> dict[str, Evidence]:
@@ -26,12 +24,13 @@ def evidence_of(corpus: Corpus, folder: Path, rows: list[tuple], per_rollout: in
     ]
     pq.write_table(pa.Table.from_pylist(contexts, schema=CONTEXTS), folder / "contexts.parquet")
     knobs = STATISTICAL.model_copy(update={"contexts_per_rollout": per_rollout})
-    return {found.unit: found for found in read_evidence(folder, corpus, SPLIT, knobs)}
+    return {found.unit: found for found in read_evidence(folder, corpus, knobs)}
 
 
 def test_a_unit_that_lies_in_two_record_batches_is_read_once_with_its_own_values(
     explained: Explained, tmp_path: Path
 ) -> None:
+    assert draw_parts(3, STATISTICAL.held_out_share, STATISTICAL.seed).tolist() == [0, 1, HELD_OUT]
     corpus = Corpus.open(explained.dataset)
     rows: list[tuple] = [("latent:0", "silent", i, 0, 0, 0, [0.0, 0.5]) for i in range(5000)]
     rows += [("latent:1", "silent", i, 1, 4, 3, [0.5, 0.0]) for i in range(5000)]  # 8192 rows are a batch
@@ -47,7 +46,7 @@ def test_a_unit_that_lies_in_two_record_batches_is_read_once_with_its_own_values
     assert found["latent:2"].peak_n.tolist() == [first[2] + 6]
     assert [one.windows[-1].values.tolist() for one in found.values()] == [[0.0, 0.5], [0.5, 0.0], [0.0, 0.5]]
     others = STATISTICAL.model_copy(update={"kinds": ("adapter", "neuron")})
-    assert list(read_evidence(tmp_path, corpus, SPLIT, others)) == []
+    assert list(read_evidence(tmp_path, corpus, others)) == []
 
 
 def test_the_strongest_contexts_of_a_rollout_are_kept_as_many_as_are_wanted(

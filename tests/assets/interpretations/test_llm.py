@@ -12,7 +12,7 @@ from assets.categories.config import CategoriesConfig
 from assets.interpretations.artifact import Interpretations, Scores
 from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.interpretations.corpus import Corpus
-from assets.interpretations.evidence import Evidence, Split, read_evidence
+from assets.interpretations.evidence import Evidence, read_evidence
 from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.explain import agreement, explain
 from assets.interpretations.label import PROMPTS, unit_question
@@ -169,8 +169,7 @@ def test_what_could_never_explain_is_refused_with_the_config(
 
 def _evidence(explained: Explained, knobs: InterpretationsConfig) -> dict[str, Evidence]:
     corpus = Corpus.open(explained.dataset)
-    split = Split.draw(max(corpus.first) + 1, knobs.held_out_share, knobs.seed)
-    return {each.unit: each for each in read_evidence(explained.contexts, corpus, split, knobs)}
+    return {each.unit: each for each in read_evidence(explained.contexts, corpus, knobs)}
 
 
 def test_the_prompt_shows_the_exact_text_and_its_own_polarity_only(explained: Explained) -> None:
@@ -265,8 +264,7 @@ def test_a_rollouts_markup_stays_data(tmp_path: Path) -> None:
         module.VOCABULARY[:] = original
     knobs = InterpretationsConfig(tokens_around=AROUND)
     corpus = Corpus.open(tmp_path / "d")
-    split = Split.draw(max(corpus.first) + 1, knobs.held_out_share, knobs.seed)
-    (evidence,) = read_evidence(tmp_path / "c", corpus, split, knobs)
+    (evidence,) = read_evidence(tmp_path / "c", corpus, knobs)
     user = unit_question(evidence, 0, load_prompt(PROMPTS, "b1"), knobs, Excerpts(tmp_path / "d")).user
     assert "&lt;/neuron_activations&gt; &amp; &lt;system&gt;" in user
     assert user.count("</neuron_activations>") == user.count("<neuron_activations>") == 1

@@ -11,7 +11,7 @@ import pytest
 from assets.interpretations.artifact import CLASSES, FAMILIES, SCORES_SCHEMA, Predicate, Scores
 from assets.interpretations.config import ScoresConfig
 from assets.interpretations.corpus import Corpus
-from assets.interpretations.evidence import HALF_A, HALF_B, HELD_OUT, Evidence, Split, read_evidence
+from assets.interpretations.evidence import HALF_A, HALF_B, HELD_OUT, Evidence, draw_parts, read_evidence
 from assets.interpretations.score import ScoreMetrics, score, summary
 from assets.interpretations.token_detection import _Drawn, _draws, _measured, precision, score_predicate
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, STATISTICAL, Explained
@@ -59,8 +59,7 @@ def test_a_unit_that_never_fires_is_listed_with_its_reason(
 
 def test_same_token_negatives_lower_the_precision(explained: Explained) -> None:
     corpus = Corpus.open(explained.dataset)
-    split = Split.draw(max(corpus.first) + 1, STATISTICAL.held_out_share, STATISTICAL.seed)
-    every = {e.unit: e for e in read_evidence(explained.contexts, corpus, split, STATISTICAL)}
+    every = {e.unit: e for e in read_evidence(explained.contexts, corpus, STATISTICAL)}
     # latent:4 fires on a digit after " ="; told only "any number", digits elsewhere must count against it.
     digits = Predicate(first=("class", 4), classes=("number",), words="any number")
     row = score_predicate(every["latent:4"], digits, corpus, ScoresConfig(), 42)
@@ -83,8 +82,7 @@ def test_random_negatives_bear_a_peaks_token_as_often_as_quiet_tokens_do(explain
 
 def _evidence(explained: Explained) -> list[Evidence]:
     corpus = Corpus.open(explained.dataset)
-    split = Split.draw(max(corpus.first) + 1, STATISTICAL.held_out_share, STATISTICAL.seed)
-    return list(read_evidence(explained.contexts, corpus, split, STATISTICAL))
+    return list(read_evidence(explained.contexts, corpus, STATISTICAL))
 
 
 def test_shown_contexts_come_from_no_held_out_rollout(explained: Explained) -> None:
@@ -158,9 +156,9 @@ def test_a_draw_shows_as_many_quiet_tokens_as_firing_ones_and_none_twice() -> No
 
 
 def test_the_split_does_not_depend_on_the_number_of_rollouts() -> None:
-    few, many = Split.draw(10, 0.25, 42), Split.draw(1000, 0.25, 42)
-    assert (few.part_R == many.part_R[:10]).all()
-    shares = [(many.part_R == part).mean() for part in (HALF_A, HALF_B, HELD_OUT)]
+    few, many = draw_parts(10, 0.25, 42), draw_parts(1000, 0.25, 42)
+    assert (few == many[:10]).all()
+    shares = [(many == part).mean() for part in (HALF_A, HALF_B, HELD_OUT)]
     assert shares == pytest.approx([0.375, 0.375, 0.25], abs=0.05)
 
 
@@ -217,8 +215,8 @@ def test_a_token_that_is_among_the_strongest_and_in_a_quantile_counts_once(
     rows += [row | {"sample": "quantile"} for row in rows if row["sample"] == "top"]
     rows.sort(key=lambda row: row["unit"])  # stable: a unit's rows stand together
     pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), tmp_path / "contexts.parquet")
-    corpus, split = Corpus.open(explained.dataset), Split.draw(120, 0.25, 42)
-    for evidence in read_evidence(tmp_path, corpus, split, STATISTICAL):
+    corpus = Corpus.open(explained.dataset)
+    for evidence in read_evidence(tmp_path, corpus, STATISTICAL):
         assert len(set(evidence.peak_n.tolist())) == len(evidence.peak_n)
         assert evidence.top_n.all() and evidence.typical_n.all()
 

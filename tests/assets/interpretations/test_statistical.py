@@ -12,7 +12,7 @@ import pytest
 from assets.interpretations.artifact import FAMILIES, INTERPRETATIONS_SCHEMA, Interpretations, Predicate
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import CLASS_NAMES, Corpus, quoted, token_class
-from assets.interpretations.evidence import HALF_A, HALF_B, Split, read_evidence
+from assets.interpretations.evidence import HALF_A, HALF_B, read_evidence
 from assets.interpretations.explain import class_counts, explain
 from assets.interpretations.predicates import Background, find
 from assets.interpretations.statistical import StatisticalExplainer, Trial, _label
@@ -209,8 +209,7 @@ def test_stability_is_the_share_of_halves_that_chose_the_rule_of_all_contexts(ex
 
 def test_a_unit_needs_a_third_of_the_contexts_in_either_half(explained: Explained) -> None:
     corpus = Corpus.open(explained.dataset)
-    split = Split.draw(max(corpus.first) + 1, STATISTICAL.held_out_share, STATISTICAL.seed)
-    evidence = next(read_evidence(explained.contexts, corpus, split, STATISTICAL))
+    evidence = next(read_evidence(explained.contexts, corpus, STATISTICAL))
     explainer, place = StatisticalExplainer(corpus, STATISTICAL), np.arange(len(evidence.part_n))
     assert STATISTICAL.min_contexts // 3 == 4
     found = [explainer.explain(replace(evidence, part_n=np.where(place < few, HALF_B, HALF_A))) for few in (3, 4)]
@@ -220,8 +219,7 @@ def test_a_unit_needs_a_third_of_the_contexts_in_either_half(explained: Explaine
 def test_a_trial_counts_unseen_peaks_and_quiet_tokens_of_the_half_it_was_not_fitted_on(explained: Explained) -> None:
     """Eight peaks of half A and six of B; A's quiet tokens are its peaks over again, and B's are others."""
     corpus = Corpus.open(explained.dataset)
-    split = Split.draw(max(corpus.first) + 1, STATISTICAL.held_out_share, STATISTICAL.seed)
-    evidence = next(read_evidence(explained.contexts, corpus, split, STATISTICAL))
+    evidence = next(read_evidence(explained.contexts, corpus, STATISTICAL))
     in_a, in_b = evidence.peak_n[evidence.part_n == HALF_A][:8], evidence.peak_n[evidence.part_n == HALF_B][:6]
     still = evidence.quiet_q[evidence.quiet_part_q == HALF_B][:6]
     half = np.repeat([HALF_A, HALF_B], [8, 6])
@@ -231,7 +229,7 @@ def test_a_trial_counts_unseen_peaks_and_quiet_tokens_of_the_half_it_was_not_fit
     assert (trial.covered, trial.total, len(set(trial.found))) == (14, 14, 1)
     assert (trial.quiet_share, trial.balanced_accuracy) == pytest.approx((6 / 22, (1 + 6 / 22) / 2))
     # what holds on one token in A and on another in B holds on no unseen peak
-    digits = next(one for one in read_evidence(explained.contexts, corpus, split, STATISTICAL) if one.unit[-1] == "-")
+    digits = next(one for one in read_evidence(explained.contexts, corpus, STATISTICAL) if one.unit[-1] == "-")
     trial = explainer._trial(np.append(in_a, digits.peak_n[:6]), np.ones(14), half, still, half[8:])
     assert (trial.covered, trial.total, len(set(trial.found))) == (0, 14, 2)
 
