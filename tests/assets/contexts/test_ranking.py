@@ -40,7 +40,7 @@ def rows_of(found: Entries) -> list[tuple[int, float, int, int]]:
 
 
 STREAMS = st.lists(
-    st.tuples(st.integers(0, 2), st.integers(1, 4).map(float), st.integers(0, 3), st.integers(0, 5)),
+    st.tuples(st.integers(0, 2), st.integers(-2, 4).map(float), st.integers(0, 3), st.integers(0, 5)),
     unique_by=lambda row: (row[0], row[2], row[3]),
     max_size=60,
 )

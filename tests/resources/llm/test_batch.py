@@ -1,19 +1,26 @@
 """Batches of both vendors: the same answers, resumed by what was sent, never sent twice."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pydantic_ai.models.batch import Batch
 
 from resources.errors import BadInput
 from resources.llm.ask import ask
 from resources.llm.cache import FILE_NAME, ResponseCache
 from resources.llm.endpoint import Provider
 from resources.llm.ledger import Ledger, Reservation
+from resources.llm.lost_batch import find_lost
 from resources.llm.question import Question
 from tests.resources.llm.fault_server import Settings
 from tests.resources.llm.servers import KEY, PROJECT, QUICK, SILENT, Label, questions, serving, wait_until
@@ -190,6 +197,31 @@ def test_a_batch_that_the_vendor_never_got_is_sent_by_the_next_run(provider: Pro
         done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
         assert (len(done.answers), server.counts()["batches"]) == (5, 1)
     assert (_batches(home, endpoint.name), _set_aside(home)) == (False, 0)
+
+
+def test_while_a_lost_batch_is_looked_for_none_is_waited_for_that_cannot_be_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them may take a day: another one of ours, one of another size, and one made an hour before."""
+    now = datetime.now(UTC)
+    sizes, collected = {"ours": 2, "larger": 3, "lost": 2, "old": 2}, []
+
+    async def newest_first(_: object) -> AsyncIterator[tuple[str, datetime]]:
+        for name in sizes:
+            yield name, now - timedelta(hours=name == "old")
+
+    async def status(batch: Batch) -> Batch:
+        return replace(batch, request_count=sizes[batch.id])
+
+    async def collect(batch: Batch) -> list[SimpleNamespace]:
+        collected.append(batch.id)
+        return [SimpleNamespace(custom_id=key) for key in "ab"]
+
+    monkeypatch.setattr("resources.llm.lost_batch._newest_first", newest_first)
+    model: Any = SimpleNamespace(model_name="m", system="openai", batch_status=status)
+    request: Any = SimpleNamespace(group="g")
+    for keys, expected in (("ab", "lost"), ("ac", None)):
+        found = asyncio.run(find_lost(model, request, keys, now.timestamp(), ["ours"], collect))  # pyright: ignore[reportArgumentType]
+        assert (found and found.id, collected) == (expected, ["lost"])
+        collected.clear()
 
 
 def test_a_wrong_key_sends_no_batch() -> None:
