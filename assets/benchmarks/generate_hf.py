@@ -4,13 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from peft import PeftModel
 
 from assets.benchmarks.codec import Codec
 from assets.benchmarks.decode import Row, decode
 from assets.benchmarks.engine import Arm, Completion, Request
-from resources.errors import BadInput
-from resources.models import ModelConfig, load_weights
+from resources.models import ModelConfig, load_adapted, load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,10 +62,6 @@ def load_arm(arm: Arm, model: ModelConfig, device: str) -> "PreTrainedModel":
     """
     if arm.adapter is None:
         return load_weights(arm.weights, model, device)
-    base = load_weights(arm.weights, model.model_copy(update={"dtype": "float32"}), device)
-    try:
-        adapted = PeftModel.from_pretrained(base, str(arm.adapter), is_trainable=False)
-    except RuntimeError as error:
-        raise BadInput(f"the adapter of arm {arm.name} in {arm.adapter} does not fit {arm.weights}: {error}") from error
+    adapted = load_adapted(model.model_copy(update={"dtype": "float32"}), arm.adapter, device)
     merged: PreTrainedModel = adapted.merge_and_unload()  # pyright: ignore[reportAssignmentType, reportCallIssue]
     return merged.to(getattr(torch, model.dtype)).eval().requires_grad_(False)
