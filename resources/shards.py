@@ -72,7 +72,10 @@ def shard_schema(columns: tuple[str, ...], fingerprint: str) -> pa.Schema:
     """The schema of every shard; `fingerprint` says what the scalars were computed from."""
     element = pa.field("element", pa.float16(), nullable=False)
     fields = [required(name, pa.int32(), text) for name, text in _IDS.items()]
-    scalars = "one scalar per component or neuron, in the order of `columns` of the schema's metadata"
+    scalars = (
+        "one scalar per component or neuron, in the order of `columns` of the schema's metadata: A x of a component, "
+        "before scale and B"
+    )
     fields.append(required("state", pa.list_(element, len(columns)), scalars))
     return pa.schema(fields, {_COLUMNS_KEY: json.dumps(columns).encode(), _FINGERPRINT_KEY: fingerprint.encode()})
 

@@ -19,15 +19,21 @@ _EFFECT = [
 ]
 _PART = [
     described("unit_kind", pa.string(), "component, layer, projection, attention, mlp, group, all, latent or greedy"),
-    described("unit", pa.string(), "L3.gate_proj, L3, gate_proj, attention, mlp, L0-L7, all or latent:448"),
+    described(
+        "unit",
+        pa.string(),
+        "L3.gate_proj, L3, gate_proj, attention, mlp, L0-L7, all, latent:448, or what a greedy step adds",
+    ),
 ]
 ABLATION_SCHEMA = pa.schema(
     [
         *_PART,
-        described("layer", pa.int32(), "of a component or a layer"),
-        described("projection", pa.string(), "of a component or a projection"),
-        described("step", pa.int32(), "of the cumulative order, from 1"),
-        described("n_components", pa.int32(), "ablated components"),
+        described("layer", pa.int32(), "of a component or a layer, from 0; else null"),
+        described("projection", pa.string(), "of a component or a projection; else null"),
+        described("step", pa.int32(), "of the cumulative (greedy) order, from 1; else null"),
+        described(
+            "n_components", pa.int32(), "ablated components, those of earlier greedy steps among them; 0 for a latent"
+        ),
         *_EFFECT,
     ]
 )

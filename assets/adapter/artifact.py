@@ -20,7 +20,7 @@ CURVE_SCHEMA = pa.schema(
     [
         required("step", pa.int32(), "optimiser step, from 1"),
         required("epoch", pa.int32(), "pass over the rollouts, from 1"),
-        required("loss", pa.float64(), "mean over the assistant's tokens"),
+        required("loss", pa.float64(), "cross-entropy, mean over the assistant's tokens of the step, nats"),
         required("learning_rate", pa.float64(), "used by this step"),
         required("grad_norm", pa.float64(), "before clipping"),
         required("tokens", pa.int64(), "computed so far"),

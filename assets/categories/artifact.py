@@ -34,7 +34,7 @@ DENSITIES_SCHEMA = pa.schema(
         described("string_id", pa.string(), "entry of the taxonomy, such as 3.1"),
         described("units", pa.int32(), "units of the kind in this entry"),
         described("unit_share", pa.float64(), "their share of the kind's categorized units"),
-        described("density", pa.float64(), "sum of their firing activations"),
+        described("density", pa.float64(), "sum of their firing activations; elsewhere a density is a share of tokens"),
         described("share", pa.float64(), "density over that of all categorized units of the kind"),
     ]
 )

@@ -83,11 +83,15 @@ SCORES_SCHEMA = pa.schema(
             "the same of those drawn evenly from the quantiles of all tokens on which the unit fires; null with none",
         ),
         described("specificity", pa.float32(), "share of the others that are called not firing"),
-        described("precision_random", pa.float32(), "with as many random negatives as positives"),
+        described(
+            "precision_random",
+            pa.float32(),
+            "share of what is called firing that fires, with as many random negatives as positives",
+        ),
         described(
             "precision_hard",
             pa.float32(),
-            "with as many same-token negatives as positives; fuzzing: as many wrongly marked excerpts",
+            "the same with as many same-token negatives as positives; fuzzing: as many wrongly marked excerpts",
         ),
         described("spearman", pa.float32(), "statistical only: prediction against activation"),
         described("n_examples", pa.int32(), "distinct ones, in whatever number of draws; intruder: questions"),

@@ -28,19 +28,23 @@ LATENTS = pa.schema(
     [
         described("latent", pa.int32(), "index, 0-based"),
         described("density", pa.float64(), "share of held-out tokens on which it fires"),
-        described("mean", pa.float32(), "mean activation where it fires, held out"),
-        described("max", pa.float32(), "largest activation, held out"),
+        described("mean", pa.float32(), "mean activation where it fires, held out; 0 when it never does"),
+        described("max", pa.float32(), "largest activation, held out; 0 when it never fires"),
         described("threshold", pa.float32(), "activation above which it fires"),
         described("decoder_norm", pa.float32(), "norm of its decoder row, raw units"),
         described("max_cosine", pa.float32(), "largest cosine with another decoder row"),
-        described("component", pa.string(), "component it writes most to"),
+        described("component", pa.string(), "component of its largest decoder weight, raw units"),
         described("dead", pa.bool_(), "fired on no training token of the last window"),
     ]
 )
 COMPONENTS = pa.schema(
     [
         described("component", pa.string(), "column of the shards"),
-        described("explained_variance", pa.float64(), "share of its variance that the SAE explains, held out"),
+        described(
+            "explained_variance",
+            pa.float64(),
+            "share of its variance that the SAE explains, held out; NaN for one that never moves",
+        ),
     ]
 )
 SCHEMAS = {"batchtopk_sae": {LATENTS_FILE: LATENTS, COMPONENTS_FILE: COMPONENTS}}
