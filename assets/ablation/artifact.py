@@ -12,7 +12,7 @@ STEERING, CONTINUATIONS = "steering.parquet", "continuations.parquet"
 
 _EFFECT = [
     described("kl_mean", pa.float64(), "KL(full adapter || edited), mean over scored tokens, nats"),
-    described("kl_sem", pa.float64(), "its standard error over rollouts; null for one rollout"),
+    described("kl_sem", pa.float64(), "its standard error over rollouts, as of a ratio of sums; null for one rollout"),
     described("ce_delta", pa.float64(), "rise of the cross-entropy of the next token, mean, nats"),
     described("n_tokens", pa.int64(), "scored tokens"),
     described("n_rollouts", pa.int32(), "rollouts with a scored token"),
@@ -62,9 +62,9 @@ ROLLOUT_SCHEMA = pa.schema(
 _INTERVALS = [
     described(f"{name}{bound}", pa.float64(), f"{text}, 95 % interval{absent}" if bound else text)
     for name, text, absent in (
-        ("backtracking", "backtracking words per 100 new tokens", "; null where problems do not differ"),
-        ("length", "mean new tokens", "; null where problems do not differ"),
-        ("accuracy", "share of problems solved", ""),
+        ("backtracking", "backtracking words per 100 new tokens", " (Student's); null where problems do not differ"),
+        ("length", "mean new tokens", " (Student's); null where problems do not differ"),
+        ("accuracy", "share of problems solved", " (Wilson's, of as many answers as problems)"),
     )
     for bound in ("", "_low", "_high")
 ]

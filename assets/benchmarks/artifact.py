@@ -62,7 +62,11 @@ SCORES = pa.schema(
             pa.float64(),
             "mean over questions; null while answers are ungraded (then between correct / total and highest)",
         ),
-        described("ci_low", pa.float64(), "95 % interval of the score, lower end"),
+        described(
+            "ci_low",
+            pa.float64(),
+            "95 % interval of the score, lower end: Wilson's, with several samples widened by the spread of questions",
+        ),
         described("ci_high", pa.float64(), "upper end"),
         described("strict_correct", pa.int32(), "right answers where one that names no letter is wrong instead of A"),
         described("strict_score", pa.float64(), "their share of all answers"),
@@ -87,7 +91,7 @@ PAIRS = pa.schema(
         described("only_second", pa.int32(), "questions on which the second is better"),
         described("p_value", pa.float64(), "exact McNemar, two-sided; null with several samples per question"),
         described("difference", pa.float64(), "score of the second minus that of the first"),
-        described("ci_low", pa.float64(), "95 % interval of the difference, lower end"),
+        described("ci_low", pa.float64(), "95 % interval of the difference, lower end: bootstrap of the questions"),
         described("ci_high", pa.float64(), "upper end"),
     ]
 )
@@ -102,7 +106,11 @@ RECOVERY = pa.schema(
             pa.float64(),
             "share of the full finetune's gain over the base that it keeps; null when there is no gain",
         ),
-        described("ci_low", pa.float64(), "95 % interval, lower end; null where the questions do not bound it"),
+        described(
+            "ci_low",
+            pa.float64(),
+            "95 % interval, lower end: bootstrap of the questions; null where they do not bound it",
+        ),
         described("ci_high", pa.float64(), "upper end"),
     ]
 )

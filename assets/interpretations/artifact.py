@@ -70,7 +70,9 @@ SCORES_SCHEMA = pa.schema(
             pa.float32(),
             "mean of sensitivity and specificity; intruder: share of right picks, where guessing gives 1/5",
         ),
-        described("ci_low", pa.float32(), "95 % interval of it, lower end"),
+        described(
+            "ci_low", pa.float32(), "95 % interval of it, lower end: Wilson's, or Newcombe's from those of both rates"
+        ),
         described("ci_high", pa.float32(), "upper end"),
         described(
             "sensitivity",
