@@ -1,19 +1,25 @@
-"""The task file of the page on own benchmarks loads, with each loader and the columns that the page names."""
+"""What the page on own things shows can be used: its task file, with each loader and its columns, and its asset."""
 
 import re
 from pathlib import Path
+from runpy import run_path
 
+import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from assets.benchmarks import harness
 from assets.benchmarks.documents import ANSWER, CHOICES, QUESTION
+from dagster_project import open_experiment
+from dagster_project.instance import opened
 from resources.sources import PROJECT
 from tests.assets.benchmarks.test_harness import gpqa, render
+from tests.installation import Installation
 
 PAGE = (PROJECT / "docs" / "how-to" / "own.md").read_text()
 (TASK,) = re.findall(r"^```yaml\n(# assets/benchmarks/tasks/my_problems.yaml\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+(ASSET,) = re.findall(r"^```python\n(# my_assets.py\n.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 LOADERS = re.findall(r"^\| `(load_\w+)` \| `(\w+_results)` \| (.*?) \| (.*) \|$", PAGE, re.MULTILINE)
 
 
@@ -56,3 +62,19 @@ def test_each_loader_reads_what_the_page_says(
 def test_the_page_knows_every_loader() -> None:
     source = (PROJECT / "assets" / "benchmarks" / "documents.py").read_text()
     assert {row[0] for row in LOADERS} == set(re.findall(r"^def (load_\w+)", source, re.MULTILINE))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_asset_of_the_page_is_materialised_from_an_experiments_artifacts(
+    tiny: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in tiny.environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "my_assets.py").write_text(ASSET.replace('"Wait"', '""'))
+    written = run_path(str(tmp_path / "my_assets.py"))
+    with opened(tiny.home / "dagster") as instance:
+        done = dg.materialize([written["wait_latents"]], partition_key="tiny", instance=instance)
+    (made,) = done.asset_materializations_for_node("wait_latents")
+    kinds = open_experiment("tiny").interpretations.table()["kind"].to_pylist()
+    assert made.metadata["how many"].value == kinds.count("latent") > 0
