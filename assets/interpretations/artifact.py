@@ -46,7 +46,9 @@ INTERPRETATIONS_SCHEMA = pa.schema(
             "statistical_explanation", pa.string(), "what the statistical explainer says of the unit, whoever explained"
         ),
         described("statistical_label", pa.int8(), "its class"),
-        described("predicate", pa.string(), "JSON of `Predicate`; empty when there is none"),
+        described(
+            "predicate", pa.string(), "JSON of `assets.interpretations.artifact.Predicate`; empty when there is none"
+        ),
         described(
             "coverage",
             pa.float32(),

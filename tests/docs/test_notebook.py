@@ -37,10 +37,17 @@ states = torch.from_numpy(np.concatenate([shards.rollout(int(r)).state_BC for r 
 count_F = np.bincount(sae.encode(states).latent_N.numpy(), minlength=sae.d_sae)
 np.testing.assert_allclose(sae.table()["density"].to_numpy(), count_F / len(states))
 
-for row in mini.interpretations.rows()[:40]:
-    best = mini.max_activating_contexts.of(row["unit"], "top")["rollout_id"].to_numpy()
-    assert row["contexts_shown"] <= (~np.isin(best, unshown)).sum()
+for one in mini.interpretations.rows()[:40]:
+    best = mini.max_activating_contexts.of(one["unit"], "top")["rollout_id"].to_numpy()
+    assert one["contexts_shown"] <= (~np.isin(best, unshown)).sum()
 assert 0 < len(unshown) < rollouts.num_rollouts / 2
+
+unit = next(one for one in mini.max_activating_contexts.table().to_pylist() if one["unit"] == row["unit"])
+_, name, sign = row["unit"].split(":")
+own_T = np.concatenate([batch.state_BC[:, shards.columns.index(name)] for batch in shards.batches(4096)])
+fires_T = (own_T if sign == "+" else -own_T) > unit["threshold"]
+assert (len(holds), fires_T.sum()) == (rollouts.num_tokens, unit["n_fired"])
+assert fires_T[holds].mean() > 2 * unit["density"], "where its words hold it fires more often than elsewhere"
 
 np.testing.assert_allclose(seen["scalar_T"].numpy(), tokens.state_BC[:, gate], atol=2e-3)
 assert tokenizer.decode(tokens.token_id_B) == rollouts.text(context["rollout_id"])
@@ -49,7 +56,7 @@ assert tokenizer.decode(tokens.token_id_B) == rollouts.text(context["rollout_id"
 
 def test_the_blocks_give_what_their_comments_say(tiny: Installation) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     code = here("\n".join([*blocks, CHECKS]))
     done = subprocess.run(
         [sys.executable, "-c", code], env=tiny.environment, capture_output=True, text=True, check=False
