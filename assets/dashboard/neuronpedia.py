@@ -211,6 +211,8 @@ def _write_source(
     name = f"lorascope-{kind}"
     source = f"0-{name}"
     folder = out / model.id / source
+    for earlier in folder.glob("*/batch-*.jsonl.gz"):
+        earlier.unlink()  # an import would take the units of a larger export beside ours
     about = f"Rank-1 LoRA units of kind {kind}"
     _write(folder / "model.jsonl", [model])
     _write(folder / "release.jsonl", [ReleaseRow(description=about)])

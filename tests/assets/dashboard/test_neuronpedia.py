@@ -102,6 +102,18 @@ def test_a_source_counts_the_rollouts_that_were_looked_at_not_those_that_are_sho
         assert [row["num_prompts"] for row in rows(folder, "source")] == [len(TEXTS)]
 
 
+def test_an_export_into_a_folder_that_holds_a_larger_one_leaves_none_of_its_units(
+    exported: list[Path], site: Site, tiny_model: Path, tiny_adapter: Path, tmp_path: Path
+) -> None:
+    for folder in exported:
+        earlier = shutil.copytree(folder, tmp_path / folder.parent.name / folder.name)
+        for table in ("features", "explanations", "activations"):
+            shutil.copy(earlier / table / "batch-0.jsonl.gz", earlier / table / "batch-1.jsonl.gz")
+    again = export_site({**site.built.folders, "lora_checkpoint": tiny_adapter}, site.config, tiny_model, tmp_path)
+    assert [len(rows(folder, "features")) for folder in again] == [len(rows(folder, "features")) for folder in exported]
+    assert [path.name for path in tmp_path.rglob("batch-1*")] == []
+
+
 def test_features_carry_their_units_numbers(exported: list[Path], site: Site) -> None:
     by_unit = {unit["unit"]: unit for unit in site.built.units}
     for row in rows(exported[2], "features"):
