@@ -48,7 +48,10 @@ def _digest(context: dg.RunFailureSensorContext, home: Home) -> str:
     run = context.dagster_run
     partition = run.tags.get("dagster/partition", "no partition")
     lines = [f"# {run.job_name} failed for {partition}", "", f"Run {run.run_id}", ""]
-    for event in context.get_step_failure_events():
+    steps = context.get_step_failure_events()
+    if not steps:  # it was killed or interrupted, or could not begin
+        lines += [(context.failure_event.message or "").strip(), ""]
+    for event in steps:
         lines += [f"## {event.step_key}", "", reason(event).strip(), ""]
         folder = _worker(home, partition, event.step_key or "")
         if folder is not None:
