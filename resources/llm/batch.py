@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -150,6 +151,11 @@ class BatchRun:
         await self._collect(batch, chunk, sent)
 
     async def _collect(self, batch: "Batch", expected: Pending, sent: SentBatch) -> None:
+        began = datetime.fromtimestamp(sent.asked, UTC).isoformat(" ", "minutes")
+        self._desk.progress.say(
+            f"{self._desk.what}: waiting for batch {batch.id} of {self._desk.endpoint.name}, sent {began} with "
+            f"{len(sent.keys)} requests; it may take a day"
+        )
         try:
             results = await self._results(batch)
         except Unrun:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from resources.llm.endpoint import Provider
 from resources.llm.ledger import Ledger, Reservation
 from resources.llm.lost_batch import find_lost
 from resources.llm.question import Question
+from resources.progress import Progress
 from tests.resources.llm.fault_server import Settings
 from tests.resources.llm.servers import KEY, PROJECT, QUICK, SILENT, Label, questions, serving, wait_until
 
@@ -42,6 +44,15 @@ def test_a_batch_answers_what_the_cache_lacks(provider: Provider) -> None:
     assert asked.answers["latent:1", 0].value == live.answers["latent:1", 0].value
     # Both vendors charge half in a batch; the server counts list prices.
     assert live.cost_usd + 2 * asked.cost_usd == pytest.approx(counts["dollars"], rel=1e-6)
+
+
+def test_a_run_that_waits_for_a_batch_says_for_which_and_since_when() -> None:
+    said: list[str] = []
+    with serving(Settings(key=KEY)) as server:
+        ask(questions(7), 7, server.endpoint(), BATCH, Progress(said.append), "label")
+    waiting = r"label: waiting for batch batch_0 of openai/gpt-5-mini, sent 20[-: 0-9]+\+00:00 with 7 requests; it may"
+    assert re.match(waiting, said[0]), said
+    assert said[1].startswith("label 1/7")
 
 
 @pytest.mark.parametrize("provider", VENDORS)
