@@ -4,7 +4,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -52,13 +54,14 @@ def land(home: Home, watched: Path) -> tuple[list[Path], list[str]]:
     written: list[Path] = []
     unfit: list[str] = []
     first: dict[Path, Path] = {}
+    models = cache(lambda: _models(Experiments(home.experiments)))
     for folder in _whole_adapters(watched):
         path = home.experiments / f"adapter-{_slug(folder.name)}.yaml"
         if first.setdefault(path, folder) != folder:
             unfit.append(f"{first[path]} and {folder} would both be {path.stem}: rename one of them")
         elif not path.exists():
             try:
-                _write(path, _parent(Experiments(home.experiments), folder), folder)
+                _write(path, _parent(models(), folder), folder)
             except BadInput as error:
                 unfit.append(str(error))
                 continue
@@ -96,17 +99,20 @@ def _slug(name: str) -> str:
     return slug
 
 
-def _parent(experiments: Experiments, folder: Path) -> str:
+def _models(experiments: Experiments) -> list[tuple[int, str, str]]:
+    """Number of files, name and model of every valid experiment."""
+    found: list[tuple[int, str, str]] = []
+    for name in experiments.names():
+        with suppress(BadInput):
+            experiment = experiments.load(name)
+            found.append((len(experiment.files), name, str(experiment.values("model")["name"])))
+    return found
+
+
+def _parent(models: Iterable[tuple[int, str, str]], folder: Path) -> str:
     """Of the experiments on the adapter's base model that with the fewest ancestors, and of these the first."""
     base = _base_model(folder / CONFIG)
-    fitting: list[tuple[int, str]] = []
-    for name in experiments.names():
-        try:
-            experiment = experiments.load(name)
-        except BadInput:
-            continue
-        if _same_model(str(experiment.values("model")["name"]), base):
-            fitting.append((len(experiment.files), name))
+    fitting = [(files, name) for files, name, model in models if _same_model(model, base)]
     if not fitting:
         raise BadInput(f"the adapter {folder} is for {base}, and no experiment has that base model: add one first")
     return min(fitting)[1]

@@ -63,6 +63,18 @@ def test_an_adapter_of_an_unknown_model_is_named(home: Home) -> None:
     assert unfit[0].endswith("is for someone/else, and no experiment has that base model: add one first")
 
 
+def test_experiments_are_read_once_a_tick_however_many_adapters_wait_for_one(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(20):
+        put_adapter(home.root / "adapters" / f"{number}", "someone/else")
+    read: list[str] = []
+    load = Experiments.load
+    monkeypatch.setattr(Experiments, "load", lambda self, name: read.append(name) or load(self, name))
+    assert len(land(home, home.root / "adapters")[1]) == 20
+    assert sorted(read) == ["mini", "mini-child"]
+
+
 @pytest.mark.parametrize("text", [b'{"base_model_name_or_p', b"[]", b"\xff\xfe"], ids=["cut", "a list", "no text"])
 def test_a_half_copied_config_is_named_and_lets_the_others_land(home: Home, text: bytes) -> None:
     for name in ("a", "b"):
