@@ -18,7 +18,7 @@ _TIGHT = 1 << 20
 """Bytes free below which an I/O error is put down to the lack of room."""
 _LOCAL = {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 """File systems of one machine; others, such as nfs4, lustre and gpfs, may be shared."""
-_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
+REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 # What SQLite, Rust (safetensors, tokenizers) and torch say where they raise no OSError.
 _FULL_TEXTS = (os.strerror(errno.ENOSPC), "os error 28", "database or disk is full")
 _REFUSED_TEXTS = (
@@ -33,17 +33,23 @@ def trouble(error: BaseException) -> str | None:
     """What to do when the disk caused an error, or anything that it came from; None when it did not."""
     for cause in causes(error):
         number = cause.errno if isinstance(cause, OSError) else None
-        if number in _FULL or any(text in str(cause) for text in _FULL_TEXTS) or _starved(cause):
+        if is_full(cause) or _starved(cause):
             return (
                 f"the disk of {_place(cause)} is full: free some space and run the same command again; "
                 "what is finished is kept"
             )
-        if number in _REFUSED or any(text in str(cause) for text in _REFUSED_TEXTS):
+        if number in REFUSED or any(text in str(cause) for text in _REFUSED_TEXTS):
             return (
                 f"{_place(cause)} cannot be read or written: give this user the right to, or set LORASCOPE_HOME "
                 "to another folder, and run the same command again; what is finished is kept"
             )
     return None
+
+
+def is_full(cause: BaseException) -> bool:
+    """Whether a disk, or somebody's share of it, had no room."""
+    number = cause.errno if isinstance(cause, OSError) else None
+    return number in _FULL or any(text in str(cause) for text in _FULL_TEXTS)
 
 
 def one_machine(folder: Path) -> bool:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from resources.disk import REFUSED, causes, is_full
 from resources.errors import BadInput, one_line
 from resources.sources import local_folder
 
@@ -157,12 +158,28 @@ def _from_the_hub(name: str, error: Exception) -> str:
             f"{name} was downloaded but its weights are damaged ({_first_line(error)}); delete it from the hub's cache "
             "(HF_HOME) and run again"
         )
+    stopped = _cache_told(error)
+    if stopped is not None:
+        return f"{name} cannot be downloaded: {stopped}, and run the same command again"
     if not hub_answers():
         return unreachable(name)
     return (
         f"{name} cannot be loaded: the hub breaks off or gives damaged files ({_first_line(error)}); try again, "
         "download it on a machine with a better network, or name a local folder"
     )
+
+
+def _cache_told(error: Exception) -> str | None:
+    """What the disk of the hub's cache had against a download; None when it had nothing."""
+    for cause in causes(error):
+        if is_full(cause):
+            return "the disk of the hub's cache is full: free some space, or set HF_HOME to a folder of a larger one"
+        if isinstance(cause, OSError) and cause.errno in REFUSED and cause.filename:
+            return (
+                f"{cause.filename}, in the hub's cache, cannot be written: give this user the right to, or set HF_HOME "
+                "to another folder"
+            )
+    return None
 
 
 def _first_line(error: Exception) -> str:
