@@ -13,6 +13,7 @@ from resources.home import find_home
 
 DAMAGED_DATABASE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 """SQLite's codes for a file that is no database, and for one that was cut or changed."""
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 (where NCCL makes its segments)
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TIGHT = 1 << 20
 """Bytes free below which an I/O error is put down to the lack of room."""
@@ -97,6 +98,8 @@ def _starved(cause: BaseException) -> bool:
 
 
 def _place(cause: BaseException) -> str:
-    """The file that the error names; the installation's folder when it names none."""
+    """The file or the shared memory that the error names; the installation's folder when it names neither."""
     named = cause.filename if isinstance(cause, OSError) else None
-    return os.fsdecode(named) if isinstance(named, str | bytes) else str(find_home().root)
+    if isinstance(named, str | bytes):
+        return os.fsdecode(named)
+    return _SHARED_MEMORY if _SHARED_MEMORY in str(cause) else str(find_home().root)

@@ -9,6 +9,11 @@ import pytest
 from resources.disk import disk_told, trouble
 from resources.errors import BadInput
 
+NCCL = """NCCL error, unhandled system error, NCCL version 2.27.5
+Last error:
+Error while creating shared memory segment /dev/shm/nccl-dtgBHJ (size 33030528), error: No space left on device (28)"""
+"""In a container, whose shared memory Docker makes of 64 MB."""
+
 
 @pytest.mark.parametrize(
     ("error", "said"),
@@ -17,6 +22,7 @@ from resources.errors import BadInput
         (OSError(errno.EDQUOT, "quota", "/data/x"), "the disk of /data/x is full"),
         (sqlite3.OperationalError("database or disk is full"), "the disk of /home/me is full"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk of /home/me is full"),
+        (RuntimeError(NCCL), "the disk of /dev/shm is full"),
         (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "/data/x cannot be read or written: give"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS), b"/data/x"), "/data/x cannot be read or written"),
         (sqlite3.OperationalError("attempt to write a readonly database"), "/home/me cannot be read or written"),
