@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OpenExperiment:
     """Artifacts of one experiment; every asset is also an attribute."""
 
@@ -56,6 +56,9 @@ class OpenExperiment:
         if asset not in _ASSETS:
             raise AttributeError(f"no asset '{asset}'; known are {', '.join(_ASSETS)}")
         return self.open(asset)
+
+    def __repr__(self) -> str:
+        return f"open_experiment({self.experiment.name!r})"
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *_ASSETS]

@@ -7,7 +7,7 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished artifact; its room's class says what can be read from it."""
+    """A finished artifact; its room's class says what can be read from it. Shown by where it lies."""
 
     path: Path
 

@@ -8,7 +8,7 @@ Shapes: B rows (tokens), C columns (components or neurons).
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -162,11 +162,11 @@ def _concatenated(parts: list[StateBatch]) -> StateBatch:
 class Shards:
     """The shards of one folder, read in order, a row group at a time."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path, ...] = field(repr=False)
     columns: tuple[str, ...]
     """Component ids (`L3.gate_proj`) or neurons (`L2.17`), in the order of `state`."""
     fingerprint: str
-    groups: tuple[RowGroup, ...]
+    groups: tuple[RowGroup, ...] = field(repr=False)
     """Every row group, in order; its place here is what `read_row_group` takes."""
 
     @classmethod

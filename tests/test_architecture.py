@@ -105,6 +105,13 @@ def test_what_a_stage_leaves_says_by_one_name_where_it_lies() -> None:
     assert [stage.asset for stage in STAGES if not issubclass(resolve_name(stage.artifact), Artifact)] == []
 
 
+def test_an_artifact_is_shown_by_where_it_lies_and_not_by_all_it_holds() -> None:
+    for stage in STAGES:
+        artifact = object.__new__(resolve_name(stage.artifact))
+        object.__setattr__(artifact, "path", Path("folder"))
+        assert repr(artifact) == f"{type(artifact).__name__}(path={Path('folder')!r})"
+
+
 def test_a_stages_inputs_stand_to_its_left() -> None:
     seen: set[str] = set()
     for stage in STAGES:

@@ -44,7 +44,7 @@ SCHEMAS = {
 """Asset -> file, or what makes the table -> its columns."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoraCheckpoint(Artifact):
     """A PEFT adapter; the folder itself is what PEFT and vLLM load."""
 

@@ -45,7 +45,7 @@ SCHEMAS = {"s1k_dataset": {ROLLOUTS: ROLLOUT_SCHEMA, TOKENS: TOKEN_SCHEMA}}
 """Asset -> file -> its columns."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class S1kDataset(Artifact):
     """The rollouts of an experiment; `r` is always a rollout_id. Token columns are read when first asked for."""
 

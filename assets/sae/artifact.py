@@ -62,7 +62,7 @@ class SparseLatents(NamedTuple):
     """float32: activation, above the latent's threshold."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sae(Artifact):
     """An SAE for inference on the raw adapter state. What a token encodes to never depends on its batch."""
 

@@ -15,6 +15,7 @@ PAGE = (PROJECT / "docs" / "how-to" / "notebook.md").read_text()
 CHECKS = """
 print(type(mini.batchtopk_sae.W_dec_FD), type(mini.benchmark_scores.table()), mini.manifest("batchtopk_sae").metrics)
 assert shards.columns[0] == "L0.q_proj"
+assert repr(mini) == "open_experiment('mini')"
 gate = shards.columns.index("L0.gate_proj")
 state_T = np.concatenate([batch.state_BC[:, gate] for batch in shards.batches(4096)])
 expected_T = np.sort(state_T)[::-1][:5].astype(float)
