@@ -23,6 +23,7 @@ from resources.models import ModelConfig
 from resources.section import section_of
 from resources.stage import Stage
 from resources.store import Store
+from resources.units import Kind
 from resources.whole import write_whole
 
 
@@ -103,15 +104,16 @@ def _dollars(stage: Stage, experiment: Experiment) -> float | None:
     return resolve_name(stage.needs.cost_model)(experiment.sections, units, experiment.compute)
 
 
-def num_units(experiment: Experiment) -> int | None:
-    """Directions and neurons in both polarities, and latents (paper: 896 + 7680 + 3584)."""
+def num_units(experiment: Experiment) -> dict[Kind, int] | None:
+    """Directions and neurons in both polarities, and latents (paper: 896, 7680 and 3584)."""
     sections = experiment.sections
     sizes = architecture(section_of(sections, ModelConfig))
     if sizes is None:
         return None
     directions = len(PROJECTIONS) * sizes.num_hidden_layers
     neurons = section_of(sections, NeuronsConfig).per_layer * sizes.num_hidden_layers
-    return 2 * directions + 2 * neurons + section_of(sections, SaeConfig).expansion * directions
+    latents = section_of(sections, SaeConfig).expansion * directions
+    return {"adapter": 2 * directions, "neuron": 2 * neurons, "latent": latents}
 
 
 def _earlier(stage: Stage, experiment: Experiment, store: Store, history: History) -> Manifest | None:

@@ -25,7 +25,8 @@ class Needs:
     """`module:function(setting) -> WorkEstimate | None`; empty: not modelled. Of a paid stage:
     `(sections, units, compute)`, as its cost model."""
     cost_model: str = ""
-    """`module:function(sections, units, compute) -> float`, US dollars of paid requests; empty: free."""
+    """`module:function(sections, units, compute) -> float`, US dollars of paid requests (`units`: of each kind); empty:
+    free."""
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def test_the_last_line_of_a_plan_counts_hits_misses_and_what_nobody_knows(tmp_pa
 
 def test_the_papers_units_are_896_directions_7680_neurons_and_3584_latents(tmp_path: Path) -> None:
     (tmp_path / "paper.yaml").write_text("description: defaults\n")
-    assert num_units(Experiments(tmp_path).load("paper")) == 896 + 7680 + 3584
+    assert num_units(Experiments(tmp_path).load("paper")) == {"adapter": 896, "neuron": 7680, "latent": 3584}
 
 
 def test_paid_stages_are_priced_before_anything_was_run(tmp_path: Path) -> None:

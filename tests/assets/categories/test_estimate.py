@@ -14,6 +14,7 @@ from assets.interpretations.label import PROMPTS, endpoint_of, unit_question
 from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt
+from resources.units import Kind
 from tests.assets.interpretations.conftest import Explained
 
 LIVE, BATCH = ComputeConfig(), ComputeConfig(llm_mode="batch")
@@ -25,16 +26,33 @@ SECTIONS = {
 }
 
 
+def latents(count: int) -> dict[Kind, int]:
+    return {"latent": count}
+
+
+def test_only_kinds_and_units_that_are_asked_about_are_priced() -> None:
+    units: dict[Kind, int] = {"adapter": 896, "neuron": 7680, "latent": 3584}
+    asked = {**SECTIONS, "interpretations": InterpretationsConfig(kinds=("latent", "adapter"))}
+    for dollars in (explain_dollars, score_dollars, categorise_dollars):
+        assert dollars(asked, units, LIVE) == dollars(SECTIONS, latents(3584 + 896), LIVE)
+    filed = {**SECTIONS, "categories": CategoriesConfig(kinds=("latent",))}
+    assert categorise_dollars(filed, units, LIVE) == categorise_dollars(SECTIONS, latents(3584), LIVE)
+    few = {**SECTIONS, "scores": ScoresConfig(units_per_kind=1000)}
+    assert score_dollars(few, units, LIVE) == score_dollars(SECTIONS, latents(896 + 1000 + 1000), LIVE)
+
+
 def test_the_papers_labels_cost_what_the_note_works_out() -> None:
     # 3584 latents at 64 contexts of 33 tokens: about 9 dollars live, half in a batch.
-    dollars = explain_dollars(SECTIONS, 3584, LIVE)
+    dollars = explain_dollars(SECTIONS, latents(3584), LIVE)
     assert 6 < dollars < 12
-    assert explain_dollars(SECTIONS, 3584, BATCH) == pytest.approx(dollars / 2)
+    assert explain_dollars(SECTIONS, latents(3584), BATCH) == pytest.approx(dollars / 2)
 
 
 def test_labels_cost_by_the_contexts_that_are_left_to_show() -> None:
     # Of 64 contexts a quarter is held out, so 48 are shown; of 96 the paper's 64, of 128 no more.
-    cost = [explain_dollars({**SECTIONS, "contexts": ContextsConfig(k=k)}, 12_160, LIVE) for k in (64, 96, 128)]
+    cost = [
+        explain_dollars({**SECTIONS, "contexts": ContextsConfig(k=k)}, latents(12_160), LIVE) for k in (64, 96, 128)
+    ]
     each = 33 * 1.25 + 10 * 0.4 * 6
     assert cost[1] - cost[0] == pytest.approx(12_160 * 16 * each * 0.25e-6, rel=0.01)
     assert cost[2] == cost[1]
@@ -46,13 +64,13 @@ def test_statistical_costs_nothing() -> None:
         "scores": ScoresConfig(),
         "categories": CategoriesConfig(provider="statistical"),
     }
-    assert explain_dollars(free, 10**6, LIVE) == score_dollars(free, 10**6, LIVE) == 0
-    assert categorise_dollars(free, 10**6, LIVE) == 0
+    assert explain_dollars(free, latents(10**6), LIVE) == score_dollars(free, latents(10**6), LIVE) == 0
+    assert categorise_dollars(free, latents(10**6), LIVE) == 0
 
 
 def test_every_unit_adds_the_same() -> None:
-    assert score_dollars(SECTIONS, 200, LIVE) == pytest.approx(2 * score_dollars(SECTIONS, 100, LIVE))
-    first, second, third = (categorise_dollars(SECTIONS, units, LIVE) for units in (0, 100, 200))
+    assert score_dollars(SECTIONS, latents(200), LIVE) == pytest.approx(2 * score_dollars(SECTIONS, latents(100), LIVE))
+    first, second, third = (categorise_dollars(SECTIONS, latents(units), LIVE) for units in (0, 100, 200))
     assert 0 < first < second
     assert third - second == pytest.approx(second - first)
 
@@ -60,7 +78,7 @@ def test_every_unit_adds_the_same() -> None:
 @pytest.mark.parametrize("size", [5, 20])
 def test_intruder_questions_are_as_many_as_are_asked_whatever_the_other_methods_show_at_once(size: int) -> None:
     scores = ScoresConfig(methods=("detection", "intruder"), examples=40, draws=2, examples_per_request=size)
-    told = score_hours({**SECTIONS, "scores": scores}, 100, LIVE)
+    told = score_hours({**SECTIONS, "scores": scores}, latents(100), LIVE)
     assert told is not None
     assert told.how.startswith(f"{100 * 2 * (40 // size + 4)} requests")
 
@@ -73,5 +91,5 @@ def test_the_estimate_is_near_the_real_prompts(explained: Explained) -> None:
     questions = [unit_question(each, 0, prompt, knobs, excerpts) for each in full]
     price = price_of(endpoint_of(knobs), "live")
     real = sum(price.dollars(question.likely_input_tokens, LABEL_TOKENS) for question in questions)
-    guessed = explain_dollars({**SECTIONS, "interpretations": knobs}, len(questions), LIVE)
+    guessed = explain_dollars({**SECTIONS, "interpretations": knobs}, latents(len(questions)), LIVE)
     assert 0.6 < guessed / real < 1.6
