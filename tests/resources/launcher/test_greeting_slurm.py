@@ -131,3 +131,28 @@ def test_a_job_whose_node_failed_is_lost_and_so_worth_another_attempt_although_i
     attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment())
     with pytest.raises(JobLost, match=r"^the node of job 101 \(notes\) failed$"):
         replace(attempt, launcher=launcher).result({})
+
+
+WALLTIME = """case "$1" in sbatch*)
+    cd $(dirname $0)/run
+    if [ -f ../result.json ] && [ -f ../ended ]; then [ -f rc ] || cp ../result.json .; echo 0 > rc
+    else touch ../ended stop; echo 143 > rc; fi
+    echo 101;;
+esac"""
+"""The first job is ended by its walltime; the next succeeds if there is a result, and nothing of the first is left."""
+
+
+def test_a_job_that_the_walltime_ended_is_submitted_again_into_a_folder_without_its_outcome(tmp_path: Path) -> None:
+    result = JobResult(metrics={"number": 3}, columns=[], seconds=1.0, device="cpu", packages={})
+    (tmp_path / "result.json").write_text(result.model_dump_json())
+    attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment())
+    assert replace(attempt, launcher=replace(build_launcher(tmp_path, WALLTIME), poll_s=0.01)).result({}) == result
+
+
+def test_a_job_that_saves_nothing_before_its_walltime_is_not_submitted_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.launcher.attempt.MAX_REQUEUES", 2)
+    attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment())
+    with pytest.raises(JobError, match=r"^notes was ended by the walltime 2 times; raise its minutes \(60\)$"):
+        replace(attempt, launcher=replace(build_launcher(tmp_path, WALLTIME), poll_s=0.01)).result({})
