@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import accumulate, islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -22,14 +23,16 @@ from resources.llm.endpoint import build_model, proxies_told, settings
 from resources.llm.failures import Failure, classify, redacted
 from resources.llm.ledger import OverBudget, Reservation
 from resources.llm.lost_batch import find_lost
-from resources.llm.question import Question, fitted
+from resources.llm.question import BYTES_PER_TOKEN, Question, fitted
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
     from pydantic_ai.models.batch import Batch, BatchRequest, BatchResult, EncodedBatchRequest
 
 MOST_REQUESTS = 10_000
-"""Requests of one batch; the vendors allow 50,000 and 100,000, this keeps one upload near 100 MB."""
+"""Requests of one batch; the vendors allow 50,000 and 100,000."""
+MOST_BYTES = 80_000_000
+"""Of their texts; the vendors allow 200 and 256 MB of JSON, whose escapes can double a text."""
 UNTOLD = "the batch ended without a word about it"
 
 Result = TypeVar("Result")
@@ -135,7 +138,7 @@ class BatchRun:
         await self._collect(batch, expected, sent)
 
     async def _send(self, pending: Pending) -> None:
-        chunk = dict(list(pending.items())[:MOST_REQUESTS])
+        chunk = _one_upload(pending)
         try:
             sent = self._note_to_send(chunk)
         except OverBudget as cap:
@@ -286,6 +289,13 @@ class BatchRun:
                 last = failure
                 await asyncio.sleep(max(failure.wait_s, self._desk.limits.backoff_s * 2**turn))
         raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name} cannot be reached: {last.reason}"))
+
+
+def _one_upload(pending: Pending) -> Pending:
+    """The first questions that fit into one batch."""
+    sizes = accumulate(question.most_input_tokens * BYTES_PER_TOKEN for question, _ in pending.values())
+    fitting = sum(1 for _ in takewhile(lambda size: size <= MOST_BYTES, sizes))
+    return dict(islice(pending.items(), min(max(1, fitting), MOST_REQUESTS)))
 
 
 def _request(desk: Desk, key: str, question: Question, attempt: int) -> "BatchRequest":

@@ -17,6 +17,7 @@ import pytest
 from pydantic_ai.models.batch import Batch
 
 from resources.errors import BadInput
+from resources.llm import batch
 from resources.llm.ask import ask
 from resources.llm.cache import FILE_NAME, ResponseCache
 from resources.llm.endpoint import Provider
@@ -44,6 +45,18 @@ def test_a_batch_answers_what_the_cache_lacks(provider: Provider) -> None:
     assert asked.answers["latent:1", 0].value == live.answers["latent:1", 0].value
     # Both vendors charge half in a batch; the server counts list prices.
     assert live.cost_usd + 2 * asked.cost_usd == pytest.approx(counts["dollars"], rel=1e-6)
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+@pytest.mark.parametrize(("most", "batches"), [(7000, 3), (1, 10)])
+def test_prompts_that_are_too_large_for_one_upload_go_into_several(
+    provider: Provider, most: int, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "MOST_BYTES", most)
+    with serving(Settings(key=KEY)) as server:
+        asked = ask(questions(10, size=600), 10, server.endpoint(provider), BATCH, SILENT, "label")
+        counts = server.counts()
+    assert (len(asked.answers), asked.requests, counts["requests"], counts["batches"]) == (10, 10, 10, batches)
 
 
 def test_a_run_that_waits_for_a_batch_says_for_which_and_since_when() -> None:
