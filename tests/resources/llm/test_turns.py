@@ -37,7 +37,7 @@ def test_what_two_runs_ask_at_one_time_is_paid_once(mode: Literal["live", "batch
     assert (counts["requests"], counts["repeated"]) == (40, 0)
     assert counts["batches"] == (mode == "batch")
     assert sorted((len(each.answers), each.requests, each.cached) for each in asked) == [(40, 0, 40), (40, 40, 0)]
-    (waiting,) = [line for line in said if "waiting" in line]
+    (waiting,) = [line for line in said if "is being asked by" in line]
     # between the other run's lock and its name in the file it is "another run"
     assert re.fullmatch(
         r"openai/gpt-5-mini is being asked by (label \(process \d+ on .+\)|another run); waiting, .*", waiting
