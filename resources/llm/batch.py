@@ -23,7 +23,7 @@ from resources.llm.endpoint import build_model, proxies_told, settings
 from resources.llm.failures import Failure, classify, redacted
 from resources.llm.ledger import OverBudget, Reservation
 from resources.llm.lost_batch import find_lost
-from resources.llm.question import BYTES_PER_TOKEN, Question, fitted
+from resources.llm.question import Question, fitted
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
@@ -292,8 +292,8 @@ class BatchRun:
 
 
 def _one_upload(pending: Pending) -> Pending:
-    """The first questions that fit into one batch."""
-    sizes = accumulate(question.most_input_tokens * BYTES_PER_TOKEN for question, _ in pending.values())
+    """The first questions that fit into one batch: no text has fewer tokens, at most, than bytes."""
+    sizes = accumulate(question.most_input_tokens for question, _ in pending.values())
     fitting = sum(1 for _ in takewhile(lambda size: size <= MOST_BYTES, sizes))
     return dict(islice(pending.items(), min(max(1, fitting), MOST_REQUESTS)))
 
