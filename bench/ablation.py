@@ -1,12 +1,14 @@
 """Units x tokens per second of the ablation, against an equal naive loop and against the authors' way.
 
-OMP_NUM_THREADS=1 python -m bench.ablation [--turns 5] [--hidden 256] [--vocabulary 8]
+OMP_NUM_THREADS=1 python -m bench.ablation [--turns 5] [--hidden 256] [--vocabulary 8] [--cores 2]
 
 A random float32 Qwen2 with Qwen2.5-32B's layers in small (MLP 5.4 x hidden), 16 of them, one 256-token rollout, and
 every second of its 112 components and 16 layers. --vocabulary 8 words per unit of width make the head 2.5 % of the
 weights as in the 32B; 30 make the softmaxes as wide beside the hidden size as there, and the head 9 %. The three ways
 take turns in one run; seconds are CPU seconds of one thread, so that other work on the machine counts least. All run
-with the launcher's settings of glibc (bench/kept_memory.py), and must give the same KL.
+with the launcher's settings of glibc (bench/kept_memory.py), and must give the same KL. --cores: wall seconds on so
+many cores instead (bench/cores.py), one rollout for each: ours as the launcher runs it, the authors' way with one of
+torch's threads and with one for each core.
 
 ours      stream of the full run, passes from the first change, batches of several units, fused KL
 naive     the same code and batches, every pass from the embedding
@@ -21,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +38,7 @@ from assets.ablation.catalogue import Part, catalogue, removal
 from assets.ablation.edits import Edit
 from assets.ablation.measure import measure
 from assets.ablation.passages import Passage, cut
+from bench.cores import Way, compare
 from bench.kept_memory import restart_with_kept_memory
 from resources.adapters import Adapter
 from resources.components import PROJECTIONS
@@ -135,12 +139,36 @@ def flops(run: Callable[[], object]) -> int:
     return counter.get_total_flops()
 
 
+def built(config: Qwen2Config) -> Workload:
+    """The bench's own."""
+    return workload(config, tokens=TOKENS, rows=ROWS, stride=STRIDE, device="cpu", dtype=torch.float32)
+
+
+def our_share(config: Qwen2Config, _index: int, _count: int) -> Callable[[], object]:
+    """One rollout, all units."""
+    return built(config).ours
+
+
+def the_authors(config: Qwen2Config, rollouts: int, _index: int, _count: int) -> Callable[[], object]:
+    """Their way through so many rollouts."""
+    work = built(config)
+    return lambda: [work.authors() for _ in range(rollouts)]
+
+
+def on_cores(config: Qwen2Config, cores: int, turns: int) -> None:
+    """Compare wall seconds."""
+    alone = partial(the_authors, config, cores)
+    ways = {"ours": Way(partial(our_share, config), cores, 1), "authors": Way(alone, 1, cores)}
+    compare(ways | {"authors, one thread": Way(alone, 1, 1)}, turns)
+
+
 def main() -> None:
     """Take turns, compare, print ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--vocabulary", type=int, default=8)
+    parser.add_argument("--cores", type=int, help="compare wall seconds on so many cores")
     arguments = parser.parse_args()
     hidden = arguments.hidden
     config = Qwen2Config(
@@ -153,7 +181,10 @@ def main() -> None:
         max_position_embeddings=4096,
         tie_word_embeddings=False,
     )
-    work = workload(config, tokens=TOKENS, rows=ROWS, stride=STRIDE, device="cpu", dtype=torch.float32)
+    if arguments.cores:
+        on_cores(config, arguments.cores, arguments.turns)
+        return
+    work = built(config)
     ways = {"ours": work.ours, "naive": work.naive, "authors": work.authors}
     counted = {name: flops(way) for name, way in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -1,7 +1,7 @@
 """Tokens per second of capture, beside the bare forward pass of the same batches and the authors' way, in one run.
 
 OMP_NUM_THREADS=1 python -m bench.capture
-    [--turns 5] [--layers 64 --hidden 64 --shortest 20 --longest 200 | --mini]
+    [--turns 5] [--layers 64 --hidden 64 --shortest 20 --longest 200 | --mini] [--cores 2 --shard-rows 2048]
 
 --mini: the mini world's own model and rollouts, and a random adapter; what a user runs on a CPU. Otherwise a random
 float32 Qwen2 in Qwen2.5-32B's proportions (MLP 5.4 x hidden, head 2 to 3 % of the weights, attention heads of 32). 64
@@ -11,6 +11,9 @@ with long ones.
 Seconds are CPU seconds of the thread that runs the model, since the machine is shared; what the writer's thread takes,
 and what the forward pass waits for it (wall time), is printed beside. Freed memory stays in the process, as in the
 launcher's workers (bench/kept_memory.py).
+
+--cores: wall seconds on so many cores instead (bench/cores.py): ours as the launcher runs it, the authors' way with one
+of torch's threads and with one for each core.
 
 peft      PEFT's forward pass of the backbone over the same packed batches, no hooks
 bare      the same with the adapter in the weights
@@ -28,6 +31,7 @@ import statistics
 import tempfile
 import time
 import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +49,7 @@ from assets.activations.shelf import Shelf
 from assets.dataset.artifact import S1kDataset
 from assets.dataset.config import DatasetConfig
 from assets.dataset.prepare import prepare
+from bench.cores import Way, compare
 from bench.kept_memory import restart_with_kept_memory
 from resources.attention import use_varlen_attention
 from resources.components import PROJECTIONS, Component, components
@@ -56,7 +61,7 @@ from resources.shards import Encoding, StateBatch, write_shard
 GZIP = 1
 """The authors' script."""
 MINI = Path("resources/mini_world")
-TOKENS_PER_BATCH, SHARD_ROWS = 2048, 4096
+TOKENS_PER_BATCH = 2048
 
 
 def build(config: Qwen2Config, device: str, dtype: torch.dtype) -> PeftModel:
@@ -184,13 +189,37 @@ def random_world(options: argparse.Namespace) -> tuple[PeftModel, list[ShardPlan
         num_attention_heads=options.hidden // 32, num_key_value_heads=max(1, options.hidden // 128),
         max_position_embeddings=2048,
     )  # fmt: skip
-    shards = plans(options.tokens, options.shortest, options.longest, config.vocab_size, SHARD_ROWS)
+    shards = plans(options.tokens, options.shortest, options.longest, config.vocab_size, options.shard_rows)
     return build(config, "cpu", torch.float32), shards
+
+
+def world(options: argparse.Namespace) -> tuple[PeftModel, list[ShardPlan]]:
+    """What was asked for."""
+    return mini_world(16_384) if options.mini else random_world(options)
+
+
+def our_share(options: argparse.Namespace, index: int, count: int) -> Callable[[], object]:
+    """Capture of every `count`-th shard."""
+    model, shards = world(options)
+    probe = adapter_probe(model)
+    use_varlen_attention(model)
+
+    @torch.inference_mode()
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as name:
+            ours(probe, shards[index::count], "cpu", TOKENS_PER_BATCH, Path(name))
+
+    return run
+
+
+def the_authors(options: argparse.Namespace, _index: int, _count: int) -> Callable[[], object]:
+    """Their way through all shards."""
+    return torch.inference_mode()(partial(authors, *world(options), "cpu"))
 
 
 def main() -> None:
     """Take turns and print ratios of medians."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--layers", type=int, default=64)
@@ -198,9 +227,16 @@ def main() -> None:
     parser.add_argument("--shortest", type=int, default=20)
     parser.add_argument("--longest", type=int, default=200)
     parser.add_argument("--mini", action="store_true")
+    parser.add_argument("--shard-rows", type=int, default=4096)
+    parser.add_argument("--cores", type=int, help="compare wall seconds on so many cores")
     options = parser.parse_args()
+    if options.cores:
+        alone = partial(the_authors, options)
+        ways = {"ours": Way(partial(our_share, options), options.cores, 1), "authors": Way(alone, 1, options.cores)}
+        compare(ways | {"authors, one thread": Way(alone, 1, 1)}, options.turns)
+        return
     torch.set_num_threads(1)
-    model, shards = mini_world(16_384) if options.mini else random_world(options)
+    model, shards = world(options)
     tokens = sum(shard.num_rows for shard in shards)
     worn = copy.deepcopy(model)  # the probe takes the adapter into the weights
     probe = adapter_probe(worn)
