@@ -206,4 +206,5 @@ def targets() -> Mapping[str, str]:
 
 def _flat(text: str) -> str:
     """One line that a Markdown table can hold."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<|", "<\\|")
+    parts = " ".join(text.split()).split("`")  # every second one is code, in which a bar needs no escape and shows it
+    return "`".join(part if place % 2 else part.replace("|", "\\|") for place, part in enumerate(parts))
