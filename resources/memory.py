@@ -20,7 +20,7 @@ USABLE = 0.95
 
 BYTES = {"float32": 4, "bfloat16": 2}
 CHUNK_ELEMENTS = 2**26
-"""Logits of one chunk of the cross-entropy (`assets/adapter/loss.py`)."""
+"""Logits of one chunk of the cross-entropy: 256 MiB in float32, 441 tokens of Qwen2.5's vocabulary."""
 
 
 @dataclass(frozen=True)

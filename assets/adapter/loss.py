@@ -9,8 +9,7 @@ from typing import Any, cast
 
 import torch
 
-CHUNK_ELEMENTS = 2**26
-"""Logits of one chunk: 256 MiB in float32, 441 tokens of Qwen2.5's vocabulary."""
+from resources.memory import CHUNK_ELEMENTS
 
 
 def summed_cross_entropy(hidden_TD: torch.Tensor, head_VD: torch.Tensor, target_T: torch.Tensor) -> torch.Tensor:

@@ -67,7 +67,7 @@ def apply_judge(records: list[Row], config: BenchmarksConfig, compute: ComputeCo
     for record in due:
         answer = asked.answers[_id(record), 0]
         _decide(record, answer.value, answer.failure)
-    return asked.cost_usd
+    return asked.bill.cost_usd
 
 
 def _id(record: Row) -> str:

@@ -39,17 +39,9 @@ class Asked:
 
     answers: dict[tuple[str, int], Answer]
     """By question id and sample."""
-    requests: int
-    cached: int
-    cost_usd: float
-    """These three as in `Bill`."""
+    bill: Bill
     unknown_usd: float
     """Most that requests without an answer may have cost besides."""
-
-    @property
-    def bill(self) -> Bill:
-        """For the metrics."""
-        return Bill(self.requests, self.cached, self.cost_usd)
 
     def check_complete(self) -> None:
         """An artifact would hold what was lost on the way ever after.
@@ -107,7 +99,7 @@ def ask(
     finally:
         cache.close()
     cached = sum(answer.cached for answer in desk.answers.values())
-    return Asked(desk.answers, desk.requests, cached, desk.ledger.spent, desk.ledger.unknown)
+    return Asked(desk.answers, Bill(desk.requests, cached, desk.ledger.spent), desk.ledger.unknown)
 
 
 async def _run(desk: Desk, questions: Iterator[Question]) -> None:

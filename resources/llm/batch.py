@@ -292,7 +292,7 @@ class BatchRun:
 
 
 def _one_upload(pending: Pending) -> Pending:
-    """The first questions that fit into one batch: no text has fewer tokens, at most, than bytes."""
+    """The first questions that fit into one batch; the most tokens of a text are its bytes."""
     sizes = accumulate(question.most_input_tokens for question, _ in pending.values())
     fitting = sum(1 for _ in takewhile(lambda size: size <= MOST_BYTES, sizes))
     return dict(islice(pending.items(), min(max(1, fitting), MOST_REQUESTS)))

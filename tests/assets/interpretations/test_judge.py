@@ -22,7 +22,7 @@ from assets.interpretations.label import Label, endpoint_of
 from assets.interpretations.label import _row as label_row
 from resources.intervals import wilson
 from resources.llm.answers import Answer
-from resources.llm.ask import Asked
+from resources.llm.ask import Asked, Bill
 
 Judged = list[tuple[Sheet, Activity]]
 
@@ -102,7 +102,7 @@ def asked(values: list[Activity | Label | None], name: str = "latent:1") -> Aske
     answers = {
         (name, i): Answer(name, i, "", value, "" if value else "x", False, False) for i, value in enumerate(values)
     }
-    return Asked(answers, len(values), 0, 0.0, 0.0)
+    return Asked(answers, Bill(len(values)), 0.0)
 
 
 def test_an_intruder_is_found_where_the_number_given_is_its_place() -> None:

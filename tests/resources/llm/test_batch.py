@@ -39,12 +39,12 @@ def test_a_batch_answers_what_the_cache_lacks(provider: Provider) -> None:
         live = ask(questions(5), 5, endpoint, QUICK, SILENT, "label")
         asked = ask(questions(20), 20, endpoint, BATCH, SILENT, "label")
         counts = server.counts()
-    assert (len(asked.answers), asked.cached, asked.requests) == (20, 5, 15)
+    assert (len(asked.answers), asked.bill.cached, asked.bill.requests) == (20, 5, 15)
     assert all(isinstance(answer.value, Label) for answer in asked.answers.values())
     assert (counts["batches"], counts["requests"]) == (1, 20)
     assert asked.answers["latent:1", 0].value == live.answers["latent:1", 0].value
     # Both vendors charge half in a batch; the server counts list prices.
-    assert live.cost_usd + 2 * asked.cost_usd == pytest.approx(counts["dollars"], rel=1e-6)
+    assert live.bill.cost_usd + 2 * asked.bill.cost_usd == pytest.approx(counts["dollars"], rel=1e-6)
 
 
 @pytest.mark.parametrize("provider", VENDORS)
@@ -56,7 +56,7 @@ def test_prompts_that_are_too_large_for_one_upload_go_into_several(
     with serving(Settings(key=KEY)) as server:
         asked = ask(questions(10, size=600), 10, server.endpoint(provider), BATCH, SILENT, "label")
         counts = server.counts()
-    assert (len(asked.answers), asked.requests, counts["requests"], counts["batches"]) == (10, 10, 10, batches)
+    assert (len(asked.answers), asked.bill.requests, counts["requests"], counts["batches"]) == (10, 10, 10, batches)
 
 
 def test_a_run_that_waits_for_a_batch_says_for_which_and_since_when() -> None:
@@ -207,7 +207,7 @@ def test_a_run_killed_before_it_noted_its_batch_finds_it_at_the_vendor(
         done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
         counts = server.counts()
     assert (len(done.answers), counts["batches"], counts["requests"]) == (5, 1, 5)
-    assert 2 * done.cost_usd == pytest.approx(counts["dollars"], rel=1e-6)
+    assert 2 * done.bill.cost_usd == pytest.approx(counts["dollars"], rel=1e-6)
     assert (_batches(home, endpoint.name), _set_aside(home)) == (False, 0)
 
 
@@ -269,7 +269,7 @@ def test_a_batch_that_fails_as_a_whole_ends_the_run_and_marks_no_question_as_fai
                 ask(questions(9), 9, server.endpoint(), BATCH, SILENT, "label")
             assert _set_aside(home) == 0
         asked = ask(questions(9), 9, server.endpoint(), BATCH, SILENT, "label")
-    assert (asked.requests, asked.cached) == (4, 5)
+    assert (asked.bill.requests, asked.bill.cached) == (4, 5)
     assert all(answer.value for answer in asked.answers.values())
 
 
@@ -279,7 +279,7 @@ def test_a_batch_that_somebody_cancels_is_not_sent_again() -> None:
             ask(questions(5), 5, server.endpoint(), BATCH, SILENT, "label")
         assert server.counts()["batches"] == 1
         asked = ask(questions(5), 5, server.endpoint(), BATCH, SILENT, "label")
-    assert asked.requests == 5
+    assert asked.bill.requests == 5
 
 
 @pytest.mark.parametrize("provider", VENDORS)

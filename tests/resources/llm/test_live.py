@@ -34,13 +34,13 @@ def test_every_question_is_answered_once_and_never_paid_again(provider: Provider
     with serving(Settings(key=KEY)) as server:
         first = _ask(server, 30, provider=provider)
         assert all(isinstance(answer.value, Label) for answer in first.answers.values())
-        assert (first.requests, first.cached) == (30, 0)
+        assert (first.bill.requests, first.bill.cached) == (30, 0)
         again = _ask(server, 40, provider=provider)
-        assert (again.requests, again.cached) == (10, 30)
+        assert (again.bill.requests, again.bill.cached) == (10, 30)
         assert server.counts()["requests"] == 40
         assert server.counts()["most_at_once"] <= QUICK.concurrency
         if provider != "openai-compatible":
-            assert first.cost_usd + again.cost_usd == pytest.approx(server.counts()["dollars"], rel=1e-6)
+            assert first.bill.cost_usd + again.bill.cost_usd == pytest.approx(server.counts()["dollars"], rel=1e-6)
 
 
 def test_answers_that_were_kept_do_not_shorten_the_time_that_the_others_take() -> None:
@@ -163,7 +163,7 @@ def test_the_cap_is_never_passed(provider: Provider, home: Path) -> None:
         assert kept["dollars"] == pytest.approx(spent, rel=1e-6)
         kept_units = server.counts()["usable"]
         asked = _ask(server, 2 * kept_units, replace(limits, run_dollars=1.0), provider)
-        assert asked.cached + asked.requests >= 2 * kept_units
+        assert asked.bill.cached + asked.bill.requests >= 2 * kept_units
         assert server.counts()["repeated"] == 0
 
 
@@ -178,7 +178,7 @@ def test_runs_that_share_a_purse_stop_together() -> None:
         assert server.counts()["requests"] == between
         other = ask(questions(10, start=5000), 10, server.endpoint(), replace(limits, purse="b"), SILENT, "label")
         assert len(other.answers) == 10
-        assert server.counts()["dollars"] <= 0.01 + other.cost_usd
+        assert server.counts()["dollars"] <= 0.01 + other.bill.cost_usd
 
 
 def _long_question(blocks: int) -> Question:
@@ -220,7 +220,7 @@ from resources.llm.endpoint import Endpoint
 from tests.resources.llm.servers import QUICK, SILENT, questions
 endpoint = Endpoint(**json.loads(sys.argv[1]))
 done = ask(questions(150), 150, endpoint, replace(QUICK, concurrency=8), SILENT, "label")
-print(len(done.answers), done.cached)
+print(len(done.answers), done.bill.cached)
 """
 
 

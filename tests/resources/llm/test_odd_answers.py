@@ -53,7 +53,7 @@ def test_an_answer_of_another_shape_is_a_failed_try_that_may_have_been_charged(
 def test_half_a_surrogate_pair_makes_an_answer_unusable_and_is_kept() -> None:
     asked = _ask(chat("\ud83d"))
     (answer,) = asked.answers.values()
-    assert (asked.requests, answer.lost) == (1, False)
+    assert (asked.bill.requests, answer.lost) == (1, False)
     assert "does not fit the schema" in answer.failure
 
 
@@ -69,9 +69,9 @@ def test_an_answer_without_counts_costs_the_most_that_it_can() -> None:
     asked = _ask(
         fixed | {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "output": [message]}, "openai"
     )
-    assert asked.requests == 1
+    assert asked.bill.requests == 1
     (question,) = questions(1)
-    assert asked.cost_usd == pytest.approx((question.most_input_tokens * 0.25 + 1000 * 2.0) / 1e6)
+    assert asked.bill.cost_usd == pytest.approx((question.most_input_tokens * 0.25 + 1000 * 2.0) / 1e6)
 
 
 def test_thinking_of_which_only_the_end_is_marked_is_no_part_of_the_answer() -> None:

@@ -70,7 +70,7 @@ def test_a_prompt_that_the_server_answers_in_the_end_is_answered() -> None:
 
     asked = _ask(answer, questions(20))
     assert all(answer.value for answer in asked.answers.values())
-    assert asked.requests == 20
+    assert asked.bill.requests == 20
 
 
 def test_an_endpoint_that_fails_for_everything_from_some_moment_on_leaves_nothing_marked_as_failed() -> None:

@@ -52,7 +52,7 @@ def test_a_server_that_sends_from_one_place_to_the_next_is_said() -> None:
 def test_the_line_end_of_a_file_is_no_part_of_a_key(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", KEY + end)
     with serving(lambda *_: chat(GOOD)) as url:
-        assert _ask(url).requests == 1
+        assert _ask(url).bill.requests == 1
 
 
 @pytest.mark.parametrize("key", ["sk-a\nsk-b", "schlüssel"])

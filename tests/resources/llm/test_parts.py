@@ -19,7 +19,7 @@ from dagster_project.cli import main
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.llm.answers import Answer
-from resources.llm.ask import Asked, ask
+from resources.llm.ask import Asked, Bill, ask
 from resources.llm.cache import BUSY_S, FILE_NAME, Stored, connect, export_cache, import_cache, list_cache
 from resources.llm.endpoint import Endpoint
 from resources.llm.exchange import read
@@ -114,7 +114,7 @@ def test_an_exported_cache_answers_elsewhere(home: Path, tmp_path: Path, monkeyp
         assert import_cache(tmp_path / "elsewhere" / FILE_NAME, out) == 7
         assert import_cache(tmp_path / "elsewhere" / FILE_NAME, out) == 0
         asked = ask(questions(7), 7, server.endpoint(), QUICK, SILENT, "label")
-        assert (asked.cached, server.counts()["requests"]) == (7, 7)
+        assert (asked.bill.cached, server.counts()["requests"]) == (7, 7)
     (row,) = list_cache(tmp_path / "elsewhere" / FILE_NAME)
     assert (row["provider"], row["model"], row["answers"]) == ("openai", "gpt-5-mini", 7)
     assert KEY not in out.read_text()
@@ -283,7 +283,7 @@ class Settled(BaseModel):
 
 def test_questions_that_were_lost_on_the_way_are_not_taken_for_answered() -> None:
     answers = [build_answer(0), build_answer(1, "busy", lost=True), build_answer(2, "no JSON")]
-    asked = Asked({(one.id, 0): one for one in answers}, 3, 0, 0.0, 0.0)
+    asked = Asked({(one.id, 0): one for one in answers}, Bill(3), 0.0)
     with pytest.raises(BadInput, match=r"^1 of 3 questions were left without an answer \(busy\): run again"):
         asked.check_complete()
     some = replace(asked, answers={("0", 0): answers[0], ("2", 0): answers[2]})
@@ -295,7 +295,7 @@ def test_questions_that_were_lost_on_the_way_are_not_taken_for_answered() -> Non
 def test_answers_that_were_cut_ask_for_longer_ones_not_for_another_model() -> None:
     response = json.dumps({"parts": [{"part_kind": "text", "content": "{"}], "finish_reason": "length"})
     _, cut = read(Question("q", "", "", Settled, "v"), response)
-    asked = Asked({("0", 0): build_answer(0, f"{cut} (3 answers)")}, 3, 0, 0.0, 0.0)
+    asked = Asked({("0", 0): build_answer(0, f"{cut} (3 answers)")}, Bill(3), 0.0)
     with pytest.raises(
         BadInput, match=r"token limit \(3 answers\)\): raise max_output_tokens of the section that asks$"
     ):

@@ -52,5 +52,5 @@ def test_a_demand_for_an_hour_is_cut_to_the_longest_wait(monkeypatch: pytest.Mon
     began = time.monotonic()
     with serving(lambda *_: next(first, chat(GOOD))) as url:
         asked = ask(questions(1), 1, _endpoint(url), QUICK, SILENT, "label")
-    assert asked.requests == 1
+    assert asked.bill.requests == 1
     assert time.monotonic() - began < 4

@@ -36,7 +36,10 @@ def test_what_two_runs_ask_at_one_time_is_paid_once(mode: Literal["live", "batch
         counts = server.counts()
     assert (counts["requests"], counts["repeated"]) == (40, 0)
     assert counts["batches"] == (mode == "batch")
-    assert sorted((len(each.answers), each.requests, each.cached) for each in asked) == [(40, 0, 40), (40, 40, 0)]
+    assert sorted((len(each.answers), each.bill.requests, each.bill.cached) for each in asked) == [
+        (40, 0, 40),
+        (40, 40, 0),
+    ]
     (waiting,) = [line for line in said if "is being asked by" in line]
     # between the other run's lock and its name in the file it is "another run"
     assert re.fullmatch(
@@ -52,9 +55,9 @@ def test_who_needs_no_new_answer_or_another_model_waits_for_nobody(home: Path) -
         with lock:
             for mode in ("live", "batch"):
                 asked = ask(questions(5), 5, server.endpoint(), replace(QUICK, mode=mode), SILENT, "label")
-                assert (len(asked.answers), asked.cached, asked.requests) == (5, 5, 0)
+                assert (len(asked.answers), asked.bill.cached, asked.bill.requests) == (5, 5, 0)
             other = ask(questions(5), 5, server.endpoint("anthropic"), QUICK, SILENT, "label")
-            assert (len(other.answers), other.requests) == (5, 5)
+            assert (len(other.answers), other.bill.requests) == (5, 5)
 
 
 def test_who_waits_for_another_run_ends_when_its_node_wants_that(home: Path) -> None:
