@@ -38,7 +38,7 @@ from assets.ablation.catalogue import Part, catalogue, removal
 from assets.ablation.edits import Edit
 from assets.ablation.measure import measure
 from assets.ablation.passages import Passage, cut
-from bench.cores import Way, compare
+from bench.cores import compare
 from bench.kept_memory import restart_with_kept_memory
 from resources.adapters import Adapter
 from resources.components import PROJECTIONS
@@ -155,13 +155,6 @@ def the_authors(config: Qwen2Config, rollouts: int, _index: int, _count: int) ->
     return lambda: [work.authors() for _ in range(rollouts)]
 
 
-def on_cores(config: Qwen2Config, cores: int, turns: int) -> None:
-    """Compare wall seconds."""
-    alone = partial(the_authors, config, cores)
-    ways = {"ours": Way(partial(our_share, config), cores, 1), "authors": Way(alone, 1, cores)}
-    compare(ways | {"authors, one thread": Way(alone, 1, 1)}, turns)
-
-
 def main() -> None:
     """Take turns, compare, print ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,7 +175,8 @@ def main() -> None:
         tie_word_embeddings=False,
     )
     if arguments.cores:
-        on_cores(config, arguments.cores, arguments.turns)
+        authors = partial(the_authors, config, arguments.cores)
+        compare(partial(our_share, config), authors, arguments.cores, arguments.turns)
         return
     work = built(config)
     ways = {"ours": work.ours, "naive": work.naive, "authors": work.authors}

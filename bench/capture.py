@@ -49,7 +49,7 @@ from assets.activations.shelf import Shelf
 from assets.dataset.artifact import S1kDataset
 from assets.dataset.config import DatasetConfig
 from assets.dataset.prepare import prepare
-from bench.cores import Way, compare
+from bench.cores import compare
 from bench.kept_memory import restart_with_kept_memory
 from resources.attention import use_varlen_attention
 from resources.components import PROJECTIONS, Component, components
@@ -231,9 +231,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, help="compare wall seconds on so many cores")
     options = parser.parse_args()
     if options.cores:
-        alone = partial(the_authors, options)
-        ways = {"ours": Way(partial(our_share, options), options.cores, 1), "authors": Way(alone, 1, options.cores)}
-        compare(ways | {"authors, one thread": Way(alone, 1, 1)}, options.turns)
+        compare(partial(our_share, options), partial(the_authors, options), options.cores, options.turns)
         return
     torch.set_num_threads(1)
     model, shards = world(options)
