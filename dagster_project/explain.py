@@ -83,7 +83,7 @@ def _job(stage: Stage, experiment: Experiment, found: dict[str, str], store: Sto
 
 def _paragraph(stage: Stage, experiment: Experiment, job: Job, runs: Path, deployment: Deployment) -> str:
     run_dir = run_folder(runs, job.asset, job.key)
-    place = deployment.of(job.gpus)
+    place = deployment.for_gpus(job.gpus)
     command = place.launcher().shown(order_of(job, run_dir, place.python))
     shown = (_asks(job), *command, _memory(job, deployment), *_disk(stage, experiment, job))
     return "\n".join([stage.asset, *(f"  {line}" for line in shown)])

@@ -38,7 +38,7 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
         dagster.RetryRequested: when it vanished with its node.
     """
     check_fits(job, deployment)
-    place = deployment.of(job.gpus)
+    place = deployment.for_gpus(job.gpus)
     run = RunDir(run_dir)
     reader = MessageReader(run, context)
     relay = Relay(run)

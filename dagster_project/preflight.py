@@ -57,7 +57,8 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
         *contradictions(experiment, misses),
         *_engine(experiment, deployment, jobs),
         *_keys(
-            experiment, [stage for stage, job in zip(misses, jobs, strict=True) if not deployment.of(job.gpus).prefix]
+            experiment,
+            [stage for stage, job in zip(misses, jobs, strict=True) if not deployment.for_gpus(job.gpus).prefix],
         ),
         *_sources(experiment, misses, deployment),
     ]

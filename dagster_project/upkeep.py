@@ -115,7 +115,7 @@ def _has_job(run: Path, deployment: Deployment) -> bool:
     if not run.exists():
         return False
     job = RunDir(run).job()
-    launcher = deployment.of(job.gpus if job else 1).launcher()
+    launcher = deployment.for_gpus(job.gpus if job else 1).launcher()
     try:
         handle = RunDir(run).handle() or launcher.find(Order((), {}, run, run.name))
         return handle is not None and launcher.alive(handle)

@@ -52,7 +52,7 @@ class Deployment(Section):
         """What a job's memory on one GPU is held against, GiB; NVIDIA's tool takes up to seconds to say it."""
         return self.gpu_memory_gib or memory_gib()
 
-    def of(self, gpus: int) -> "Deployment":
+    def for_gpus(self, gpus: int) -> "Deployment":
         """What holds for a job that asks for so many GPUs."""
         if gpus or self.backend == "local":
             return self

@@ -28,7 +28,7 @@ def shape(needs: Needs, sections: Sections, compute: ComputeConfig, deployment: 
     On a node with fewer GPUs than the stage can use it gets those there are; without any, it asks for all in vain.
     A CPU worker of a parallel stage always has one thread, so that its sums do not depend on how many workers share.
     """
-    cpus = deployment.of(0).cpus
+    cpus = deployment.for_gpus(0).cpus
     if needs.cost_model or (needs.idle_when and resolve_name(needs.idle_when)(sections)):
         return Shape(0, 1, min(cpus, WAITING_CORES))
     if compute.profile == "cpu" or needs.gpus == 0:

@@ -91,14 +91,14 @@ def test_a_stage_that_waits_for_paid_answers_leaves_the_nodes_cores_to_jobs_with
 
 def test_jobs_without_gpus_run_here_or_with_options_of_their_own_and_jobs_with_gpus_are_queued_as_ever() -> None:
     queue = Deployment(backend="slurm", gpus=8, cpus=96, python="/on/nodes", options=("--partition=gpu",))
-    assert queue.of(0) is queue and queue.of(8) is queue
+    assert queue.for_gpus(0) is queue and queue.for_gpus(8) is queue
     apart = queue.model_copy(update={"cpu_options": ("--partition=cpu",)})
-    assert apart.of(1) is apart
-    found = apart.of(0).launcher()
+    assert apart.for_gpus(1) is apart
+    found = apart.for_gpus(0).launcher()
     assert isinstance(found, SlurmLauncher) and found.options == ("--partition=cpu",)
     here = Deployment(backend="slurm", prefix=("ssh", "n"), gpus=8, cpus=96, python="/on/nodes", cpu_jobs="local")
-    assert here.of(1) is here and isinstance(here.of(0).launcher(), LocalLauncher)
-    assert (here.of(0).prefix, here.of(0).python) == ((), sys.executable)
+    assert here.for_gpus(1) is here and isinstance(here.for_gpus(0).launcher(), LocalLauncher)
+    assert (here.for_gpus(0).prefix, here.for_gpus(0).python) == ((), sys.executable)
     assert shape(Needs(), {}, ComputeConfig(profile="8xH200"), here) == Shape(0, 1, os.cpu_count() or 1)
     assert shape(Needs(gpus=1), {}, ComputeConfig(profile="8xH200"), here) == Shape(1, 1, 12)
 

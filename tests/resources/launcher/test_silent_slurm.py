@@ -100,7 +100,8 @@ def test_slurm_is_asked_rarely_about_a_job_that_goes_on_for_hours_and_quickly_wh
     asked: list[float] = []
 
     class Counting(SlurmLauncher):
-        def status(self, handle: str) -> str:  # noqa: ARG002
+        def status(self, handle: str) -> str:
+            assert handle == "7"
             asked.append(now)
             return "running" if now < ended else ""
 
@@ -122,7 +123,8 @@ def test_a_job_is_gone_when_slurm_says_so_five_times_in_a_row_and_not_five_times
     answers = ["", "", "", "", "running"] * 3
 
     class Forgetful(SlurmLauncher):
-        def status(self, handle: str) -> str:  # noqa: ARG002
+        def status(self, handle: str) -> str:
+            assert handle == "7"
             asked.append(answers.pop(0) if answers else "")
             return asked[-1]
 
