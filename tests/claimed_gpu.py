@@ -17,6 +17,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 GPU = torch.device("cuda:0")
 MAY_MIX = {"__getitem__", "__setitem__", "copy_", "to"}
 """An index may lie on the CPU, and a copy goes from one device to another."""
+WAITS = {
+    *("item", "tolist", "cpu", "numpy", "__array__", "nonzero", "argwhere", "masked_select", "unique", "equal"),
+    *("__bool__", "__int__", "__float__", "__index__"),
+}
+"""What a host cannot know before the device has done its work."""
 OF_THE_LEAF = {"__get__", "__set__", "requires_grad_", "backward"}
 """What autograd asks of the tensor itself: a view of it would be no leaf."""
 
@@ -99,6 +104,22 @@ def _goes_to_gpu(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], from_
         return _is_gpu(named[0])
     like = [place for place in places if isinstance(place, torch.Tensor)]
     return isinstance(like[0], OnGpu) if like else from_gpu
+
+
+class Recording(TorchFunctionMode):
+    """While a CUDA graph is recorded: what the host would wait for fails, as does a shape that depends on numbers."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name, kwargs = getattr(func, "__name__", str(func)), kwargs or {}
+        by_mask = name in ("__getitem__", "__setitem__") and any(
+            isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in tree_leaves(args[1])
+        )
+        unsized = name == "repeat_interleave" and "output_size" not in kwargs
+        if name in WAITS or by_mask or unsized:
+            raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
+        return func(*args, **kwargs)
 
 
 class _Identities:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.claimed_gpu import claimed_gpu
+from tests.claimed_gpu import Recording, claimed_gpu
 
 
 def test_a_tensor_left_on_the_cpu_is_found() -> None:
@@ -43,3 +43,21 @@ def test_numbers_in_place_changes_and_gradients_are_those_of_a_cpu() -> None:
         filled.mul_(5)
         torch.add(filled, 1, out=filled)
         assert filled.tolist() == [6.0, 6.0]
+
+
+def test_a_recording_refuses_what_the_host_would_wait_for() -> None:
+    with claimed_gpu():
+        there = torch.ones(3, device="cuda")
+        with Recording():
+            assert torch.where(there > 0, there, 0.0).is_cuda
+            for waiting in (
+                there[0].item,
+                there.cpu,
+                lambda: int(there[0]),
+                lambda: bool(there[0] > 0),
+                lambda: there[there > 0],
+                lambda: torch.nonzero(there),
+                lambda: there.repeat_interleave(there.int()),
+            ):
+                with pytest.raises(RuntimeError, match="stream is capturing"):
+                    waiting()

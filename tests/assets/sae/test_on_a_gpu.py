@@ -1,6 +1,8 @@
 """The SAE's and its baselines' training on a claimed GPU (tests/claimed_gpu.py) is that of a CPU."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +12,24 @@ from assets.sae import stepping
 from assets.sae.artifact import WEIGHTS_FILE
 from assets.sae.config import SaeConfig
 from tests.assets.sae.conftest import SMALL, run_train
-from tests.claimed_gpu import claimed_gpu
+from tests.claimed_gpu import Recording, claimed_gpu
+
+
+def _as_recorded(take: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A step as a CUDA graph, which exists on GPUs alone, would record it."""
+
+    def step(given: Any) -> Any:
+        with Recording():
+            return take(given)
+
+    return step
 
 
 @pytest.mark.parametrize("preset", ["default", "authors"])
 def test_a_training_on_a_gpu_gives_the_dictionary_of_a_cpu(
     preset: str, sparse_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stepping, "recorded", lambda take: take)  # CUDA graphs exist on GPUs alone
+    monkeypatch.setattr(stepping, "recorded", _as_recorded)
     baselines = ("topk", "jumprelu", "pca", "random")
     knobs = {"preset": preset, "epochs": 2, "baselines": baselines, "dead_after_tokens": 400}
     config = SaeConfig(**{**SMALL.model_dump(exclude_unset=True), **knobs})
