@@ -26,6 +26,9 @@ from resources.store import Store
 from resources.units import Kind
 from resources.whole import write_whole
 
+ABSENT = "absent"
+"""Shown for a knob that a version of the code does not have."""
+
 
 @dataclass(frozen=True)
 class PlannedAsset:
@@ -143,11 +146,8 @@ def _section_changes(section: str, experiment: Experiment, before: Manifest) -> 
     if before.section_versions.get(section) == experiment.versions[section]:
         return []
     old, new = before.sections.get(section, {}), experiment.values(section)
-    changed = [
-        f"{section}.{field} {_shown(old.get(field))} → {_shown(value)}"
-        for field, value in new.items()
-        if old.get(field) != value
-    ]
+    pairs = ((field, old.get(field, ABSENT), new.get(field, ABSENT)) for field in {**new, **old})
+    changed = [f"{section}.{field} {_shown(was)} → {_shown(now)}" for field, was, now in pairs if was != now]
     return changed or [f"content of a file that {section} names changed"]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dagster_project.claim import claimed
 from dagster_project.compute_asset import obtain
-from dagster_project.experiment import Experiments
+from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import History, beyond_caps, keys, num_units, plan, total
 from dagster_project.rooms import STAGES
 from resources.errors import BadInput
@@ -98,6 +98,27 @@ def test_a_plan_tells_another_version_of_the_code_and_another_content_of_a_file(
     assert lines["s1k_dataset"] == "content of a file that dataset names changed"
     version = next(s.code_version for s in newer if s.asset == "batchtopk_sae")
     assert lines["batchtopk_sae"].startswith(f"code version {version - 1} → {version}; input activation_shards changed")
+
+
+def test_a_knob_that_another_version_of_the_code_has_or_had_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    with monkeypatch.context() as older:
+        values = Experiment.values
+        knobs = {"sae": {"smoothing": 3}, "contexts": {"margin": None}}
+        older.setattr(Experiment, "values", lambda self, section: values(self, section) | knobs.get(section, {}))
+        run_all(load(tmp_path, {}), home)
+    lines = {line.asset: line.reason for line in plan(load(tmp_path, {}), Store(home.store))}
+    assert lines["batchtopk_sae"] == "sae.smoothing 3 → absent"
+    assert lines["max_activating_contexts"].startswith("contexts.margin null → absent; input")
+    with monkeypatch.context() as older:
+        older.setattr(
+            Experiment, "values", lambda self, section: {k: v for k, v in values(self, section).items() if k != "k"}
+        )
+        run_all(load(tmp_path, {}), home)
+    lines = {line.asset: line.reason for line in plan(load(tmp_path, {}), Store(home.store))}
+    assert lines["batchtopk_sae"] == "sae.k absent → 4"
 
 
 def test_the_last_line_of_a_plan_counts_hits_misses_and_what_nobody_knows(tmp_path: Path) -> None:
