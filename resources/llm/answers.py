@@ -97,12 +97,14 @@ class Desk:
         """Dollars a request can cost at most."""
         return self.price.dollars(question.most_input_tokens, self.endpoint.max_output_tokens)
 
-    def take(self, answer: Answer) -> None:
-        """Note an answer and tell the user where the run stands."""
-        self.answers[answer.id, answer.sample] = answer
-        self._found += answer.cached
-        spent = {"dollars": self.ledger.spent}
-        self.progress.step(self.what, len(self.answers), self._total(), spent, self._found)
+    def take(self, *answers: Answer) -> None:
+        """Note answers that came together and tell the user where the run stands."""
+        for answer in answers:
+            self.answers[answer.id, answer.sample] = answer
+            self._found += answer.cached
+        if answers:
+            spent = {"dollars": self.ledger.spent}
+            self.progress.step(self.what, len(self.answers), self._total(), spent, self._found)
 
     def so_far(self, why: str) -> str:
         """`why`, and what is kept and missing."""

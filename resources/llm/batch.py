@@ -87,13 +87,15 @@ class BatchRun:
     def _pending(self, asked: dict[tuple[str, int], Question]) -> Pending:
         """What must still be sent; what is settled goes to the desk."""
         pending: Pending = {}
+        settled: list[Answer] = []
         for item in [item for item in asked if item not in self._desk.answers]:
             asked[item] = question = self._shortened(asked[item])
             attempt, answer = self._look_up(question)
             if answer is not None:
-                self._desk.take(answer)
+                settled.append(answer)
             else:
                 pending[question.key(self._desk.endpoint, attempt)] = (question, attempt)
+        self._desk.take(*settled)
         return pending
 
     def _shortened(self, question: Question) -> Question:

@@ -65,7 +65,16 @@ def test_a_run_that_waits_for_a_batch_says_for_which_and_since_when() -> None:
         ask(questions(7), 7, server.endpoint(), BATCH, Progress(said.append), "label")
     waiting = r"label: waiting for batch batch_0 of openai/gpt-5-mini, sent 20[-: 0-9]+\+00:00 with 7 requests; it may"
     assert re.match(waiting, said[0]), said
-    assert said[1].startswith("label 1/7")
+    assert said[1].startswith("label 7/7")
+
+
+def test_answers_of_a_batch_come_at_once_and_none_of_them_tells_a_time_left_by_the_wait_before_it() -> None:
+    said: list[str] = []
+    with serving(Settings(key=KEY)) as server:
+        ask(questions(5), 5, server.endpoint(), QUICK, SILENT, "label")
+        ask(questions(20), 20, server.endpoint(), BATCH, Progress(said.append, interval_s=0), "label")
+    waited = next(number for number, line in enumerate(said) if "waiting for batch" in line)
+    assert [line.split("  ")[0] for line in said[waited + 1 :]] == ["label 20/20"]
 
 
 @pytest.mark.parametrize("provider", VENDORS)
