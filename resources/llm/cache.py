@@ -7,9 +7,10 @@ requests under way. Values are JSON; keys and headers are never stored.
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ from resources.whole import whole
 FILE_NAME = "llm_cache.sqlite"
 BUSY_S = 60.0
 """Seconds to wait for another process's write."""
+TOGETHER = 500
+"""Imported answers, some 10 MB, that are written in one transaction; runs that ask meanwhile write in between."""
 _TAKEN = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _SCHEMA = """
 create table if not exists responses (
@@ -55,6 +58,9 @@ class Stored:
     dollars: float
     created: float
     """Seconds since 1970."""
+
+
+_INSERT = f"insert or ignore into responses values ({','.join('?' * len(fields(Stored)))})"  # noqa: S608
 
 
 @dataclass(frozen=True)
@@ -123,9 +129,13 @@ class ResponseCache:
 
     def put(self, stored: Stored) -> None:
         """Keep an answer; the first one wins."""
-        values = astuple(stored)
-        marks = ",".join("?" * len(values))
-        self.connection.execute(f"insert or ignore into responses values ({marks})", values)  # noqa: S608
+        self.connection.execute(_INSERT, astuple(stored))
+
+    def put_all(self, answers: Sequence[Stored]) -> int:
+        """Keep answers that came together, all or none; returns how many were new."""
+        with self.connection:  # which commits, or takes back
+            self.connection.execute("begin immediate")
+            return self.connection.executemany(_INSERT, [astuple(stored) for stored in answers]).rowcount
 
     def rows(self) -> Iterator[Stored]:
         """Every answer, in the order in which they came; sorting them would take as much room again in `/tmp`."""
@@ -210,21 +220,15 @@ def import_cache(path: Path, source: Path) -> int:
     """Add the answers of an exported file; returns how many were new.
 
     Raises:
-        BadInput: when it is no text file or a line is not an answer; nothing is imported then.
+        BadInput: when it is no text file or a line is not an answer; those long before it stay, and are not new the
+            next time.
     """
     cache = ResponseCache(path)
-    before = cache.connection.execute("select count(*) from responses").fetchone()[0]
-    cache.connection.execute("begin")
+    answers = (_imported(line, f"{source}:{number}") for number, line in enumerate(_lines(source), 1))
     try:
-        for number, line in enumerate(_lines(source), 1):
-            cache.put(_imported(line, f"{source}:{number}"))
-        cache.connection.execute("commit")
-    except BaseException:
-        cache.connection.execute("rollback")
-        raise
-    after = cache.connection.execute("select count(*) from responses").fetchone()[0]
-    cache.close()
-    return after - before
+        return sum(cache.put_all(part) for part in iter(lambda: list(islice(answers, TOGETHER)), []))
+    finally:
+        cache.close()
 
 
 def _lines(source: Path) -> Iterator[str]:

@@ -1,16 +1,19 @@
 """What was paid for is found again as it was, and a batch under way by the endpoint that it was sent to."""
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from resources.errors import BadInput
-from resources.llm.cache import FILE_NAME, ResponseCache, SentBatch, Stored, export_cache, list_cache
+from resources.llm import cache as answers
+from resources.llm.cache import FILE_NAME, ResponseCache, SentBatch, Stored, export_cache, import_cache, list_cache
 from resources.llm.ledger import Reservation
 from tests.mounts import mount, unmount
+from tests.resources.llm.servers import wait_until
 
 STORED = Stored("k1", "openai", "m", "", "v1", "{}", '"first"', 1, 2, 0.5, 20.0)
 
@@ -81,3 +84,22 @@ def test_an_export_goes_into_a_pipe_too(tmp_path: Path) -> None:
         assert export_cache(tmp_path / FILE_NAME, pipe) == 3
         assert len(read.result().splitlines()) == 3
     assert pipe.is_fifo()
+
+
+def test_a_run_keeps_its_own_answers_while_a_long_file_is_imported_and_a_kill_leaves_what_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "TOGETHER", 2)
+    monkeypatch.setattr(answers, "BUSY_S", 0.2)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        imported = pool.submit(import_cache, tmp_path / FILE_NAME, pipe)
+        with pipe.open("w") as file:
+            file.writelines(json.dumps(asdict(replace(STORED, key=f"{number}"))) + "\n" for number in range(5))
+            file.flush()
+            run = ResponseCache(tmp_path / FILE_NAME)
+            wait_until(lambda: len(list(run.rows())) == 4)
+            run.put(STORED)
+            run.close()
+        assert imported.result() == 5, "the run's own is not among the new ones"
