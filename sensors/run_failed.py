@@ -18,6 +18,8 @@ TAIL = 40
 """Lines of each worker log in the digest."""
 TAIL_BYTES = 1 << 16
 """Of each log in which these lines are looked for."""
+NAMED = 3
+"""Assets that a heading names before it counts them."""
 WEBHOOK = "LORASCOPE_WEBHOOK"
 """Environment variable: an http(s) address that gets `{"text": digest}` (the form of Slack and Mattermost)."""
 
@@ -47,7 +49,7 @@ def run_failed(context: dg.RunFailureSensorContext) -> None:
 def _digest(context: dg.RunFailureSensorContext, home: Home) -> str:
     run = context.dagster_run
     partition = run.tags.get("dagster/partition", "no partition")
-    lines = [f"# {run.job_name} failed for {partition}", "", f"Run {run.run_id}", ""]
+    lines = [f"# {_what(run)} failed for {partition}", "", f"Run {run.run_id}", ""]
     steps = context.get_step_failure_events()
     if not steps:  # it was killed or interrupted, or could not begin
         lines += [(context.failure_event.message or "").strip(), ""]
@@ -57,6 +59,14 @@ def _digest(context: dg.RunFailureSensorContext, home: Home) -> str:
         if folder is not None:
             lines += [f"### {folder.path.name}", "", _tail(folder), ""]
     return "\n".join(lines)
+
+
+def _what(run: dg.DagsterRun) -> str:
+    """The assets that it was to make; its job, which Dagster gives a name of its own when the UI launches assets."""
+    assets = sorted(key.to_user_string() for key in run.asset_selection or ())
+    if len(assets) > NAMED:
+        return f"{', '.join(assets[:2])} and {len(assets) - 2} more"
+    return ", ".join(assets) or run.job_name
 
 
 def _worker(home: Home, experiment: str, asset: str) -> RunDir | None:

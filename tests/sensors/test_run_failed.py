@@ -71,7 +71,7 @@ def test_the_digest_says_what_failed_for_whom_and_ends_with_the_workers_log(
     monkeypatch.delenv(WEBHOOK, raising=False)
     path = tell(failed, monkeypatch)
     text = path.read_text()
-    assert text.startswith(f"# whole_paper failed for e\n\nRun {path.stem}\n")
+    assert text.startswith(f"# s1k_dataset failed for e\n\nRun {path.stem}\n")
     assert "## s1k_dataset" in text
     assert "s1k_dataset ended with exit code 3 and left no result.json" in text
     log = text[text.index("### s1k_dataset-") :]
@@ -80,6 +80,28 @@ def test_the_digest_says_what_failed_for_whom_and_ends_with_the_workers_log(
     assert f"    word {WORDS - TAIL + 1} <" in log
     assert f"    word {WORDS - TAIL} <" not in log
     assert "Traceback" not in text and "Stack Trace" not in text
+
+
+@pytest.mark.parametrize(
+    ("selected", "heading"),
+    [
+        ([], "# __ASSET_JOB failed for mini"),
+        (["lora_checkpoint", "batchtopk_sae"], "# batchtopk_sae, lora_checkpoint failed for mini"),
+        (["a", "b", "c", "d"], "# a, b and 2 more failed for mini"),
+    ],
+)
+def test_the_digest_of_a_run_that_the_ui_launched_is_headed_by_its_assets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selected: list[str], heading: str
+) -> None:
+    home = Home(tmp_path / "home", PROJECT / "experiments")
+    home.dagster.mkdir(parents=True)
+    (home.dagster / "dagster.yaml").touch()
+    with dg.DagsterInstance.from_config(str(home.dagster)) as instance:
+        keys = frozenset(map(dg.AssetKey, selected))
+        run = dg.DagsterRun("__ASSET_JOB", asset_selection=keys or None, tags={"dagster/partition": "mini"})
+        instance.add_run(run)
+        instance.report_run_failed(run)
+    assert tell(home, monkeypatch).read_text().startswith(heading + "\n")
 
 
 def test_a_run_that_failed_before_its_job_shows_no_other_experiments_log(
