@@ -38,7 +38,7 @@ SETTLE_S = 2.0
 """Longest that a shared file system may take to show a result that was written on another machine."""
 
 MAX_REQUEUES = 50
-"""Attempts of one job that the walltime may end; a job that saves nothing would otherwise go on for ever."""
+"""Attempts of one job that others than itself may end; a job that saves nothing would otherwise go on for ever."""
 
 
 def order_of(job: Job, run_dir: Path, python: str) -> Order:
@@ -104,10 +104,10 @@ class Attempt:
             result = self._once(handle, env)
             if result is not None:
                 return result
-            self.ears.say("the walltime ended the job after it had saved its state; it is submitted again")
             handle = None
         raise JobError(
-            f"{self.job.asset} was ended by the walltime {MAX_REQUEUES} times; raise its minutes ({self.job.minutes})"
+            f"{self.job.asset} was ended by the walltime or a more urgent job {MAX_REQUEUES} times; "
+            f"raise its minutes ({self.job.minutes})"
         )
 
     def _once(self, handle: str | None, env: Mapping[str, str]) -> JobResult | None:
@@ -242,7 +242,7 @@ class Attempt:
         return code == 0 or not self.launcher.survives or (failure is not None and failure.kind != "interrupted")
 
     def _judge(self, code: int | None, handle: str) -> JobResult | None:
-        """The result; None when the walltime ended the job, which is then submitted again."""
+        """The result; None when its walltime or a more urgent job ended it, after which it is submitted again."""
         result = self._settled_result(code)
         if result is not None:
             return result
@@ -262,6 +262,8 @@ class Attempt:
                 raise JobLost(
                     f"job {handle} ({self.job.asset}) was ended from outside, and the queue does not say by whom"
                 )
+            by = "a more urgent job took its place" if ending == "preempted" else "the walltime ended the job"
+            self.ears.say(f"{by} after it had saved its state; it is submitted again")
             return None
         if failure is not None:
             raise JobError(_told(self.job, failure))

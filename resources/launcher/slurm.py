@@ -49,7 +49,7 @@ SSH_BROKE = 255
 ENDINGS: dict[str, Ending] = {
     "CANCELLED": "cancelled",
     "TIMEOUT": "walltime",
-    "PREEMPTED": "walltime",
+    "PREEMPTED": "preempted",
     "NODE_FAIL": "node",
     "BOOT_FAIL": "node",
     "OUT_OF_MEMORY": "memory",

@@ -117,7 +117,10 @@ KillWait=30
 MinJobAge=300
 InactiveLimit=0
 NodeName={host} NodeAddr=127.0.0.1 CPUs={CPUS} RealMemory=4000 Gres=gpu:h200:{GPUS} State=UNKNOWN
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=urgent Nodes={host} PriorityTier=2 MaxTime=INFINITE State=UP
 """
     )
 

@@ -154,5 +154,7 @@ def test_a_job_that_saves_nothing_before_its_walltime_is_not_submitted_for_ever(
 ) -> None:
     monkeypatch.setattr("resources.launcher.attempt.MAX_REQUEUES", 2)
     attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment())
-    with pytest.raises(JobError, match=r"^notes was ended by the walltime 2 times; raise its minutes \(60\)$"):
+    with pytest.raises(
+        JobError, match=r"^notes was ended by the walltime or a more urgent job 2 times; raise its minutes \(60\)$"
+    ):
         replace(attempt, launcher=replace(build_launcher(tmp_path, WALLTIME), poll_s=0.01)).result({})

@@ -17,6 +17,7 @@ from resources.launcher.protocol import Busy, Ending, Order
 from resources.launcher.rundir import RunDir
 from resources.launcher.slurm import SlurmLauncher
 from tests.resources.launcher.conftest import build_attempt, build_job, family
+from tests.resources.launcher.slurm_cluster import GPUS
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
@@ -107,6 +108,26 @@ def test_a_job_that_heeds_no_warning_is_ended_by_its_walltime_and_goes_on_from_w
     steps = [int(line.split()[1]) for line in run.stderr.read_text().splitlines() if line.startswith("step ")]
     # The step at work may have been said without being counted.
     assert set(steps) == set(range(1, 51)) and len(steps) in (50, 51)
+
+
+def test_a_job_that_makes_room_for_a_more_urgent_one_is_told_so_and_goes_on_after_it(tmp_path: Path) -> None:
+    """Where `PreemptMode` is CANCEL; with REQUEUE it stays in the queue."""
+    run = RunDir(tmp_path / "run")
+    urgent = ["sbatch", "--partition=urgent", f"--gres=gpu:h200:{GPUS}", "--output=/dev/null", "--wrap=sleep 1"]
+    preempted: list[str | None] = []
+    said: list[str] = []
+
+    def hear() -> None:
+        if not preempted and run.stderr.exists() and "step 5\n" in run.stderr.read_text():
+            preempted.append(run.handle())
+            subprocess.run(urgent, check=True)
+
+    job = build_job(tmp_path, "save_and_stop", play={"number": 20}, gpus=1)
+    attempt = build_attempt(job, tmp_path, Deployment(backend="slurm", gpus=GPUS), hear)
+    result = replace(attempt, ears=replace(attempt.ears, say=said.append)).result({})
+    assert result.metrics["number"] == 20 and [run.handle()] != preempted
+    assert "a more urgent job took its place after it had saved its state; it is submitted again" in said
+    assert not any("walltime" in line for line in said)
 
 
 def test_a_job_that_somebody_cancels_in_slurm_is_not_submitted_again(tmp_path: Path) -> None:
