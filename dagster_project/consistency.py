@@ -94,7 +94,7 @@ def _of_the_model(sections: Sections, sizes: Architecture | None, assets: Collec
     if sizes is None:
         return []
     try:
-        components = _components(section_of(sections, LoraConfig), sizes)
+        components = adapted(section_of(sections, LoraConfig), sizes)
     except BadInput as error:
         return [str(error)]
     return [
@@ -105,8 +105,12 @@ def _of_the_model(sections: Sections, sizes: Architecture | None, assets: Collec
     ]
 
 
-def _components(lora: LoraConfig, sizes: Architecture) -> Sequence[Component]:
-    """What the adapter has; of a published one, all that it can have."""
+def adapted(lora: LoraConfig, sizes: Architecture) -> Sequence[Component]:
+    """What the adapter has; of a published one, all that it can have.
+
+    Raises:
+        BadInput: for a layer that the model does not have.
+    """
     if lora.source == TRAIN:
         return lora.components(sizes.num_hidden_layers)
     return [Component(layer, name) for layer in range(sizes.num_hidden_layers) for name in PROJECTIONS]

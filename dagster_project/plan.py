@@ -11,11 +11,13 @@ from pkgutil import resolve_name
 from typing import Literal
 
 from assets.activations.config import NeuronsConfig
+from assets.adapter.config import LoraConfig
 from assets.sae.config import SaeConfig
+from dagster_project.consistency import adapted
 from dagster_project.experiment import Experiment
 from dagster_project.rooms import STAGES
-from resources.components import PROJECTIONS
 from resources.compute import ComputeConfig
+from resources.errors import BadInput
 from resources.keys import artifact_key
 from resources.manifest import Manifest
 from resources.memory import architecture
@@ -98,7 +100,7 @@ def _planned(
 
 
 def _dollars(stage: Stage, experiment: Experiment) -> float | None:
-    """What the room's cost model says; 0 for stages that ask nobody, None when the model's size is not known."""
+    """What the room's cost model says; 0 for stages that ask nobody, None when the units are not known."""
     if not stage.needs.cost_model:
         return 0.0
     units = num_units(experiment)
@@ -108,15 +110,19 @@ def _dollars(stage: Stage, experiment: Experiment) -> float | None:
 
 
 def num_units(experiment: Experiment) -> dict[Kind, int] | None:
-    """Directions and neurons in both polarities, and latents (paper: 896, 7680 and 3584)."""
+    """Directions and neurons in both polarities, and latents (paper: 896, 7680 and 3584); None: not known, or none."""
     sections = experiment.sections
     sizes = architecture(section_of(sections, ModelConfig))
     if sizes is None:
         return None
-    directions = len(PROJECTIONS) * sizes.num_hidden_layers
+    sae = section_of(sections, SaeConfig)
+    try:
+        components = adapted(section_of(sections, LoraConfig), sizes)
+        latents = sae.expansion * len(sae.entering(components))
+    except BadInput:  # what does not fit is told before a run
+        return None
     neurons = section_of(sections, NeuronsConfig).per_layer * sizes.num_hidden_layers
-    latents = section_of(sections, SaeConfig).expansion * directions
-    return {"adapter": 2 * directions, "neuron": 2 * neurons, "latent": latents}
+    return {"adapter": 2 * len(components), "neuron": 2 * neurons, "latent": latents}
 
 
 def _earlier(stage: Stage, experiment: Experiment, store: Store, history: History) -> Manifest | None:

@@ -139,6 +139,18 @@ def test_the_papers_units_are_896_directions_7680_neurons_and_3584_latents(tmp_p
     assert num_units(Experiments(tmp_path).load("paper")) == {"adapter": 896, "neuron": 7680, "latent": 3584}
 
 
+def test_units_are_counted_of_the_components_that_are_adapted_and_enter_the_sae(tmp_path: Path) -> None:
+    text = "lora: {projections: [q_proj, down_proj], layer_stride: 2}\nsae: {projections: [q_proj]}\n"
+    (tmp_path / "some.yaml").write_text(text)
+    # 32 of 64 layers with 2 components each, in both polarities; 8 latents for each of the 32 that enter
+    assert num_units(Experiments(tmp_path).load("some")) == {"adapter": 128, "neuron": 7680, "latent": 256}
+
+
+def test_units_of_an_adapter_that_does_not_fit_the_model_are_not_known(tmp_path: Path) -> None:
+    (tmp_path / "beyond.yaml").write_text("lora: {layers: [64]}\n")
+    assert num_units(Experiments(tmp_path).load("beyond")) is None
+
+
 def test_paid_stages_are_priced_before_anything_was_run(tmp_path: Path) -> None:
     (tmp_path / "paper.yaml").write_text("description: defaults\n")
     lines = {line.asset: line for line in plan(Experiments(tmp_path).load("paper"), Store(tmp_path / "store"))}
