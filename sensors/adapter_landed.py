@@ -112,7 +112,8 @@ def _models(experiments: Experiments) -> list[tuple[int, str, str]]:
 def _parent(models: Iterable[tuple[int, str, str]], folder: Path) -> str:
     """Of the experiments on the adapter's base model that with the fewest ancestors, and of these the first."""
     base = _base_model(folder / CONFIG)
-    fitting = [(files, name) for files, name, model in models if _same_model(model, base)]
+    # A model of the hub may lie in a folder of its name.
+    fitting = [(files, name) for files, name, model in models if Path(model).name == Path(base).name]
     if not fitting:
         raise BadInput(f"the adapter {folder} is for {base}, and no experiment has that base model: add one first")
     return min(fitting)[1]
@@ -123,8 +124,3 @@ def _base_model(config: Path) -> str:
         return str(json.loads(config.read_bytes()).get("base_model_name_or_path"))
     except (OSError, ValueError, AttributeError) as error:
         raise BadInput(f"{config} is no adapter's config ({error}): let its copy finish, or copy it anew") from error
-
-
-def _same_model(ours: str, theirs: str) -> bool:
-    """Hub ids are equal; local folders end alike."""
-    return theirs == ours or Path(theirs).name == Path(ours).name

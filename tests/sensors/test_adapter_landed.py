@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from dagster_project.experiment import Experiments
+from resources.errors import BadInput
 from resources.home import Home
-from sensors.adapter_landed import land
+from sensors.adapter_landed import adapter_landed, land
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -116,3 +118,28 @@ def test_of_two_folders_with_the_same_name_for_an_experiment_one_lands_and_the_o
     put_adapter(watched / "my+adapter", "models/tiny", whole=False)
     said = f"{watched}/my adapter and {watched}/my-adapter would both be adapter-my-adapter: rename one of them"
     assert land(home, watched) == ([], [said])
+
+
+def test_the_name_of_an_experiment_ends_after_80_characters_of_the_folders(home: Home) -> None:
+    put_adapter(home.root / "adapters" / ("x" * 255), "models/tiny")
+    assert [path.name for path in land(home, home.root / "adapters")[0]] == [f"adapter-{'x' * 80}.yaml"]
+
+
+@pytest.mark.parametrize("variable", [None, "LORASCOPE_ADAPTERS"])
+def test_a_tick_says_how_many_it_wrote_and_fails_with_every_adapter_that_fits_nothing(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None
+) -> None:
+    monkeypatch.setenv("LORASCOPE_HOME", str(home.root))
+    monkeypatch.setenv("LORASCOPE_EXPERIMENTS", str(home.experiments))
+    monkeypatch.delenv("LORASCOPE_ADAPTERS", raising=False)
+    watched = tmp_path / "landed" if variable else home.root / "adapters"
+    if variable:
+        monkeypatch.setenv(variable, str(watched))
+    put_adapter(watched / "a", "models/tiny")
+    ticks = [adapter_landed(dg.build_sensor_context()) for _ in range(2)]
+    assert [tick.skip_message for tick in ticks] == ["1 experiments written", "no new adapter"]
+    for name, base in {"b": "models/tiny", "c": "some/one", "d": "some/other"}.items():
+        put_adapter(watched / name, base)
+    with pytest.raises(BadInput, match=r"/c is for some/one.*; .*/d is for some/other"):
+        adapter_landed(dg.build_sensor_context())
+    assert (home.experiments / "adapter-b.yaml").exists()
