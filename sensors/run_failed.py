@@ -3,6 +3,7 @@
 import json
 import os
 import urllib.request
+from http.client import HTTPException
 
 import dagster as dg
 
@@ -88,9 +89,9 @@ def _post(address: str, text: str) -> None:
     if not address.startswith(("http://", "https://")):
         raise BadInput(f"{WEBHOOK} must be an http or https address")
     body = json.dumps({"text": text}).encode()
-    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310 (checked above)
     try:
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310 (checked above)
         with urllib.request.urlopen(request, timeout=10):  # noqa: S310 (checked above)
             pass
-    except OSError as error:
+    except (OSError, HTTPException, ValueError) as error:  # the last: an address that is none
         raise BadInput(f"the digest could not be posted to {WEBHOOK}: {error}") from error

@@ -164,6 +164,8 @@ def test_the_digest_is_posted_to_the_webhook(
     [
         ("file:///etc/passwd", "LORASCOPE_WEBHOOK must be an http or https address"),
         ("http://127.0.0.1:9/hook", "could not be posted to LORASCOPE_WEBHOOK: .*refused"),
+        ("https://127.0.0.1:hook", "could not be posted to LORASCOPE_WEBHOOK: nonnumeric port: 'hook'"),
+        ("https://[hooks.example.com/x", "could not be posted to LORASCOPE_WEBHOOK: Invalid IPv6 URL"),
     ],
 )
 def test_a_webhook_that_cannot_be_reached_is_told_and_the_digest_is_there_all_the_same(
