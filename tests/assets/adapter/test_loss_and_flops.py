@@ -1,5 +1,7 @@
 """The chunked cross-entropy against the full one, and the FLOP count against a count by hand."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,12 +38,26 @@ def test_what_is_frozen_gets_no_gradient_and_the_other_the_full_one(trained: str
     (expected,) = torch.autograd.grad(
         F.cross_entropy(values["hidden"] @ values["head"].T, target, reduction="sum"), values[trained]
     )
-    summed_cross_entropy(values["hidden"], values["head"], target).backward()
+    loss = summed_cross_entropy(values["hidden"], values["head"], target)
+    kept = loss.grad_fn.saved_tensors  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+    # of a frozen head none is made: it would be 3 GB at 32B
+    assert [grad is not None for grad in kept] == [name == trained for name in values]
+    loss.backward()
     for name, value in values.items():
         if name == trained:
             torch.testing.assert_close(value.grad, expected)
         else:
             assert value.grad is None
+
+
+def test_sums_over_bfloat16_tokens_are_made_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", 2)  # a token at a time
+    hidden, head = torch.ones(1000, 1, dtype=torch.bfloat16), torch.zeros(2, 1, dtype=torch.bfloat16)
+    loss = summed_cross_entropy(hidden, head.requires_grad_(), torch.zeros(1000, dtype=torch.long))
+    assert loss.item() == pytest.approx(1000 * math.log(2), rel=1e-5)  # in bfloat16, 256 + ln 2 is 256
+    loss.backward()
+    assert head.grad is not None and head.grad.dtype == torch.bfloat16
+    assert head.grad.flatten().tolist() == [-500, 500]  # a half of each token; in bfloat16, 128.5 is 128
 
 
 def test_no_more_logits_than_those_of_a_chunk_are_ever_held(monkeypatch: pytest.MonkeyPatch) -> None:
