@@ -12,7 +12,6 @@ from assets.categories.artifact import (
     CATEGORIES_FILE,
     CATEGORIES_SCHEMA,
     TAXONOMY_FILE,
-    UNCATEGORIZED,
     category_row,
 )
 from assets.categories.config import CategoriesConfig
@@ -79,7 +78,7 @@ def categorise(
         categories=len(taxonomy.categories),
         subcategories=sum(len(category.subcategories) for category in taxonomy.categories),
         units=len(found),
-        uncategorized=sum(row["category"] == UNCATEGORIZED for row in found),
+        uncategorized=sum(not row["string_id"] for row in found),
         not_explained=len(rows) - len(explained),
         counts=_counts(found),
         **asdict(bill),

@@ -71,7 +71,7 @@ class CategoriesConfig(Section):
 FEATURE_CATEGORIES = Stage(
     asset="feature_categories",
     room="categories",
-    code_version=1,
+    code_version=2,
     call="assets.categories.categorise:categorise",
     artifact="assets.categories.artifact:Categories",
     sections=("categories",),
@@ -85,7 +85,7 @@ FEATURE_CATEGORIES = Stage(
 CATEGORY_DENSITIES = Stage(
     asset="category_densities",
     room="categories",
-    code_version=7,
+    code_version=8,
     call="assets.categories.densities:measure",
     artifact="assets.categories.artifact:Densities",
     sections=("categories",),

@@ -14,7 +14,6 @@ from assets.categories.artifact import (
     CLASSES_SCHEMA,
     DENSITIES_FILE,
     DENSITIES_SCHEMA,
-    UNCATEGORIZED,
     Categories,
 )
 from assets.categories.charts import class_chart, density_chart
@@ -84,7 +83,7 @@ def density_rows(assigned: list[dict[str, Any]], sums: dict[str, float]) -> list
     """Sum of activations per kind and entry, over the sum of all categorized units of the kind."""
     rows = []
     for kind in sorted({row["kind"] for row in assigned}):
-        mine = [row for row in assigned if row["kind"] == kind and row["category"] != UNCATEGORIZED]
+        mine = [row for row in assigned if row["kind"] == kind and row["string_id"]]
         total = sum(sums[row["unit"]] for row in mine)
         groups: dict[tuple[str, str, str], list[dict]] = {}
         for row in mine:

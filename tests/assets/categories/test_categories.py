@@ -125,6 +125,14 @@ def test_density_is_the_normalised_sum_of_activations() -> None:
     assert [row["unit_share"] for row in rows] == pytest.approx([1 / 3] * 3)
 
 
+def test_units_in_a_category_that_a_model_called_uncategorized_are_categorized() -> None:
+    assigned = [_assigned("latent:1", "1.1", "a"), _assigned("latent:2", "2.1", "uncategorized")]
+    rows = density_rows(assigned, {"latent:1": 1.0, "latent:2": 3.0})
+    assert [(row["category"], row["share"], row["unit_share"]) for row in rows] == [
+        ("a", 0.25, 0.5), ("uncategorized", 0.75, 0.5),
+    ]  # fmt: skip
+
+
 def test_kinds_and_entries_stand_in_order_and_units_that_never_fire_have_no_share() -> None:
     assigned = [_assigned(f"latent:{number}", entry, "a") for number, entry in enumerate(("2.10", "2.9", "1.1"))]
     assigned.append({**_assigned("adapter:L0.q_proj:+", "1.1", "a"), "kind": "adapter"})
