@@ -40,8 +40,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             logits_CV = (hidden_CD @ head_VD.T).float()
             lse_C = logits_CV.logsumexp(-1)
             total += (lse_C - logits_CV.gather(1, target_C1).squeeze(1)).sum()
-            if grad_hidden_TD is None and grad_head_VD is None:
-                continue
             grad_CV = logits_CV.sub_(lse_C[:, None]).exp_()
             grad_CV.scatter_add_(1, target_C1, grad_CV.new_full(target_C1.shape, -1.0))
             grad_CV = grad_CV.to(hidden_TD.dtype)
