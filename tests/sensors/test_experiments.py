@@ -63,6 +63,17 @@ def test_an_unchanged_folder_gives_a_skip_and_an_edit_observes_only_what_it_touc
     assert observed(second)["sae"] != observed(first)["sae"]
 
 
+def test_a_tick_that_takes_files_names_them_where_dagster_would_call_its_result_empty(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    (folder / "one.yaml").write_text("sae:\n  k: 4\n")
+    (folder / "two.yaml").write_text("extends: one\n")
+    result = tick(instance, None)
+    assert isinstance(result, dg.SensorResult)
+    assert result.skip_reason is not None
+    assert result.skip_reason.skip_message == "new or edited: one, two"
+
+
 def test_editing_a_parent_observes_its_children_too(folder: Path, instance: dg.DagsterInstance) -> None:
     (folder / "a.yaml").write_text("sae:\n  k: 4\n")
     (folder / "b.yaml").write_text("extends: a\n")
