@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields
 from functools import wraps
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -41,6 +42,8 @@ asset_argument = click.argument("asset", type=asset_choice, metavar="ASSET")
 @click.version_option(package_name="lorascope")
 def main() -> None:
     """The paper "Rank-1 LoRAs Encode Interpretable Reasoning Signals" as a Dagster project."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # the encoding of an old terminal (Latin-1, GBK) lacks some signs
 
 
 def explained(command: Callable[P, R]) -> Callable[P, R]:

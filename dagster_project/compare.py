@@ -86,7 +86,7 @@ def write_comparison(home: Home, names: Sequence[str], found: Comparison, left_o
             reports[name] = f"../store/{manifest.asset}/{manifest.key}/index.html"
     page = home.comparison / "index.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(render_comparison(names, found, claims, reports, left_out))
+    page.write_text(render_comparison(names, found, claims, reports, left_out), encoding="utf-8")
     for name in (FOLDER, TABLES):
         shutil.rmtree(page.parent / name, ignore_errors=True)
     rows = {field.name: getattr(found, field.name) for field in fields(found)}

@@ -34,8 +34,8 @@ def save_chart(chart: "altair.TopLevelMixin", folder: Path, name: str) -> None:
     out = folder / FOLDER
     out.mkdir(parents=True, exist_ok=True)
     specification = chart.to_json(indent=None)
-    (out / f"{name}.vl.json").write_text(specification)
-    (out / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(specification))
+    (out / f"{name}.vl.json").write_text(specification, encoding="utf-8")
+    (out / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(specification), encoding="utf-8")
     (out / f"{name}.png").write_bytes(_few_colours(vl_convert.vegalite_to_png(specification, scale=SCALE)))
 
 

@@ -40,7 +40,7 @@ def run_failed(context: dg.RunFailureSensorContext) -> None:
     text = _digest(context, home)
     path = home.root / "failures" / f"{context.dagster_run.run_id}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     context.log.info(f"digest in {path}")
     address = os.environ.get(WEBHOOK)
     if address:

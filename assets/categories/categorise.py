@@ -73,7 +73,7 @@ def categorise(
             categories, compute, s1k_dataset, max_activating_contexts, usable, progress
         )
     pq.write_table(pa.Table.from_pylist(found, schema=CATEGORIES_SCHEMA), out / CATEGORIES_FILE)
-    (out / TAXONOMY_FILE).write_text(taxonomy.model_dump_json(indent=1))
+    (out / TAXONOMY_FILE).write_text(taxonomy.model_dump_json(indent=1), encoding="utf-8")
     return CategoriseMetrics(
         categories=len(taxonomy.categories),
         subcategories=sum(len(category.subcategories) for category in taxonomy.categories),

@@ -35,7 +35,7 @@ def write_index(path: Path, value: object) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     quoted = _script_json(value).replace("\\", "\\\\").replace("'", "\\'")
-    path.write_text(f"lorascope.index('{quoted}');\n")
+    path.write_text(f"lorascope.index('{quoted}');\n", encoding="utf-8")
 
 
 def write_chunk(

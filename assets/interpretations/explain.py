@@ -84,7 +84,7 @@ def explain(
     order = {unit: place for place, unit in enumerate(kinds)}
     rows.sort(key=lambda row: order[row["unit"]])
     pq.write_table(pa.Table.from_pylist(rows, schema=INTERPRETATIONS_SCHEMA), out / INTERPRETATIONS_FILE)
-    (out / SETTINGS_FILE).write_text(interpretations.model_dump_json(indent=1))
+    (out / SETTINGS_FILE).write_text(interpretations.model_dump_json(indent=1), encoding="utf-8")
     return _metrics(rows, len(rows) - len(found), bill)
 
 

@@ -21,7 +21,7 @@ class PaperReport(Artifact):
 
     def report(self) -> dict[str, Any]:
         """Claims, tables and examples as JSON."""
-        return json.loads((self.path / REPORT).read_text())
+        return json.loads((self.path / REPORT).read_text(encoding="utf-8"))
 
     def table(self) -> pa.Table:
         """One row per claim: published, measured, interval, verdict."""

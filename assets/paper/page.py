@@ -126,7 +126,7 @@ def _page(template: str, values: Mapping[str, Any]) -> str:
         "published": published,
         "arms": ARMS,
         "classes": CLASSES,
-        "style": (SITE / "report.css").read_text(),
+        "style": (SITE / "report.css").read_text(encoding="utf-8"),
     }
     return environment.get_template(template).render(**values)
 

@@ -80,8 +80,9 @@ def report(
         "examples": shown,
         "artifacts": {asset: manifest.key for asset, manifest in manifests.items()},
     }
-    (out / REPORT).write_text(json.dumps(content, indent=1, ensure_ascii=False))
-    (out / PAGE).write_text(render(model, claims, found, figures, shown, manifests, comparable))
+    (out / REPORT).write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    page = render(model, claims, found, figures, shown, manifests, comparable)
+    (out / PAGE).write_text(page, encoding="utf-8")
     return metrics(claims)
 
 
@@ -136,5 +137,5 @@ def _figures(artifacts: Mapping[str, Path], out: Path) -> list[Figure]:
             name = path.name.removesuffix(".vl.json")
             for suffix in (".vl.json", ".svg", ".png"):
                 shutil.copyfile(path.with_name(name + suffix), out / FIGURES / f"{asset}-{name}{suffix}")
-            found.append(Figure(asset, name, path.read_text()))
+            found.append(Figure(asset, name, path.read_text(encoding="utf-8")))
     return found

@@ -64,7 +64,7 @@ def write_tables(rows_by_name: Mapping[str, Sequence[Mapping[str, Any]]], folder
     """One CSV per table that has rows."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in ((name, rows) for name, rows in rows_by_name.items() if rows):
-        with (folder / f"{name}.csv").open("w", newline="") as file:
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
