@@ -133,7 +133,7 @@ class Attempt:
         handle = self.run.handle()
         if handle is None and self.run.path.exists():
             handle = self._patiently(self._find, self._find)
-        if handle is None or self._is_copy() or not self._alive(handle):
+        if handle is None or self._is_copy() or not self._alive(handle) or not self._owns(handle):
             return None
         # Where jobs die with whoever started them, one that we find alive is at its end: we hold the key's lock.
         if not self._same_job() or not self.launcher.survives:
@@ -156,6 +156,12 @@ class Attempt:
             if self.run.exit_code() is None:
                 raise
             return False  # another back end's job, but it has ended
+
+    def _owns(self, handle: str) -> bool:
+        def ask() -> bool:
+            return self.launcher.owns(handle, self._order())
+
+        return self._patiently(ask, ask)
 
     def _order(self) -> Order:
         return order_of(self.job, self.run.path, self.python)

@@ -86,6 +86,14 @@ class Launcher(Protocol):
         """Whether the job is queued or runs."""
         ...
 
+    def owns(self, handle: str, order: Order) -> bool:
+        """Whether a living job is the order's: a queue whose numbers began anew gives ours to another.
+
+        Raises:
+            Busy: when the back end cannot tell just now.
+        """
+        ...
+
     def ending(self, handle: str) -> Ending:
         """Why a job is gone."""
         ...

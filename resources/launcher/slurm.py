@@ -40,8 +40,8 @@ CLIENT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
 
 _JOB_ID = re.compile(r"^(\d+)(?:;\S+)?\s*$", re.MULTILINE)
 """What `sbatch --parsable` prints: the number, and the cluster where there are several."""
-_ANSWER = "state:"
-"""Begins every line that we asked squeue for, whatever else greets on the same stream."""
+_ANSWER, _NAMES = "state:", "names:"
+"""Begin every line that we asked squeue for, whatever else greets on the same stream."""
 NO_SUCH_COMMAND = 127
 """A shell's exit code."""
 SSH_BROKE = 255
@@ -173,6 +173,18 @@ class SlurmLauncher:
     def alive(self, handle: str) -> bool:
         """Whether the job is queued or runs."""
         return bool(self.status(handle))
+
+    def owns(self, handle: str, order: Order) -> bool:
+        """By its name or our comment: an operator's options, or a cluster's own rules, may change one of them.
+
+        Raises:
+            Busy: when Slurm does not answer.
+        """
+        done = self._ask(("squeue", "--noheader", f"--jobs={handle}", f"--format={_NAMES} %j %k"))
+        if _is_transient(done):
+            raise Busy(f"Slurm does not answer: {done.stderr.strip()}")
+        answers = [line.split() for line in done.stdout.splitlines() if line.startswith(f"{_NAMES} ")]
+        return not answers or not {order.name, _marker(order)}.isdisjoint(answers[-1])
 
     def ending(self, handle: str) -> Ending:
         """What Slurm remembers of a job that is gone; it forgets after MinJobAge."""

@@ -225,6 +225,20 @@ def test_a_job_whose_handle_was_never_written_is_found_and_not_submitted_twice(
     launcher.cancel(handle)
 
 
+@pytest.mark.parametrize("verb", ["succeed", "fail"])
+def test_a_strangers_job_under_a_number_that_was_ours_is_neither_waited_for_nor_cancelled(
+    tmp_path: Path, launcher: SlurmLauncher, verb: str
+) -> None:
+    """As on a cluster that was rebuilt, or in a home that moved to another one: numbers begin at 1 again."""
+    stranger = launcher.submit(build_order(tmp_path / "stranger", "sleep 20"))
+    attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment(backend="slurm", gpus=8))
+    attempt.run.prepare(build_job(tmp_path, verb))
+    attempt.run.keep_handle(stranger)
+    assert attempt.result({}).metrics["number"] == 3
+    assert launcher.alive(stranger)
+    launcher.cancel(stranger)
+
+
 def test_commands_go_through_a_prefix_that_takes_one_string_as_ssh_does(
     tmp_path: Path, launcher: SlurmLauncher
 ) -> None:
