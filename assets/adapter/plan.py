@@ -39,7 +39,7 @@ def learning_rate(step: int, num_steps: int, training: TrainingConfig) -> float:
     done, warmup = step - 1, math.ceil(num_steps * training.warmup_ratio)
     if done < warmup:
         return training.learning_rate * done / warmup
-    progress = (done - warmup) / max(1, num_steps - warmup)
+    progress = (done - warmup) / (num_steps - warmup)
     factor = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}
     return training.learning_rate * factor[training.schedule]
 

@@ -40,6 +40,15 @@ def test_the_learning_rate_is_that_of_transformers(schedule: str, warmup: float)
         theirs.step()
 
 
+@pytest.mark.parametrize("warmup", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_the_shortest_trainings_have_a_learning_rate_too(warmup: float, steps: int) -> None:
+    config = LoraConfig(learning_rate=1.0, warmup_ratio=warmup, schedule="linear")
+    begin = {0.0: 1.0, 0.5: 0.0, 1.0: 0.0}[warmup]  # a warm-up's first step has rate 0
+    second = {0.0: 0.5, 0.5: 1.0, 1.0: 0.5}[warmup]
+    assert [learning_rate(step + 1, steps, config) for step in range(steps)] == [begin, second][:steps]
+
+
 def test_rollouts_are_shared_by_tokens() -> None:
     """Loads 9 | 5+4 over two processes; 18 tokens need two passes each when a pass holds 8, and 9 stands alone."""
     assert divide([5, 9, 4], 2, 100) == [[[1]], [[0, 2]]]
