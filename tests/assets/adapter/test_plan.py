@@ -60,6 +60,10 @@ def test_rollouts_longer_than_a_pass_make_no_empty_passes() -> None:
     assert divide([10_000] * 4, 2, 1_000) == [[[0], [2]], [[1], [3]]]
 
 
+def test_a_step_takes_no_more_passes_than_its_tokens_fill() -> None:
+    assert [[len(one) for one in passes] for passes in divide([1] * 20, 2, 10)] == [[10], [10]]
+
+
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 5), st.integers(1, 100))
 def test_a_division_has_every_rollout_once_and_as_many_passes_for_every_process(
     lengths: list[int], processes: int, most: int
