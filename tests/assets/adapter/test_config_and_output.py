@@ -13,13 +13,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2
 import resources.progress as progress_module
 from assets.adapter.artifact import FullFinetuneCheckpoint, read_curve
 from assets.adapter.config import FullFinetuneConfig, LoraConfig
+from assets.adapter.examples import Pass
 from assets.adapter.lora_model import wear_adapter
+from assets.adapter.objective import RolloutLoss
 from assets.adapter.train import train_lora
 from assets.dataset.artifact import S1kDataset
 from resources.adapters import CONFIG, WEIGHTS, Adapter
 from resources.components import Component
 from resources.errors import BadInput
 from resources.models import ModelConfig
+from resources.packing import pack
 from resources.progress import Progress
 from tests.assets.adapter.conftest import COMPUTE, World
 from tests.builders import build_random_adapter, build_tiny_qwen2
@@ -266,3 +269,16 @@ def test_a_published_finetune_is_taken_and_one_of_another_architecture_is_refuse
 def test_more_recomputed_layers_than_layers_are_refused(world: World) -> None:
     with pytest.raises(BadInput, match="recomputed_layers is 3"):
         world.lora("ours", ONE, COMPUTE.model_copy(update={"recomputed_layers": 3}))
+
+
+@pytest.mark.parametrize(("layers", "runs"), [(0, [1, 1]), (1, [2, 1]), (2, [2, 2]), (None, [2, 2])])
+def test_the_first_layers_alone_run_again_in_the_backward_pass(
+    tiny_model: Path, layers: int | None, runs: list[int]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    objective = RolloutLoss(model, torch.device("cpu"), layers, autocast=None)
+    seen = [0, 0]
+    for number, layer in enumerate(model.model.layers):
+        layer.mlp.act_fn.register_forward_hook(lambda *_, at=number: seen.__setitem__(at, seen[at] + 1))
+    objective(Pass(pack([np.arange(8, dtype=np.int32)]), np.arange(7), np.arange(1, 8))).backward()
+    assert seen == runs
