@@ -14,6 +14,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Qwen2ForCausalLM, Trainer, TrainingArguments
 
 from assets.adapter.config import FullFinetuneConfig, LoraConfig
+from assets.adapter.loop import adamw
 from assets.adapter.lora_model import wear_adapter
 from assets.dataset.artifact import S1kDataset
 from resources.adapters import WEIGHTS, Adapter
@@ -99,6 +100,17 @@ def test_nine_full_finetune_steps_follow_the_plain_reference(world: World) -> No
     for name, weight in expected.weights.items():
         assert not torch.equal(weight, start[name])
         torch.testing.assert_close(found[name], weight, atol=1e-5, rtol=0)
+
+
+def test_the_weights_that_decay_are_those_of_transformers_trainer(world: World) -> None:
+    model = Qwen2ForCausalLM.from_pretrained(world.model.name)
+    knobs = {"learning_rate": 0.1, "beta1": 0.2, "beta2": 0.3, "epsilon": 0.4, "weight_decay": 0.5}
+    groups = adamw(dict(model.named_parameters()), FullFinetuneConfig(**knobs)).param_groups  # pyright: ignore[reportArgumentType]
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    theirs = Trainer.get_decay_parameter_names(None, model)  # pyright: ignore[reportArgumentType]
+    expected = {name: 0.5 if name in theirs else 0.0 for name, _ in model.named_parameters()}
+    assert {name: decay[id(p)] for name, p in model.named_parameters()} == expected
+    assert {(group["lr"], *group["betas"], group["eps"]) for group in groups} == {(0.1, 0.2, 0.3, 0.4)}
 
 
 class InOrder(Trainer):
