@@ -79,8 +79,10 @@ def _least(known: Sequence[Measurement]) -> Measurement:
 def _mlp_over_attention_score(artifacts: Mapping[str, Path]) -> Measurement | None:
     """Mean over Table 2's benchmarks of (score without attention adapters - score without MLP adapters).
 
-    They are independent, so that the ends add up as Newcombe's do.
+    They are independent, so that the ends add up as Newcombe's do. None for an adapter that has only one of the two:
+    without the other one it is itself.
     """
+    ablated = {row["unit_kind"] for row in AblationKl.open(artifacts["ablation_kl"]).table().to_pylist()}
     twins = {name for names in COUNTERPARTS.values() for name in names}
     known: dict[str, tuple[float, float, float]] = {}
     for row in BenchmarkScores.open(artifacts["benchmark_scores"]).pairs():
@@ -88,7 +90,7 @@ def _mlp_over_attention_score(artifacts: Mapping[str, Path]) -> Measurement | No
             middle, low, high = row["difference"], row["ci_low"], row["ci_high"]  # second minus first
             reverse = row["second"] == "mlp_ablated"
             known[row["benchmark"]] = (-middle, -high, -low) if reverse else (middle, low, high)
-    if not known:
+    if not known or not {"attention", "mlp"} <= ablated:
         return None
     value = fmean(middle for middle, _, _ in known.values())
     down = hypot(*(middle - low for middle, low, _ in known.values())) / len(known)

@@ -52,7 +52,7 @@ def build_artifacts(
     ]
     write(folder / "recovery.parquet", rows, RECOVERY)
     write(folder / "pairs.parquet", [], PAIRS)
-    write(folder / ABLATION, [], ABLATION_SCHEMA)
+    write(folder / ABLATION, [{"unit_kind": kind, "unit": kind} for kind in ("attention", "mlp")], ABLATION_SCHEMA)
     write(folder / ROLLOUTS, [], ROLLOUT_SCHEMA)
     pq.write_table(pa.Table.from_pylist(class_rows(explainer), schema=CLASSES_SCHEMA), folder / CLASSES_FILE)
     assets = ("lora_checkpoint", "benchmark_scores", "ablation_kl", "batchtopk_sae", "category_densities")
@@ -133,6 +133,17 @@ def test_the_claim_on_table_2_has_an_interval_whichever_arm_was_asked_first(tmp_
     # .5 [.125, .875] and .25 [0, .75]: half the root of .375^2 + .25^2 down, of .375^2 + .5^2 up
     ends = (0.375 - math.hypot(0.375, 0.25) / 2, 0.375 + 0.3125)
     assert measure(artifacts)["mlp_over_attention_score"] == Measurement(0.375, *ends, "benchmark_scores")
+
+
+@pytest.mark.parametrize("block", ["attention", "mlp"])
+def test_an_adapter_without_attention_or_without_mlp_says_nothing_on_the_claim_on_table_2(
+    tmp_path: Path, block: str
+) -> None:
+    artifacts = build_artifacts(tmp_path, {}, "openai/x")
+    # An arm that lacks what is not there is the adapter itself, the other one the base model.
+    write(tmp_path / "pairs.parquet", [pair("openai_math", "attention_ablated", "mlp_ablated", (-0.5,) * 3)], PAIRS)
+    write(tmp_path / ABLATION, [{"unit_kind": block, "unit": block}], ABLATION_SCHEMA)
+    assert measure(artifacts)["mlp_over_attention_score"] is None
 
 
 @pytest.mark.parametrize("unsure", [0.25, 1.5])
