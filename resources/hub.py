@@ -18,6 +18,8 @@ Kind = Literal["model", "dataset"]
 PATIENCE_S = 5.0
 """For a first answer of the hub; its own library waits and tries again for most of a minute."""
 
+CACHE_FULL = "the disk of the hub's cache is full: free some space, or set HF_HOME to a folder of a larger one"
+
 
 def is_cached(source: str, revision: str, kind: Kind) -> bool:
     """Whether the cache holds a snapshot of the commit, perhaps without every file."""
@@ -173,7 +175,7 @@ def _cache_told(error: Exception) -> str | None:
     """What the disk of the hub's cache had against a download; None when it had nothing."""
     for cause in causes(error):
         if is_full(cause):
-            return "the disk of the hub's cache is full: free some space, or set HF_HOME to a folder of a larger one"
+            return CACHE_FULL
         if isinstance(cause, OSError) and cause.errno in REFUSED and cause.filename:
             return (
                 f"{cause.filename}, in the hub's cache, cannot be written: give this user the right to, or set HF_HOME "

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from assets.dataset.config import DatasetConfig
 from resources.chat import Rollout, clean
+from resources.disk import causes, is_full
 from resources.errors import BadInput, one_line
 from resources.fingerprints import fingerprints
-from resources.hub import explained, fetched
+from resources.hub import CACHE_FULL, explained, fetched
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,6 +57,8 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
         with explained(dataset.source):
             source = datasets.load_dataset(str(folder), split=dataset.split, cache_dir=_tables(dataset.source))
     except DatasetsError as error:
+        if any(map(is_full, causes(error))):  # its tables lie in the hub's cache, those of a local folder too
+            raise BadInput(f"no table of {dataset.source} can be made: {CACHE_FULL}") from error
         behind = error.__cause__ or error
         reason = one_line(str(behind).strip().partition("\n")[0]) or type(behind).__name__
         raise BadInput(f"the files of {dataset.source} cannot be read as a table: {reason}") from error

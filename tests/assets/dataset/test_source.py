@@ -12,6 +12,7 @@ import pytest
 from assets.dataset.config import DatasetConfig
 from assets.dataset.source import load_source, read_rows
 from resources.errors import BadInput
+from tests.mounts import mount, unmount
 
 REPOSITORY = "someone/traces"
 
@@ -114,6 +115,21 @@ def test_a_file_without_a_row_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").touch()
     with pytest.raises(BadInput, match=f"the files of {tmp_path} hold no row"):
         load_source(DatasetConfig(source=str(tmp_path)))
+
+
+def test_a_cache_of_the_hub_that_has_no_room_for_the_table_is_not_put_down_to_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"question": "q", "solution": "s", "deepseek_thinking_trajectory": "t" * 100_000, "deepseek_attempt": "a"}
+    pq.write_table(pa.Table.from_pylist([row] * 20), tmp_path / "rows.parquet")
+    cache = tmp_path.with_name("cache")
+    mount(cache, "-t", "tmpfs", "-o", "size=1m", "tmpfs")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", cache)
+    try:
+        with pytest.raises(BadInput, match=r"^no table of .* the disk of the hub's cache is full: .* set HF_HOME"):
+            load_source(DatasetConfig(source=str(tmp_path)))
+    finally:
+        unmount(cache)
 
 
 @pytest.mark.parametrize("splits", [False, True])
