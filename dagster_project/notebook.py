@@ -52,10 +52,10 @@ class OpenExperiment:
         return self.open(asset).table()
 
     def __getattr__(self, asset: str) -> Any:
-        """`experiment.batchtopk_sae` is `experiment.open("batchtopk_sae")`."""
+        """`experiment.batchtopk_sae` is `experiment.open("batchtopk_sae")`, kept from its first mention on."""
         if asset not in _ASSETS:
             raise AttributeError(f"no asset '{asset}'; known are {', '.join(_ASSETS)}")
-        return self.open(asset)
+        return self.__dict__.setdefault(asset, self.open(asset))  # where the next mention finds it
 
     def __repr__(self) -> str:
         return f"open_experiment({self.experiment.name!r})"
