@@ -121,6 +121,17 @@ def test_a_long_curve_is_thinned_to_so_many_points_and_keeps_its_last(
     assert curve.num_rows == metrics.steps == 9
 
 
+def test_the_curve_counts_epochs_and_the_tokens_of_all_steps_so_far(world: World) -> None:
+    dataset = S1kDataset.open(world.dataset)
+    out, metrics = world.lora("counted", LoraConfig(epochs=2, batch_size=8, layers=(0,), projections=("q_proj",)))
+    curve = read_curve(out)
+    assert curve is not None
+    assert curve["epoch"].to_pylist() == [1, 1, 2, 2]
+    tokens = curve["tokens"].to_pylist()
+    assert 0 < tokens[0] < tokens[1] == dataset.num_tokens and tokens[3] == metrics.tokens == 2 * dataset.num_tokens
+    assert metrics.last_epoch_loss == pytest.approx(np.mean(curve["loss"].to_pylist()[2:]))
+
+
 def test_two_runs_write_the_same_bytes(world: World) -> None:
     one, _ = world.lora("one", ONE)
     other, _ = world.lora("other", ONE)

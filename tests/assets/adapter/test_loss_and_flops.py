@@ -1,6 +1,7 @@
 """The chunked cross-entropy against the full one, and the FLOP count against a count by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ import torch.nn.functional as F
 from transformers import Qwen2Config
 
 from assets.adapter import loss as loss_module
+from assets.adapter.config import LoraConfig
 from assets.adapter.flops import peak_flops, training_work
+from assets.adapter.loop import clip
 from assets.adapter.loss import summed_cross_entropy
 from tests.largest_tensor import Largest
 
@@ -72,6 +75,17 @@ def test_no_tokens_give_no_loss() -> None:
     nothing = summed_cross_entropy(hidden[:0], head, torch.zeros(0, dtype=torch.long))
     assert nothing.item() == 0
     nothing.backward()
+
+
+@pytest.mark.parametrize(("limit", "left"), [(0.0, [3.0, 4.0]), (10.0, [3.0, 4.0]), (2.5, [1.5, 2.0])])
+def test_gradients_are_scaled_down_to_the_norm_that_is_asked_for_and_for_0_never(
+    limit: float, left: list[float]
+) -> None:
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    run = SimpleNamespace(training=LoraConfig(max_grad_norm=limit), parameters={"weight": weight})
+    assert clip(run) == 5.0  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(weight.grad, torch.tensor(left), rtol=1e-5, atol=0)
 
 
 def test_the_work_of_the_32b_model_is_four_flop_per_weight_and_token_plus_attention() -> None:
