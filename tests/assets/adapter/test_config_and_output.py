@@ -130,6 +130,7 @@ def test_the_curve_counts_epochs_and_the_tokens_of_all_steps_so_far(world: World
     tokens = curve["tokens"].to_pylist()
     assert 0 < tokens[0] < tokens[1] == dataset.num_tokens and tokens[3] == metrics.tokens == 2 * dataset.num_tokens
     assert metrics.last_epoch_loss == pytest.approx(np.mean(curve["loss"].to_pylist()[2:]))
+    assert metrics.truncated_tokens == 0
 
 
 def test_two_runs_write_the_same_bytes(world: World) -> None:
@@ -206,6 +207,7 @@ def test_a_rollout_whose_prompt_fills_the_block_is_left_out_and_named(world: Wor
     _, metrics = world.lora("cut", ONE.model_copy(update={"block_size": block}))
     assert metrics.rollouts_without_loss == [r for r, prompt in prompts.items() if prompt >= block]
     assert metrics.tokens == sum(min(dataset.lengths[r], block) for r, prompt in prompts.items() if prompt < block)
+    assert metrics.truncated_tokens == sum(max(0, length - block) for length in dataset.lengths.values())
 
 
 def test_a_block_without_any_answer_is_refused_before_the_weights_are_loaded(weightless: World) -> None:

@@ -1,6 +1,7 @@
 """A training that is stopped goes on from its last checkpoint and ends with the same bytes."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ import torch
 from assets.adapter.artifact import CURVE, LoraCheckpoint, read_curve
 from assets.adapter.checkpoint import Checkpoints
 from assets.adapter.config import FullFinetuneConfig, LoraConfig
+from assets.adapter.loop import _check_finite
 from assets.adapter.parallel import Processes
 from assets.adapter.train import train_lora
 from resources.adapters import WEIGHTS
@@ -97,6 +100,19 @@ def test_a_warning_of_the_walltimes_end_saves_the_step_it_finds_and_repeats_none
     resumed, _ = world.lora("resumed", LORA)
     assert world.lines[0] == "going on after step 5 of 9"
     assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+
+
+@pytest.mark.parametrize("cheap", [True, False])
+def test_a_warning_at_the_last_step_is_too_late_and_what_costs_too_much_is_not_saved(
+    world: World, monkeypatch: pytest.MonkeyPatch, cheap: bool
+) -> None:
+    monkeypatch.setattr(Checkpoints, "worth_while", lambda _: cheap)
+    out, scratch = world.folders("whole")
+    lines: list[str] = []
+    warned = Progress(lines.append, 0, stop=lambda: any(line.startswith("train 9/") for line in lines))
+    knobs = {"model": world.model, "lora": LORA, "s1k_dataset": world.dataset}
+    assert train_lora(out=out, scratch=scratch, progress=warned, compute=OFTEN, **knobs).steps == 9
+    assert [path.name for path in scratch.glob("checkpoints/*")] == (["step-00000006"] if cheap else [])
 
 
 def test_only_the_newest_checkpoint_is_kept_and_a_half_written_one_is_never_used(world: World) -> None:
@@ -310,6 +326,12 @@ def test_a_last_step_that_leaves_weights_that_are_no_numbers_is_refused(world: W
     with pytest.raises(BadInput, match=r"step 1, the last, left NaN or infinity in .*lora_A.*lower the learning rate"):
         world.lora("diverges", config)
     assert not (world.folder / "diverges" / WEIGHTS).exists()
+
+
+def test_a_single_weight_that_is_no_number_is_found() -> None:
+    weights = {"whole": torch.zeros(2), "torn": torch.tensor([0.0, math.nan])}
+    with pytest.raises(BadInput, match="step 9, the last, left NaN or infinity in torn: "):
+        _check_finite(SimpleNamespace(parameters=weights, processes=ALONE), 9)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_artifact_tells_each_components_norms(world: World) -> None:

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assets.benchmarks.extract import answer_part, extract, last_boxed
-from assets.benchmarks.grade import grade_choice, grade_math, letter_of
+from assets.benchmarks.extract import Extracted, answer_part, extract, last_boxed
+from assets.benchmarks.grade import Grade, grade_choice, grade_math, letter_of
 from resources.chat import ANSWER, START
 
 HERE = Path(__file__).parent
@@ -34,6 +34,26 @@ def test_choice_case(output: str, gold: str, choices: list[str], letter: str, as
     grade = grade_choice(found, gold, tuple(choices))
     assert grade.correct is (as_s1 == "right")
     assert grade.strict is (strict == "right")
+
+
+@pytest.mark.parametrize(
+    ("output", "gold", "by", "right"),
+    [
+        ("\\boxed{007}", "7", "integer", True),
+        ("\\boxed{8}", "7", "integer", False),
+        ("\\boxed{X + Y}", "x+y", "text", True),
+        ("\\boxed{4210_5}", "4210_7", "text", False),
+        ("\\boxed{0.5}", "\\frac12", "math_verify", True),
+        ("", "7", "none", False),
+    ],
+)
+def test_a_grade_says_which_rule_gave_it(output: str, gold: str, by: str, right: bool) -> None:
+    assert grade_math(extract(output), gold) == Grade(right, right, by)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("answer", "by"), [("B", "letter"), ("(B)", "choice"), ("10 eV", "choice"), ("?", "default")])
+def test_a_grade_of_a_choice_says_whether_a_letter_alone_was_given(answer: str, by: str) -> None:
+    assert grade_choice(Extracted(answer, "boxed"), "B", ("5 eV", "10 eV")).by == by
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="{}\\$"), max_size=40), st.text(max_size=40))
