@@ -41,7 +41,7 @@
     const row = wanted.has("unit") ? units.unit.indexOf(wanted.get("unit")) : lorascope.list.first() ?? 0;
     const article = document.getElementById("unit");
     if (row !== current) current = null;
-    if (row < 0) { article.replaceChildren(lorascope.make("p", { class: "empty" }, `There is no unit ${wanted.get("unit")}.`)); return; }
+    if (row < 0) { article.replaceChildren(lorascope.make("p", { class: "empty" }, `There is no unit ${wanted.get("unit")}.`)); document.getElementById("rollout").replaceChildren(); return; }
     lorascope.list.choose(row);
     document.body.classList.remove("list");
     const [words, chunk] = await Promise.all([lorascope.vocabulary(), lorascope.load(chunkOf("units", row, sizes.units))]);
@@ -79,7 +79,7 @@
       if (action) { event.preventDefault(); action(); }
     });
     document.getElementById("show-list").addEventListener("click", () => { document.body.classList.toggle("list"); lorascope.list.draw(); });
-    document.getElementById("show-rollout").addEventListener("click", () => side(!document.body.classList.contains("rollout")));
+    document.getElementById("show-rollout").addEventListener("click", () => { document.body.classList.remove("list"); side(!document.body.classList.contains("rollout")); });
     document.getElementById("show-help").addEventListener("click", () => document.getElementById("help").showModal());
     show().catch(failed);
   };

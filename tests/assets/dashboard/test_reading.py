@@ -83,6 +83,32 @@ def test_the_open_unit_chosen_again_closes_the_list_of_a_narrow_page(page: Page,
     expect(page.locator("#unit h2")).to_be_visible()
 
 
+def test_the_rollout_can_be_opened_from_the_list_of_a_narrow_page(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 400, "height": 800})
+    show(page, address, "#unit=latent:3")
+    page.click("#show-list")
+    page.click("#show-rollout")
+    expect(page.locator("#rollout h2")).to_be_visible()
+
+
+def test_the_help_opens_at_its_beginning_on_a_small_screen(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 360, "height": 500})
+    show(page, address)
+    page.click("#show-help")
+    expect(page.locator("#help h2").first).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("width", [641, 768, 1000, 1001])
+def test_the_list_of_a_tablet_has_room_for_the_sign_at_the_end_of_a_units_name(
+    page: Page, address: str, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    show(page, address)
+    page.evaluate("document.querySelector('.row b').textContent = 'adapter:L63.gate_proj:+'")
+    page.evaluate("document.querySelector('.row .right').textContent = 'class 0 · score 0.833'")
+    assert page.eval_on_selector(".row b", "one => one.scrollWidth <= one.clientWidth")
+
+
 @pytest.mark.parametrize("unit", ["adapter:L0.q_proj:+", "adapter:L0.q_proj:-", "latent:3"])
 def test_an_activation_is_a_place_where_the_unit_fires(page: Page, address: str, site: Site, unit: str) -> None:
     show(page, address, f"#unit={unit.replace('+', '%2B')}")

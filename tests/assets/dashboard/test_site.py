@@ -96,6 +96,10 @@ def test_a_deep_link_restores_unit_rollout_and_token(page: Page, scheme: str, re
 def test_an_unknown_unit_or_rollout_says_so(page: Page, address: str) -> None:
     page.goto(address + "#unit=latent:999")
     expect(page.locator("#unit")).to_contain_text("no unit latent:999")
+    show(page, address, "#unit=latent:3")
+    page.evaluate("lorascope.go({ unit: 'latent:999' })")
+    expect(page.locator("#unit")).to_contain_text("no unit latent:999")
+    expect(page.locator("#rollout")).to_be_empty()  # not the rollout of the unit before
     page.goto(address + "#unit=latent:3&rollout=12345")
     expect(page.locator("#rollout")).to_contain_text("12345 is not in this dashboard")
 
