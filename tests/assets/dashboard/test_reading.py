@@ -109,6 +109,21 @@ def test_the_list_of_a_tablet_has_room_for_the_sign_at_the_end_of_a_units_name(
     assert page.eval_on_selector(".row b", "one => one.scrollWidth <= one.clientWidth")
 
 
+def test_on_paper_stand_the_unit_and_the_rollout_that_was_opened_whole_and_without_the_list(
+    page: Page, address: str
+) -> None:
+    show(page, address, "#unit=latent:3&rollout=9")
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 700, "height": 900})  # A4
+    assert page.locator("#list").is_hidden()
+    for column in ("#unit", "#rollout"):
+        assert page.eval_on_selector(column, "one => one.scrollHeight <= one.clientHeight"), column
+    edges = [page.eval_on_selector(f"#{name}", "one => one.getBoundingClientRect()") for name in ("unit", "rollout")]
+    assert edges[0]["bottom"] <= edges[1]["top"]
+    page.evaluate("lorascope.go({ unit: 'latent:3' })")
+    expect(page.locator("#rollout")).to_be_hidden()
+
+
 @pytest.mark.parametrize("unit", ["adapter:L0.q_proj:+", "adapter:L0.q_proj:-", "latent:3"])
 def test_an_activation_is_a_place_where_the_unit_fires(page: Page, address: str, site: Site, unit: str) -> None:
     show(page, address, f"#unit={unit.replace('+', '%2B')}")
