@@ -76,7 +76,7 @@ def report(
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 400])
+@pytest.mark.parametrize("width", [1440, 901, 768, 400])
 def test_the_report_draws_its_charts_without_network_at_any_width(
     browser: Browser, tmp_path: Path, scheme: str, width: int
 ) -> None:
