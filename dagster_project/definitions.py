@@ -26,7 +26,7 @@ def _params() -> Iterable[dg.AssetSpec]:
             params_key(section),
             group_name="params",
             partitions_def=EXPERIMENTS,
-            description=f"Section `{section}` of the experiment's YAML file. {config.__doc__ or ''}",
+            description=f"{config.__doc__} Read from the experiments' YAML files.",
             kinds={"yaml"},
         )
 

@@ -36,7 +36,7 @@ CHECKS = (
 )
 benchmark_scores = experiment_asset(
     BENCHMARK_SCORES,
-    description="Base, LoRA, full finetune and ablated LoRA on the benchmarks, with intervals (paper: Tables 1 and 2)",
+    description="Base, LoRA, full finetune and ablated LoRA on the benchmarks, with intervals (paper: Tables 1 and 2).",
     kinds={"huggingface", "parquet"},
     checks=CHECKS,
 )

@@ -5,7 +5,7 @@ from dagster_project.materialize import experiment_asset
 
 max_activating_contexts = experiment_asset(
     MAX_ACTIVATING_CONTEXTS,
-    description="The exact strongest contexts of every direction, neuron and latent, with firing and silent samples",
+    description="The exact strongest contexts of every direction, neuron and latent, with firing and silent samples.",
     kinds={"numpy", "parquet"},
 )
 

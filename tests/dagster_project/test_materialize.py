@@ -27,6 +27,15 @@ CHAIN = ("s1k_dataset", "lora_checkpoint", "activation_shards", "batchtopk_sae")
 Meanwhile = dict[str, Callable[[], None]]
 
 
+def test_each_asset_of_the_ui_is_described_in_whole_sentences_and_a_section_named_once() -> None:
+    graph = defs.resolve_asset_graph()
+    for key in graph.get_all_asset_keys():
+        said = graph.get(key).description or ""
+        assert said.endswith("."), key
+        if key.path[0] == "params":
+            assert said.count(f"`{key.path[-1]}`") == 1, said
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("LORASCOPE_HOME", str(tmp_path / "home"))
