@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Verdict = Literal[
-    "reproduced", "differs", "same pattern", "pattern differs", "not comparable", "not bounded", "not measured"
+    "reproduced",
+    "differs",
+    "same pattern",
+    "pattern differs",
+    "undecided",
+    "not comparable",
+    "not bounded",
+    "not measured",
 ]
 
 
@@ -35,7 +42,8 @@ class Claim:
     """Place in the paper."""
     statement: str
     published: float | None
-    """The number as printed; None for a pattern, which holds when the measured value is above `threshold`."""
+    """The number as printed; None for a pattern, which holds when the measured value, or where it has an interval all
+    of that, is above `threshold`."""
     tolerance: float = 0.0
     """Half-width around `published` that still counts as reproduced when the measurement has no interval."""
     threshold: float = 0.0
@@ -130,10 +138,12 @@ def verdict(claim: Claim, measured: Measurement | None, comparable: bool) -> Ver
     if measured.unbounded:
         return "not bounded"
     if claim.published is None:
-        holds = measured.value > claim.threshold
+        low, high = (measured.value if end is None else end for end in (measured.low, measured.high))
+        if low <= claim.threshold < high:  # with AIME's 30 questions an exact repetition lands on either side
+            return "undecided"
         if comparable:
-            return "reproduced" if holds else "differs"
-        return "same pattern" if holds else "pattern differs"
+            return "reproduced" if low > claim.threshold else "differs"
+        return "same pattern" if low > claim.threshold else "pattern differs"
     low = measured.value - claim.tolerance if measured.low is None else measured.low
     high = measured.value + claim.tolerance if measured.high is None else measured.high
     return "reproduced" if low <= claim.published <= high else "differs"

@@ -29,7 +29,7 @@ class ReportMetrics(BaseModel, frozen=True):
     """Claims reproduced, or whose pattern holds where numbers are not comparable."""
     differing: int
     open: int
-    """Claims not comparable, not bounded or not measured."""
+    """Claims undecided, not comparable, not bounded or not measured."""
 
 
 def report(
@@ -124,7 +124,7 @@ def metrics(claims: Sequence[Mapping[str, Any]]) -> ReportMetrics:
         claims=[dict(row) for row in claims],
         reproduced=sum(v in ("reproduced", "same pattern") for v in verdicts),
         differing=sum(v in ("differs", "pattern differs") for v in verdicts),
-        open=sum(v in ("not comparable", "not bounded", "not measured") for v in verdicts),
+        open=sum(v in ("undecided", "not comparable", "not bounded", "not measured") for v in verdicts),
     )
 
 

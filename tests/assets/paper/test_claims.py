@@ -54,6 +54,27 @@ def test_a_pattern_holds_only_above_its_threshold(value: float, comparable: bool
     assert verdict(PATTERN, measured(value), comparable) == expected
 
 
+@pytest.mark.parametrize(
+    ("measurement", "comparable", "expected"),
+    [
+        (measured(1.2, 1.1, 1.3), True, "reproduced"),
+        (measured(0.9, 0.8, 1.0), True, "differs"),  # equal is no order
+        (measured(1.2, 1.1, 1.3), False, "same pattern"),
+        (measured(0.9, 0.8, 1.0), False, "pattern differs"),
+        *(
+            (measured(value, 0.9, 1.1), comparable, "undecided")
+            for value in (0.95, 1.05)
+            for comparable in (True, False)
+        ),
+        (measured(1.1, 1.0, 1.2), True, "undecided"),
+    ],
+)
+def test_a_pattern_is_undecided_while_its_interval_reaches_over_the_threshold(
+    measurement: Measurement, comparable: bool, expected: str
+) -> None:
+    assert verdict(PATTERN, measurement, comparable) == expected
+
+
 @pytest.mark.parametrize("value", [0.899, 0.9, 0.85, 0.95])
 def test_a_number_without_bounds_decides_nothing_however_near_the_published_one_it_lies(value: float) -> None:
     recovered = Claim("r", "Table 1", "recovered gain", 0.899)
@@ -100,6 +121,7 @@ def test_every_claim_is_counted_once_as_reproduced_differing_or_open() -> None:
         "latents_broad": Measurement(0.22, None, None, "a", as_published=False),
         "sae_live": measured(1950),
         "gate_strongest": measured(0.8),
+        "mlp_over_attention_kl": measured(1.1, 0.9, 1.3),
     }
     counted = metrics(claim_rows(found, comparable=True))
     assert (counted.reproduced, counted.differing, counted.open) == (1, 1, 12)

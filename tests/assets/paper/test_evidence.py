@@ -72,7 +72,7 @@ def test_a_gain_on_a_benchmark_that_stands_in_for_the_papers_is_not_compared_wit
     found = measure(build_artifacts(tmp_path, recovered, "openai/x", lambda name: f"mini_{name}"))
     verdicts = {claim.id: verdict(claim, found[claim.id], comparable=True) for claim in CLAIMS}
     assert {verdicts[f"recovery_{name}"] for name in COUNTERPARTS} == {"not comparable"}
-    assert verdicts["recovery_least"] == "same pattern"
+    assert verdicts["recovery_least"] == "undecided"  # [50 %, 100 %] reaches over 70 %
 
 
 def on_rollout(rollout: int, kind: str, unit: str, kl: float, tokens: int = 8) -> dict:
