@@ -45,11 +45,7 @@ CLASSES_SCHEMA = pa.schema(
         described("label", pa.int8(), "0 monosemantic, 1 broad but consistent, 2 polysemantic"),
         described("n", pa.int32(), "labelled units of the class"),
         described("share", pa.float64(), "their share of the kind's labelled units"),
-        described(
-            "ci_low",
-            pa.float64(),
-            "95 % interval of the share, lower end: bootstrap of the units; Wilson's where the share is 0 or 1",
-        ),
+        described("ci_low", pa.float64(), "95 % interval of the share, lower end: Wilson's"),
         described("ci_high", pa.float64(), "upper end"),
     ]
 )

@@ -1,4 +1,4 @@
-"""Figure 1's statistics: class shares per kind with bootstrap intervals, and chi² between directions and neurons."""
+"""Figure 1's statistics: class shares per kind with intervals, and chi² between directions and neurons."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from resources.intervals import wilson
 LABELS = (0, 1, 2)
 
 
-def class_shares(rows: list[dict[str, Any]], resamples: int, seed: int) -> list[dict[str, Any]]:
-    """Share of each class among the labelled units of every kind that has some, with bootstrap 95 % intervals.
+def class_shares(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Share of each class among the labelled units of every kind that has some, with Wilson's 95 % interval.
 
-    Wilson's where a class has none of the units, or all: every resample is the same then.
+    The authors' bootstrap of the units covers 86 % of the time where a class has few of them.
     """
     shares = []
     for kind in sorted({row["kind"] for row in rows}):
@@ -20,13 +20,12 @@ def class_shares(rows: list[dict[str, Any]], resamples: int, seed: int) -> list[
         if not counts.any():
             continue
         explainer = next(row["explainer"] for row in rows if row["kind"] == kind)
-        low, high = bootstrap(counts, resamples, seed)
         for label in LABELS:
             n, total = int(counts[label]), int(counts.sum())
-            ends = (float(low[label]), float(high[label])) if 0 < n < total else wilson(n, total)
+            low, high = wilson(n, total)
             shares.append(
                 {"kind": kind, "explainer": explainer, "label": label, "n": n, "share": n / total,
-                 "ci_low": ends[0], "ci_high": ends[1]}
+                 "ci_low": low, "ci_high": high}
             )  # fmt: skip
     return shares
 
@@ -35,14 +34,6 @@ def count_labels(rows: list[dict[str, Any]], kind: str) -> np.ndarray:
     """int [3]: labelled units of a kind per class."""
     labels = [row["label"] for row in rows if row["kind"] == kind and row["label"] is not None]
     return np.bincount(np.array(labels, dtype=np.int64), minlength=len(LABELS))
-
-
-def bootstrap(counts: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """2.5 and 97.5 percentiles of the class shares; resampling units is a multinomial draw of their counts."""
-    total = int(counts.sum())
-    draws = np.random.default_rng(seed).multinomial(total, counts / total, size=resamples) / total
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    return low, high
 
 
 def chi_squared(first: np.ndarray, second: np.ndarray) -> dict[str, float] | None:

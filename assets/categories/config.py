@@ -47,10 +47,8 @@ class CategoriesConfig(Section):
     rollouts: int | None = Field(default=None, ge=1)
     """Rollouts over which firing activations are summed, drawn by `seed`; null: all (paper: a subset, its size not
     given)."""
-    bootstrap: int = Field(default=10000, ge=100, le=1000000)
-    """Resamples behind the intervals of class shares (authors' code: 10000)."""
     seed: int = Field(default=42, ge=0)
-    """Seed of the sample of units, of rollouts and of the bootstrap (authors' code: 42)."""
+    """Seed of the sample of units and of rollouts (authors' code: 42)."""
 
     @model_validator(mode="after")
     def _addressed(self) -> "CategoriesConfig":

@@ -61,7 +61,7 @@ def measure(
             units, categories, max_activating_contexts, activation_shards, neuron_shards, batchtopk_sae, progress
         )
     densities = density_rows(assigned, sums)
-    classes = class_shares(explained, categories.bootstrap, categories.seed)
+    classes = class_shares(explained)
     pq.write_table(pa.Table.from_pylist(densities, schema=DENSITIES_SCHEMA), out / DENSITIES_FILE)
     pq.write_table(pa.Table.from_pylist(classes, schema=CLASSES_SCHEMA), out / CLASSES_FILE)
     progress.say("drawing figures 1 and 2")

@@ -75,8 +75,7 @@ SECTIONS: tuple[tuple[str, str, tuple[Caption, ...]], ...] = (
                 "category_densities",
                 "figure_1",
                 "Figure 1",
-                "Share of each class among the labelled units of a kind, with bootstrap 95 % intervals "
-                "(Wilson's where it is 0 or 100 %).",
+                "Share of each class among the labelled units of a kind, with Wilson's 95 % intervals.",
                 claims=(
                     "directions_monosemantic",
                     "directions_over_neurons",

@@ -19,7 +19,7 @@ from assets.categories.artifact import (
     Densities,
 )
 from assets.categories.categorise import categorise, category_row
-from assets.categories.comparison import bootstrap, chi_squared, class_shares
+from assets.categories.comparison import chi_squared, class_shares
 from assets.categories.config import CategoriesConfig
 from assets.categories.densities import _category_counts, _tests, density_rows, measure
 from assets.categories.statistical import TAXONOMY, string_id
@@ -29,7 +29,7 @@ from resources.errors import BadInput
 from tests.assets.interpretations.conftest import COMPUTE, SILENT, Explained
 from tests.shard_builders import build_shards
 
-STATISTICAL = CategoriesConfig(provider="statistical", bootstrap=2000)
+STATISTICAL = CategoriesConfig(provider="statistical")
 
 
 @pytest.fixture(scope="module")
@@ -157,18 +157,17 @@ def test_every_two_kinds_are_tested_once_and_those_of_one_category_not_at_all() 
     assert [(row["first"], row["second"]) for row in _tests(counts)] == [("a", "b"), ("b", "c")]
 
 
-def test_bootstrap_interval_matches_resampling_units_one_by_one() -> None:
-    counts = np.array([12, 30, 58])
-    low, high = bootstrap(counts, 20000, 1)
-    units = np.repeat([0, 1, 2], counts)
-    rng = np.random.default_rng(2)
-    drawn = np.array([np.bincount(rng.choice(units, 100), minlength=3) / 100 for _ in range(4000)])
-    assert low == pytest.approx(np.quantile(drawn, 0.025, axis=0), abs=0.015)
-    assert high == pytest.approx(np.quantile(drawn, 0.975, axis=0), abs=0.015)
-    # Of many units, how many a resampling draws of one class is binomial: its 2.5 and 97.5 % quantiles, give or take 1.
-    low, high = bootstrap(10 * counts, 20000, 1)
-    assert 1000 * low == pytest.approx(binom.ppf(0.025, 1000, counts / 100), abs=1.5)
-    assert 1000 * high == pytest.approx(binom.ppf(0.975, 1000, counts / 100), abs=1.5)
+def test_the_interval_of_a_class_share_holds_the_true_share_of_few_units_95_times_of_100() -> None:
+    # of 28 units, as many as a kind of the mini world has components, from a share of 4 % to one of 96 %
+    n, shares = 28, np.linspace(0.04, 0.96, 93)
+    found = [
+        class_shares([{"kind": "latent", "explainer": "x", "label": int(i >= k)} for i in range(n)])[0]
+        for k in range(n + 1)
+    ]
+    held = np.array([[row["ci_low"] <= share <= row["ci_high"] for row in found] for share in shares])
+    covered = (binom.pmf(np.arange(n + 1), n, shares[:, None]) * held).sum(1)
+    assert covered.mean() == pytest.approx(0.95, abs=0.01)
+    assert covered.min() > 0.9
 
 
 def test_chi_squared_of_the_authors_committed_counts() -> None:
@@ -196,9 +195,9 @@ def test_chi_squared_of_two_classes_has_no_correction_and_counts_a_class_of_one_
 
 def test_class_shares_leave_out_units_without_a_label() -> None:
     rows = [{"kind": "latent", "explainer": "x", "label": label} for label in (0, 0, 1, 2, None)]
-    shares = class_shares(rows, 500, 0)
+    shares = class_shares(rows)
     assert [(row["n"], row["share"]) for row in shares] == [(2, 0.5), (1, 0.25), (1, 0.25)]
-    shares = class_shares([*rows, {"kind": "adapter", "explainer": "x", "label": 2}], 500, 0)
+    shares = class_shares([*rows, {"kind": "adapter", "explainer": "x", "label": 2}])
     assert [(row["kind"], row["n"], row["share"]) for row in shares] == [
         ("adapter", 0, 0.0), ("adapter", 0, 0.0), ("adapter", 1, 1.0),
         ("latent", 2, 0.5), ("latent", 1, 0.25), ("latent", 1, 0.25),
@@ -206,22 +205,15 @@ def test_class_shares_leave_out_units_without_a_label() -> None:
 
 
 def test_a_class_of_none_or_all_of_few_units_is_not_certain() -> None:
-    """0 and 4 of 4: Wilson's interval, z²/(n + z²) wide; each resample is the same."""
-    shares = class_shares([{"kind": "adapter", "explainer": "x", "label": 2}] * 4, 500, 0)
+    """0 and 4 of 4: Wilson's interval, z²/(n + z²) wide."""
+    shares = class_shares([{"kind": "adapter", "explainer": "x", "label": 2}] * 4)
     assert [row["ci_low"] for row in shares] == pytest.approx([0, 0, 0.5101], abs=1e-4)
     assert [row["ci_high"] for row in shares] == pytest.approx([0.4899, 0.4899, 1], abs=1e-4)
 
 
-def test_a_class_of_one_unit_has_the_interval_of_resampling() -> None:
-    """A resampling of four draws none of it with 0.32, two or fewer with 0.949, three or fewer with 0.996."""
-    rows = [{"kind": "adapter", "explainer": "x", "label": label} for label in (0, 2, 2, 2)]
-    first, *_ = class_shares(rows, 5000, 0)
-    assert (first["ci_low"], first["ci_high"]) == (0, 0.75)
-
-
 def test_a_kind_of_which_no_unit_has_a_label_has_no_shares() -> None:
     unlabelled = {"kind": "adapter", "explainer": "x", "label": None}
-    shares = class_shares([unlabelled, {"kind": "latent", "explainer": "x", "label": 0}], 500, 0)
+    shares = class_shares([unlabelled, {"kind": "latent", "explainer": "x", "label": 0}])
     assert {row["kind"] for row in shares} == {"latent"}
 
 
