@@ -1,14 +1,19 @@
 """Knobs of the taxonomy, the assignment and the densities, and the room's two stages."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from assets.interpretations.config import STATISTICAL
 from resources.llm.endpoint import Provider
+from resources.llm.prompts import check_slots
 from resources.section import Address, PromptName, Section, check_address
 from resources.stage import Needs, Stage
 from resources.units import Kind
+
+PROMPTS = Path(__file__).parent / "prompts"
+"""One file per prompt."""
 
 
 class CategoriesConfig(Section):
@@ -55,6 +60,9 @@ class CategoriesConfig(Section):
         if self.provider != STATISTICAL:
             check_address(self.provider, self.base_url, "base_url")
             check_address(self.taxonomy_provider, self.taxonomy_base_url, "taxonomy_base_url")
+            # A taxonomy of one's own asks for itself, whatever was explained.
+            check_slots(PROMPTS, self.taxonomy_prompt, (), ("adapters", "neurons", "explanations"))
+            check_slots(PROMPTS, self.assign_prompt, ("explanation",), ("taxonomy", "contexts"))
         return self
 
     def sources(self) -> tuple[str, ...]:

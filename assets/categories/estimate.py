@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from assets.categories.config import CategoriesConfig
-from assets.categories.llm import PROMPTS, endpoint_of, taxonomy_endpoint, taxonomy_text
+from assets.categories.config import PROMPTS, CategoriesConfig
+from assets.categories.llm import endpoint_of, taxonomy_endpoint, taxonomy_text
 from assets.categories.statistical import TAXONOMY
 from assets.interpretations.config import STATISTICAL, InterpretationsConfig
 from resources.compute import ComputeConfig

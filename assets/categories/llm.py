@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from assets.categories.artifact import Taxonomy, category_row
-from assets.categories.config import CategoriesConfig
+from assets.categories.config import PROMPTS, CategoriesConfig
 from assets.categories.contexts import strongest
 from assets.interpretations.config import STATISTICAL
 from resources.compute import ComputeConfig
@@ -24,7 +24,6 @@ from resources.llm.prompts import Prompt, escaped, load_prompt
 from resources.llm.question import Question
 from resources.progress import Progress
 
-PROMPTS = Path(__file__).parent / "prompts"
 TAXONOMY_SECONDS = 600.0
 """Time-out of the one request that makes the taxonomy: a long answer of a large model."""
 

@@ -1,15 +1,21 @@
 """Knobs of explaining and scoring, and the room's two stages. Defaults are the paper's values where it gives them."""
 
+from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
+from resources.llm.prompts import check_slots
 from resources.section import Address, PromptName, Section, check_address
 from resources.stage import Needs, Stage
 from resources.units import Kind
 
 STATISTICAL: Final = "statistical"
 """The explainer whose explanations and classes are predicates', not an LLM's as in the paper."""
+
+
+PROMPTS = Path(__file__).parent / "prompts"
+"""One file per prompt."""
 
 
 class InterpretationsConfig(Section):
@@ -61,6 +67,8 @@ class InterpretationsConfig(Section):
     @model_validator(mode="after")
     def _can_explain(self) -> "InterpretationsConfig":
         check_address(self.provider, self.base_url, "base_url")
+        if self.provider != STATISTICAL:
+            check_slots(PROMPTS, self.prompt, ("examples",), ("count",))
         if self.provider == STATISTICAL and self.contexts_shown < self.min_contexts:
             raise ValueError(
                 f"contexts_shown {self.contexts_shown} is below min_contexts {self.min_contexts}: no unit would have "

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from assets.contexts.config import ContextsConfig
-from assets.interpretations.config import STATISTICAL, InterpretationsConfig, ScoresConfig
+from assets.interpretations.config import PROMPTS, STATISTICAL, InterpretationsConfig, ScoresConfig
 from assets.interpretations.judge import judge_endpoint, most_requests
-from assets.interpretations.label import PROMPTS, endpoint_of
+from assets.interpretations.label import endpoint_of
 from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt

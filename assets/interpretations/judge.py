@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from assets.interpretations.config import InterpretationsConfig, ScoresConfig
+from assets.interpretations.config import PROMPTS, InterpretationsConfig, ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Evidence
 from assets.interpretations.examples import Example, draw_examples, draw_intruder, draw_marked
 from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.intervals import balanced
-from assets.interpretations.label import PROMPTS, endpoint_of
+from assets.interpretations.label import endpoint_of
 from assets.interpretations.token_detection import precision, unit_rng, unscored
 from resources.compute import ComputeConfig
 from resources.intervals import wilson

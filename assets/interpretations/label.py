@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from assets.interpretations.config import STATISTICAL, InterpretationsConfig
+from assets.interpretations.config import PROMPTS, STATISTICAL, InterpretationsConfig
 from assets.interpretations.evidence import Evidence, Window
 from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.token_detection import unit_rng
@@ -25,7 +25,6 @@ from resources.llm.prompts import Prompt, load_prompt
 from resources.llm.question import Question
 from resources.progress import Progress
 
-PROMPTS = Path(__file__).parent / "prompts"
 LEAST_CONTEXTS = 2
 """A unit with fewer contexts is not worth a request."""
 MOST_WORDS = 10

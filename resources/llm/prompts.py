@@ -4,6 +4,7 @@ They end in .txt: a folder's hash, which enters the artifacts' keys, leaves .md 
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,21 @@ def load_prompt(folder: Path, name: str) -> Prompt:
     if parts is None:
         raise BadInput(f"{path} needs a '# system' and then a '# user' part")
     return Prompt(name, parts[1].strip(), parts[2].strip())
+
+
+def check_slots(folder: Path, name: str, needed: Collection[str], others: Collection[str] = ()) -> None:
+    """A prompt that lacks a needed slot would ask the same of every unit.
+
+    Raises:
+        BadInput: when there is no such prompt, or it has other slots than these.
+    """
+    prompt = load_prompt(folder, name)
+    used = set(_SLOT.findall(prompt.system + prompt.user))
+    for slot in sorted({*needed} - used):
+        raise BadInput(f"{folder / name}.txt has no slot {{{{{slot}}}}}: write it where that shall stand")
+    for slot in sorted(used - {*needed, *others}):
+        known = ", ".join(f"{{{{{one}}}}}" for one in (*needed, *others))
+        raise BadInput(f"{folder / name}.txt has a slot {{{{{slot}}}}}, which nothing fills: there are {known}")
 
 
 def escaped(text: str) -> str:

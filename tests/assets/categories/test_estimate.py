@@ -5,12 +5,12 @@ import pytest
 from assets.categories.config import CategoriesConfig
 from assets.categories.estimate import categorise_dollars
 from assets.contexts.config import ContextsConfig
-from assets.interpretations.config import InterpretationsConfig, ScoresConfig
+from assets.interpretations.config import PROMPTS, InterpretationsConfig, ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.estimate import LABEL_TOKENS, explain_dollars, score_dollars, score_hours
 from assets.interpretations.evidence import read_evidence
 from assets.interpretations.excerpts import Excerpts
-from assets.interpretations.label import PROMPTS, endpoint_of, unit_question
+from assets.interpretations.label import endpoint_of, unit_question
 from resources.compute import ComputeConfig
 from resources.llm.prices import price_of
 from resources.llm.prompts import load_prompt

@@ -7,7 +7,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
+from assets.categories import config
 from assets.categories.config import CategoriesConfig
 from assets.categories.contexts import strongest
 from assets.categories.llm import make_taxonomy
@@ -35,8 +37,8 @@ def test_a_taxonomy_is_made_of_as_many_directions_as_neurons_and_no_latent(
     with serving(answer) as url:
         knobs = {"taxonomy_provider": "openai-compatible", "taxonomy_base_url": url}
         for most in (3, 20):
-            config = CategoriesConfig.model_validate({**knobs, "taxonomy_units": most})
-            taxonomy, _ = make_taxonomy(config, ComputeConfig(profile="cpu"), rows, SILENT)
+            settings = CategoriesConfig.model_validate({**knobs, "taxonomy_units": most})
+            taxonomy, _ = make_taxonomy(settings, ComputeConfig(profile="cpu"), rows, SILENT)
             assert [category.subcategories[0].string_id for category in taxonomy.categories] == ["1.1", "2.1"]
     told = [re.findall(r"^- (\w+) \d$", text, re.MULTILINE) for text in asked]
     assert [sorted(kinds) for kinds in told] == [["adapter", "neuron"], ["adapter", "adapter", "neuron", "neuron"]]
@@ -55,11 +57,11 @@ def test_after_unusable_taxonomies_another_seed_asks_anew(tmp_path: Path, monkey
     with serving(answer) as url:
         for seed in (1, 1, 2):
             knobs = {"taxonomy_provider": "openai-compatible", "taxonomy_base_url": url, "seed": seed}
-            config = CategoriesConfig.model_validate(knobs)
+            settings = CategoriesConfig.model_validate(knobs)
             with pytest.raises(
                 BadInput, match=r"; its answers are kept .* set another .* or another categories\.seed$"
             ):
-                make_taxonomy(config, ComputeConfig(profile="cpu"), rows, SILENT)
+                make_taxonomy(settings, ComputeConfig(profile="cpu"), rows, SILENT)
             counts.append(len(asked))
     assert counts[0] == counts[1] < counts[2]
 
@@ -75,3 +77,15 @@ def test_a_unit_is_assigned_from_its_strongest_contexts_with_the_peak_marked(exp
     found = strongest(explained.contexts, explained.dataset, {"latent:4", "latent:2"}, 2, 1)
     assert found == {"latent:4": "\n".join(wanted)}
     assert strongest(explained.contexts, explained.dataset, {"latent:4"}, 0, 1) == {}
+
+
+def test_an_assignment_must_name_the_unit_and_a_taxonomy_may_be_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "PROMPTS", tmp_path)
+    for name, user in {"own": "Answer with these two: ...", "no_unit": "Choose from {{taxonomy}}"}.items():
+        (tmp_path / f"{name}.txt").write_text(f"# system\nSort.\n# user\n{user}\n", encoding="utf-8")
+    (tmp_path / "fits.txt").write_text("# system\n{{taxonomy}}\n# user\n{{explanation}}\n", encoding="utf-8")
+    assert CategoriesConfig(taxonomy_prompt="own", assign_prompt="fits").taxonomy_prompt == "own"
+    with pytest.raises(ValidationError, match=r"no_unit\.txt has no slot {{explanation}}: write it where"):
+        CategoriesConfig(taxonomy_prompt="own", assign_prompt="no_unit")

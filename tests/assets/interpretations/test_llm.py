@@ -5,17 +5,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from assets.categories.artifact import Categories
 from assets.categories.categorise import categorise
 from assets.categories.config import CategoriesConfig
+from assets.interpretations import config
 from assets.interpretations.artifact import Interpretations, Scores
-from assets.interpretations.config import InterpretationsConfig, ScoresConfig
+from assets.interpretations.config import PROMPTS, InterpretationsConfig, ScoresConfig
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Evidence, read_evidence
 from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.explain import agreement, explain
-from assets.interpretations.label import PROMPTS, unit_question
+from assets.interpretations.label import unit_question
 from assets.interpretations.score import score
 from resources import sources
 from resources.compute import ComputeConfig
@@ -311,3 +313,23 @@ def test_every_prompt_loads_and_slots_are_filled_once() -> None:
 def test_the_settings_travel_with_the_artifact(explained: Explained) -> None:
     settings = json.loads((explained.interpretations / "settings.json").read_text())
     assert settings["provider"] == "statistical"
+
+
+@pytest.mark.parametrize(
+    ("user", "said"),
+    [
+        ("All {count} of {examples}", r"mine\.txt has no slot {{examples}}: write it where"),
+        (
+            "{{examples}} of {{unit}}",
+            r"mine\.txt has a slot {{unit}}, which nothing fills: there are {{examples}}, {{c",
+        ),
+    ],
+)
+def test_a_prompt_that_would_ask_the_same_of_every_unit_is_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: str, said: str
+) -> None:
+    monkeypatch.setattr(config, "PROMPTS", tmp_path)
+    (tmp_path / "mine.txt").write_text(f"# system\nExplain.\n# user\n{user}\n", encoding="utf-8")
+    with pytest.raises(ValidationError, match=said):
+        InterpretationsConfig(prompt="mine")
+    assert InterpretationsConfig(provider="statistical", prompt="mine").prompt == "mine"
