@@ -11,11 +11,13 @@ from assets.contexts.config import ContextsConfig
 from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.sae.config import SaeConfig
 from dagster_project.experiment import Experiment
+from resources.adapters import read_settings
 from resources.components import PROJECTIONS, Component
 from resources.errors import BadInput
 from resources.memory import Architecture, architecture
 from resources.models import ModelConfig
 from resources.section import Sections, section_of
+from resources.sources import local_folder
 from resources.stage import Stage
 from resources.units import parse_unit
 
@@ -44,13 +46,25 @@ def refuse(experiment: Experiment, missing: Sequence[str]) -> None:
 
 
 def _rank(sections: Sections, assets: Collection[str]) -> str:
-    """Capture would say so too, but only after the training."""
+    """Capture would say so too, but only after the trainings; of an adapter at the hub nothing is known here."""
     lora = section_of(sections, LoraConfig)
-    if lora.source != TRAIN or lora.rank == 1 or "activation_shards" not in assets:
+    folder = None if lora.source == TRAIN else local_folder(lora.source)
+    if folder is None and lora.source != TRAIN:
         return ""
+    try:
+        rank = lora.rank if folder is None else read_settings(folder).r
+    except BadInput as error:
+        return str(error) if "lora_checkpoint" in assets else ""
+    if rank == 1 or "activation_shards" not in assets:
+        return ""
+    found = (
+        f"lora.rank is {rank}: set it to 1"
+        if folder is None
+        else f"the adapter in {folder} has rank {rank}: take one of rank 1"
+    )
     return (
-        f"activation_shards reads one scalar per component, and lora.rank is {lora.rank}: set it to 1, or materialise "
-        "lora_checkpoint and benchmark_scores alone"
+        f"activation_shards reads one scalar per component, and {found}, or materialise lora_checkpoint and "
+        "benchmark_scores alone"
     )
 
 

@@ -1,6 +1,8 @@
 """Knobs that cannot go together are told before anything starts, each in a sentence, and only where they are read."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,33 @@ def test_a_published_adapters_rank_and_components_are_not_the_configs(tmp_path: 
     lora = f"lora: {{rank: 2, layers: [0], source: {tiny_adapter}}}\n"
     taken = load(tmp_path, lora + "ablation: {components: [L1.q_proj]}\nsae: {k: 99}\n")
     assert contradictions(taken, STAGES) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"r": 4},
+            "activation_shards reads one scalar per component, and the adapter in {folder} has rank 4: take one of "
+            "rank 1, or materialise lora_checkpoint and benchmark_scores alone",
+        ),
+        (
+            {"use_dora": True},
+            "{folder}/adapter_config.json sets use_dora: only a LoRA with one rank and one alpha for all components, "
+            "and nothing beside it, is supported",
+        ),
+    ],
+)
+def test_an_adapter_of_this_machine_that_cannot_be_read_is_told_before_the_full_finetune(
+    tmp_path: Path, tiny_adapter: Path, changes: dict[str, object], sentence: str
+) -> None:
+    folder = tmp_path / "taken"
+    shutil.copytree(tiny_adapter, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | changes))
+    experiment = load(tmp_path, f"lora: {{source: {folder}}}\nsteering: {{strongest_latents: 0}}")
+    wanted = [stage("lora_checkpoint"), stage("activation_shards")]
+    assert contradictions(experiment, wanted) == [sentence.format(folder=folder)]
 
 
 def test_a_model_whose_sizes_are_not_known_here_contradicts_nothing(tmp_path: Path) -> None:
