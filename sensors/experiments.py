@@ -1,6 +1,8 @@
 """Experiment files become partitions, and their sections' versions become observations of `params/<section>`."""
 
 import json
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,7 @@ def experiments(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         BadInput: naming every invalid file.
     """
     home = find_home()
-    seen: dict[str, Signature] = json.loads(context.cursor or "{}")
+    seen = noted(context.cursor)
     present = set(context.instance.get_dynamic_partitions(PARTITIONS))
     # A file that comes back after gc took its partition is as good as new.
     seen = {name: signature for name, signature in seen.items() if name in present}
@@ -53,8 +55,19 @@ def experiments(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.Ski
         asset_events=[event for one in valid for event in one.events],
         run_requests=wanted,
         skip_reason=None if wanted else said,  # without one the tick says "Sensor function returned an empty result"
-        cursor=json.dumps({**seen, **{one.experiment.name: one.signature for one in valid}}),
+        cursor=_cursor({**seen, **{one.experiment.name: one.signature for one in valid}}),
     )
+
+
+def noted(cursor: str | None) -> dict[str, Signature]:
+    """The files that earlier ticks have seen."""
+    text = cursor or "{}"
+    return json.loads(text if text.startswith("{") else zlib.decompress(b64decode(text)))
+
+
+def _cursor(seen: Mapping[str, Signature]) -> str:
+    """Small, since Dagster keeps a copy of it with each of the day's 8,640 ticks."""
+    return b64encode(zlib.compress(json.dumps(seen).encode())).decode()
 
 
 @dataclass(frozen=True)

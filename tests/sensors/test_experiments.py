@@ -7,10 +7,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+import sensors.experiments
 from dagster_project.experiment import Experiments
 from dagster_project.rooms import SECTIONS
 from resources.errors import BadInput
-from sensors.experiments import PER_TICK
+from sensors.experiments import PER_TICK, noted
 from tests.sensors.ticks import tick
 
 
@@ -119,8 +120,28 @@ def test_many_new_files_are_spread_over_ticks(folder: Path, instance: dg.Dagster
     assert isinstance(first, dg.SensorResult)
     second = tick(instance, first.cursor)
     assert isinstance(second, dg.SensorResult)
-    assert len(json.loads(first.cursor or "{}")) == PER_TICK
-    assert len(json.loads(second.cursor or "{}")) == PER_TICK + 5
+    assert len(noted(first.cursor)) == PER_TICK
+    assert len(noted(second.cursor)) == PER_TICK + 5
+
+
+def test_the_cursor_which_dagster_keeps_with_every_tick_takes_few_bytes_an_experiment(
+    folder: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors.experiments, "PER_TICK", 200)
+    monkeypatch.setattr(sensors.experiments, "observations", lambda *_: ())
+    (folder / "base.yaml").write_text("sae:\n  k: 4\n")
+    for number in range(100):
+        (folder / f"base-seed{number}.yaml").write_text(f"extends: base\nsae:\n  seed: {number}\n")
+    first = tick(instance, None)
+    assert isinstance(first, dg.SensorResult) and first.cursor
+    assert len(first.cursor) < 60 * 101
+
+
+def test_a_cursor_in_plain_json_is_read_too(folder: Path, instance: dg.DagsterInstance) -> None:
+    (folder / "one.yaml").write_text("sae:\n  k: 4\n")
+    first = tick(instance, None)
+    assert isinstance(first, dg.SensorResult)
+    assert isinstance(tick(instance, json.dumps(noted(first.cursor))), dg.SkipReason)
 
 
 def test_another_experiments_folder_is_read_anew_while_the_old_one_is_still_there(
