@@ -14,6 +14,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickStatus
 
 from dagster_project.run import prepare_instance
 from resources.errors import BadInput
@@ -35,6 +38,16 @@ def test_the_projects_instance_is_written_once_and_the_users_own_stays(tmp_path:
     prepare_instance(home)
     assert written.read_text() == "telemetry: {enabled: false}\n"
     assert list(home.dagster.glob(".dagster.yaml*")) == []
+
+
+@pytest.mark.parametrize("name", ["dagster.yaml", "dagster.postgres.yaml"])
+def test_no_tick_of_a_sensor_without_consequence_is_kept_for_good(name: str, tmp_path: Path) -> None:
+    settings = yaml.safe_load((PROJECT / name).read_text())
+    settings.pop("storage", None)
+    (tmp_path / "dagster.yaml").write_text(json.dumps(settings))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        days = instance.get_tick_retention_settings(InstigatorType.SENSOR)
+    assert (days[TickStatus.SKIPPED], days[TickStatus.FAILURE]) == (1, 7)
 
 
 def test_a_second_user_of_a_home_on_sqlite_is_refused_before_a_file_of_theirs_locks_the_first_out(public: Path) -> None:
