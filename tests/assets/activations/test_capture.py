@@ -168,6 +168,10 @@ def test_a_rollout_longer_than_the_models_context_is_cut_and_counted(
     plan = plan_shards(S1kDataset.open(dataset), "all", 64, context=30)
     assert (plan.rollouts_cut, plan.tokens_cut) == (3, 10 + 3 + 10)
     assert max(len(reading.token_ids) for shard in plan.shards for reading in shard.readings) == 30
+    # an answer begins at the fourth token
+    assert plan_shards(S1kDataset.open(dataset), "assistant", 64, context=4).num_rows == len(LENGTHS)
+    with pytest.raises(BadInput, match="has no token to capture with positions: assistant"):
+        plan_shards(S1kDataset.open(dataset), "assistant", 64, context=3)
 
 
 def test_a_nan_stops_with_component_rollout_and_position(states: Capture, tiny_adapter: Path, tmp_path: Path) -> None:

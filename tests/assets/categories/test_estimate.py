@@ -3,7 +3,12 @@
 import pytest
 
 from assets.categories.config import CategoriesConfig
-from assets.categories.estimate import categorise_dollars
+from assets.categories.contexts import strongest
+from assets.categories.estimate import ASSIGNMENT_TOKENS, categorise_dollars, categorise_hours
+from assets.categories.llm import PROMPTS as CATEGORY_PROMPTS
+from assets.categories.llm import _assignment
+from assets.categories.llm import endpoint_of as assigning_endpoint
+from assets.categories.statistical import TAXONOMY
 from assets.contexts.config import ContextsConfig
 from assets.interpretations.config import PROMPTS, InterpretationsConfig, ScoresConfig
 from assets.interpretations.corpus import Corpus
@@ -81,6 +86,29 @@ def test_intruder_questions_are_as_many_as_are_asked_whatever_the_other_methods_
     told = score_hours({**SECTIONS, "scores": scores}, latents(100), LIVE)
     assert told is not None
     assert told.how.startswith(f"{100 * 2 * (40 // size + 4)} requests")
+
+
+def test_the_time_of_assignments_counts_the_kinds_that_are_explained_and_filed() -> None:
+    units: dict[Kind, int] = {"adapter": 10, "neuron": 200, "latent": 3000}
+    some = {
+        **SECTIONS,
+        "interpretations": InterpretationsConfig(kinds=("adapter", "neuron")),
+        "categories": CategoriesConfig(kinds=("neuron", "latent")),
+    }
+    told = categorise_hours(some, units, LIVE)
+    assert told is not None and told.how.startswith("200 requests of 300 tokens")
+    assert categorise_hours({**some, "categories": CategoriesConfig(provider="statistical")}, units, LIVE) is None
+
+
+def test_the_estimate_of_assignments_is_near_the_real_prompts(explained: Explained) -> None:
+    knobs = CategoriesConfig()
+    prompt = load_prompt(CATEGORY_PROMPTS, knobs.assign_prompt)
+    row = {"unit": "latent:4", "explanation": "numbers that stand after an operator in a sum or product"}
+    found = strongest(explained.contexts, explained.dataset, {"latent:4"}, knobs.contexts_shown, knobs.tokens_around)
+    question = _assignment(row, found["latent:4"], TAXONOMY, prompt)
+    real = price_of(assigning_endpoint(knobs), "live").dollars(question.likely_input_tokens, ASSIGNMENT_TOKENS)
+    each = (categorise_dollars(SECTIONS, latents(1000), LIVE) - categorise_dollars(SECTIONS, latents(0), LIVE)) / 1000
+    assert 0.7 < each / real < 1.4
 
 
 def test_the_estimate_is_near_the_real_prompts(explained: Explained) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from assets.categories import config
 from assets.categories.config import CategoriesConfig
 from assets.categories.contexts import strongest
-from assets.categories.llm import make_taxonomy
+from assets.categories.llm import TaxonomyAnswer, _taxonomy_fault, make_taxonomy
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.llm.prompts import escaped
@@ -38,10 +38,26 @@ def test_a_taxonomy_is_made_of_as_many_directions_as_neurons_and_no_latent(
         knobs = {"taxonomy_provider": "openai-compatible", "taxonomy_base_url": url}
         for most in (3, 20):
             settings = CategoriesConfig.model_validate({**knobs, "taxonomy_units": most})
-            taxonomy, _ = make_taxonomy(settings, ComputeConfig(profile="cpu"), rows, SILENT)
+            # its one request is not worth a day's wait for a batch
+            taxonomy, _ = make_taxonomy(settings, ComputeConfig(profile="cpu", llm_mode="batch"), rows, SILENT)
             assert [category.subcategories[0].string_id for category in taxonomy.categories] == ["1.1", "2.1"]
     told = [re.findall(r"^- (\w+) \d$", text, re.MULTILINE) for text in asked]
     assert [sorted(kinds) for kinds in told] == [["adapter", "neuron"], ["adapter", "adapter", "neuron", "neuron"]]
+
+
+@pytest.mark.parametrize("kind", ["adapter", "neuron"])
+def test_without_explained_directions_or_neurons_no_taxonomy_is_asked_for(kind: str) -> None:
+    with pytest.raises(BadInput, match="one of the two kinds has none"):
+        make_taxonomy(CategoriesConfig(), ComputeConfig(), [{"kind": kind, "explanation": "x"}] * 9, SILENT)
+
+
+def test_a_taxonomy_of_one_category_or_with_an_empty_one_is_unusable() -> None:
+    entry = {"name": "n", "description": "d"}
+    full, empty = entry | {"subcategories": [entry | {"string_id": "x"}]}, entry | {"subcategories": []}
+    said = [bool(_taxonomy_fault(TaxonomyAnswer.model_validate({"categories": each}))) for each in (
+        [full], [full, empty], [full, full],
+    )]  # fmt: skip
+    assert said == [True, True, False]
 
 
 def test_after_unusable_taxonomies_another_seed_asks_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
