@@ -295,3 +295,15 @@ def test_the_first_layers_alone_run_again_in_the_backward_pass(
         layer.mlp.act_fn.register_forward_hook(lambda *_, at=number: seen.__setitem__(at, seen[at] + 1))
     objective(Pass(pack([np.arange(8, dtype=np.int32)]), np.arange(7), np.arange(1, 8))).backward()
     assert seen == runs
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_float32_masters_are_computed_with_in_the_precision_of_the_model(
+    tiny_model: Path, precision: torch.dtype | None
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    objective = RolloutLoss(model, torch.device("cpu"), 0, precision)
+    seen: list[torch.dtype] = []
+    model.model.layers[0].mlp.up_proj.register_forward_hook(lambda _module, _inputs, out: seen.append(out.dtype))
+    loss = objective(Pass(pack([np.arange(8, dtype=np.int32)]), np.arange(7), np.arange(1, 8)))
+    assert (seen, loss.dtype) == ([precision or torch.float32], torch.float32)
