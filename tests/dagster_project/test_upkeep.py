@@ -28,6 +28,7 @@ from resources.lock import try_hold
 from resources.store import Store
 from tests.dagster_project.edits import EDITS, load, run_all
 from tests.installation import Installation
+from tests.resources.launcher.conftest import build_job
 
 BASE = dict.fromkeys(EDITS, 0)
 OLD_S = 2 * 86_400.0
@@ -180,6 +181,20 @@ def test_gc_cannot_know_of_jobs_that_went_to_a_back_end_other_than_todays(
 ) -> None:
     monkeypatch.delenv("LORASCOPE_COMPUTE", raising=False)
     assert taken(home) == set()
+
+
+def test_gc_asks_this_machine_about_a_job_that_ran_here_although_others_are_queued(
+    home: Home, left: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(tmp_path, monkeypatch, "exit 127")
+    with (tmp_path / "compute.yaml").open("a") as deployment:
+        deployment.write("cpu_jobs: local\n")
+    run = RunDir(left[0])
+    run.prepare(build_job(tmp_path, "play", gpus=0))
+    run.keep_handle("1:0:local:gone")
+    for path in (*left[0].iterdir(), left[0]):
+        os.utime(path, (0, 0))
+    assert taken(home) == set(left)
 
 
 def test_gc_leaves_work_of_which_one_file_was_written_today(

@@ -43,6 +43,8 @@ def test_choice_case(output: str, gold: str, choices: list[str], letter: str, as
         ("\\boxed{8}", "7", "integer", False),
         ("\\boxed{X + Y}", "x+y", "text", True),
         ("\\boxed{4210_5}", "4210_7", "text", False),
+        ("\\boxed{4210_5}", "4210", "math_verify", True),
+        ("\\boxed{4210}", "4210_5", "math_verify", True),
         ("\\boxed{0.5}", "\\frac12", "math_verify", True),
         ("", "7", "none", False),
     ],
