@@ -15,6 +15,7 @@ from resources.errors import BadInput
 from resources.job import Job
 from resources.launcher.attempt import JobError, JobLost, Relay
 from resources.launcher.deployment import Deployment
+from resources.launcher.devices import VISIBLE
 from resources.launcher.processes import marker
 from resources.launcher.protocol import MARKER, Order
 from resources.launcher.rundir import RunDir
@@ -282,16 +283,17 @@ def test_what_a_job_said_just_before_it_ended_is_heard(tmp_path: Path, local: De
 
 
 def test_a_script_that_somebody_runs_by_hand_is_none_of_the_launchers_jobs(tmp_path: Path, local: Deployment) -> None:
-    """What carries a job's marker and has no keeper is killed at the next start."""
+    """What carries a job's marker and has no keeper is killed at the next start; it still sees the job's GPUs."""
     launcher = local.launcher()
     (tmp_path / "first").mkdir()
-    order = Order(("/bin/sh", "-c", 'echo "<$LORASCOPE_JOB>"'), {}, tmp_path / "first", "first")
+    command = ("/bin/sh", "-c", 'echo "<$LORASCOPE_JOB>" $CUDA_VISIBLE_DEVICES')
+    order = Order(command, {}, tmp_path / "first", "first", gpus=2)
     launcher.release(launcher.submit(order))
     run = RunDir(order.run_dir)
-    assert run.stdout.read_text() == f"<{marker('local:', run.path)}>\n"
-    plain = {name: value for name, value in os.environ.items() if name != MARKER}
+    assert run.stdout.read_text() == f"<{marker('local:', run.path)}> 0,1\n"
+    plain = {name: value for name, value in os.environ.items() if name not in (MARKER, VISIBLE)}
     by_hand = subprocess.run(["/bin/sh", run.script], env=plain, capture_output=True, text=True, check=True)
-    assert by_hand.stdout == "<>\n"
+    assert by_hand.stdout == "<> 0,1\n"
 
 
 def test_fifty_small_jobs_leave_no_process_descriptor_or_file(tmp_path: Path, local: Deployment) -> None:
