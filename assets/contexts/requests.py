@@ -25,9 +25,6 @@ class Requests:
     token_n: np.ndarray
     value_n: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.unit_n)
-
     def arrays(self) -> dict[str, np.ndarray]:
         """For `tally.save_arrays`; the constructor takes them back."""
         return dict(vars(self))

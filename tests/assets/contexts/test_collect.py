@@ -16,7 +16,7 @@ import torch
 from assets.contexts.artifact import SAMPLES
 from resources.errors import BadInput
 from resources.progress import Progress
-from tests.shard_builders import build_shards
+from tests.shard_builders import build_dataset, build_shards
 
 if TYPE_CHECKING:
     from tests.assets.contexts.conftest import World
@@ -212,6 +212,16 @@ def test_an_sae_of_other_components_is_refused(world: "World", tmp_path: Path) -
     for name in ("dataset", "neurons", "sae"):
         (tmp_path / name).symlink_to(world.folder / name)
     with pytest.raises(BadInput, match="other components"):
+        replace(world, folder=tmp_path).collect(tmp_path / "run")
+
+
+def test_shards_of_a_rollout_that_the_dataset_has_not_are_refused(world: "World", tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    build_dataset(tmp_path / "dataset", {r: ids for r, ids in world.tokens.items() if r != 8})
+    for name in ("states", "neurons", "sae"):
+        (tmp_path / name).symlink_to(world.folder / name)
+    with pytest.raises(BadInput, match="rollout 8 of the activation shards is not in the dataset"):
         replace(world, folder=tmp_path).collect(tmp_path / "run")
 
 
