@@ -25,12 +25,15 @@ def text_table(rows: Sequence[Mapping[str, object]], title: str = "") -> str:
     wanted = {name: min(LONGEST, max(map(cell_len, [name, *cells[name]]))) for name in names}
     text = {name for name in names[1:] if any(isinstance(row.get(name), str) for row in rows)}
     least = {name: min(SHORTEST, wanted[name]) if name in text else wanted[name] for name in names}
+    for first in names[:1]:  # what a row is called is not cut, but may take several lines
+        least[first] = min(LONGEST, max(cell_len(word) for cell in [first, *cells[first]] for word in cell.split(" ")))
     width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
     while len(names) > 1 and EDGES + sum(least[name] + BETWEEN for name in names) > width:
         names.pop()
+    widths = _fitted({name: wanted[name] for name in names}, least, width - EDGES - BETWEEN * len(names))
     table = Table(box=box.SIMPLE, title=title or None, title_justify="left")
     for name in names:
-        table.add_column(name, overflow="ellipsis", no_wrap=True, min_width=least[name], max_width=wanted[name])
+        table.add_column(name, overflow="ellipsis", no_wrap=name != names[0], width=widths[name])
     for row in zip(*(cells[name] for name in names), strict=True):
         table.add_row(*row)
     console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)  # a cell may hold "[asy]" or ":x:"
@@ -40,6 +43,14 @@ def text_table(rows: Sequence[Mapping[str, object]], title: str = "") -> str:
     further = list(rows[0])[len(names) :] if rows else []
     note = textwrap.wrap(f"... and {', '.join(further)}: a wider terminal or --json shows them", width - 2)
     return "\n".join(["\n".join(lines).rstrip(), *(f"  {line}" for line in note if further)])
+
+
+def _fitted(wanted: dict[str, int], least: Mapping[str, int], room: int) -> dict[str, int]:
+    """The widths that add up to the room, the widest columns being narrowed first."""
+    widths = dict(wanted)
+    while sum(widths.values()) > room and any(widths[name] > least[name] for name in widths):
+        widths[max((name for name in widths if widths[name] > least[name]), key=lambda name: widths[name])] -= 1
+    return widths
 
 
 def _cell(value: object) -> str:
