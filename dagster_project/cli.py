@@ -188,16 +188,14 @@ def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(found)))
         return
-    click.echo(text_table(found.parameters, "Parameters that differ"))
-    click.echo(text_table(found.numbers, "Numbers"))
-    further = {
+    tables = {
+        "Parameters that differ": found.parameters,
+        "Numbers": found.numbers,
         "SAEs: sparsity against what they leave unexplained": found.frontier,
         "SAEs of two seeds: latents that the other has too": found.stability,
         "Explainers of the same contexts: units by their two classes": found.agreement,
     }
-    for title, rows in further.items():
-        if rows:
-            click.echo(text_table(rows, title))
+    click.echo("\n\n".join(text_table(rows, title) for title, rows in tables.items() if rows))
 
 
 @main.command("ui")

@@ -31,7 +31,7 @@ def text_table(rows: Sequence[Mapping[str, object]], title: str = "") -> str:
     while len(names) > 1 and EDGES + sum(least[name] + BETWEEN for name in names) > width:
         names.pop()
     widths = _fitted({name: wanted[name] for name in names}, least, width - EDGES - BETWEEN * len(names))
-    table = Table(box=box.SIMPLE, title=title or None, title_justify="left")
+    table = Table(box=box.SIMPLE)
     for name in names:
         table.add_column(name, overflow="ellipsis", no_wrap=name != names[0], width=widths[name])
     for row in zip(*(cells[name] for name in names), strict=True):
@@ -39,7 +39,7 @@ def text_table(rows: Sequence[Mapping[str, object]], title: str = "") -> str:
     console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)  # a cell may hold "[asy]" or ":x:"
     console.print(table)
     assert isinstance(console.file, io.StringIO)  # made two lines above
-    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    lines = [*filter(None, [title]), *(line.rstrip() for line in console.file.getvalue().splitlines())]
     further = list(rows[0])[len(names) :] if rows else []
     note = textwrap.wrap(f"... and {', '.join(further)}: a wider terminal or --json shows them", width - 2)
     return "\n".join(["\n".join(lines).rstrip(), *(f"  {line}" for line in note if further)])

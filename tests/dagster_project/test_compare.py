@@ -4,13 +4,15 @@ import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from assets.paper import asset
 from assets.paper.comparison import Comparison
+from dagster_project.cli import main
 from dagster_project.compare import compare_experiments, computed_experiments, write_comparison
 from resources.errors import BadInput
 from resources.home import Home
-from tests.dagster_project.edits import EDITS, load, run_all
+from tests.dagster_project.edits import EDITS, METRICS, load, run_all
 
 
 def test_every_file_that_the_page_links_is_there(tmp_path: Path) -> None:
@@ -42,6 +44,17 @@ def test_what_a_comparison_has_no_room_for_is_named_on_its_page_and_in_its_metad
     monkeypatch.setattr(asset, "MOST", 4)
     assert "left_out" not in asset.experiment_comparison(home=home).metadata
     assert "left out" not in (home.comparison / "index.html").read_text()
+
+
+def test_the_tables_of_a_terminal_stand_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "ablation_kl", {"kl_all": 0.25})
+    home = Home(tmp_path / "home", tmp_path)
+    run_all(load(tmp_path, dict.fromkeys(EDITS, 0), "a"), home)
+    run_all(load(tmp_path, {**dict.fromkeys(EDITS, 0), "sae": 1}, "b"), home)
+    places = {"LORASCOPE_HOME": str(home.root), "LORASCOPE_EXPERIMENTS": str(tmp_path)}
+    told = CliRunner(env=places).invoke(main, ["compare", "a", "b"]).output
+    assert told.startswith("Parameters that differ\n\n")
+    assert "\n\nNumbers\n\n" in told
 
 
 def test_an_experiment_is_computed_when_something_is_that_it_does_not_share(tmp_path: Path) -> None:
