@@ -59,11 +59,12 @@ ROLLOUT_SCHEMA = pa.schema(
         described("n_targets", pa.int64(), "scored tokens with a next token"),
     ]
 )
+_OF_LOGARITHM = " (Student's, of its logarithm); null where problems do not differ"
 _INTERVALS = [
     described(f"{name}{bound}", pa.float64(), f"{text}, 95 % interval{absent}" if bound else text)
     for name, text, absent in (
-        ("backtracking", "backtracking words per 100 new tokens", " (Student's); null where problems do not differ"),
-        ("length", "mean new tokens", " (Student's); null where problems do not differ"),
+        ("backtracking", "backtracking words per 100 new tokens", _OF_LOGARITHM),
+        ("length", "mean new tokens", _OF_LOGARITHM),
         ("accuracy", "share of problems solved", " (Wilson's, of as many answers as problems)"),
     )
     for bound in ("", "_low", "_high")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import exp
 
 from resources.intervals import ratio, t95, wilson
 
@@ -90,9 +91,10 @@ def _accuracy(judged: Sequence[Continuation]) -> dict[str, float | None]:
 
 
 def _interval(name: str, tops: Sequence[float], bottoms: Sequence[float]) -> dict[str, float | None]:
+    """Student's interval of the logarithm: of 8 problems, few of which backtrack much, a plain one covers 81 %."""
     found = ratio(tops, bottoms)
     # Problems that are all alike have no spread, which is no certainty.
-    half = t95(len(tops)) * found.sem if found.sem and found.sem > NOISE * found.value else None
-    low = None if half is None else max(0.0, found.value - half)
-    high = None if half is None else found.value + half
-    return {name: found.value, f"{name}_low": low, f"{name}_high": high}
+    if not found.sem or found.sem <= NOISE * found.value:
+        return {name: found.value, f"{name}_low": None, f"{name}_high": None}
+    spread = exp(t95(len(tops)) * found.sem / found.value)
+    return {name: found.value, f"{name}_low": found.value / spread, f"{name}_high": found.value * spread}

@@ -288,9 +288,10 @@ def test_rates_and_intervals_by_hand() -> None:
     # 6 words in 200 tokens; problem residuals 200 - 300 and 400 - 300; sem sqrt(2 * 20000) / 200 = 1.
     # Student's 97.5 % quantile with one degree of freedom is tan(.475 pi) = 12.706.
     assert row["backtracking"] == pytest.approx(3.0)
-    assert row["backtracking_high"] == pytest.approx(3 + math.tan(0.475 * math.pi))
+    # A logarithm of 3 has an error of 1 / 3.
+    spread = math.exp(math.tan(0.475 * math.pi) / 3)
+    assert (row["backtracking_low"], row["backtracking_high"]) == pytest.approx((3 / spread, 3 * spread))
     assert row["length"] == pytest.approx(200 / 3)
-    assert row["backtracking_low"] == 0
     # as many trials as problems: two thirds of two
     assert (row["accuracy"], row["accuracy_low"], row["accuracy_high"]) == pytest.approx((2 / 3, *wilson(4 / 3, 2)))
     assert row["truncated"] == pytest.approx(1 / 3)
@@ -315,6 +316,21 @@ def test_the_interval_over_eight_problems_covers_the_true_mean_length_about_as_o
         assert low is not None and high is not None
         covered += low <= 100 <= high
     assert covered / 500 >= 0.93
+
+
+@pytest.mark.parametrize("problems", [8, 32])
+def test_the_interval_of_backtracking_that_few_problems_have_covers_about_as_often_as_it_says(problems: int) -> None:
+    rng, covered, bounded = np.random.default_rng(0), 0, 0
+    for _ in range(500):
+        # one word in a thousand tokens, by problems as unlike as an exponential's square
+        tokens, rates = rng.integers(100, 2048, problems), rng.gamma(0.5, 2e-3, problems)
+        words = rng.poisson(rates * tokens)
+        found = enumerate(zip(tokens.tolist(), words.tolist(), strict=True))
+        row = summarise([Continuation(r, n, w, None, False) for r, (n, w) in found])
+        low, high = row["backtracking_low"], row["backtracking_high"]
+        if low is not None and high is not None:
+            bounded, covered = bounded + 1, covered + (low <= 0.1 <= high)
+    assert covered / bounded >= 0.91
 
 
 def test_the_band_of_the_kl_over_two_rollouts_is_as_wide_as_students_t() -> None:
