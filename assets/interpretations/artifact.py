@@ -98,7 +98,7 @@ SCORES_SCHEMA = pa.schema(
             "the same with as many same-token negatives as positives; fuzzing: as many wrongly marked excerpts",
         ),
         described("spearman", pa.float32(), "statistical only: prediction against activation"),
-        described("n_examples", pa.int32(), "distinct ones, in whatever number of draws; intruder: questions"),
+        described("n_examples", pa.int32(), "distinct ones, in whatever number of draws; intruder: distinct intruders"),
         described("n_failed", pa.int32(), "examples without a usable answer, counted in each draw"),
         described("draws", pa.int32(), "times that examples were drawn"),
         described("draw_spread", pa.float32(), "standard deviation of balanced accuracy over draws"),

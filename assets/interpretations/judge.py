@@ -263,8 +263,16 @@ def _accuracy(told: list[tuple[int, Example, bool]]) -> float:
 
 
 def _intruder_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
-    """Share of right picks; chance is one over the number of excerpts, five."""
-    right = [not sheet.examples[value.intruder - 1].fires for sheet, value in judged]
+    """Share of right picks, each intruder counted once; chance is one over the number of excerpts, five.
+
+    A unit has about eight quiet excerpts, however many questions are drawn from them.
+    """
+    picks: dict[tuple[int, int], list[bool]] = {}
+    for sheet, value in judged:
+        intruder = next(example for example in sheet.examples if not example.fires)
+        right = not sheet.examples[value.intruder - 1].fires
+        picks.setdefault((intruder.window.rollout_id, intruder.centre), []).append(right)
+    right = [sum(each) / len(each) for each in picks.values()]
     low, high = wilson(sum(right), len(right))
     return {
         "balanced_accuracy": sum(right) / len(right),

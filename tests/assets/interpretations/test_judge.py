@@ -105,12 +105,24 @@ def asked(values: list[Activity | Label | None], name: str = "latent:1") -> Aske
     return Asked(answers, Bill(len(values)), 0.0)
 
 
-def test_an_intruder_is_found_where_the_number_given_is_its_place() -> None:
+def among(intruder: Example) -> Sheet:
+    """A question in which it is the third."""
     fires = [excerpt(rollout, fires=True) for rollout in range(1, 5)]
-    sheet = Sheet("latent:1", "latent", "intruder", 0, (*fires[:2], EASY, *fires[2:]))
-    found = _intruder_score([(sheet, Intruder(intruder=number)) for number in (3, 2, 4, 3)])
+    return Sheet("latent:1", "latent", "intruder", 0, (*fires[:2], intruder, *fires[2:]))
+
+
+def test_an_intruder_is_found_where_the_number_given_is_its_place() -> None:
+    found = _intruder_score([(among(excerpt(10 + i)), Intruder(intruder=n)) for i, n in enumerate((3, 2, 4, 3))])
     assert (found["n_examples"], found["balanced_accuracy"]) == (4, 0.5)
     assert (found["ci_low"], found["ci_high"]) == wilson(2, 4)
+
+
+def test_an_intruder_that_several_questions_show_counts_once_with_the_mean_of_its_picks() -> None:
+    told = [(among(EASY), Intruder(intruder=number)) for number in (3, 3, 3, 2)]
+    found = _intruder_score([*told, (among(excerpt(5)), Intruder(intruder=1))])
+    # 3/4 and 0 of two, not 3 of 5
+    assert (found["n_examples"], found["balanced_accuracy"]) == (2, 0.375)
+    assert (found["ci_low"], found["ci_high"]) == wilson(0.75, 2)
 
 
 def test_excerpts_of_requests_without_a_usable_answer_are_counted_as_failed() -> None:
