@@ -38,7 +38,7 @@ def draw_examples(evidence: Evidence, scores: ScoresConfig, corpus: Corpus, rng:
 
 
 def draw_marked(evidence: Evidence, scores: ScoresConfig, corpus: Corpus, rng: np.random.Generator) -> list[Example]:
-    """Firing windows with the firing tokens marked, or as many others; shuffled."""
+    """Firing windows with the firing tokens marked, or as many others; shuffled; empty without any of the latter."""
     fires, _, _ = _pools(evidence, scores.tokens_around, corpus)
     if len(fires) < LEAST:
         return []
@@ -47,6 +47,8 @@ def draw_marked(evidence: Evidence, scores: ScoresConfig, corpus: Corpus, rng: n
         marked = _marked(example, scores.tokens_around, place % 2 == 0, rng)
         if marked:
             chosen.append(Example(example.window, example.centre, place % 2 == 0, place % 2 == 1, marked))
+    if all(example.fires for example in chosen):  # there is no token to mark wrongly
+        return []
     return [chosen[place] for place in rng.permutation(len(chosen))]
 
 

@@ -220,16 +220,18 @@ def _activity_score(judged: list[tuple[Sheet, Any]]) -> dict[str, Any]:
     random = [each.active for each in judgements if each.random]
     hard = [each.active for each in judgements if each.hard]
     quiet = [each.active for each in judgements if not each.fires]
+    if not fires or not quiet:
+        return {"status": "insufficient", "detail": "no firing example was answered, or none that does not fire"}
     middle, low, high = balanced(sum(fires), len(fires), len(quiet) - sum(quiet), len(quiet))
     per_draw = [_accuracy([each for each in told if each[0] == draw]) for draw in sorted({each[0] for each in told})]
-    sensitivity = sum(fires) / len(fires) if fires else None
+    sensitivity = sum(fires) / len(fires)
     return {
         "balanced_accuracy": middle,
         "ci_low": low,
         "ci_high": high,
         "sensitivity": sensitivity,
         "sensitivity_typical": sum(typical) / len(typical) if typical else None,
-        "specificity": 1 - sum(quiet) / len(quiet) if quiet else None,
+        "specificity": 1 - sum(quiet) / len(quiet),
         "precision_random": precision(sensitivity, random),
         "precision_hard": precision(sensitivity, hard),
         "n_examples": len(judgements),

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,6 +74,13 @@ def test_half_of_the_marked_windows_have_their_firing_tokens_marked_and_half_as_
     for one in found:  # 14 fires too, and 6, which is not shown
         assert len(one.marked) == 2
         assert one.marked == {14, 15} if one.fires else one.marked < {13, 16, 17}
+
+
+def test_a_unit_that_fires_on_every_token_of_its_windows_has_none_to_be_marked_wrongly() -> None:
+    corpus = corpus_of(7)
+    dense = [replace(window, values=np.ones(15)) for window in evidence_of(corpus, 6, 0).windows]
+    evidence = replace(evidence_of(corpus, 6, 0), windows=tuple(dense))
+    assert draw_marked(evidence, SCORES, corpus, np.random.default_rng(0)) == []
 
 
 def test_an_intruder_is_one_quiet_window_among_four_firing_ones_or_one_of_the_same_token() -> None:

@@ -135,6 +135,15 @@ def test_excerpts_of_requests_without_a_usable_answer_are_counted_as_failed() ->
     assert (row["status"], row["n_failed"], row["balanced_accuracy"]) == ("failed", 5, None)
 
 
+def test_answers_about_firing_excerpts_alone_give_no_score_nor_those_about_quiet_ones() -> None:
+    for shown in ((FIRST, SECOND), (EASY, HARD)):
+        sheets = {("latent:1", 0): Sheet("latent:1", "latent", "detection", 0, shown)}
+        explained = {"latent:1": {"explainer": "openai/explains"}}
+        (row,) = _rows(sheets, asked([Activity(active=[True, True])]), explained, endpoint_of(KNOBS), ScoresConfig())
+        assert (row["status"], row["balanced_accuracy"], row["ci_low"]) == ("insufficient", None, None)
+        assert row["detail"] == "no firing example was answered, or none that does not fire"
+
+
 def test_units_are_judged_evenly_over_those_of_a_kind_that_were_explained() -> None:
     explained = {f"latent:{i}": {"kind": "latent", "status": "ok"} for i in range(5)}
     explained |= {f"latent:{i}": {"kind": "latent", "status": "failed"} for i in (5, 6)}
