@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import exp
+from unicodedata import east_asian_width
 
 from resources.intervals import ratio, t95, wilson
 
@@ -14,12 +15,17 @@ _PLAIN = re.compile(r"-?\d+(\.\d+)?")
 
 
 def count_words(text: str, words: Sequence[str]) -> int:
-    """Whole words, in the case given; one may begin or end with a mark, as `Wait,` does."""
+    """Whole words, in the case given; one may begin or end with a mark, as `Wait,` does.
+
+    Chinese and Japanese have no spaces between words, so that there any occurrence counts.
+    """
     return len(re.findall("|".join(map(_whole, words)), text)) if words else 0
 
 
 def _whole(word: str) -> str:
-    before, after = (r"\b" if edge.isalnum() else "" for edge in (word[:1], word[-1:]))
+    before, after = (
+        r"\b" if edge.isalnum() and east_asian_width(edge) not in "WF" else "" for edge in (word[:1], word[-1:])
+    )
     return f"{before}{re.escape(word)}{after}"
 
 

@@ -246,6 +246,11 @@ def test_backtracking_words_are_whole_words_in_their_case() -> None:
     assert count_words("Wait", ()) == 0
 
 
+def test_a_word_of_a_script_without_spaces_counts_between_other_characters() -> None:
+    assert count_words("所以等一下再算。等一下，不对", ("等一下",)) == 2
+    assert count_words("ここでちょっと待って、もう一度", ("待って",)) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "word", "wanted"),
     [("Wait, no. Wait, yes", "Wait,", 2), ("...so it is. ...x", "...so", 1), ("Await, Wait,", "Wait,", 1)],
