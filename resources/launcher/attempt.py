@@ -275,6 +275,11 @@ class Attempt:
             raise JobError(_told(self.job, failure))
         if ending == "node":
             raise JobLost(f"the node of job {handle} ({self.job.asset}) failed")
+        if ending == "blind":
+            raise JobError(
+                f"the node of job {handle} of {self.job.asset} cannot write to {self.run.path}: LORASCOPE_HOME must be "
+                "a folder that every node sees"
+            )
         raise self._unexplained(code)
 
     def _settled_result(self, code: int | None) -> JobResult | None:

@@ -12,9 +12,9 @@ GRACE_S = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 
 
-Ending = Literal["cancelled", "walltime", "preempted", "node", "memory", "unknown", "forgotten"]
-"""Why a job is gone: somebody's hand, its time, a more urgent job, its node, its node's memory, something else, or
-nobody can tell."""
+Ending = Literal["cancelled", "walltime", "preempted", "node", "memory", "blind", "unknown", "forgotten"]
+"""Why a job is gone: somebody's hand, its time, a more urgent job, its node, its node's memory, a node that does not
+see its folder, something else, or nobody can tell."""
 
 
 class Busy(RuntimeError):

@@ -46,6 +46,8 @@ NO_SUCH_COMMAND = 127
 """A shell's exit code."""
 SSH_BROKE = 255
 """Exit code of an ssh that lost its connection, and of one that hung."""
+NO_LOG = "0:53"
+"""Slurm's exit code of a job whose output files could not be opened on its node."""
 ENDINGS: dict[str, Ending] = {
     "CANCELLED": "cancelled",
     "TIMEOUT": "walltime",
@@ -189,9 +191,10 @@ class SlurmLauncher:
     def ending(self, handle: str) -> Ending:
         """What Slurm remembers of a job that is gone; it forgets after MinJobAge."""
         done = self._ask(("scontrol", "--oneliner", "show", "job", handle))
-        words = (word.partition("=") for word in done.stdout.split())
-        state = next((value for name, _, value in words if name == "JobState"), "")
-        return ENDINGS.get(state, "unknown") if state else "forgotten"
+        said = {name: value for name, _, value in (word.partition("=") for word in done.stdout.split())}
+        if said.get("ExitCode") == NO_LOG:
+            return "blind"
+        return ENDINGS.get(said["JobState"], "unknown") if said.get("JobState") else "forgotten"
 
     def cancel(self, handle: str) -> None:
         """scancel, and SIGKILL for what is left after the grace."""

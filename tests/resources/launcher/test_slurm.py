@@ -160,6 +160,13 @@ def test_a_cancelled_job_that_slurm_has_forgotten_is_lost_and_not_taken_for_one_
         replace(attempt, launcher=Forgetful(sys.executable)).result({})
 
 
+def test_a_job_whose_node_cannot_open_its_log_says_which_folder_the_node_does_not_see(tmp_path: Path) -> None:
+    """As where LORASCOPE_HOME is a folder of the login node's own; Slurm puts a number for %j."""
+    job = build_job(tmp_path, "succeed")
+    with pytest.raises(JobError, match=rf"cannot write to {tmp_path}/%j/run: LORASCOPE_HOME must be .* every node"):
+        build_attempt(job, tmp_path / "%j", Deployment(backend="slurm", gpus=8)).result({})
+
+
 def test_a_job_whose_node_fails_is_queued_again_and_goes_on_where_it_was(tmp_path: Path) -> None:
     """Slurm itself starts the job anew, under the same number, once the node is back."""
     run = RunDir(tmp_path / "run")
