@@ -79,7 +79,6 @@ class LocalLauncher:
         """`running` until the keeper is gone."""
         child = self._children.get(handle)
         if child is not None and child.poll() is not None:
-            self.release(handle)
             return ""
         return "running" if processes.exists(_keeper(handle)) else ""
 

@@ -260,6 +260,23 @@ def test_what_a_killed_keeper_left_is_swept_at_the_next_start_and_living_jobs_ar
     launcher.cancel(alive)
 
 
+def test_a_job_without_its_keeper_is_not_found_and_cancelling_it_ends_what_is_left(
+    tmp_path: Path, local: Deployment
+) -> None:
+    launcher = local.launcher()
+    (tmp_path / "run").mkdir()
+    script = f"sleep 60 & touch {tmp_path}/sleeps; wait"
+    order = Order(("/bin/sh", "-c", script), {}, tmp_path / "run", "kept")
+    handle = launcher.submit(order)
+    _await((tmp_path / "sleeps").exists, 5)
+    assert launcher.find(order) == handle
+    os.kill(int(handle.partition(":")[0]), signal.SIGKILL)
+    _await(lambda: not launcher.alive(handle), 5)
+    assert launcher.find(order) is None and family(tmp_path)
+    launcher.cancel(handle)
+    assert not family(tmp_path)
+
+
 def test_cancelling_a_job_that_is_gone_leaves_alone_the_process_that_has_its_number_now(
     tmp_path: Path, local: Deployment
 ) -> None:
