@@ -216,6 +216,17 @@ def test_a_run_in_a_copied_home_leaves_the_job_of_the_original_alone(tmp_path: P
     assert steps == [f"step {number}" for number in range(1, 21)]
 
 
+def test_what_a_job_said_while_nobody_listened_is_heard_before_its_result_is_taken(
+    tmp_path: Path, local: Deployment
+) -> None:
+    job = build_job(tmp_path, "succeed")
+    done = build_attempt(job, tmp_path, local).result({})
+    heard: list[Path] = []
+    again = build_attempt(job, tmp_path, local, lambda: heard.append(tmp_path))
+    assert again.result({}) == done
+    assert len(heard) == 1  # and no second job was waited for
+
+
 @pytest.mark.parametrize("emptied", [False, True])
 def test_a_result_is_not_taken_once_the_artifact_has_been_moved_away(
     tmp_path: Path, local: Deployment, emptied: bool
