@@ -91,6 +91,7 @@ def test_a_run_directory_without_a_handle_waits_for_slurm_to_say_whether_its_job
         attempt.result({})
     assert "sbatch" not in node.asked
     assert "does not answer" in said[0] and said[1] == "attached to job 7, which was still there"
+    assert attempt.run.handle() == "7"
 
 
 def test_slurm_is_asked_rarely_about_a_job_that_goes_on_for_hours_and_quickly_when_it_may_be_gone(
