@@ -168,6 +168,18 @@ def test_neither_the_papers_run_nor_the_one_of_the_how_to_is_planned_to_stop_at_
     assert beyond_caps(plan(paper, Store(tmp_path / "store")), paper.compute) == []
 
 
+def test_where_the_units_are_not_known_an_asset_costs_what_its_last_run_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, base = Home(tmp_path / "home", tmp_path), dict.fromkeys(EDITS, 0)
+    run_all(load(tmp_path, base), home)
+    monkeypatch.setattr("dagster_project.plan.num_units", lambda _: None)
+    lines = {line.asset: line.cost_usd for line in plan(load(tmp_path, {**base, "contexts": 1}), Store(home.store))}
+    assert (lines["interpretations"], lines["max_activating_contexts"]) == (0.25, 0.0)  # who asks nobody pays nothing
+    lines = {line.asset: line.cost_usd for line in plan(load(tmp_path, base, "other"), Store(tmp_path / "empty"))}
+    assert (lines["interpretations"], lines["max_activating_contexts"]) == (None, 0.0)
+
+
 def test_a_plan_names_the_asset_that_would_stop_at_the_cap_of_a_run_and_the_purse(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text("compute:\n  llm_run_dollars: 50\n  llm_purse_dollars: 100\n")
     paper = Experiments(tmp_path).load("e")
