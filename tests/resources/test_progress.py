@@ -74,3 +74,18 @@ def test_work_that_took_no_time_because_it_was_there_does_not_shorten_the_time_l
     clock[0] += 60
     working.step("spans tallied", 13, 16, found=12)
     assert lines[-1] == "spans tallied 13/16  180 s left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(1.0, "1 s"), (299, "299 s"), (301, "5 min"), (4212, "70 min"), (3 * 3600, "3.0 h"), (35_211, "9.8 h")],
+)
+def test_the_time_left_is_told_in_the_unit_that_a_person_plans_with(
+    clock: list[float], seconds: float, said: str
+) -> None:
+    lines: list[str] = []
+    working = Progress(lines.append, interval_s=0)
+    working.step("train", 1, 3)
+    clock[0] += seconds
+    working.step("train", 2, 3)
+    assert lines[-1] == f"train 2/3  {said} left"
