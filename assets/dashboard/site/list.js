@@ -40,7 +40,7 @@ lorascope.list = (() => {
   // At the right of a row: its class, and the number that the list is ordered by.
   const aside = (row) => {
     const { label, score, max, density } = lorascope.data.units;
-    const ordered = order === "score" ? `score ${lorascope.number(score[row])}` : order === "max" ? `max ${lorascope.number(max[row])}` : lorascope.percent(density[row]);
+    const ordered = order === "score" ? `score ${score[row]?.toFixed(3) ?? "–"}` : order === "max" ? `max ${lorascope.number(max[row])}` : lorascope.percent(density[row]);
     return label[row] === null ? ordered : `${LABELS[label[row]]} · ${ordered}`;
   };
 

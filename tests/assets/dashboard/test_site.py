@@ -293,6 +293,8 @@ def test_numbers_below_each_other_have_as_many_digits(page: Page, address: str) 
     effects = texts_of(page, "#unit .columns > div:nth-child(3) td.number")
     assert len(effects) > 1
     assert {len(text.lstrip("-0.").replace(".", "")) for text in effects} == {3}
+    scores = [text.rpartition(" ")[2] for text in texts_of(page, ".row .right")]
+    assert {len(score) for score in scores} == {5}, scores  # 0.500 too, not 0.5
 
 
 def test_escape_empties_the_search_and_shows_the_whole_list_again(page: Page, address: str) -> None:
