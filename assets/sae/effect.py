@@ -40,12 +40,13 @@ class Effect(BaseModel, frozen=True):
     """KL(full adapter || reconstructed state)."""
     kl_zeroed: float
     """KL(full adapter || state set to zero)."""
-    kl_recovered: float
-    """1 - kl_reconstructed / kl_zeroed."""
-    cross_entropy_full: float
-    cross_entropy_reconstructed: float
-    cross_entropy_zeroed: float
-    cross_entropy_recovered: float
+    kl_recovered: float | None
+    """1 - kl_reconstructed / kl_zeroed; None where zeroing changes nothing."""
+    cross_entropy_full: float | None
+    """None, as all of cross-entropy, where no next token counted: `sae.effect_tokens` ends within the prompts."""
+    cross_entropy_reconstructed: float | None
+    cross_entropy_zeroed: float | None
+    cross_entropy_recovered: float | None
     """(zeroed - reconstructed) / (zeroed - full); may exceed 1, and means little where zeroing does no harm."""
     tokens: int
     """Captured ones, those of the KL."""
@@ -147,6 +148,9 @@ def measure_effect(
         progress.step("effect on the model", done, len(rollouts))
     kl_rebuilt, kl_zeroed = (sums[:2] / tokens).tolist()
     full, rebuilt, zeroed = (sums[2:] / max(counted, 1)).tolist()
+    recovered = _share(zeroed - rebuilt, zeroed - full)
+    if not counted:
+        full = rebuilt = zeroed = None
     return Effect(
         kl_reconstructed=kl_rebuilt,
         kl_zeroed=kl_zeroed,
@@ -154,14 +158,14 @@ def measure_effect(
         cross_entropy_full=full,
         cross_entropy_reconstructed=rebuilt,
         cross_entropy_zeroed=zeroed,
-        cross_entropy_recovered=_share(zeroed - rebuilt, zeroed - full),
+        cross_entropy_recovered=recovered,
         tokens=tokens,
         rollouts=len(rollouts),
     )
 
 
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
 
 
 def _logits(model: "PeftModel", token_ids_T: torch.Tensor) -> torch.Tensor:
