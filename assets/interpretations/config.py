@@ -51,7 +51,7 @@ class InterpretationsConfig(Section):
     tokens_listed: int = Field(default=10, ge=1, le=100)
     """Most tokens listed with their activation per context (authors' code: 10)."""
     contexts_per_rollout: int = Field(default=4, ge=1, le=1000)
-    """Most contexts of one rollout that are shown or counted (authors' code: 4, latents only)."""
+    """Most of a unit's strongest contexts of one rollout that are shown or counted (authors' code: 4, latents only)."""
     held_out_share: float = Field(default=0.25, ge=0.05, le=0.5)
     """Share of rollouts that no explainer sees and every score is measured on (paper: no scores)."""
     seed: int = Field(default=42, ge=0)
@@ -121,7 +121,7 @@ INTERPRETATIONS = Stage(
 INTERPRETATION_SCORES = Stage(
     asset="interpretation_scores",
     room="interpretations",
-    code_version=6,
+    code_version=7,
     call="assets.interpretations.score:score",
     artifact="assets.interpretations.artifact:Scores",
     sections=("scores",),

@@ -112,8 +112,9 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, part_R: np.
     flat_values = lists.flatten().to_numpy(zero_copy_only=False)
     edges = lists.offsets.to_numpy() - lists.offsets[0].as_py()
     order = np.lexsort((table["rank"].to_numpy(), sample != "top"))
-    peaks = [row for row in order.tolist() if sample[row] != "silent"]
-    peaks = _capped(_distinct(peaks, rollout, position), rollout, per_rollout)
+    strongest, spread = ([row for row in order.tolist() if sample[row] == name] for name in ("top", "quantile"))
+    # Those that are drawn stand for all tokens only while none is left out for the strongest of its rollout.
+    peaks = _distinct(_capped(strongest, rollout, per_rollout) + spread, rollout, position)
     silent = np.flatnonzero(sample == "silent").tolist()
     drawn = {(rollout[row], position[row]) for row in np.flatnonzero(sample == "quantile")}
     first = corpus.flat(rollout, start)

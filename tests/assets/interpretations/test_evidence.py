@@ -49,16 +49,18 @@ def test_a_unit_that_lies_in_two_record_batches_is_read_once_with_its_own_values
     assert list(read_evidence(tmp_path, corpus, others)) == []
 
 
-def test_the_strongest_contexts_of_a_rollout_are_kept_as_many_as_are_wanted(
+def test_the_strongest_contexts_of_a_rollout_are_kept_as_many_as_are_wanted_and_all_that_are_drawn(
     explained: Explained, tmp_path: Path
 ) -> None:
-    # The quantile's context of rollout 0 comes first in the file, and last in strength.
+    # The quantile's context of rollout 0 comes first in the file, and last in strength. The fourth strongest is drawn.
     rows: list[tuple] = [("latent:0", "quantile", 0, 0, 9, 9, [0.25])]
     rows += [("latent:0", "top", 3 - at, 0, at, at, [1.0 + at]) for at in range(4)]
-    rows += [("latent:0", "top", 4, 3, 7, 7, [0.5])]
+    rows += [("latent:0", "top", 4, 3, 7, 7, [0.5]), ("latent:0", "quantile", 1, 0, 0, 0, [1.0])]
     found = evidence_of(Corpus.open(explained.dataset), tmp_path, rows, per_rollout=3)["latent:0"]
-    assert [(window.rollout_id, window.position) for window in found.windows] == [(0, 3), (0, 2), (0, 1), (3, 7)]
-    assert found.value_n.tolist() == [4.0, 3.0, 2.0, 0.5]
+    places = [(window.rollout_id, window.position) for window in found.windows]
+    assert places == [(0, 3), (0, 2), (0, 1), (3, 7), (0, 9), (0, 0)]
+    assert found.value_n.tolist() == [4.0, 3.0, 2.0, 0.5, 0.25, 1.0]
+    assert found.typical_n.tolist() == [False] * 4 + [True] * 2
 
 
 def test_quiet_tokens_beyond_a_limit_are_thinned_evenly_in_each_part() -> None:

@@ -105,9 +105,9 @@ def test_quiet_tokens_never_fire(explained: Explained) -> None:
             assert rule(texts[rollout], flat - first) <= 0
 
 
-def test_a_rollout_gives_at_most_the_configured_contexts(explained: Explained) -> None:
+def test_a_rollout_gives_at_most_the_configured_strongest_contexts(explained: Explained) -> None:
     for evidence in _evidence(explained):
-        rollouts = [window.rollout_id for window in evidence.windows if window.sample != "silent"]
+        rollouts = [window.rollout_id for window in evidence.windows if window.sample == "top"]
         assert max((rollouts.count(each) for each in rollouts), default=0) <= STATISTICAL.contexts_per_rollout
 
 
@@ -218,7 +218,7 @@ def test_a_token_that_is_among_the_strongest_and_in_a_quantile_counts_once(
     corpus = Corpus.open(explained.dataset)
     for evidence in read_evidence(tmp_path, corpus, STATISTICAL):
         assert len(set(evidence.peak_n.tolist())) == len(evidence.peak_n)
-        assert evidence.top_n.all() and evidence.typical_n.all()
+        assert evidence.typical_n.all()
 
 
 def test_tokens_drawn_whatever_the_strength_of_the_firing_have_a_sensitivity_of_their_own(explained: Explained) -> None:
