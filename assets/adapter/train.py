@@ -76,7 +76,7 @@ def train_lora(
         BadInput: for a config that does not fit the model, and for a loss that is not finite.
     """
     if lora.source != TRAIN:
-        return _published_adapter(lora, model, out)
+        return _published_adapter(lora, model, out, progress)
     with joined(compute.device, needs_group=False) as processes:
         lora.components(load_architecture(model).num_hidden_layers)  # wrong ones, before the weights are read
         examples = Examples(S1kDataset.open(s1k_dataset), lora.block_size)
@@ -235,8 +235,13 @@ def _metrics(run: Run, curve: list[CurveRow], model: torch.nn.Module) -> Trainin
     )
 
 
-def _published_adapter(lora: LoraConfig, model: ModelConfig, out: Path) -> TrainingMetrics:
+def _published_adapter(lora: LoraConfig, model: ModelConfig, out: Path, progress: Progress) -> TrainingMetrics:
     adapter = take_adapter(lora.source, lora.revision, model, out)
+    if adapter.base_model and Path(adapter.base_model).name != Path(model.name).name:
+        progress.say(
+            f"{lora.source} was trained on {adapter.base_model}, says its adapter_config.json, and model.name is "
+            f"{model.name}: worn by other weights it means nothing"
+        )
     size = sum(a.numel() for a in adapter.A.values()) + sum(b.numel() for b in adapter.B.values())
     everything = base_parameters(model) + size
     return TrainingMetrics(

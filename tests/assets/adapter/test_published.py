@@ -77,6 +77,24 @@ def test_a_published_adapter_counts_its_own_parameters_beside_the_models(world: 
     assert metrics.trainable_share == pytest.approx(928 / 33_216)
 
 
+@pytest.mark.parametrize("theirs", ["Qwen/Qwen2.5-7B", "/models/{model}/", "", None])
+def test_the_log_says_where_a_published_adapter_names_another_base_model(
+    world: World, tiny_adapter: Path, tmp_path: Path, theirs: str | None
+) -> None:
+    source = tmp_path / "taken"
+    shutil.copytree(tiny_adapter, source)
+    config = json.loads((source / "adapter_config.json").read_text())
+    named = theirs and theirs.format(model=Path(world.model.name).name)
+    (source / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": named}))
+    world.lines.clear()
+    world.lora("worn", LoraConfig(source=str(source)))
+    said = (
+        f"{source} was trained on Qwen/Qwen2.5-7B, says its adapter_config.json, and model.name is {world.model.name}: "
+        "worn by other weights it means nothing"
+    )
+    assert world.lines == ([said] if theirs == "Qwen/Qwen2.5-7B" else [])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
