@@ -27,6 +27,7 @@ def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]
     sections, assets = experiment.sections, {stage.asset for stage in stages}
     said = [
         _rank(sections, assets),
+        *_further_arms(sections, assets),
         _firings(sections, assets),
         _excerpts(sections, assets),
         _taxonomy(sections, assets),
@@ -66,6 +67,22 @@ def _rank(sections: Sections, assets: Collection[str]) -> str:
         f"activation_shards reads one scalar per component, and {found}, or materialise lora_checkpoint and "
         "benchmark_scores alone"
     )
+
+
+def _further_arms(sections: Sections, assets: Collection[str]) -> list[str]:
+    """Scoring would say so too, but only after the trainings."""
+    arms = section_of(sections, BenchmarksConfig).extra_adapters if "benchmark_scores" in assets else {}
+    said: list[str] = []
+    for name, source in arms.items():
+        folder = local_folder(source)
+        if folder is None:
+            said.append(f"benchmarks.adapters: {name} names {source}, which is no folder; name one with a PEFT adapter")
+            continue
+        try:
+            read_settings(folder)
+        except BadInput as error:
+            said.append(f"benchmarks.adapters: {name}: {error}")
+    return said
 
 
 def _firings(sections: Sections, assets: Collection[str]) -> str:

@@ -180,6 +180,16 @@ def test_an_adapter_of_this_machine_that_cannot_be_read_is_told_before_the_full_
     assert contradictions(experiment, wanted) == [sentence.format(folder=folder)]
 
 
+def test_further_arms_that_are_no_adapters_are_told_before_the_trainings(tmp_path: Path, tiny_adapter: Path) -> None:
+    arms = f"[fits={tiny_adapter}, hub=someone/adapter, other={tmp_path}]"
+    experiment = load(tmp_path, f"benchmarks: {{adapters: {arms}}}")
+    assert contradictions(experiment, [stage("benchmark_scores")]) == [
+        "benchmarks.adapters: hub names someone/adapter, which is no folder; name one with a PEFT adapter",
+        f"benchmarks.adapters: other: {tmp_path} has no adapter_config.json: name the folder of a PEFT adapter",
+    ]
+    assert contradictions(experiment, [stage("lora_checkpoint")]) == []
+
+
 def test_a_model_whose_sizes_are_not_known_here_contradicts_nothing(tmp_path: Path) -> None:
     away = load(tmp_path, f"model: {{name: someone/qwen, revision: {'a' * 40}}}\nsae: {{k: 4096}}\n")
     assert contradictions(away, STAGES) == []
