@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from assets.ablation.config import AblationConfig, SteeringConfig
-from assets.activations.config import ActivationsConfig
+from assets.activations.config import ActivationsConfig, NeuronsConfig
 from assets.adapter.config import TRAIN, LoraConfig
 from assets.benchmarks.config import BenchmarksConfig
 from assets.categories.config import CategoriesConfig
@@ -130,6 +130,7 @@ def _of_the_model(sections: Sections, sizes: Architecture | None, assets: Collec
         return [str(error)]
     return [
         *_dictionary(section_of(sections, SaeConfig), section_of(sections, SteeringConfig), components, assets),
+        _neurons(section_of(sections, NeuronsConfig), sizes, assets),
         _context(section_of(sections, BenchmarksConfig), sizes, assets),
         _split(section_of(sections, BenchmarksConfig), sizes, assets),
         *_unknown(sections, {component.id for component in components}, assets),
@@ -164,6 +165,13 @@ def _dictionary(
         beyond = [unit for unit in steering.units if parse_unit(unit).index >= latents]
         said += [f"steering.units names {unit}, but the dictionary has {latents} latents" for unit in beyond]
     return said
+
+
+def _neurons(neurons: NeuronsConfig, sizes: Architecture, assets: Collection[str]) -> str:
+    """Capture would say so too, but only after the trainings."""
+    if neurons.per_layer <= sizes.intermediate_size or "neuron_shards" not in assets:
+        return ""
+    return f"neurons.per_layer is {neurons.per_layer}, but an MLP has {sizes.intermediate_size}: lower it"
 
 
 def _context(benchmarks: BenchmarksConfig, sizes: Architecture, assets: Collection[str]) -> str:

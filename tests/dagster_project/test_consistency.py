@@ -50,6 +50,12 @@ def load(folder: Path, text: str) -> Experiment:
             "batchtopk_sae",
             "sae.k is 224 but the dictionary has 224 latents: lower k or raise expansion",
         ),
+        # An MLP of it has 384 neurons.
+        (
+            "neurons: {per_layer: 385}",
+            "neuron_shards",
+            "neurons.per_layer is 385, but an MLP has 384: lower it",
+        ),
         (
             "sae: {k: 16}\nlora: {layers: [1], projections: [q_proj, o_proj]}",
             "batchtopk_sae",
@@ -117,6 +123,7 @@ def test_knobs_that_cannot_go_together_are_one_sentence(tmp_path: Path, text: st
     "text",
     [
         "sae: {k: 223}",
+        "neurons: {per_layer: 384}",
         "sae: {k: 15, projections: [gate_proj], layers: [1, 2]}",
         "benchmarks: {context: 1024}",
         JUDGED + "contexts: {window: 9}\nscores: {tokens_around: 9}",
