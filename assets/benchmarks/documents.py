@@ -7,6 +7,7 @@ import hashlib
 import random
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assets.benchmarks.extract import extract
@@ -85,7 +86,7 @@ def _parquet(file: str) -> list[Row]:
 
     from resources.sources import PROJECT
 
-    return pq.read_table(PROJECT / file).to_pylist()
+    return pq.read_table(PROJECT / Path(file).expanduser()).to_pylist()
 
 
 def _rows(path: str, name: str, split: str, revision: str | None) -> list[Row]:

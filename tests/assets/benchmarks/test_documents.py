@@ -100,3 +100,9 @@ def test_multiple_choice_beyond_four_options_is_refused(world: World, gold: str)
 def test_a_fifth_option_is_refused_where_the_right_one_is_among_the_first_four() -> None:
     with pytest.raises(BadInput, match=r"the right answer is 'A' of 5: .* four options"):
         choice_results({"answer": "A", "choices": ["v", "w", "x", "y", "z"]}, [["\\boxed{E}"]])
+
+
+def test_questions_may_lie_under_the_home_as_their_key_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pq.write_table(pa.table({"problem": ["1 + 1?"], "answer": ["2"]}), tmp_path / "own.parquet")
+    assert load_math(split="test", parquet="~/own.parquet")["test"]["answer"][0] == "2"
