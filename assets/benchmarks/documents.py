@@ -82,11 +82,15 @@ def _numbered(number: int, row: Row, read: Callable[[Row], Row]) -> Row:
 
 
 def _parquet(file: str) -> list[Row]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from resources.sources import PROJECT
 
-    return pq.read_table(PROJECT / Path(file).expanduser()).to_pylist()
+    try:
+        return pq.read_table(PROJECT / Path(file).expanduser()).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise BadInput(f"{file} is no whole Parquet file: write the questions as one") from error
 
 
 def _rows(path: str, name: str, split: str, revision: str | None) -> list[Row]:

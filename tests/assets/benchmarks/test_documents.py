@@ -106,3 +106,9 @@ def test_questions_may_lie_under_the_home_as_their_key_says(tmp_path: Path, monk
     monkeypatch.setenv("HOME", str(tmp_path))
     pq.write_table(pa.table({"problem": ["1 + 1?"], "answer": ["2"]}), tmp_path / "own.parquet")
     assert load_math(split="test", parquet="~/own.parquet")["test"]["answer"][0] == "2"
+
+
+def test_questions_in_another_format_are_told_to_be_written_as_parquet(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"problem": "1 + 1?", "answer": "2"}')
+    with pytest.raises(BadInput, match=r"own\.jsonl is no whole Parquet file: write the questions as one$"):
+        load_math(split="test", parquet=str(tmp_path / "own.jsonl"))
