@@ -174,6 +174,8 @@ def verify_store(store: Store, say: Callable[[str], None]) -> list[Damage]:
             unseen.append(error)
             say(f"{asset}/{key}: not checked, {error}")
             continue
+        if found and _in_motion(store, asset, key):
+            continue
         aside = _set_aside(store, asset, key) if found else ""
         for item in found:
             say(f"{item} ({aside})")
@@ -184,6 +186,18 @@ def verify_store(store: Store, say: Callable[[str], None]) -> list[Damage]:
             f"{len(unseen)} of {len(artifacts)} artifacts could not be read ({unseen[0]}): see to that first"
         )
     return damage
+
+
+def _in_motion(store: Store, asset: str, key: str) -> bool:
+    """Whether gc has removed it by now, or is about to, or a run makes it anew."""
+    try:
+        lock = try_hold(store.root / ".locks" / f"{asset}-{key}")
+    except OSError:  # in a store that may only be read
+        return False
+    if lock is None:
+        return True
+    with lock:
+        return not store.folder(asset, key).exists()
 
 
 def _set_aside(store: Store, asset: str, key: str) -> str:

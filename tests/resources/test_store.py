@@ -3,7 +3,8 @@
 import errno
 import os
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 
 from dagster_project.upkeep import verify_store
 from resources.errors import BadInput
+from resources.lock import try_hold
 from resources.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
-from resources.store import Store
+from resources.store import Damage, Store
 from tests.other_users import acting_as
 
 
@@ -250,6 +252,23 @@ def test_verify_looks_at_the_others_when_one_artifact_cannot_be_read(
     assert said[1].startswith("sae/k2/b.txt: content differs")
     assert said[2] == "1 artifacts checked, 1 damaged files"
     assert store.folder("sae", "k1").exists()
+
+
+def test_what_gc_removes_or_a_run_makes_anew_while_verify_is_at_work_is_no_damage(tmp_path: Path) -> None:
+    for key in ("k1", "k2", "k3"):
+        build_artifact(Store(tmp_path), key=key)
+
+    class Slow(Store):
+        def damage(self, asset: str, key: str) -> Iterator[Damage]:
+            shutil.rmtree(self.folder("sae", "k2"), ignore_errors=True)
+            (self.folder("sae", "k3") / "b.txt").unlink(missing_ok=True)
+            yield from super().damage(asset, key)
+
+    said: list[str] = []
+    with try_hold(tmp_path / ".locks" / "sae-k3") or pytest.fail():
+        assert verify_store(Slow(tmp_path), said.append) == []
+    assert said == ["3 artifacts checked, 0 damaged files"] and Store(tmp_path).folder("sae", "k3").exists()
+    assert [item.key for item in verify_store(Store(tmp_path), said.append)] == ["k3"]
 
 
 def test_verify_names_all_damage_of_a_store_in_which_it_can_move_nothing(public: Path) -> None:
