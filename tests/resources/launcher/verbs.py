@@ -15,6 +15,7 @@ import resources.progress as progress_module
 from resources.errors import BadInput, Interrupted
 from resources.progress import Progress
 from resources.section import Section
+from resources.whole import write_whole
 
 
 class PlayConfig(Section):
@@ -176,7 +177,7 @@ def save_and_stop(*, play: PlayConfig, out: Path, scratch: Path, progress: Progr
         time.sleep(0.1)
         count += 1
         progress.say(f"step {count}")
-        counter.write_text(str(count))
+        write_whole(counter, str(count))  # a signal may end us at any moment
         if progress.stopping and play.text != "deaf":
             raise Interrupted(f"saved at {count}")
     (out / "note.txt").write_text("done")
