@@ -193,9 +193,18 @@ def test_a_plan_names_the_asset_that_would_stop_at_the_cap_of_a_run_and_the_purs
 def test_a_child_is_told_what_differs_from_its_parent(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", tmp_path)
     run_all(load(tmp_path, dict.fromkeys(EDITS, 0), "parent"), home)
-    (tmp_path / "child.yaml").write_text("extends: parent\nsae:\n  k: 12\n")
+    (tmp_path / "child.yaml").write_text("extends: parent\nlora:\n  schedule: linear\nsae:\n  k: 12\n")
     lines = {line.asset: line for line in plan(Experiments(tmp_path).load("child"), Store(home.store))}
-    assert lines["batchtopk_sae"].reason == "sae.k 4 → 12"
+    assert lines["lora_checkpoint"].reason == "lora.schedule cosine → linear"
+    assert lines["batchtopk_sae"].reason.startswith("sae.k 4 → 12; input activation_shards changed")
+
+
+def test_a_damaged_note_of_the_last_key_is_no_key(tmp_path: Path) -> None:
+    home, base = Home(tmp_path / "home", tmp_path), dict.fromkeys(EDITS, 0)
+    run_all(load(tmp_path, base), home)
+    (home.store / ".history" / "e" / "s1k_dataset").write_bytes(b"\xff\xfe")
+    lines = {line.asset: line.reason for line in plan(load(tmp_path, {**base, "dataset": 1}), Store(home.store))}
+    assert lines["s1k_dataset"] == "never computed"
 
 
 def test_an_asset_whose_input_is_missing_says_what_to_do_and_launches_nothing(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_result_holds_metrics_columns_cost_and_packages(tmp_path: Path, deployme
 
 
 def test_an_error_carries_the_workers_own_traceback(tmp_path: Path, deployment: Deployment) -> None:
-    with pytest.raises(JobError, match=r"(?s)the answer is 3.*verbs\.py.*in fail.*ZeroDivisionError"):
+    with pytest.raises(JobError, match=r"(?s)^notes failed: .*the answer is 3.*verbs\.py.*in fail.*ZeroDivisionError"):
         build_attempt(build_job(tmp_path, "fail"), tmp_path, deployment).result({})
 
 
