@@ -12,6 +12,7 @@ import dagster_project.materialize
 from assets.paper.claims import CLAIMS, Measurement
 from assets.paper.report import claim_rows
 from dagster_project.definitions import defs
+from dagster_project.materialize import _stages_of
 from dagster_project.plan import keys, plan
 from dagster_project.rooms import STAGES
 from resources.home import Home
@@ -220,3 +221,12 @@ def test_an_asset_judges_its_checks_in_its_own_step_on_a_hit_too_and_of_its_own_
             assert target is not None
             assert target.storage_id == made.storage_id
             assert evaluation.metadata["experiment"] == dg.TextMetadataValue("e")  # the UI shows the last of any
+
+
+def test_only_the_stages_that_a_run_computes_are_checked_before_it() -> None:
+    chosen = frozenset(map(dg.AssetKey, ("s1k_dataset", "batchtopk_sae")))
+    whole, some = dg.DagsterRun(job_name="whole_paper"), dg.DagsterRun(job_name="whole_paper", asset_selection=chosen)
+    left = dg.DagsterRun(job_name="whole_paper", asset_selection=chosen, step_keys_to_execute=["batchtopk_sae"])
+    assert [[stage.asset for stage in _stages_of(run)] for run in (whole, some, left)] == [
+        [stage.asset for stage in STAGES], ["s1k_dataset", "batchtopk_sae"], ["batchtopk_sae"],
+    ]  # fmt: skip
