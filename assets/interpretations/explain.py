@@ -39,8 +39,8 @@ class ExplainMetrics(BaseModel, frozen=True):
     failed: int
     without_contexts: int
     """Units in the units file that have no context at all; they have a row that says so."""
-    classes: list[dict[str, str | int | float]]
-    """Count and share of every class, per kind and explainer."""
+    classes: list[dict[str, str | int | float | None]]
+    """Count and share of every class, per kind and explainer; no share where no unit of the kind has a class."""
     agreement_kappa: float | None
     """Cohen's kappa of the LLM's classes with the statistical ones; None without an LLM."""
     agreement: list[dict[str, int]]
@@ -163,7 +163,7 @@ def _metrics(rows: list[dict], without: int, bill: Bill) -> ExplainMetrics:
     )
 
 
-def class_counts(rows: list[dict]) -> list[dict[str, str | int | float]]:
+def class_counts(rows: list[dict]) -> list[dict[str, str | int | float | None]]:
     """Count and share of each class among the labelled units of a kind; explainers are never put together."""
     counted = []
     for kind, explainer in sorted({(row["kind"], row["explainer"]) for row in rows}):
@@ -172,7 +172,7 @@ def class_counts(rows: list[dict]) -> list[dict[str, str | int | float]]:
         ]
         for label, name in CLASSES.items():
             n = labels.count(label)
-            share = n / len(labels) if labels else 0.0
+            share = n / len(labels) if labels else None
             counted.append(
                 {"kind": kind, "explainer": explainer, "label": label, "class": name, "units": n, "share": share}
             )

@@ -93,7 +93,7 @@ def test_the_shares_of_classes_are_of_what_one_explainer_labelled_of_a_kind() ->
     rows = [{"kind": kind, "explainer": explainer, "label": label} for kind, explainer, label in told]
     found = [(row["kind"], row["explainer"], row["label"], row["units"], row["share"]) for row in class_counts(rows)]
     assert found == [
-        ("adapter", "x", 0, 0, 0.0), ("adapter", "x", 1, 0, 0.0), ("adapter", "x", 2, 0, 0.0),
+        ("adapter", "x", 0, 0, None), ("adapter", "x", 1, 0, None), ("adapter", "x", 2, 0, None),
         ("latent", "x", 0, 2, 0.5), ("latent", "x", 1, 1, 0.25), ("latent", "x", 2, 1, 0.25),
         ("latent", "y", 0, 0, 0.0), ("latent", "y", 1, 1, 1.0), ("latent", "y", 2, 0, 0.0),
     ]  # fmt: skip
