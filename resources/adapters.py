@@ -92,7 +92,10 @@ class Adapter:
         settings = read_settings(folder)
         weights = folder / WEIGHTS
         if not weights.is_file():
-            raise BadInput(f"{folder} has no {WEIGHTS}: it is no finished PEFT adapter")
+            raise BadInput(
+                f"{folder} has no {WEIGHTS}: it is no finished PEFT adapter, nor are pickled weights (.bin) read: load "
+                "it with PEFT and save it again"
+            )
         sides: dict[str, dict[Component, torch.Tensor]] = {"A": {}, "B": {}}
         for key, tensor in _tensors(weights).items():
             component, side = _parse_key(key, weights)

@@ -136,6 +136,14 @@ def test_what_is_refused_is_what_peft_changes_the_base_weights_for(
         Adapter.open(tmp_path)
 
 
+def test_pickled_weights_are_refused_with_the_way_out(tiny_adapter: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(tiny_adapter, folder)
+    (folder / WEIGHTS).rename(folder / "adapter_model.bin")
+    with pytest.raises(BadInput, match=r"nor are pickled weights \(\.bin\) read: load it with PEFT and save it again$"):
+        Adapter.open(folder)
+
+
 def test_an_unfinished_folder_is_refused(tiny_adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=CONFIG):
         Adapter.open(tmp_path)
