@@ -50,8 +50,13 @@ def find_home() -> Home:
     """The home named by the environment, else `.lorascope/` and `experiments/` of the project.
 
     Raises:
-        BadInput: when it is no folder.
+        BadInput: when it is no folder, or the project is not here.
     """
+    if not (PROJECT / "dagster.yaml").exists():
+        raise BadInput(
+            f"{PROJECT} holds no dagster.yaml: Lorascope runs from its clone, so install it there with "
+            "`pip install -e .`"
+        )
     root = Path(os.environ.get("LORASCOPE_HOME") or PROJECT / ".lorascope").absolute()
     experiments = Path(os.environ.get("LORASCOPE_EXPERIMENTS") or PROJECT / "experiments").absolute()
     for path in (root, experiments):
