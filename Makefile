@@ -50,7 +50,7 @@ docs: setup  ## build the documentation into build/docs; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lock: setup  ## write requirements.lock from what .venv holds
-	$(BIN)/python -m pip freeze --exclude-editable --exclude lorascope | sed 's/+cpu//' > requirements.lock
+	$(BIN)/python -m pip freeze --all --exclude pip --exclude-editable --exclude lorascope | sed 's/+cpu//' > requirements.lock
 
 audit: setup  ## look every locked package up in the advisory database; fails when one cannot be looked up
 	$(PYTHON) -m venv .venv-audit
