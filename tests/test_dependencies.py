@@ -1,0 +1,43 @@
+"""What is imported is declared, and what is locked is whole: what came along by chance may leave by chance."""
+
+import sys
+import tomllib
+from importlib.metadata import distribution, packages_distributions
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from resources.sources import PROJECT
+from tests.test_architecture import FILES, PACKAGES, imports_of
+
+PINNED = {"dagster-pipes", "pydantic-core"}
+"""dagster and pydantic name their one version."""
+
+
+def declared(*extras: str) -> set[str]:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    modules = {module.split(".")[0] for path in FILES for module in imports_of(path)}
+    provided = packages_distributions()
+    names = {
+        canonicalize_name(name)
+        for module in modules - set(PACKAGES) - sys.stdlib_module_names
+        for name in provided.get(module, [module])
+    }
+    assert names - PINNED - declared("gpu") == set()
+
+
+def test_every_package_that_a_locked_one_needs_is_locked() -> None:
+    lines = (PROJECT / "requirements.lock").read_text().split()
+    locked = {canonicalize_name(line.split("==")[0]) for line in lines}
+    needed = {
+        canonicalize_name(need.name)
+        for name in locked
+        for need in map(Requirement, distribution(name).requires or [])
+        if need.marker is None or need.marker.evaluate({"extra": ""})
+    }
+    assert needed - locked == set()
