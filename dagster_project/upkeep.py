@@ -1,5 +1,6 @@
 """gc and verify: what may be removed from the store, and what in it is not what it was."""
 
+import errno
 import math
 import os
 import shutil
@@ -23,6 +24,9 @@ from resources.store import Damage, Store
 
 ABANDONED_S = 86_400.0
 """A temporary folder untouched for a day belongs to nobody who comes back."""
+
+_IN_USE = (errno.EBUSY, errno.ENOTEMPTY)
+"""What NFS answers where somebody has a file open: it keeps that under another name in the folder."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def collect_garbage(
         found = [*_unreachable(store, kept), *_abandoned(home)]
         if dry_run:
             return found
-        return [item for item in found if _remove(home, item.path)]
+        return [item for item in found if _remove(home, item.path, say)]
 
 
 def _reachable(experiments: Experiments, store: Store) -> set[tuple[str, str]]:
@@ -123,8 +127,8 @@ def _has_job(run: Path, deployment: Deployment) -> bool:
         return True  # nobody answers, or the job went to a back end other than today's: it may be there
 
 
-def _remove(home: Home, folder: Path) -> bool:
-    """Delete a folder unless a run is computing its key."""
+def _remove(home: Home, folder: Path, say: Callable[[str], None]) -> bool:
+    """Delete a folder unless a run is computing its key; what somebody has open may stay."""
     relative = folder.relative_to(home.root).parts
     name = "-".join(relative[-2:]) if relative[0] == "store" else relative[-1]
     lock = try_hold(home.store / ".locks" / name)
@@ -135,7 +139,13 @@ def _remove(home: Home, folder: Path) -> bool:
         if folder.is_symlink():
             folder.unlink()  # what it leads to, somebody put on another disk by hand
         elif present:
-            shutil.rmtree(folder)
+            try:
+                shutil.rmtree(folder)
+            except OSError as error:
+                if error.errno not in _IN_USE:
+                    raise
+                say(f"{folder} is still in use ({error.strerror}): the next gc removes what is left")
+                return False
         (home.store / ".locks" / name).unlink()
     return present
 

@@ -28,6 +28,7 @@ from resources.lock import try_hold
 from resources.store import Store
 from tests.dagster_project.edits import EDITS, load, run_all
 from tests.installation import Installation
+from tests.mounts import mount, unmount
 from tests.resources.launcher.conftest import build_job
 
 BASE = dict.fromkeys(EDITS, 0)
@@ -263,6 +264,23 @@ def test_files_that_vanish_while_gc_looks_do_not_end_it(home: Home) -> None:
         finally:
             done.set()
         job.result()
+
+
+def test_a_folder_that_somebody_still_uses_is_named_and_gc_goes_on_with_the_others(home: Home) -> None:
+    """A mount is refused as the file is that NFS keeps for whoever has a removed one open."""
+    folders = [Store(home.store).folder("s1k_dataset", key) for key in ("a6", "a7")]
+    for folder in folders:
+        folder.mkdir()
+    busy = folders[0] / "busy"
+    mount(busy, "-t", "tmpfs", "tmpfs")
+    said: list[str] = []
+    try:
+        removed = collect_garbage(home, Experiments(home.experiments), dry_run=False, say=said.append)
+    finally:
+        unmount(busy)
+    assert [item.path for item in removed] == folders[1:]
+    assert said == [f"{folders[0]} is still in use (Device or resource busy): the next gc removes what is left"]
+    assert taken(home) == set(folders[:1])
 
 
 def test_gc_unlinks_an_artifact_that_was_moved_to_another_disk_and_counts_nothing_as_freed(
