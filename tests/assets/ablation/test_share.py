@@ -12,6 +12,7 @@ from assets.ablation.adapted import AdaptedModel
 from assets.ablation.config import AblationConfig
 from resources.errors import BadInput
 from resources.models import ModelConfig
+from resources.progress import Progress
 from resources.ranks import Rank
 from tests.assets.ablation.test_ablate import run
 from tests.assets.ablation.world import World, progress
@@ -71,6 +72,8 @@ def test_a_shard_that_fails_leaves_the_finished_ones(tmp_path: Path) -> None:
         share.work_through(["a", "b", "c"], make, tmp_path, progress(), "working")
     assert sorted(path.name for path in tmp_path.glob("*.parquet")) == ["a.parquet", "b.parquet"]
     made.append(-1)
-    tables = share.work_through(["a", "b", "c"], make, tmp_path, progress(), "working")
+    lines: list[str] = []
+    tables = share.work_through(["a", "b", "c"], make, tmp_path, Progress(lines.append, 0), "working")
+    assert lines[-1].startswith("working 3/3")
     assert [table["i"][0].as_py() for table in tables] == [0, 1, 2]
     assert made == [0, 1, -1, 2]
