@@ -11,7 +11,7 @@ import sensors.experiments
 from dagster_project.experiment import Experiments
 from dagster_project.rooms import SECTIONS
 from resources.errors import BadInput
-from sensors.experiments import PER_TICK, noted
+from sensors.experiments import NAMED, PER_TICK, noted
 from tests.sensors.ticks import tick
 
 
@@ -96,6 +96,34 @@ def test_an_invalid_file_lets_the_others_through_and_then_fails_the_tick_with_it
     assert {event.partition for event in first.asset_events} == {"good"}
     with pytest.raises(BadInput, match=r"bad.yaml:2: unknown key 'sae.kk'; did you mean 'k'"):
         tick(instance, first.cursor)
+
+
+def test_a_parent_that_is_deleted_fails_the_tick_with_its_childrens_names(
+    folder: Path, instance: dg.DagsterInstance
+) -> None:
+    (folder / "parent.yaml").write_text("sae:\n  k: 4\n")
+    (folder / "child.yaml").write_text("extends: parent\n")
+    first = tick(instance, None)
+    assert isinstance(first, dg.SensorResult)
+    (folder / "parent.yaml").unlink()
+    with pytest.raises(
+        BadInput, match=r"^1 experiment files cannot be used: .*child.yaml:1: `extends: parent` is no exp"
+    ):
+        tick(instance, first.cursor)
+
+
+@pytest.mark.parametrize(("bad", "more"), [(NAMED, ""), (NAMED + 2, "; and 2 more")])
+def test_of_many_invalid_files_the_first_are_named_and_the_others_counted(
+    folder: Path, instance: dg.DagsterInstance, bad: int, more: str
+) -> None:
+    for number in range(bad):
+        (folder / f"bad-{number:02d}.yaml").write_text("nothing: 1\n")
+    with pytest.raises(BadInput) as refusal:
+        tick(instance, None)
+    said = str(refusal.value)
+    assert said.startswith(f"{bad} experiment files cannot be used: {folder}/bad-00.yaml:1: unknown section 'nothing'")
+    assert said.count("unknown section") == NAMED
+    assert said.endswith(more) and ("more" in said) is bool(more)
 
 
 def test_an_automatic_experiment_asks_for_one_run_and_the_same_content_for_no_second(
