@@ -114,6 +114,14 @@ def test_a_run_that_failed_before_its_job_shows_no_other_experiments_log(
     assert "## s1k_dataset" in text and "###" not in text
 
 
+def test_a_run_whose_experiment_is_gone_has_a_digest_all_the_same(
+    failed: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(WEBHOOK, raising=False)
+    text = tell(Home(failed.root, tmp_path), monkeypatch).read_text()
+    assert "s1k_dataset ended with exit code 3" in text and "###" not in text
+
+
 def test_of_a_long_log_only_the_end_is_read(failed: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(Path(shutil.copytree(failed.root, tmp_path / "home")), failed.experiments)
     (run,) = home.runs.glob("s1k_dataset-*")
