@@ -64,6 +64,9 @@ def test_the_taxonomy_is_made_of_directions_and_neurons_though_latents_alone_are
     done = _categorise(explained, tmp_path, lambda _: False, kinds=("latent",))
     kinds = pq.read_table(tmp_path / "categories.parquet")["kind"].to_pylist()
     assert kinds == ["latent"] * done.units
+    assert done.requests + done.cached == done.units + 1  # the taxonomy is one
+    assert (done.categories, done.subcategories) == (2, 2)
+    assert done.counts == [{"kind": "latent", "category": "a", "subcategory": "n", "units": done.units}]
 
 
 def test_categories_of_which_all_are_unknown_make_no_artifact(explained: Explained, tmp_path: Path) -> None:
