@@ -60,7 +60,8 @@ class SteeringConfig(Section):
     strongest_latents: int = Field(default=1, ge=0)
     """SAE latents with the largest activation mass on the drawn rollouts; none with `mode: scale`."""
     mode: Literal["add", "scale"] = "add"
-    """`add` factor x the unit's own 99th percentile, or multiply a component's activation by the factor."""
+    """`add` factor x the unit's own 99th percentile, or multiply a component's activation by the factor; from the token
+    on that predicts the assistant's first one, and KL and CE are of the assistant's tokens."""
     factors: tuple[float, ...] = Field(default=(0, 1, 2, 5, 10, 20, 50, 100), min_length=1)
     """Doses (paper: up to 100, no effect below 50)."""
     num_rollouts: int = Field(default=16, ge=1)
