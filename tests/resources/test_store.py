@@ -2,20 +2,16 @@
 
 import errno
 import os
-import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dagster_project.upkeep import verify_store
 from resources.errors import BadInput
-from resources.lock import try_hold
 from resources.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
-from resources.store import Damage, Store
+from resources.store import Store
 from tests.other_users import acting_as
 
 
@@ -85,13 +81,13 @@ def test_a_hit_hashes_files_up_to_a_size_and_a_job_hashes_all_that_it_reads(
 ) -> None:
     monkeypatch.setattr("resources.store.SMALL", 9)
     store = Store(tmp_path)
-    _flip(build_artifact(store) / "data" / "a.bin")  # ten bytes
+    flip(build_artifact(store) / "data" / "a.bin")  # ten bytes
     assert store.find("sae", "k1") is not None
     with pytest.raises(BadInput, match=r"data/a\.bin: content differs"):
         store.check_inputs({"sae": "k1"})
     assert not store.folder("sae", "k1").exists()
     monkeypatch.setattr("resources.store.SMALL", 10)
-    _flip(build_artifact(store) / "data" / "a.bin")
+    flip(build_artifact(store) / "data" / "a.bin")
     assert store.find("sae", "k1") is None
 
 
@@ -195,7 +191,7 @@ def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def _flip(path: Path) -> None:
+def flip(path: Path) -> None:
     path.chmod(0o644)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -207,7 +203,7 @@ def _empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("harm", [_truncate, _flip, _empty, Path.unlink], ids=["cut", "flipped", "empty", "gone"])
+@pytest.mark.parametrize("harm", [_truncate, flip, _empty, Path.unlink], ids=["cut", "flipped", "empty", "gone"])
 @pytest.mark.parametrize("name", [FILE_NAME, "b.txt", "data/a.bin"])
 def test_a_damaged_artifact_is_named_not_found_and_set_aside(
     tmp_path: Path, name: str, harm: Callable[[Path], None]
@@ -228,7 +224,7 @@ def test_an_artifact_that_cannot_be_looked_at_now_is_not_taken_for_damaged(
 ) -> None:
     store = Store(tmp_path)
     build_artifact(store)
-    _fail_to_open(monkeypatch, opened, number)
+    fail_to_open(monkeypatch, opened, number)
     with pytest.raises(OSError, match=os.strerror(number)):
         store.find("sae", "k1")
     with pytest.raises(OSError, match=os.strerror(number)):
@@ -237,61 +233,13 @@ def test_an_artifact_that_cannot_be_looked_at_now_is_not_taken_for_damaged(
     assert list(store.damage("sae", "k1")) == []
 
 
-def test_verify_looks_at_the_others_when_one_artifact_cannot_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = Store(tmp_path)
-    build_artifact(store)
-    build_artifact(store, key="k2")
-    _flip(store.folder("sae", "k2") / "b.txt")
-    _fail_to_open(monkeypatch, "b.txt", errno.EACCES, "/k1/")
-    said: list[str] = []
-    with pytest.raises(BadInput, match=r"^1 of 2 artifacts could not be read \(.*/k1/b\.txt'\): see to that first$"):
-        verify_store(store, said.append)
-    assert said[0].startswith("sae/k1: not checked, [Errno 13] Permission denied")
-    assert said[1].startswith("sae/k2/b.txt: content differs")
-    assert said[2] == "1 artifacts checked, 1 damaged files"
-    assert store.folder("sae", "k1").exists()
-
-
-def test_what_gc_removes_or_a_run_makes_anew_while_verify_is_at_work_is_no_damage(tmp_path: Path) -> None:
-    for key in ("k1", "k2", "k3"):
-        build_artifact(Store(tmp_path), key=key)
-
-    class Slow(Store):
-        def damage(self, asset: str, key: str) -> Iterator[Damage]:
-            shutil.rmtree(self.folder("sae", "k2"), ignore_errors=True)
-            (self.folder("sae", "k3") / "b.txt").unlink(missing_ok=True)
-            yield from super().damage(asset, key)
-
-    said: list[str] = []
-    with try_hold(tmp_path / ".locks" / "sae-k3") or pytest.fail():
-        assert verify_store(Slow(tmp_path), said.append) == []
-    assert said == ["3 artifacts checked, 0 damaged files"] and Store(tmp_path).folder("sae", "k3").exists()
-    assert [item.key for item in verify_store(Store(tmp_path), said.append)] == ["k3"]
-
-
-def test_verify_names_all_damage_of_a_store_in_which_it_can_move_nothing(public: Path) -> None:
-    """Another user's, or one mounted to be read only."""
-    store = Store(public / "store")
-    for key in ("k1", "k2"):
-        build_artifact(store, key=key)
-        _flip(store.folder("sae", key) / "b.txt")
-    said: list[str] = []
-    with acting_as(1002):
-        assert [item.key for item in verify_store(store, said.append)] == ["k1", "k2"]
-    reason = rf"content differs .* \(not set aside: \[Errno 13\] Permission denied: '{store.root}"
-    assert all(re.match(rf"sae/{key}/b.txt: {reason}", line) for key, line in zip(("k1", "k2"), said[:2], strict=True))
-    assert said[2] == "2 artifacts checked, 2 damaged files"
-
-
 @pytest.mark.parametrize("opened", [FILE_NAME, "b.txt"])
 def test_a_file_that_the_disk_cannot_read_is_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: str
 ) -> None:
     store = Store(tmp_path)
     build_artifact(store)
-    _fail_to_open(monkeypatch, opened, errno.EIO)
+    fail_to_open(monkeypatch, opened, errno.EIO)
     assert [str(item) for item in store.damage("sae", "k1")] == [f"sae/k1/{opened}: unreadable (Input/output error)"]
     assert store.find("sae", "k1") is None
     assert not store.folder("sae", "k1").exists()
@@ -326,7 +274,7 @@ def test_a_file_that_the_manifest_does_not_know_is_damage_unless_it_is_hidden(tm
     assert store.find("sae", "k1") is None
 
 
-def _fail_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int, within: str = "") -> None:
+def fail_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int, within: str = "") -> None:
     plain = Path.open
 
     def opened(path: Path, *arguments: Any, **named: Any) -> Any:
@@ -340,7 +288,7 @@ def _fail_to_open(monkeypatch: pytest.MonkeyPatch, name: str, number: int, withi
 def test_a_job_never_reads_a_damaged_input(tmp_path: Path) -> None:
     store = Store(tmp_path)
     build_artifact(store, key="k0")
-    _flip(build_artifact(store) / "b.txt")
+    flip(build_artifact(store) / "b.txt")
     store.check_inputs({"sae": "k0"})
     with pytest.raises(BadInput, match=r"sae/k1/b.txt: content differs from its SHA-256; it was set aside"):
         store.check_inputs({"sae": "k1"})
