@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -309,14 +308,6 @@ def test_what_a_job_said_just_before_it_ended_is_heard(tmp_path: Path, local: De
 
     assert build_attempt(build_job(tmp_path, "succeed"), tmp_path, local, hear)._wait("1:1:local:gone") == 0
     assert heard == [None, 0]
-
-
-def test_what_a_job_said_just_before_it_vanished_is_heard(tmp_path: Path, local: Deployment) -> None:
-    done: list[str] = []
-    attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, local, lambda: done.append("hear"))
-    launcher = SimpleNamespace(status=lambda _: done.append("ask") or "", poll_s=0.0, slowest_poll_s=0.0)
-    assert replace(attempt, launcher=launcher)._wait("gone") is None
-    assert done == ["hear", "ask"] * 5 + ["hear"]
 
 
 def test_a_script_that_somebody_runs_by_hand_is_none_of_the_launchers_jobs(tmp_path: Path, local: Deployment) -> None:

@@ -140,6 +140,14 @@ def test_a_job_is_gone_when_slurm_says_so_five_times_in_a_row_and_not_five_times
     assert len(asked) == 15 + 5
 
 
+def test_what_a_job_said_just_before_it_vanished_is_heard(tmp_path: Path) -> None:
+    done: list[str] = []
+    attempt = build_attempt(build_job(tmp_path, "succeed"), tmp_path, Deployment(), lambda: done.append("hear"))
+    launcher = SimpleNamespace(status=lambda _: done.append("ask") or "", poll_s=0.0, slowest_poll_s=0.0)
+    assert replace(attempt, launcher=launcher)._wait("gone") is None
+    assert done == ["hear", "ask"] * 5 + ["hear"]
+
+
 def test_an_interrupt_while_slurm_is_silent_stays_an_interrupt_and_says_what_may_be_left(tmp_path: Path) -> None:
     node, said = Node(tmp_path / "node", silent=99), []
     attempt = node.attempt(tmp_path, said)
