@@ -41,3 +41,15 @@ def test_every_package_that_a_locked_one_needs_is_locked() -> None:
         if need.marker is None or need.marker.evaluate({"extra": ""})
     }
     assert needed - locked == set()
+
+
+def test_what_is_locked_lies_in_the_range_that_is_declared() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [Requirement(line) for line in [*project["dependencies"], *extras["dev"], *extras["docs"]]]
+    locked = {
+        canonicalize_name(name): version
+        for name, _, version in (line.partition("==") for line in (PROJECT / "requirements.lock").read_text().split())
+    }
+    outside = [str(need) for need in asked if locked[canonicalize_name(need.name)] not in need.specifier]
+    assert outside == []
