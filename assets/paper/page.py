@@ -132,11 +132,13 @@ def _page(template: str, values: Mapping[str, Any]) -> str:
 
 
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that sets `vegaEmbed`."""
+    """Vega, Vega-Lite and Vega-Embed as one script that sets `vegaEmbed`, with the licences that it lacks."""
     import vl_convert
 
+    licences = (SITE / "vega-licences.txt").read_text(encoding="utf-8")
     # The stub demands a snippet; without one the bundle exports its three libraries, which is what we want.
-    return vl_convert.javascript_bundle(None).replace("</script", "<\\/script")  # pyright: ignore[reportArgumentType]
+    bundle = vl_convert.javascript_bundle(None)  # pyright: ignore[reportArgumentType]
+    return f"/*\n{licences}*/\n" + bundle.replace("</script", "<\\/script")
 
 
 def _embedded(value: object) -> str:

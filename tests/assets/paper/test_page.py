@@ -201,6 +201,12 @@ def test_screen_readers_find_the_content_and_no_heading_is_skipped() -> None:
         assert all(after <= before + 1 for before, after in zip([0, *levels], levels, strict=False))
 
 
+def test_the_charts_code_carries_its_licences_wherever_the_page_goes() -> None:
+    page = report()
+    for notice in ("University of Washington Interactive Data Lab", "Mike Bostock", "permission notice appear in all"):
+        assert notice in page
+
+
 def test_pages_are_the_same_bytes_each_time() -> None:
     assert report() == report()
 
