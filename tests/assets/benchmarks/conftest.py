@@ -80,6 +80,7 @@ def world(
     for name in ("hard", "medium"):
         write_questions(project, name, [str(i % 10) for i in range(QUESTIONS)])
     write_questions(project, "choice", ["ABCD"[i % 4] for i in range(QUESTIONS)])
+    (project / "dagster.yaml").touch()  # by which a clone is known
     monkeypatch.setattr(resources.sources, "PROJECT", project)
     monkeypatch.setenv("LORASCOPE_HOME", str(tmp_path / "home"))
     return World(tmp_path, ModelConfig(name=str(tiny_model), dtype="float32"), tiny_adapter, tiny_full)
