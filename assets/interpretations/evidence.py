@@ -91,13 +91,14 @@ def _tables(path: Path) -> Iterator[tuple[str, pa.Table]]:
     name, parts = "", []
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=8192, columns=_COLUMNS):
-            units = np.array(batch["unit"].to_pylist(), dtype=object)
+            names = batch["unit"].to_pylist()
+            units = np.array(names, dtype=object)
             cuts = [0, *(np.flatnonzero(units[1:] != units[:-1]) + 1).tolist(), len(units)]
             for start, end in pairwise(cuts):
-                if units[start] != name and parts:
+                if names[start] != name and parts:
                     yield name, pa.Table.from_batches(parts)
                     parts = []
-                name = units[start]
+                name = names[start]
                 parts.append(batch.slice(start, end - start))
     if parts:
         yield name, pa.Table.from_batches(parts)
