@@ -26,7 +26,7 @@ def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]
     """One sentence for each, among what the stages read."""
     sections, assets = experiment.sections, {stage.asset for stage in stages}
     said = [
-        _rank(sections, assets),
+        _adapter(sections, assets),
         *_further_arms(sections, assets),
         _firings(sections, assets),
         _excerpts(sections, assets),
@@ -46,23 +46,21 @@ def refuse(experiment: Experiment, missing: Sequence[str]) -> None:
         raise BadInput(f"{experiment.name} cannot be computed:\n" + "\n".join(f"- {one}" for one in missing))
 
 
-def _rank(sections: Sections, assets: Collection[str]) -> str:
+def _adapter(sections: Sections, assets: Collection[str]) -> str:
     """Capture would say so too, but only after the trainings; of an adapter at the hub nothing is known here."""
     lora = section_of(sections, LoraConfig)
-    folder = None if lora.source == TRAIN else local_folder(lora.source)
-    if folder is None and lora.source != TRAIN:
+    if lora.source == TRAIN:
+        rank, found = lora.rank, f"lora.rank is {lora.rank}: set it to 1"
+    elif folder := local_folder(lora.source):
+        try:
+            rank = read_settings(folder).r
+        except BadInput as error:
+            return str(error) if "lora_checkpoint" in assets else ""
+        found = f"the adapter in {folder} has rank {rank}: take one of rank 1"
+    else:
         return ""
-    try:
-        rank = lora.rank if folder is None else read_settings(folder).r
-    except BadInput as error:
-        return str(error) if "lora_checkpoint" in assets else ""
     if rank == 1 or "activation_shards" not in assets:
         return ""
-    found = (
-        f"lora.rank is {rank}: set it to 1"
-        if folder is None
-        else f"the adapter in {folder} has rank {rank}: take one of rank 1"
-    )
     return (
         f"activation_shards reads one scalar per component, and {found}, or materialise lora_checkpoint and "
         "benchmark_scores alone"

@@ -46,6 +46,11 @@ class ModelConfig(Section):
         return (self.name,)
 
 
+def same_model(one: str, other: str) -> bool:
+    """Whether two names are of one model: a model of the hub may lie in a folder of its name."""
+    return Path(one).name == Path(other).name
+
+
 def place(name: str) -> str:
     """What `from_pretrained` takes for a source: the folder's path, or the hub id."""
     folder = local_folder(name)

@@ -69,11 +69,11 @@ class Progress:
         self._last = now
         shown = "".join(f"  {name} {value:.4g}" for name, value in (numbers or {}).items())
         rate = (made - first) / (now - began) if now > began else 0.0
-        left = f"  {_told((total - done) / rate)} left" if rate > 0 and done < total else ""
+        left = f"  {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
         self._emit(f"{what} {done}/{total}{shown}{left}")
 
 
-def _told(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds < 300:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 3 * 3600 else f"{seconds / 3600:.1f} h"

@@ -16,6 +16,7 @@ from dagster_project.experiment import NAME, Experiments
 from resources.adapters import CONFIG, WEIGHTS
 from resources.errors import BadInput, one_line
 from resources.home import Home, find_home
+from resources.models import same_model
 from resources.strict_yaml import read_yaml
 
 WATCHED = "LORASCOPE_ADAPTERS"
@@ -112,8 +113,7 @@ def _models(experiments: Experiments) -> list[tuple[int, str, str]]:
 def _parent(models: Iterable[tuple[int, str, str]], folder: Path) -> str:
     """Of the experiments on the adapter's base model that with the fewest ancestors, and of these the first."""
     base = _base_model(folder / CONFIG)
-    # A model of the hub may lie in a folder of its name.
-    fitting = [(files, name) for files, name, model in models if Path(model).name == Path(base).name]
+    fitting = [(files, name) for files, name, model in models if same_model(model, base)]
     if not fitting:
         raise BadInput(f"the adapter {folder} is for {base}, and no experiment has that base model: add one first")
     return min(fitting)[1]

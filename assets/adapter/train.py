@@ -21,7 +21,7 @@ from assets.adapter.telemetry import Telemetry
 from assets.dataset.artifact import S1kDataset
 from resources.adapters import Adapter
 from resources.compute import ComputeConfig
-from resources.models import ModelConfig, load_architecture, load_base, load_tokenizer
+from resources.models import ModelConfig, load_architecture, load_base, load_tokenizer, same_model
 from resources.progress import Progress
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _metrics(run: Run, curve: list[CurveRow], model: torch.nn.Module) -> Trainin
 
 def _published_adapter(lora: LoraConfig, model: ModelConfig, out: Path, progress: Progress) -> TrainingMetrics:
     adapter = take_adapter(lora.source, lora.revision, model, out)
-    if adapter.base_model and Path(adapter.base_model).name != Path(model.name).name:
+    if adapter.base_model and not same_model(adapter.base_model, model.name):
         progress.say(
             f"{lora.source} was trained on {adapter.base_model}, says its adapter_config.json, and model.name is "
             f"{model.name}: worn by other weights it means nothing"

@@ -17,7 +17,7 @@ def test_an_artifact_is_opened_at_its_first_mention_and_what_is_not_there_yet_at
     opened = OpenExperiment(load(tmp_path, {}), Store(tmp_path / "store"))
     for _ in range(2):
         with pytest.raises(BadInput, match="batchtopk_sae of 'e' is not computed yet"):
-            opened.batchtopk_sae  # noqa: B018
+            _ = opened.batchtopk_sae
     asked: list[str] = []
     monkeypatch.setattr(OpenExperiment, "open", lambda _, asset: asked.append(asset) or [asset])
     assert opened.batchtopk_sae is opened.batchtopk_sae
