@@ -1,6 +1,6 @@
 """Capture beside the bare forward pass on a GPU, for the shapes of Qwen2.5 with random weights.
 
-python -m bench.gpu_capture --shape 7b|32b [--tokens 262144] [--tokens-per-batch 32768] [--turns 3]
+python -m bench.gpu_capture --shape 7b|32b [--tokens 262144] [--tokens-per-batch 32768] [--turns 3] [--shard-rows 65536]
 
 Needs little beside this repository (bench/gpu_versions.py), no network and no model files. `--shape toy --device
 cpu` tries the script itself. Goal: capture at 0.95 of the bare pass or more, and a writer that is never waited for
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=262_144)
     parser.add_argument("--tokens-per-batch", type=int, default=32_768)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--shard-rows", type=int, default=65_536, help="fewer let a short run write while it computes")
     options = parser.parse_args(arguments)
     accept_older()
     device, dtype = options.device, torch.bfloat16 if options.device.startswith("cuda") else torch.float32
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = build(config, device, dtype)
     use_varlen_attention(model)
     longest = min(20_000, options.tokens_per_batch)
-    shards = plans(options.tokens, longest // 10, longest, config.vocab_size, 65_536)
+    shards = plans(options.tokens, longest // 10, longest, config.vocab_size, options.shard_rows)
     tokens = sum(shard.num_rows for shard in shards)
     base = model.get_base_model()
     print(f"Qwen2.5 {options.shape}, {dtype}, {tokens} tokens, {device}, torch {torch.__version__}")

@@ -18,7 +18,8 @@ from resources.shards import SHARD, StateBatch, write_shard
 from resources.whole import whole
 
 _PENDING = 2
-"""Shards waiting for the writer at most: bounds memory, and only a writer slower than the model is waited for."""
+"""Shards being written at most, each by a thread of its own: bounds memory, and only writers slower than the model are
+waited for."""
 
 
 class DoneMarker(BaseModel, frozen=True, extra="forbid"):
@@ -74,7 +75,7 @@ class Shelf:
         Raises:
             BadInput: when the disk is full, or a maker refuses its rows; what was finished stays.
         """
-        with ThreadPoolExecutor(1, "shard-writer") as pool:
+        with ThreadPoolExecutor(_PENDING, "shard-writer") as pool:
 
             def put(index: int, rows: Callable[[], StateBatch]) -> None:
                 began = time.perf_counter()

@@ -1,6 +1,7 @@
 """Captured scalars against PEFT's own modules at batch 1, against A·x by hand, and over kills and process counts."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -14,7 +15,8 @@ import pytest
 import torch
 
 from assets.activations.artifact import ActivationShards
-from assets.activations.capture import CaptureMetrics
+from assets.activations.capture import CaptureMetrics, to_rows
+from assets.activations.plan import Reading, ShardPlan
 from assets.activations.probe import adapter_probe
 from assets.dataset.artifact import S1kDataset
 from resources.adapters import Adapter
@@ -172,6 +174,16 @@ def test_a_rollout_longer_than_the_models_context_is_cut_and_counted(
     assert plan_shards(S1kDataset.open(dataset), "assistant", 64, context=4).num_rows == len(LENGTHS)
     with pytest.raises(BadInput, match="has no token to capture with positions: assistant"):
         plan_shards(S1kDataset.open(dataset), "assistant", 64, context=3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
+def test_no_scalar_but_nan_and_infinity_stops_a_shard(bad: float) -> None:
+    shard = ShardPlan(0, (Reading(7, np.array([5, 6, 5], np.int32), np.arange(3)),))
+    states = torch.tensor([[65504.0, -65504.0], [0.0, -0.0], [2.0**-24, -(2.0**-14)]], dtype=torch.float16)
+    assert np.array_equal(to_rows(shard, states, ("L0.q_proj", "L0.k_proj")).state_BC, states.numpy())
+    states[2, 1] = bad
+    with pytest.raises(BadInput, match=r"L0\.k_proj is (nan|inf|-inf) at rollout 7, position 2"):
+        to_rows(shard, states, ("L0.q_proj", "L0.k_proj"))
 
 
 def test_a_nan_stops_with_component_rollout_and_position(states: Capture, tiny_adapter: Path, tmp_path: Path) -> None:
