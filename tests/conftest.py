@@ -12,6 +12,9 @@ from tests.builders import build_random_adapter, build_tiny_qwen2
 from tests.installation import Installation, build_tiny
 from tests.resources.launcher.slurm_cluster import Cluster, Unavailable, start
 
+# Triton reads this when a kernel is defined: on a claimed GPU its kernels run step by step on the CPU.
+os.environ["TRITON_INTERPRET"] = "1"
+
 # Nothing is timed: hypothesis gives an example 200 ms, which a busy machine does not always keep.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")

@@ -110,7 +110,7 @@ class FullFinetuneConfig(TrainingConfig):
 LORA_CHECKPOINT = Stage(
     asset="lora_checkpoint",
     room="adapter",
-    code_version=2,
+    code_version=3,
     call="assets.adapter.train:train_lora",
     artifact="assets.adapter.artifact:LoraCheckpoint",
     sections=("model", "lora"),

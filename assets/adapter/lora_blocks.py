@@ -1,7 +1,7 @@
-"""The adapted model's blocks with little kept and few passes: its matrices, its MLP and, on a GPU, its norms.
+"""The adapted model's blocks with little kept and few passes: its matrices, MLP and, on a GPU, norms and rotations.
 
 Parameters, names and results stay PEFT's and transformers'.
-Shapes: T tokens, I the MLP's width, O its output, R rank.
+Shapes: T tokens, D hidden size, I the MLP's width, O its output, R rank.
 """
 
 from functools import partial
@@ -10,9 +10,11 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from peft.tuners.lora import Linear as PeftLinear
-from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm
+from transformers import AttentionInterface
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2MLP, Qwen2RMSNorm
 
 from assets.adapter.lora_linear import Adapted, add_product_, linear
+from assets.adapter.optional import is_installed
 
 
 def fuse(model: torch.nn.Module) -> None:
@@ -24,6 +26,8 @@ def fuse(model: torch.nn.Module) -> None:
             _give(module, _mlp)
         elif isinstance(module, Qwen2RMSNorm):
             _give(module, _norm)
+        elif isinstance(module, Qwen2Attention):
+            _give(module, _attention)
 
 
 def _give(module: torch.nn.Module, forward: Any) -> None:
@@ -37,11 +41,95 @@ def _norm(norm: Qwen2RMSNorm, x: torch.Tensor) -> torch.Tensor:
     return Qwen2RMSNorm.forward(norm, x)
 
 
+def _attention(
+    attention: Qwen2Attention,
+    hidden_states: torch.Tensor,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    attention_mask: torch.Tensor | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """transformers' own, with liger-kernel's rotation on a GPU: in place, where the other is 10 passes each way."""
+    if not (hidden_states.is_cuda and is_installed("liger_kernel")):
+        return Qwen2Attention.forward(attention, hidden_states, position_embeddings, attention_mask, **others)
+    from liger_kernel.ops.rope import LigerRopeFunction
+
+    shape, heads = hidden_states.shape[:-1], (-1, attention.head_dim)
+    query, key, value = (
+        project(hidden_states).unflatten(-1, heads).transpose(1, 2)
+        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    query, key = LigerRopeFunction.apply(query, key, *position_embeddings)
+    attend = AttentionInterface()[cast("str", attention.config._attn_implementation)]
+    out, weights = attend(attention, query, key, value, attention_mask, scaling=attention.scaling, **others)
+    return attention.o_proj(out.reshape(*shape, -1)), weights
+
+
 def _mlp(mlp: Qwen2MLP, x: torch.Tensor) -> torch.Tensor:
     down = Adapted.of(cast("PeftLinear", mlp.down_proj))
-    gate, up = mlp.gate_proj(x), mlp.up_proj(x)
-    act_TI, h_TR = _Gated.apply(gate.flatten(0, -2), up.flatten(0, -2), down.a_RI)
+    x_TD = x.flatten(0, -2)
+    if x.is_cuda and is_installed("triton") and (both := _rank_one_gate(mlp)) and len(down.a_RI) == 1:
+        act_TI, h_TR = _GateOfRankOne.apply(
+            x_TD, *(w for each in both for w in (each.a_RI, each.b_OR)), down.a_RI, *both
+        )
+    else:
+        act_TI, h_TR = _Gated.apply(mlp.gate_proj(x_TD), mlp.up_proj(x_TD), down.a_RI)
     return cast("torch.Tensor", _Down.apply(act_TI, h_TR, down.b_OR, down)).unflatten(0, x.shape[:-1])
+
+
+def _rank_one_gate(mlp: Qwen2MLP) -> "tuple[Adapted, Adapted] | None":
+    """Gate and up, if both are adapted by rank 1."""
+    both = mlp.gate_proj, mlp.up_proj
+    if not all(isinstance(matrix, PeftLinear) for matrix in both):
+        return None
+    gate, up = (Adapted.of(cast("PeftLinear", matrix)) for matrix in both)
+    return (gate, up) if len(gate.a_RI) == len(up.a_RI) == 1 else None
+
+
+class _GateOfRankOne(torch.autograd.Function):
+    """What gate, up and `_Gated` give, by the kernels of `gated_kernels.py`; what is kept is the same."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        x_TD: torch.Tensor,
+        a_gate_1D: torch.Tensor,
+        b_gate_I1: torch.Tensor,
+        a_up_1D: torch.Tensor,
+        b_up_I1: torch.Tensor,
+        a_down_1I: torch.Tensor,
+        gate: Adapted,
+        up: Adapted,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        from assets.adapter.gated_kernels import Gate, gated
+
+        a_2D = torch.cat([a_gate_1D, a_up_1D]).to(x_TD.dtype)
+        b_2I = torch.cat([gate.scale * b_gate_I1.T, up.scale * b_up_I1.T])
+        given = Gate(x_TD @ gate.weight_OI.T, x_TD @ up.weight_OI.T, x_TD @ a_2D.T, b_2I, a_down_1I[0].contiguous())
+        ctx.save_for_backward(x_TD, a_2D, *given)
+        ctx.gate, ctx.up = gate, up
+        act_TI, h_T1 = gated(given)
+        return act_TI, h_T1.to(x_TD.dtype)
+
+    @staticmethod
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad_act_TI: torch.Tensor, grad_h_T1: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        from assets.adapter.gated_kernels import Gate, gated_backward
+
+        x_TD, a_2D, *given = ctx.saved_tensors
+        found = gated_backward(Gate(*given), grad_act_TI, grad_h_T1)
+        grad_h_T2 = found.h_T2.to(x_TD.dtype)
+        grad_x_TD = None
+        if ctx.needs_input_grad[0]:
+            grad_x_TD = (found.gate_TI @ ctx.gate.weight_OI).addmm_(found.up_TI, ctx.up.weight_OI)
+            add_product_(grad_x_TD, grad_h_T2, a_2D, 1.0)
+        grad_a_2D = (grad_h_T2.T @ x_TD).float()
+        grad_b_gate_I1, grad_b_up_I1 = (
+            (each.scale * grad_I)[:, None] for each, grad_I in zip((ctx.gate, ctx.up), found.b_2I, strict=True)
+        )
+        return (
+            grad_x_TD, grad_a_2D[:1], grad_b_gate_I1, grad_a_2D[1:], grad_b_up_I1, found.a_I[None], None, None
+        )  # fmt: skip
 
 
 class _Gated(torch.autograd.Function):

@@ -4,11 +4,11 @@ The gradient of the logits is made and used chunk by chunk in the forward pass; 
 Shapes: T predicted tokens, C tokens of a chunk, D hidden size, V vocabulary.
 """
 
-import importlib.util
 from typing import Any, cast
 
 import torch
 
+from assets.adapter.optional import is_installed
 from resources.memory import CHUNK_ELEMENTS
 
 
@@ -17,8 +17,8 @@ def summed_cross_entropy(hidden_TD: torch.Tensor, head_VD: torch.Tensor, target_
 
     The gradients of `hidden` and (where it needs one) `head` are those of the full computation.
     """
-    if hidden_TD.is_cuda and len(target_T) and importlib.util.find_spec("liger_kernel"):
-        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss  # pyright: ignore[reportMissingImports]
+    if hidden_TD.is_cuda and len(target_T) and is_installed("liger_kernel"):
+        from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
         return LigerFusedLinearCrossEntropyLoss(reduction="sum")(head_VD, hidden_TD, target_T)
     return cast("torch.Tensor", _ChunkedCrossEntropy.apply(hidden_TD, head_VD, target_T))

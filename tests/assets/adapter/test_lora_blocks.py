@@ -47,6 +47,27 @@ def test_a_fused_mlp_gives_pefts_output_and_gradients(rank: int, targets: tuple[
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
 
 
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("targets", [("gate_proj", "up_proj", "down_proj"), ("down_proj", "up_proj"), ("down_proj",)])
+def test_a_fused_mlp_gives_them_on_a_gpu_too_by_kernels_where_gate_and_up_are_adapted_by_rank_one(
+    rank: int, targets: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = pytest.importorskip("assets.adapter.gated_kernels", reason="triton is made for Linux alone")
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    plain, fused = mlp(rank, *targets), mlp(rank, *targets)
+    fuse(fused)
+    calls, gated = [], kernels.gated
+    monkeypatch.setattr(kernels, "gated", lambda gate: (calls.append(gate), gated(gate))[1])
+    expected = output_and_gradients(plain, x)
+    with claimed_gpu():
+        claim(fused)
+        found = [tensor.cpu() for tensor in output_and_gradients(fused, x.to(GPU))]
+    assert len(calls) == (rank == 1 and len(targets) == 3)
+    assert len(found) == 2 + 2 * len(targets)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
+
+
 def test_an_mlp_computed_again_leaves_out_its_last_product(monkeypatch: pytest.MonkeyPatch) -> None:
     block, calls, forward = mlp(1, "gate_proj", "up_proj", "down_proj"), [], lora_blocks._Down.forward
     fuse(block)
