@@ -1,9 +1,11 @@
 """Lets the GPU benches run on what a GPU machine's image brings: torch from 2.11 and transformers from 5.17 on.
 
 The project itself pins newer ones (pyproject.toml); nothing in it knows of this file. Beside both the benches need
-peft, accelerate, pyarrow and pydantic. What a machine without a network lacks is brought, built for its Python:
+peft, accelerate, pyarrow and pydantic; the training uses liger-kernel where it is, as the extra `gpu` brings it. What a
+machine without a network lacks is brought, built for its Python:
 
     pip install --target .brought --only-binary=:all: --platform manylinux_2_17_x86_64 --python-version 3.12 pydantic
+    pip install --target .brought --no-deps liger-kernel
     PYTHONPATH=.brought python3 -m bench.gpu_training --shape 7b
 """
 

@@ -14,7 +14,7 @@ from transformers import AttentionInterface
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2MLP, Qwen2RMSNorm
 
 from assets.adapter.lora_linear import Adapted, add_product_, linear
-from assets.adapter.optional import is_installed
+from assets.adapter.optional import is_usable
 
 
 def fuse(model: torch.nn.Module) -> None:
@@ -49,7 +49,7 @@ def _attention(
     **others: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """transformers' own, with liger-kernel's rotation on a GPU: in place, where the other is 10 passes each way."""
-    if not (hidden_states.is_cuda and is_installed("liger_kernel")):
+    if not (hidden_states.is_cuda and is_usable("liger_kernel")):
         return Qwen2Attention.forward(attention, hidden_states, position_embeddings, attention_mask, **others)
     from liger_kernel.ops.rope import LigerRopeFunction
 
@@ -67,7 +67,7 @@ def _attention(
 def _mlp(mlp: Qwen2MLP, x: torch.Tensor) -> torch.Tensor:
     down = Adapted.of(cast("PeftLinear", mlp.down_proj))
     x_TD = x.flatten(0, -2)
-    if x.is_cuda and is_installed("triton") and (both := _rank_one_gate(mlp)) and len(down.a_RI) == 1:
+    if x.is_cuda and is_usable("triton") and (both := _rank_one_gate(mlp)) and len(down.a_RI) == 1:
         act_TI, h_TR = _GateOfRankOne.apply(
             x_TD, *(w for each in both for w in (each.a_RI, each.b_OR)), down.a_RI, *both
         )

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from assets.adapter.optional import is_installed
+from assets.adapter.optional import is_usable
 from resources.memory import CHUNK_ELEMENTS
 
 
@@ -17,7 +17,7 @@ def summed_cross_entropy(hidden_TD: torch.Tensor, head_VD: torch.Tensor, target_
 
     The gradients of `hidden` and (where it needs one) `head` are those of the full computation.
     """
-    if hidden_TD.is_cuda and len(target_T) and is_installed("liger_kernel"):
+    if hidden_TD.is_cuda and len(target_T) and is_usable("liger_kernel"):
         from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
         return LigerFusedLinearCrossEntropyLoss(reduction="sum")(head_VD, hidden_TD, target_T)

@@ -14,6 +14,7 @@ from assets.adapter.flops import peak_flops, training_work
 from assets.adapter.loop import CurveRow, Run, train
 from assets.adapter.lora_model import wear_adapter, write_adapter
 from assets.adapter.objective import RolloutLoss
+from assets.adapter.optional import missing_for_kernels
 from assets.adapter.parallel import Processes, Replicas, Shards, Strategy, joined
 from assets.adapter.plan import learning_rate, plan_steps
 from assets.adapter.published import base_parameters, take_adapter, take_model
@@ -80,6 +81,8 @@ def train_lora(
     with joined(compute.device, needs_group=False) as processes:
         lora.components(load_architecture(model).num_hidden_layers)  # wrong ones, before the weights are read
         examples = Examples(S1kDataset.open(s1k_dataset), lora.block_size)
+        if processes.first and compute.device == "cuda" and (missing := missing_for_kernels()):
+            progress.say(f"{missing}: torch's own kernels train an eighth slower")
         adapted = wear_adapter(load_base(model, processes.device), lora, model.name)
         objective = RolloutLoss(adapted, processes.device, compute.recomputed_layers, autocast=None)
         run = _run(objective, lora, model, examples, scratch, progress, compute, processes, Replicas(processes))

@@ -54,6 +54,7 @@ def test_a_fused_mlp_gives_them_on_a_gpu_too_by_kernels_where_gate_and_up_are_ad
 ) -> None:
     kernels = pytest.importorskip("assets.adapter.gated_kernels", reason="triton is made for Linux alone")
     x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(lora_blocks, "is_usable", lambda _: True)
     plain, fused = mlp(rank, *targets), mlp(rank, *targets)
     fuse(fused)
     calls, gated = [], kernels.gated

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from assets.adapter import lora_blocks, loss
+from assets.adapter import lora_blocks, loss, train
 from assets.adapter.config import LoraConfig
 from assets.adapter.examples import Pass
 from assets.adapter.lora_model import wear_adapter
@@ -24,11 +24,15 @@ def test_an_adapter_trained_on_a_gpu_without_kernels_is_the_one_trained_on_a_cpu
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (lora_blocks, loss):
-        monkeypatch.setattr(module, "is_installed", lambda _: False)
+        monkeypatch.setattr(module, "is_usable", lambda _: False)
+    monkeypatch.setattr(train, "missing_for_kernels", lambda: "there is no C compiler")
     config = LoraConfig(epochs=1)
     here, found_here = world.lora("cpu", config)
     with claimed_gpu():
         there, found_there = world.lora("gpu", config)
+    assert [line for line in world.lines if "slower" in line] == [
+        "there is no C compiler: torch's own kernels train an eighth slower"
+    ]
     assert found_there.final_loss == pytest.approx(found_here.final_loss, rel=1e-5)
     ours, theirs = Adapter.open(there), Adapter.open(here)
     for component in theirs.components:
@@ -58,7 +62,7 @@ def test_a_pass_through_every_kernel_has_the_loss_and_gradients_of_a_cpu(monkeyp
     expected.backward()
     used = set[str]()
     for module in (lora_blocks, loss):
-        monkeypatch.setattr(module, "is_installed", lambda package: used.add(package) or True)
+        monkeypatch.setattr(module, "is_usable", lambda package: used.add(package) or True)
     there = objective(GPU)
     with claimed_gpu():
         claim(there)
@@ -73,7 +77,9 @@ def test_a_pass_through_every_kernel_has_the_loss_and_gradients_of_a_cpu(monkeyp
             torch.testing.assert_close(gradients[name], weight.grad, rtol=1e-3, atol=1e-5)
 
 
-def test_liger_kernels_loss_is_ours_and_of_no_token_is_none() -> None:
+def test_liger_kernels_loss_is_ours_and_of_no_token_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="triton is made for Linux alone")
+    monkeypatch.setattr(loss, "is_usable", lambda _: True)
     hidden, head, target = torch.randn(4, 3), torch.randn(5, 3), torch.tensor([0, 1, 4, 2])
     ours = summed_cross_entropy(hidden, head, target)
     with claimed_gpu():
