@@ -95,7 +95,7 @@ def plans(tokens: int, shortest: int, longest: int, vocabulary: int, shard_rows:
     held = 0
     while sum(len(shard) for shard in shards) == 0 or tokens > 0:
         length = int(rng.integers(shortest, longest + 1))
-        if held + length > shard_rows:
+        if shards[-1] and held + length > shard_rows:
             shards.append([])
             held = 0
         ids = rng.integers(0, vocabulary, length).astype(np.int32)
