@@ -1,6 +1,6 @@
 """Which latents fire, in tensors of fixed shapes: the largest scores, found without the host.
 
-Shapes: B tokens, F latents, M scores above a bound, N selected (token, latent) pairs.
+Shapes: B tokens, F latents, M scores that may be above a bound, N selected (token, latent) pairs.
 """
 
 from typing import Literal, NamedTuple
@@ -11,13 +11,21 @@ Selection = Literal["bounded", "batch", "rows"]
 """The largest of a batch, where a bound leaves few or among all, or of every token."""
 
 
+class Above(NamedTuple):
+    """Which scores exceed a bound."""
+
+    flat_M: torch.Tensor
+    """Their places by rising place, then -1; the last ones are left out where there are more than M."""
+    number: torch.Tensor
+    """How many, and M where there are more."""
+
+
 class Scored(NamedTuple):
-    """A batch's scores, and which of them exceed a bound."""
+    """A batch's scores."""
 
     scores_BF: torch.Tensor
-    above_BF: torch.Tensor
-    """bool."""
-    num_above: torch.Tensor
+    above: Above | None
+    """None: nobody asks."""
 
 
 class Chosen(NamedTuple):
@@ -40,20 +48,30 @@ def choose(selection: Selection, scored: Scored, k: int, floor: float) -> Chosen
     return of_bounded(scored, count, floor) if selection == "bounded" else of_batch(scored.scores_BF, count, floor)
 
 
+def scored_above(scores_BF: torch.Tensor, bound: torch.Tensor, count: int) -> Scored:
+    """With what exceeds the bound, to choose `count` of it.
+
+    One place more is looked for than is made use of: whether there are too many is known without counting them all.
+    """
+    is_above_BF = scores_BF > bound
+    flat_M = torch.nonzero_static(is_above_BF.view(-1), size=most_above(count) + 1, fill_value=-1).view(-1)
+    return Scored(scores_BF, Above(flat_M, (flat_M >= 0).sum()))
+
+
 def of_bounded(scored: Scored, count: int, floor: float) -> Chosen:
     """The `count` largest scores of a batch in which `count` to `most_above(count)` exceed the bound, by rising place.
 
-    Of equal scores at the last place those of lower index are taken.
+    Of equal scores at the last place those of lower index are taken. A sort takes half the time of `topk`, whose one
+    block goes through up to 16384 scores (all of 512 tokens).
     """
-    scores_BF, room = scored.scores_BF, most_above(count)
-    flat_M = torch.nonzero_static(scored.above_BF.view(-1), size=room, fill_value=0).view(-1)
-    is_above_M = torch.arange(room, device=flat_M.device) < scored.num_above
-    score_M = torch.where(is_above_M, scores_BF.view(-1)[flat_M], -torch.inf)
-    last = torch.topk(score_M, count, sorted=False).values.min()
-    more_M, tied_M = score_M > last, score_M == last
-    keep_M = more_M | (tied_M & (tied_M.cumsum(0) <= count - more_M.sum()))
-    place_N = torch.nonzero_static(keep_M, size=count, fill_value=0).view(-1)
-    return _at(flat_M[place_N], score_M[place_N], scores_BF.shape[1], floor)
+    assert scored.above is not None
+    flat_M = scored.above.flat_M[:-1]
+    score_M = torch.where(flat_M >= 0, scored.scores_BF.view(-1)[flat_M], -torch.inf)
+    best_N = torch.sort(score_M, descending=True, stable=True).indices[:count]
+    keep_M = torch.zeros_like(flat_M, dtype=torch.bool).index_fill_(0, best_N, True)
+    place_N = torch.nonzero_static(keep_M, size=count).view(-1)
+    flat_N, score_N = flat_M.index_select(0, place_N), score_M.index_select(0, place_N)
+    return _at(flat_N.to(integers_to(scored.scores_BF.numel())), score_N, scored.scores_BF.shape[1], floor)
 
 
 def most_above(count: int) -> int:

@@ -16,15 +16,20 @@ from assets.sae.adam import Moments, descend
 from assets.sae.backward import Backward
 from assets.sae.batchtopk import InputScale, Weights, floor_of
 from assets.sae.config import SaeConfig
+from assets.sae.pieces import Counting
 from assets.sae.recording import recorded
+from assets.sae.revival import Idle
 from assets.sae.selection import lowered
 from assets.sae.sparse_step import SparseStep
+from assets.sae.static_encode import Encoded, encode
 from assets.sae.static_selection import Selection, choose, most_above
-from assets.sae.static_step import Encoded, encode, static_step
-from assets.sae.threshold import moving_threshold
+from assets.sae.static_step import static_step
+from assets.sae.threshold import DECAY, moving_threshold
 
 STEPS_UNTIL_ASKED = 100
-"""While latents are dead, the device is asked that seldom whether some still are."""
+"""While latents are dead, the device is asked that seldom whether some still are: or twice in the time of a death."""
+FEWEST_IDLE = 64
+"""Dead latents that a step has room for, or 4, 16, ... times as many: each room is a graph of its own."""
 
 
 class Diverged(Exception):
@@ -115,9 +120,10 @@ class _Room:
     """What a GPU keeps for batches of one size."""
 
     batch_BD: torch.Tensor
+    counting: Counting
     encode: Callable[[torch.Tensor], Encoded]
-    finish: dict[tuple[Selection, bool], Callable[[Encoded], None]] = field(default_factory=dict)
-    """By selection, and whether latents are revived."""
+    finish: dict[tuple[Selection, int], Callable[[Encoded], None]] = field(default_factory=dict)
+    """By selection, and room for dead latents that are revived."""
 
 
 class GraphedStepping:
@@ -130,32 +136,34 @@ class GraphedStepping:
         like = trained.weights.b_dec_D
         self._rate, self._fvu_sum, self._auxiliary = (like.new_zeros(()) for _ in range(3))
         self._dead = torch.zeros((), dtype=torch.int64, device=like.device)
-        self._threshold = like.new_full((), math.nan if threshold is None else threshold)
-        self._carried = like.new_full((), math.nan)
-        """Smallest score selected in the last batch."""
+        self._levels = like.new_tensor([math.nan if threshold is None else threshold, math.nan])
+        """The moving threshold, and the smallest score selected in the last batch."""
+        self._pace = like.new_tensor([1 - DECAY, 1.0])
         self._rooms: dict[int, _Room] = {}
         self._sure_for = 0
         """Tokens in which no latent can die, or in which dead ones are reckoned with unasked."""
-        self._some_dead = False
+        self._idle = 0
+        """Room for so many dead latents; 0: none is revived."""
 
     def step(self, batch_BD: torch.Tensor, rate: float) -> None:
         """See `Stepping`."""
         rows = len(batch_BD)
         if rows not in self._rooms:
-            self._rooms[rows] = _Room(torch.empty_like(batch_BD), recorded(self._encode))
+            latents = len(self._trained.silent_F)
+            counting = Counting.of(rows, latents, self._config.k * rows, batch_BD.device)
+            self._rooms[rows] = _Room(torch.empty_like(batch_BD), counting, recorded(self._encode))
         room = self._rooms[rows]
         self._look_for_dead(rows)
         self._rate.fill_(rate)
         encoded = room.encode(room.batch_BD.copy_(batch_BD))
-        selection = self._selection(encoded, self._config.k * rows)
-        revives = self._some_dead and self._config.auxiliary != "none"
-        if (selection, revives) not in room.finish:
-            room.finish[selection, revives] = recorded(partial(self._finish, selection, revives))
-        room.finish[selection, revives](encoded)
+        way = self._selection(encoded, self._config.k * rows), self._idle
+        if way not in room.finish:
+            room.finish[way] = recorded(partial(self._finish, *way))
+        room.finish[way](encoded)
 
     def totals(self) -> Totals:
         """See `Stepping`."""
-        fvu_sum, auxiliary, threshold = torch.stack([self._fvu_sum, self._auxiliary, self._threshold]).tolist()
+        fvu_sum, auxiliary, threshold = torch.stack([self._fvu_sum, self._auxiliary, self._levels[0]]).tolist()
         if not math.isfinite(fvu_sum):
             raise Diverged
         self._fvu_sum.zero_()
@@ -163,40 +171,52 @@ class GraphedStepping:
 
     def _look_for_dead(self, rows: int) -> None:
         if self._sure_for <= 0:
-            left = self._config.dead_after_tokens - int(self._trained.silent_F.max())
-            self._some_dead = left <= 0
-            self._sure_for = STEPS_UNTIL_ASKED * rows if self._some_dead else left
+            silent_F, dead_after = self._trained.silent_F, self._config.dead_after_tokens
+            ahead = min(STEPS_UNTIL_ASKED * rows, max(rows, dead_after // 2))
+            longest, soon = torch.stack([silent_F.max(), (silent_F > dead_after - ahead).sum()]).tolist()
+            some_dead = longest >= dead_after and self._config.auxiliary != "none"
+            self._idle = idle_room(soon, len(silent_F)) if some_dead else 0
+            self._sure_for = ahead if longest >= dead_after else dead_after - longest
         self._sure_for -= rows
 
     def _encode(self, batch_BD: torch.Tensor) -> Encoded:
-        bound = lowered(self._carried).clamp(min=floor_of(self._config))
-        return encode(self._config, self._trained.weights, self._scale.apply(batch_BD), bound)
+        bound = None if self._per_token else lowered(self._levels[1])
+        return encode(self._config, self._trained.weights, batch_BD / self._scale.scale_D, bound)
 
     def _selection(self, encoded: Encoded, count: int) -> Selection:
-        if self._per_token:
+        above = encoded.scored.above
+        if above is None:
             return "rows"
-        return "bounded" if count <= int(encoded.scored.num_above) <= most_above(count) else "batch"
+        return "bounded" if count <= int(above.number) <= most_above(count) else "batch"
 
-    def _finish(self, selection: Selection, revives: bool, encoded: Encoded) -> None:
+    def _finish(self, selection: Selection, idle: int, encoded: Encoded) -> None:
         config, trained, weights = self._config, self._trained, self._trained.weights
-        rows = len(encoded.shifted_BD)
-        dead_F = trained.silent_F >= config.dead_after_tokens
+        rows, silent_F, dead_after = len(encoded.shifted_BD), trained.silent_F, config.dead_after_tokens
         chosen = choose(selection, encoded.scored, config.k, floor_of(config))
-        result = static_step(config, weights, self._scale.variance, encoded, chosen, dead_F if revives else None)
+        dead_F = silent_F >= dead_after
+        revived = Idle.of(dead_F, idle) if idle else None
+        counting = self._rooms[rows].counting
+        result = static_step(config, weights, self._scale.variance, encoded, chosen, revived, counting)
         descend(weights.tensors(), result.gradients, trained.moments, self._rate)
         if config.decoder == "unit":
             weights.W_dec_FD.div_(weights.W_dec_FD.norm(dim=1, keepdim=True))
-        trained.silent_F.add_(rows).masked_fill_(result.fired_F, 0)
+        torch.sum(dead_F, dim=0, out=self._dead)
+        silent_F.add_(rows).masked_fill_(result.fired_F, 0)
         self._fvu_sum.add_(result.fvu)
         self._auxiliary.copy_(result.auxiliary)
-        self._dead.copy_(dead_F.sum())
         if not self._per_token:
             self._carry(result.smallest)
 
     def _carry(self, smallest: torch.Tensor) -> None:
-        """A batch that activates nothing has no threshold."""
-        none = smallest.isinf()
-        moved = moving_threshold(self._threshold, smallest)
-        moved = torch.where(self._threshold.isnan(), smallest, moved)
-        self._threshold.copy_(torch.where(none, self._threshold, moved))
-        self._carried.copy_(torch.where(none, self._carried, smallest))
+        """The threshold moves slowly, the bound at once; a batch that activates nothing has no threshold."""
+        moved = torch.lerp(self._levels, smallest, self._pace)
+        moved = torch.where(self._levels.isnan(), smallest, moved)
+        self._levels.copy_(torch.where(smallest.isinf(), self._levels, moved))
+
+
+def idle_room(number: int, latents: int) -> int:
+    """The smallest of a step's few rooms that holds `number` dead latents."""
+    room = FEWEST_IDLE
+    while room < number:
+        room *= 4
+    return min(room, latents)

@@ -5,14 +5,23 @@ import torch
 
 from assets.sae.batchtopk import Weights, floor_of
 from assets.sae.config import SaeConfig
+from assets.sae.pieces import Counting
+from assets.sae.revival import Idle
 from assets.sae.sparse_step import SparseStep
-from assets.sae.static_selection import Scored, Selection, choose, most_above, of_batch, of_bounded
-from assets.sae.static_step import StaticResult, encode, static_step
+from assets.sae.static_encode import encode
+from assets.sae.static_selection import Selection, choose, most_above, of_batch, of_bounded, scored_above
+from assets.sae.static_step import StaticResult, static_step
 from tests.assets.sae.test_sparse_step import LATENTS, TOKENS, WIDTH, K, build_weights, gradients_of, reference
 
 
 def take(
-    config: SaeConfig, weights: Weights, variance: float, x: torch.Tensor, dead: torch.Tensor | None, how: Selection
+    config: SaeConfig,
+    weights: Weights,
+    variance: float,
+    x: torch.Tensor,
+    dead: torch.Tensor | None,
+    how: Selection,
+    room: int = LATENTS,
 ) -> StaticResult:
     """One step; for `bounded` with a bound that leaves half again as many scores as are wanted."""
     bound = torch.tensor(torch.nan)
@@ -21,7 +30,9 @@ def take(
         bound = scores.sort(descending=True).values[3 * config.k * len(x) // 2]
     encoded = encode(config, weights, x, bound)
     chosen = choose(how, encoded.scored, config.k, floor_of(config))
-    return static_step(config, weights, variance, encoded, chosen, dead)
+    idle = None if dead is None else Idle.of(dead, room)
+    counting = Counting.of(len(x), LATENTS, config.k * len(x), x.device)
+    return static_step(config, weights, variance, encoded, chosen, idle, counting)
 
 
 @pytest.mark.parametrize("preset", ["default", "authors"])
@@ -37,6 +48,33 @@ def test_its_gradients_equal_dense_autograd(preset: str, selection: Selection, n
     loss, gradients = reference(config, weights, x, dead, 7.0, selection == "rows")
     assert float(result.fvu + config.auxiliary_coefficient * result.auxiliary) == pytest.approx(loss, rel=1e-5)
     assert bool(result.auxiliary > 0) == bool(num_dead)
+    for ours, theirs in zip(result.gradients, gradients, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("preset", ["default", "authors"])
+@pytest.mark.parametrize(("num_dead", "room"), [(2, 2), (2, 5), (2, 6), (5, 5), (9, 9), (9, 20), (30, 49)])
+def test_dead_latents_are_revived_in_however_large_a_room(preset: str, num_dead: int, room: int) -> None:
+    """5 of them fire per token, of fewer, as many or more; none, some or most of the room is theirs."""
+    config = SaeConfig(preset=preset, k=K, auxiliary_k=5)  # pyright: ignore[reportArgumentType]
+    weights = build_weights(7, unit=config.decoder == "unit")
+    x = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(3)) * 2
+    dead = torch.isin(torch.arange(LATENTS), torch.randperm(LATENTS)[:num_dead])
+    result = take(config, weights, 7.0, x, dead, "bounded", room)
+    loss, gradients = reference(config, weights, x, dead, 7.0, False)
+    assert float(result.fvu + config.auxiliary_coefficient * result.auxiliary) == pytest.approx(loss, rel=1e-5)
+    for ours, theirs in zip(result.gradients, gradients, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("auxiliary", ["residual", "reencoded_error"])
+@pytest.mark.parametrize("center", [False, True])
+def test_only_what_is_encoded_without_the_decoders_bias_moves_it_back(auxiliary: str, center: bool) -> None:
+    config = SaeConfig(k=K, auxiliary_k=5, auxiliary=auxiliary, center=center)  # pyright: ignore[reportArgumentType]
+    weights, dead = build_weights(8, unit=True), torch.arange(LATENTS) < 4
+    x = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(4)) * 2
+    result = take(config, weights, 7.0, x, dead, "batch")
+    _, gradients = reference(config, weights, x, dead, 7.0, False)
     for ours, theirs in zip(result.gradients, gradients, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
 
@@ -79,14 +117,23 @@ def test_a_batch_that_activates_nothing_has_no_threshold_and_moves_only_the_bias
     assert [bool(gradient.any()) for gradient in result.gradients] == [False, False, False, True]
 
 
+def test_more_scores_than_are_looked_through_are_told_from_as_many_as_that() -> None:
+    scores = torch.arange(24.0).view(4, 6)
+    for above, told in ((0, 0), (1, 1), (6, 6), (7, 7), (20, 7)):
+        found = scored_above(scores, torch.tensor(23.0 - above), 3).above
+        assert most_above(3) == 6
+        assert found is not None and int(found.number) == told
+
+
 @pytest.mark.parametrize("extra", [0, 1, 5, 12])
 def test_a_bound_leaves_exactly_the_largest_of_which_ties_go_to_the_lower_place(extra: int) -> None:
     """Scores are few whole numbers, so that the last place is tied; `extra` more than wanted exceed the bound."""
     scores = torch.randint(1, 8, (6, 10), generator=torch.Generator().manual_seed(extra)).float()
     count = int((scores >= 5).sum()) - extra
-    above = scores > 4
     assert most_above(count) >= count + extra
-    found = of_bounded(Scored(scores, above, above.sum()), count, 0.0)
+    scored = scored_above(scores, torch.tensor(4.0), count)
+    assert scored.above is not None and int(scored.above.number) == count + extra
+    found = of_bounded(scored, count, 0.0)
     expected = torch.sort(scores.flatten(), descending=True, stable=True).indices[:count].sort().values
     assert (found.row_N * 10 + found.latent_N).tolist() == expected.tolist()
     assert found.value_N.tolist() == scores.flatten()[expected].tolist()

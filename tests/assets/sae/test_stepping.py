@@ -7,14 +7,15 @@ from assets.sae import stepping
 from assets.sae.adam import Moments
 from assets.sae.batchtopk import InputScale, measure_scale
 from assets.sae.config import SaeConfig
-from assets.sae.stepping import Diverged, GraphedStepping, SparseStepping, Trained
+from assets.sae.stepping import Diverged, GraphedStepping, SparseStepping, Trained, idle_room
 from tests.assets.sae.test_sparse_step import LATENTS, TOKENS, WIDTH, K, build_weights
 
 
 @pytest.fixture(autouse=True)
 def called(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA graphs exist on GPUs alone."""
+    """CUDA graphs exist on GPUs alone; there is room for 2, 8, 32 or all 50 latents to be dead."""
     monkeypatch.setattr(stepping, "recorded", lambda take: take)
+    monkeypatch.setattr(stepping, "FEWEST_IDLE", 2)
 
 
 def batches(number: int) -> list[torch.Tensor]:
@@ -55,21 +56,38 @@ def test_both_ways_train_alike_while_latents_die_and_are_revived(preset: str, pe
 
 def test_no_latent_is_revived_before_one_can_be_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 tokens of at most 38 each: in the first five steps the device need not be asked."""
-    config = SaeConfig(k=K, dead_after_tokens=200)
+    dead, idle = dead_and_idle(SaeConfig(k=K, dead_after_tokens=200), monkeypatch)
+    assert not any(idle[:5])
+    assert any(dead)
+
+
+@pytest.mark.parametrize("dead_after", [60, 200, 500])
+def test_dead_latents_are_never_more_than_there_is_room_for(dead_after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead, idle = dead_and_idle(SaeConfig(k=K, dead_after_tokens=dead_after), monkeypatch)
+    assert all(number <= room for number, room in zip(dead, idle, strict=True))
+    assert max(dead) > 0 and len(set(idle)) > 1
+
+
+def test_nothing_is_looked_for_where_nothing_is_revived(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead, idle = dead_and_idle(SaeConfig(k=K, dead_after_tokens=200, auxiliary="none"), monkeypatch)
+    assert any(dead) and not any(idle)
+
+
+def dead_and_idle(config: SaeConfig, monkeypatch: pytest.MonkeyPatch) -> tuple[list[int], list[int]]:
+    """Before each of 60 steps: how many latents are dead, and for how many there is room."""
     trained, scale = fresh(config)
     taken = GraphedStepping(config, trained, scale, None, False)
-    revived = []
-    finish = taken._finish
-    monkeypatch.setattr(
-        taken, "_finish", lambda how, revives, batch: (revived.append(revives), finish(how, revives, batch))
-    )
-    dead = []
-    for batch in batches(30):
-        dead.append(bool((trained.silent_F >= 200).any()))
-        taken.step(batch, 1e-3)
-    assert not any(revived[:5])
-    assert any(dead)
-    assert all(revives for revives, some in zip(revived, dead, strict=True) if some)
+    dead, idle, finish = list[int](), list[int](), taken._finish
+    monkeypatch.setattr(taken, "_finish", lambda how, room, batch: (idle.append(room), finish(how, room, batch)))
+    for batch in batches(60):
+        dead.append(int((trained.silent_F >= config.dead_after_tokens).sum()))
+        taken.step(batch, 1e-2)
+    return dead, idle
+
+
+def test_rooms_for_dead_latents_are_few() -> None:
+    """2, 8, 32, or all of 50 latents."""
+    assert [idle_room(number, 50) for number in (1, 2, 3, 8, 9, 32, 33, 50)] == [2, 2, 8, 8, 32, 32, 50, 50]
 
 
 def test_a_bound_is_carried_from_batch_to_batch_and_given_up_where_it_misleads(monkeypatch: pytest.MonkeyPatch) -> None:
