@@ -3,6 +3,8 @@
 Shapes: B tokens, D components, F latents.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -29,7 +31,8 @@ def encode(config: SaeConfig, weights: Weights, input_BD: torch.Tensor, bound: t
     shifted_BD = input_BD - weights.b_dec_D
     source_BD = shifted_BD if config.center else input_BD
     norm_F = score_norms(config, weights)
-    scores_BF = scores_of(weights, norm_F, source_BD)
+    with on_tensor_cores():
+        scores_BF = scores_of(weights, norm_F, source_BD)
     scored = Scored(scores_BF, None) if bound is None else scored_above(scores_BF, bound, config.k * len(scores_BF))
     return Encoded(shifted_BD, source_BD, norm_F, scored)
 
@@ -39,3 +42,18 @@ def scores_of(weights: Weights, norm_F: torch.Tensor | None, source_BD: torch.Te
     if norm_F is None:
         return torch.addmm(weights.b_enc_F, source_BD, weights.W_enc_FD.T)
     return torch.addmm(weights.b_enc_F * norm_F, source_BD, (weights.W_enc_FD * norm_F[:, None]).T)
+
+
+@contextmanager
+def on_tensor_cores() -> Iterator[None]:
+    """Float32 products of a GPU read 10 bits of each fraction: 46 us instead of 326 for 4096 tokens.
+
+    A graph keeps what was set while it was recorded. A CPU's products do not change.
+    """
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from assets.sae import revival, static_encode
 from assets.sae.batchtopk import Weights, floor_of
 from assets.sae.config import SaeConfig
 from assets.sae.pieces import Counting
 from assets.sae.revival import Idle
 from assets.sae.sparse_step import SparseStep
-from assets.sae.static_encode import encode
+from assets.sae.static_encode import encode, on_tensor_cores
 from assets.sae.static_selection import Selection, choose, most_above, of_batch, of_bounded, scored_above
 from assets.sae.static_step import StaticResult, static_step
 from tests.assets.sae.test_sparse_step import LATENTS, TOKENS, WIDTH, K, build_weights, gradients_of, reference
@@ -138,3 +139,19 @@ def test_a_bound_leaves_exactly_the_largest_of_which_ties_go_to_the_lower_place(
     assert (found.row_N * 10 + found.latent_N).tolist() == expected.tolist()
     assert found.value_N.tolist() == scores.flatten()[expected].tolist()
     assert of_batch(scores, count, 0.0).value_N.sort().values.tolist() == found.value_N.sort().values.tolist()
+
+
+def test_only_the_encoders_product_is_reduced_in_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dead latents' product, of the same function, is not; nor is what comes after an error."""
+    matmul, found, product = torch.backends.cuda.matmul, list[str](), static_encode.scores_of
+    before = matmul.fp32_precision
+    for module in (static_encode, revival):
+        monkeypatch.setattr(
+            module, "scores_of", lambda *given: (found.append(matmul.fp32_precision), product(*given))[1]
+        )
+    config = SaeConfig(k=K, auxiliary_k=5, auxiliary="reencoded_error")
+    take(config, build_weights(0, unit=True), 1.0, torch.randn(TOKENS, WIDTH), torch.arange(LATENTS) < 3, "batch")
+    assert found == ["tf32", before]
+    with pytest.raises(ZeroDivisionError), on_tensor_cores():
+        _ = 1 / 0
+    assert matmul.fp32_precision == before != "tf32"
