@@ -1,7 +1,7 @@
 """Sums and dot products of whole rows for a list of (token, latent) pairs: the sparse products of a step.
 
-Sums are `embedding_bag`, on a CPU 1.5 to 2 times faster than the same product through a CSR matrix; dot products are
-`sampled_addmm`. Shapes: B tokens, D components, F latents, N pairs.
+Sums are `embedding_bag`, on a CPU 1.5 to 2 times faster than the same product through a CSR matrix, which a GPU takes;
+dot products are `sampled_addmm`. Shapes: B tokens, D components, F latents, N pairs.
 """
 
 import warnings
@@ -37,9 +37,27 @@ def dots(row_N: torch.Tensor, latent_N: torch.Tensor, left_BD: torch.Tensor, rig
 
 def dots_by_owner(begin: torch.Tensor, other_N: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """left[owner] . right[other] for every pair; `begin`: where each owner's pairs begin, and the end."""
-    shape = (len(left), len(right))
+    where = _sparse(begin, other_N, left.new_zeros(len(other_N)), len(right))
+    return torch.sparse.sampled_addmm(where, left, right.T, beta=0.0).values()
+
+
+def sum_by_owner(
+    begin: torch.Tensor, index_N: torch.Tensor, weight_N: torch.Tensor, rows: torch.Tensor
+) -> torch.Tensor:
+    """For every owner the sum of rows[index] x weight, as a sparse product; `begin` as above.
+
+    On a GPU an owner of thousands of pairs does not keep the others waiting: 30 us for 4096 tokens by latent, where
+    `embedding_bag` takes 193, and 114 over bags that are cut into pieces of 32.
+    """
+    return _sparse(begin, index_N, weight_N, len(rows)) @ rows
+
+
+def _sparse(begin: torch.Tensor, other_N: torch.Tensor, value_N: torch.Tensor, others: int) -> torch.Tensor:
     with warnings.catch_warnings():
         # torch says once per process that CSR tensors are beta; what is used of them is tested against autograd
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
-        where = torch.sparse_csr_tensor(begin, other_N, left.new_zeros(len(other_N)), shape, check_invariants=False)
-    return torch.sparse.sampled_addmm(where, left, right.T, beta=0.0).values()
+        # and that it checks no invariants, as it is told
+        warnings.filterwarnings(
+            "ignore", message="Sparse invariant checks are implicitly disabled", category=UserWarning
+        )
+        return torch.sparse_csr_tensor(begin, other_N, value_N, (len(begin) - 1, others), check_invariants=False)

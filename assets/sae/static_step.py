@@ -12,9 +12,9 @@ import torch
 
 from assets.sae.batchtopk import Weights
 from assets.sae.config import SaeConfig
-from assets.sae.pieces import Counting, cut, sum_pieces
+from assets.sae.counting import Counting
 from assets.sae.revival import Idle, Revived, revive
-from assets.sae.sparse_rows import dots_by_owner, sum_rows
+from assets.sae.sparse_rows import dots_by_owner, sum_by_owner
 from assets.sae.static_encode import Encoded
 from assets.sae.static_selection import Chosen
 
@@ -55,7 +55,7 @@ def static_step(
     """Loss and gradients of one batch; among `idle` are all latents to revive, None: there are none."""
     chosen = _activations(chosen, encoded.norm_F)
     begin_B = _of_tokens(chosen, counting)
-    decoded_BD = sum_rows(chosen.latent_N, chosen.value_N, begin_B[:-1], weights.W_dec_FD)
+    decoded_BD = sum_by_owner(begin_B, chosen.latent_N, chosen.value_N, weights.W_dec_FD)
     error_BD = encoded.shifted_BD - decoded_BD
     per_entry = 1 / (len(error_BD) * variance)
     term = Term(chosen, begin_B, encoded.source_BD, error_BD * (-2 * per_entry))
@@ -108,9 +108,9 @@ def _of_term(weights: Weights, term: Term, counting: Counting) -> tuple[torch.Te
     slope_N = dots_by_owner(term.begin_B, chosen.latent_N, term.slope_BD, weights.W_dec_FD) * chosen.counts_N
     latent_N, order_N = torch.sort(chosen.latent_N.to(counting.latent_F.dtype), stable=True)
     row_N, value_N, slope_N = chosen.row_N[order_N], chosen.value_N[order_N], slope_N[order_N]
-    pieces = cut(latent_N, counting)
+    begin_F = torch.searchsorted(latent_N, counting.latent_F, out_int32=True)
     return (
-        sum_pieces(row_N, value_N, pieces, counting, term.slope_BD),
-        sum_pieces(row_N, slope_N, pieces, counting, term.source_BD),
-        sum_pieces(row_N, slope_N, pieces, counting, counting.one_B[:, None]).view(-1),
+        sum_by_owner(begin_F, row_N, value_N, term.slope_BD),
+        sum_by_owner(begin_F, row_N, slope_N, term.source_BD),
+        sum_by_owner(begin_F, row_N, slope_N, counting.one_B[:, None]).view(-1),
     )

@@ -16,7 +16,7 @@ from assets.sae.adam import Moments, descend
 from assets.sae.backward import Backward
 from assets.sae.batchtopk import InputScale, Weights, floor_of
 from assets.sae.config import SaeConfig
-from assets.sae.pieces import Counting
+from assets.sae.counting import Counting
 from assets.sae.recording import recorded
 from assets.sae.revival import Idle
 from assets.sae.selection import lowered
@@ -149,8 +149,7 @@ class GraphedStepping:
         """See `Stepping`."""
         rows = len(batch_BD)
         if rows not in self._rooms:
-            latents = len(self._trained.silent_F)
-            counting = Counting.of(rows, latents, self._config.k * rows, batch_BD.device)
+            counting = Counting.of(rows, len(self._trained.silent_F), batch_BD.device)
             self._rooms[rows] = _Room(torch.empty_like(batch_BD), counting, recorded(self._encode))
         room = self._rooms[rows]
         self._look_for_dead(rows)

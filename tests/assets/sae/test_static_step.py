@@ -6,7 +6,7 @@ import torch
 from assets.sae import revival, static_encode
 from assets.sae.batchtopk import Weights, floor_of
 from assets.sae.config import SaeConfig
-from assets.sae.pieces import Counting
+from assets.sae.counting import Counting
 from assets.sae.revival import Idle
 from assets.sae.sparse_step import SparseStep
 from assets.sae.static_encode import encode, on_tensor_cores
@@ -32,7 +32,7 @@ def take(
     encoded = encode(config, weights, x, bound)
     chosen = choose(how, encoded.scored, config.k, floor_of(config))
     idle = None if dead is None else Idle.of(dead, room)
-    counting = Counting.of(len(x), LATENTS, config.k * len(x), x.device)
+    counting = Counting.of(len(x), LATENTS, x.device)
     return static_step(config, weights, variance, encoded, chosen, idle, counting)
 
 
