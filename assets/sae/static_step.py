@@ -19,10 +19,21 @@ from assets.sae.static_encode import Encoded
 from assets.sae.static_selection import Chosen
 
 
+class ByLatent(NamedTuple):
+    """Selected pairs, sorted by latent and then by token."""
+
+    order_N: torch.Tensor
+    """Their places among those sorted by token."""
+    row_N: torch.Tensor
+    begin_F: torch.Tensor
+    """Where each latent's pairs begin, and the end."""
+
+
 class Term(NamedTuple):
     """The sum of decoder rows whose error is the loss."""
 
     chosen: Chosen
+    by_latent: ByLatent
     begin_B: torch.Tensor
     """Where each token's pairs begin, and the end."""
     source_BD: torch.Tensor
@@ -54,19 +65,18 @@ def static_step(
 ) -> StaticResult:
     """Loss and gradients of one batch; among `idle` are all latents to revive, None: there are none."""
     chosen = _activations(chosen, encoded.norm_F)
-    begin_B = _of_tokens(chosen, counting)
+    begin_B = torch.searchsorted(chosen.row_N, counting.row_B, out_int32=True)
     decoded_BD = sum_by_owner(begin_B, chosen.latent_N, chosen.value_N, weights.W_dec_FD)
     error_BD = encoded.shifted_BD - decoded_BD
     per_entry = 1 / (len(error_BD) * variance)
-    term = Term(chosen, begin_B, encoded.source_BD, error_BD * (-2 * per_entry))
+    term = Term(chosen, _by_latent(chosen, counting), begin_B, encoded.source_BD, error_BD * (-2 * per_entry))
     revived = None if idle is None else revive(config, weights, encoded, idle, error_BD, per_entry)
-    fired_F = torch.zeros_like(weights.b_enc_F, dtype=torch.int32)
-    fired_F.index_add_(0, chosen.latent_N, chosen.counts_N.int())
+    fired_F, smallest = _fired(chosen, term.by_latent)
     return StaticResult(
         fvu=torch.dot(error_BD.view(-1), error_BD.view(-1)) * per_entry,
         auxiliary=error_BD.new_zeros(()) if revived is None else revived.auxiliary,
-        smallest=torch.where(chosen.counts_N, chosen.score_N, torch.inf).min(),
-        fired_F=fired_F > 0,
+        smallest=smallest,
+        fired_F=fired_F,
         gradients=_gradients(config, weights, term, revived, counting),
     )
 
@@ -76,9 +86,18 @@ def _activations(chosen: Chosen, norm_F: torch.Tensor | None) -> Chosen:
     return chosen if norm_F is None else chosen._replace(value_N=chosen.value_N / norm_F[chosen.latent_N])
 
 
-def _of_tokens(chosen: Chosen, counting: Counting) -> torch.Tensor:
-    """Where each token's pairs begin, and the end: [B + 1]."""
-    return torch.searchsorted(chosen.row_N, counting.row_B, out_int32=True)
+def _by_latent(chosen: Chosen, counting: Counting) -> ByLatent:
+    latent_N, order_N = torch.sort(chosen.latent_N.to(counting.latent_F.dtype), stable=True)
+    return ByLatent(order_N, chosen.row_N[order_N], torch.searchsorted(latent_N, counting.latent_F, out_int32=True))
+
+
+def _fired(chosen: Chosen, by_latent: ByLatent) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which latents have a score that counts, and the smallest of these scores."""
+    begin_F = by_latent.begin_F
+    if chosen.counts_N is None:
+        return begin_F[1:] > begin_F[:-1], chosen.score_N.min()
+    fired_F = begin_F.new_zeros(len(begin_F) - 1).index_add_(0, chosen.latent_N, chosen.counts_N.int())
+    return fired_F > 0, torch.where(chosen.counts_N, chosen.score_N, torch.inf).min()
 
 
 def _gradients(
@@ -103,14 +122,12 @@ def _gradients(
 
 def _of_term(weights: Weights, term: Term, counting: Counting) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of the decoder, the encoder and its bias."""
-    chosen = term.chosen
+    chosen, (order_N, row_N, begin_F) = term.chosen, term.by_latent
     # by token, where pairs are spread evenly: by latent, the dot products take five times as long for 4096 tokens
-    slope_N = dots_by_owner(term.begin_B, chosen.latent_N, term.slope_BD, weights.W_dec_FD) * chosen.counts_N
-    latent_N, order_N = torch.sort(chosen.latent_N.to(counting.latent_F.dtype), stable=True)
-    row_N, value_N, slope_N = chosen.row_N[order_N], chosen.value_N[order_N], slope_N[order_N]
-    begin_F = torch.searchsorted(latent_N, counting.latent_F, out_int32=True)
+    slope_N = dots_by_owner(term.begin_B, chosen.latent_N, term.slope_BD, weights.W_dec_FD)
+    slope_N = (slope_N if chosen.counts_N is None else slope_N * chosen.counts_N)[order_N]
     return (
-        sum_by_owner(begin_F, row_N, value_N, term.slope_BD),
+        sum_by_owner(begin_F, row_N, chosen.value_N[order_N], term.slope_BD),
         sum_by_owner(begin_F, row_N, slope_N, term.source_BD),
         sum_by_owner(begin_F, row_N, slope_N, counting.one_B[:, None]).view(-1),
     )

@@ -134,7 +134,7 @@ def test_a_bound_leaves_exactly_the_largest_of_which_ties_go_to_the_lower_place(
     assert most_above(count) >= count + extra
     scored = scored_above(scores, torch.tensor(4.0), count)
     assert scored.above is not None and int(scored.above.number) == count + extra
-    found = of_bounded(scored, count, 0.0)
+    found = of_bounded(scored, count)
     expected = torch.sort(scores.flatten(), descending=True, stable=True).indices[:count].sort().values
     assert (found.row_N * 10 + found.latent_N).tolist() == expected.tolist()
     assert found.value_N.tolist() == scores.flatten()[expected].tolist()
