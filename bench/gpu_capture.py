@@ -22,6 +22,8 @@ from bench.gpu_shapes import SHAPES, qwen2
 from bench.gpu_versions import accept_older
 from resources.attention import use_varlen_attention
 
+PROBES = ("adapter", "neurons")
+
 
 def wall(device: str, work: Callable[[], object]) -> float:
     """Wall seconds, with the device idle before and after."""
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens-per-batch", type=int, default=32_768)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--shard-rows", type=int, default=65_536, help="fewer let a short run write while it computes")
+    parser.add_argument("--what", nargs="+", choices=PROBES, default=list(PROBES))
     options = parser.parse_args(arguments)
     accept_older()
     device, dtype = options.device, torch.bfloat16 if options.device.startswith("cuda") else torch.float32
@@ -54,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     base = model.get_base_model()
     print(f"Qwen2.5 {options.shape}, {dtype}, {tokens} tokens, {device}, torch {torch.__version__}")
     with torch.inference_mode(), tempfile.TemporaryDirectory() as name:
-        for what, probe in (("adapter", adapter_probe(model)), ("neurons", neuron_probe(base, 60, "post"))):
-            bare(probe.backbone, shards[:1], device, options.tokens_per_batch)
+        for what in options.what:
+            probe = adapter_probe(model) if what == "adapter" else neuron_probe(base, 60, "post")
+            bare(probe.backbone, shards, device, options.tokens_per_batch)  # every shape is new to cuDNN once
             ratios, waits, rates = [], [], []
             for turn in range(options.turns):
                 plain = wall(device, lambda probe=probe: bare(probe.backbone, shards, device, options.tokens_per_batch))

@@ -82,7 +82,7 @@ def train_lora(
         lora.components(load_architecture(model).num_hidden_layers)  # wrong ones, before the weights are read
         examples = Examples(S1kDataset.open(s1k_dataset), lora.block_size)
         if processes.first and compute.device == "cuda" and (missing := missing_for_kernels()):
-            progress.say(f"{missing}: torch's own kernels train an eighth slower")
+            progress.say(f"{missing}: torch's own kernels train a tenth slower")
         adapted = wear_adapter(load_base(model, processes.device), lora, model.name)
         objective = RolloutLoss(adapted, processes.device, compute.recomputed_layers, autocast=None)
         run = _run(objective, lora, model, examples, scratch, progress, compute, processes, Replicas(processes))
