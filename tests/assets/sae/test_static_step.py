@@ -10,7 +10,15 @@ from assets.sae.counting import Counting
 from assets.sae.revival import Idle
 from assets.sae.sparse_step import SparseStep
 from assets.sae.static_encode import encode, on_tensor_cores
-from assets.sae.static_selection import Selection, choose, most_above, of_batch, of_bounded, scored_above
+from assets.sae.static_selection import (
+    Selection,
+    choose,
+    integers_to,
+    most_above,
+    of_batch,
+    of_bounded,
+    scored_above,
+)
 from assets.sae.static_step import StaticResult, static_step
 from tests.assets.sae.test_sparse_step import LATENTS, TOKENS, WIDTH, K, build_weights, gradients_of, reference
 
@@ -118,6 +126,32 @@ def test_a_batch_that_activates_nothing_has_no_threshold_and_moves_only_the_bias
     assert [bool(gradient.any()) for gradient in result.gradients] == [False, False, False, True]
 
 
+def test_where_nothing_is_missing_dead_latents_have_nothing_to_rebuild() -> None:
+    """Its variance, by which their loss is divided, is 0."""
+    weights = Weights(*(torch.zeros(size) for size in [(LATENTS, WIDTH), LATENTS, (LATENTS, WIDTH), WIDTH]))
+    config = SaeConfig(k=K, auxiliary_k=5, auxiliary="residual")
+    result = take(config, weights, 1.0, torch.zeros(TOKENS, WIDTH), torch.arange(LATENTS) < 3, "batch")
+    assert float(result.auxiliary) == 0
+    assert not any(gradient.any() for gradient in result.gradients)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [(2**15, torch.int16), (2**15 + 1, torch.int32), (2**31, torch.int32), (2**31 + 1, torch.int64)],
+)
+def test_places_are_sorted_as_the_smallest_integers_that_hold_the_last(numbers: int, kind: torch.dtype) -> None:
+    """int16 ends at 32767, int32 at 2147483647."""
+    assert integers_to(numbers) == kind
+
+
+def test_latents_are_counted_to_the_end_of_the_last_ones_pairs() -> None:
+    """A number more than latents: 32768 of them end where no int16 reaches."""
+    for latents, kind in ((2**15 - 1, torch.int16), (2**15, torch.int32)):
+        counting = Counting.of(2, latents, torch.device("cpu"))
+        assert counting.latent_F.dtype == kind
+        assert counting.latent_F[[0, -1]].tolist() == [0, latents]
+
+
 def test_more_scores_than_are_looked_through_are_told_from_as_many_as_that() -> None:
     scores = torch.arange(24.0).view(4, 6)
     for above, told in ((0, 0), (1, 1), (6, 6), (7, 7), (20, 7)):
@@ -155,3 +189,7 @@ def test_only_the_encoders_product_is_reduced_in_precision(monkeypatch: pytest.M
     with pytest.raises(ZeroDivisionError), on_tensor_cores():
         _ = 1 / 0
     assert matmul.fp32_precision == before != "tf32"
+    with on_tensor_cores():
+        with on_tensor_cores():
+            pass
+        assert matmul.fp32_precision == "tf32"
