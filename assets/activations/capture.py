@@ -209,7 +209,7 @@ def to_rows(shard: ShardPlan, states_RC: "torch.Tensor", columns: tuple[str, ...
     rollouts, positions, tokens = shard.ids()
     states = states_RC.cpu().numpy()
     # A float16 whose exponent is all ones is NaN or infinite: a ninth of the time of asking numpy for magnitudes.
-    if (states.view(np.uint16) << 1).max(initial=0) >= _NOT_FINITE:
+    if (states.view(np.uint16) << 1).max() >= _NOT_FINITE:
         row, column = np.argwhere(~np.isfinite(states))[0].tolist()
         raise BadInput(
             f"{columns[column]} is {states[row, column]} at rollout {rollouts[row]}, position {positions[row]}: "

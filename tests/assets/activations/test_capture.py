@@ -178,11 +178,13 @@ def test_a_rollout_longer_than_the_models_context_is_cut_and_counted(
 
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
 def test_no_scalar_but_nan_and_infinity_stops_a_shard(bad: float) -> None:
-    shard = ShardPlan(0, (Reading(7, np.array([5, 6, 5], np.int32), np.arange(3)),))
+    """Of rollout 4 the second token is kept, of rollout 7 the first two."""
+    ids = np.array([5, 6, 5], np.int32)
+    shard = ShardPlan(0, (Reading(4, ids, np.array([1])), Reading(7, ids, np.arange(2))))
     states = torch.tensor([[65504.0, -65504.0], [0.0, -0.0], [2.0**-24, -(2.0**-14)]], dtype=torch.float16)
     assert np.array_equal(to_rows(shard, states, ("L0.q_proj", "L0.k_proj")).state_BC, states.numpy())
     states[2, 1] = bad
-    with pytest.raises(BadInput, match=r"L0\.k_proj is (nan|inf|-inf) at rollout 7, position 2"):
+    with pytest.raises(BadInput, match=r"L0\.k_proj is (nan|inf|-inf) at rollout 7, position 1"):
         to_rows(shard, states, ("L0.q_proj", "L0.k_proj"))
 
 
