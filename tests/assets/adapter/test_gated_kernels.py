@@ -40,6 +40,22 @@ def test_results_and_gradients_are_autograds_for_any_number_of_tokens_and_column
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_of_bfloat16_nothing_is_rounded_on_the_way_to_what_adapters_learn_from() -> None:
+    """Activations and their gradients alone are, by one part in 256; the interpreter cuts off, by one in 128."""
+    tokens, width = 2 * BACKWARD_T + 3, 9
+    exact = random_gate(tokens, width)
+    gate = exact._replace(gate_TI=exact.gate_TI.bfloat16(), up_TI=exact.up_TI.bfloat16(), h_T2=exact.h_T2.bfloat16())
+    grads = torch.randn(tokens, width).bfloat16(), torch.randn(tokens, 1).bfloat16()
+    (act_TI, h_T1), (grad_gate_TI, grad_up_TI, *others) = by_autograd(gate, *grads)
+    found, gradients = gated(gate), gated_backward(gate, *grads)
+    for ours, theirs in zip((found[0], *gradients[:2]), (act_TI, grad_gate_TI, grad_up_TI), strict=True):
+        assert ours.dtype == torch.bfloat16
+        torch.testing.assert_close(ours.double(), theirs, rtol=2**-7, atol=1e-5)
+    for ours, theirs in zip((found[1], *gradients[2:]), (h_T1, *others), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_chunks_of_tokens_add_up_also_where_the_last_is_not_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gated_kernels, "CHUNK", 2 * BACKWARD_T)
     gate, grads = (
