@@ -104,7 +104,7 @@ class _GateOfRankOne(torch.autograd.Function):
 
         a_2D = torch.cat([a_gate_1D, a_up_1D]).to(x_TD.dtype)
         b_2I = torch.cat([gate.scale * b_gate_I1.T, up.scale * b_up_I1.T])
-        given = Gate(x_TD @ gate.weight_OI.T, x_TD @ up.weight_OI.T, x_TD @ a_2D.T, b_2I, a_down_1I[0].contiguous())
+        given = Gate(x_TD @ gate.weight_OI.T, x_TD @ up.weight_OI.T, x_TD @ a_2D.T, b_2I, a_down_1I[0])
         ctx.save_for_backward(x_TD, a_2D, *given)
         ctx.gate, ctx.up = gate, up
         act_TI, h_T1 = gated(given)

@@ -16,11 +16,12 @@ CONFIG = {"hidden_size": 16, "intermediate_size": 40, "num_hidden_layers": 1, "n
           "num_key_value_heads": 1, "vocab_size": 32}  # fmt: skip
 
 
-def mlp(rank: int, *targets: str) -> Qwen2MLP:
-    """A random MLP whose adapter does something."""
+def mlp(rank: int, *targets: str, dtype: torch.dtype = torch.float32, **patterns: dict[str, int]) -> Qwen2MLP:
+    """A random MLP whose adapter, in float32, does something; `patterns`: PEFT's, of matrices that differ."""
     torch.manual_seed(0)
-    base = Qwen2ForCausalLM(Qwen2Config(**CONFIG))  # pyright: ignore[reportArgumentType]
-    model = peft.get_peft_model(base, peft.LoraConfig(r=rank, target_modules=list(targets), use_rslora=True))
+    base = Qwen2ForCausalLM(Qwen2Config(**CONFIG)).to(dtype)  # pyright: ignore[reportArgumentType]
+    lora = peft.LoraConfig(r=rank, target_modules=list(targets), use_rslora=True, **patterns)  # pyright: ignore[reportArgumentType]
+    model = peft.get_peft_model(base, lora)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.3)
@@ -67,6 +68,78 @@ def test_a_fused_mlp_gives_them_on_a_gpu_too_by_kernels_where_gate_and_up_are_ad
     assert len(found) == 2 + 2 * len(targets)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("odd", ["gate_proj", "up_proj", "down_proj"])
+def test_one_matrix_of_another_rank_keeps_an_mlp_from_the_kernels(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(lora_blocks, "is_usable", lambda _: True)
+    plain, fused = (mlp(1, "gate_proj", "up_proj", "down_proj", rank_pattern={odd: 2}) for _ in range(2))
+    fuse(fused)
+    expected = output_and_gradients(plain, x)
+    with claimed_gpu():
+        claim(fused)
+        found = [tensor.cpu() for tensor in output_and_gradients(fused, x.to(GPU))]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_take_every_matrix_by_its_own_scale_and_a_model_of_bfloat16(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against PEFT, which rounds more often on its way."""
+    pytest.importorskip("triton", reason="triton is made for Linux alone")
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
+    monkeypatch.setattr(lora_blocks, "is_usable", lambda _: True)
+    alphas = {"gate_proj": 3, "up_proj": 5, "down_proj": 7}
+    plain, fused = (mlp(1, *alphas, dtype=dtype, alpha_pattern=alphas) for _ in range(2))
+    fuse(fused)
+    expected = output_and_gradients(plain, x)
+    with claimed_gpu():
+        claim(fused)
+        found = [tensor.cpu() for tensor in output_and_gradients(fused, x.to(GPU))]
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance * float(theirs.abs().max()))
+
+
+def test_on_a_cpu_an_mlp_does_without_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lora_blocks, "is_usable", lambda _: True)
+    monkeypatch.setattr(lora_blocks._GateOfRankOne, "apply", None)
+    block = mlp(1, "gate_proj", "up_proj", "down_proj")
+    fuse(block)
+    assert block(torch.randn(2, 5, 16)).shape == (2, 5, 16)
+
+
+@pytest.mark.parametrize("usable", [False, True])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_attention_under_a_mask_is_transformers_and_turned_by_liger_kernel_on_a_gpu_alone(
+    on_gpu: bool, usable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rope = pytest.importorskip("liger_kernel.ops.rope", reason="triton is made for Linux alone").LigerRopeFunction
+    calls, rotate = [], rope.apply
+    monkeypatch.setattr(rope, "apply", lambda *given: (calls.append(given), rotate(*given))[1])
+    monkeypatch.setattr(lora_blocks, "is_usable", lambda _: usable)
+    torch.manual_seed(0)
+    config = Qwen2Config(**CONFIG, attn_implementation="sdpa")  # pyright: ignore[reportArgumentType]
+    base = Qwen2ForCausalLM(config).eval().model
+    attention, x = base.layers[0].self_attn, torch.randn(2, 5, 16)
+    turns = base.rotary_emb(x, torch.arange(5)[None])
+    sees = torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(2)) < 0.5
+    sees |= torch.eye(5, dtype=torch.bool)
+    with torch.no_grad():
+        expected = attention(x, turns, sees)[0]
+        assert not torch.allclose(attention(x, turns, None)[0], expected, atol=1e-3)
+        fuse(attention)
+        if on_gpu:
+            with claimed_gpu():
+                claim(attention)
+                found = attention(x.to(GPU), tuple(turn.to(GPU) for turn in turns), sees.to(GPU))[0].cpu()
+        else:
+            found = attention(x, turns, sees)[0]
+    torch.testing.assert_close(found, expected)
+    assert len(calls) == (on_gpu and usable)
 
 
 def test_an_mlp_computed_again_leaves_out_its_last_product(monkeypatch: pytest.MonkeyPatch) -> None:
