@@ -13,9 +13,10 @@ from assets.adapter.optional import is_usable, missing_for_kernels
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine that has everything; what was found out of another one is forgotten, before and after."""
-    (tmp_path / "Python.h").touch()
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/Python.h").touch()
     monkeypatch.setattr(optional, "find_spec", lambda _: object())
-    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / name))
     monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
     monkeypatch.delenv("CC", raising=False)
     for found in (is_usable, missing_for_kernels):
@@ -49,6 +50,6 @@ def test_one_compiler_of_two_is_enough(compiler: str, lacks: bool, monkeypatch: 
 
 
 def test_without_pythons_headers_it_says_which_package_brings_them(here: Path) -> None:
-    (here / "Python.h").unlink()
+    (here / "include/Python.h").unlink()
     assert "python3-dev" in (optional.missing_for_kernels() or "")
     assert not optional.is_usable("triton")
