@@ -10,8 +10,8 @@ from resources.memory import Architecture, MemoryEstimate, Part, Setup
 from resources.work import Setting, WorkEstimate, dense, head_flops, pass_flops
 
 STEP_S = 0.002
-"""Seconds of one step on a GPU. On an H200 ours takes 0.6 ms for 512 tokens and 0.75 for 4096, the authors' dense recipe,
-which a baseline's is like, 1.6 and 2.4 (bench/RESULTS.md)."""
+"""Seconds of one step on a GPU. On an H200 ours takes 0.6 ms for 512 tokens and 0.75 for 4096, the authors' dense
+recipe, which a baseline's is like, 1.6 and 2.4 (bench/RESULTS.md)."""
 
 
 def width(sae: SaeConfig, sizes: Architecture) -> int:
