@@ -1,6 +1,6 @@
 """Units x tokens per second of the ablation, against an equal naive loop and against the authors' way.
 
-OMP_NUM_THREADS=1 python -m bench.ablation [--turns 5] [--hidden 128] [--vocabulary 8] [--cores 2]
+OMP_NUM_THREADS=1 python -m bench.ablation [--turns 5] [--hidden 256] [--vocabulary 8] [--cores 2]
 
 A random float32 Qwen2 with Qwen2.5-32B's layers in small (MLP 5.4 x hidden), 16 of them, one 256-token rollout, and
 every second of its 112 components and 16 layers. --vocabulary 8 words per unit of width make the head 2.5 % of the
@@ -159,7 +159,7 @@ def main() -> None:
     """Take turns, compare, print ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--hidden", type=int, default=128, help="the mini world's by default")
+    parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--vocabulary", type=int, default=8)
     parser.add_argument("--cores", type=int, help="compare wall seconds on so many cores")
     arguments = parser.parse_args()
