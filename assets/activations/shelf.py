@@ -17,9 +17,8 @@ from resources.links import link_or_copy
 from resources.shards import SHARD, StateBatch, write_shard
 from resources.whole import whole
 
-_PENDING = 2
-"""Shards being written at most, each by a thread of its own: bounds memory, and only writers slower than the model are
-waited for."""
+_WRITERS = 2
+"""Threads, each with one shard: bounds memory, and only writers slower than the model are waited for."""
 
 
 class DoneMarker(BaseModel, frozen=True, extra="forbid"):
@@ -75,11 +74,11 @@ class Shelf:
         Raises:
             BadInput: when the disk is full, or a maker refuses its rows; what was finished stays.
         """
-        with ThreadPoolExecutor(_PENDING, "shard-writer") as pool:
+        with ThreadPoolExecutor(_WRITERS, "shard-writer") as pool:
 
             def put(index: int, rows: Callable[[], StateBatch]) -> None:
                 began = time.perf_counter()
-                self._drain(_PENDING - 1)
+                self._drain(_WRITERS - 1)
                 self.waited_s += time.perf_counter() - began
                 self._queue.append(pool.submit(self._write, index, rows))
 

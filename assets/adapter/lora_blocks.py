@@ -67,22 +67,20 @@ def _attention(
 def _mlp(mlp: Qwen2MLP, x: torch.Tensor) -> torch.Tensor:
     down = Adapted.of(cast("PeftLinear", mlp.down_proj))
     x_TD = x.flatten(0, -2)
-    if x.is_cuda and is_usable("triton") and (both := _rank_one_gate(mlp)) and len(down.a_RI) == 1:
-        act_TI, h_TR = _GateOfRankOne.apply(
-            x_TD, *(w for each in both for w in (each.a_RI, each.b_OR)), down.a_RI, *both
-        )
+    if x.is_cuda and is_usable("triton") and _has_rank_one(mlp):
+        gate, up = (Adapted.of(cast("PeftLinear", matrix)) for matrix in (mlp.gate_proj, mlp.up_proj))
+        act_TI, h_TR = _GateOfRankOne.apply(x_TD, gate.a_RI, gate.b_OR, up.a_RI, up.b_OR, down.a_RI, gate, up)
     else:
         act_TI, h_TR = _Gated.apply(mlp.gate_proj(x_TD), mlp.up_proj(x_TD), down.a_RI)
     return cast("torch.Tensor", _Down.apply(act_TI, h_TR, down.b_OR, down)).unflatten(0, x.shape[:-1])
 
 
-def _rank_one_gate(mlp: Qwen2MLP) -> "tuple[Adapted, Adapted] | None":
-    """Gate and up, if both are adapted by rank 1."""
-    both = mlp.gate_proj, mlp.up_proj
-    if not all(isinstance(matrix, PeftLinear) for matrix in both):
-        return None
-    gate, up = (Adapted.of(cast("PeftLinear", matrix)) for matrix in both)
-    return (gate, up) if len(gate.a_RI) == len(up.a_RI) == 1 else None
+def _has_rank_one(mlp: Qwen2MLP) -> bool:
+    """Whether all three matrices are adapted, and by rank 1."""
+    return all(
+        isinstance(matrix, PeftLinear) and len(Adapted.of(matrix).a_RI) == 1
+        for matrix in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+    )
 
 
 class _GateOfRankOne(torch.autograd.Function):

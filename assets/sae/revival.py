@@ -10,6 +10,7 @@ import torch
 
 from assets.sae.batchtopk import Weights, floor_of
 from assets.sae.config import SaeConfig
+from assets.sae.sparse_rows import sum_of_squares
 from assets.sae.static_encode import Encoded, scores_of
 
 
@@ -46,7 +47,7 @@ def revive(
     norm_C = None if encoded.norm_F is None else encoded.norm_F.index_select(0, idle.latent_C)
     if config.auxiliary == "residual":
         source_BD, scores_BC = encoded.source_BD, encoded.scored.scores_BF.index_select(1, idle.latent_C)
-        unit = 1 / _power(error_BD - error_BD.mean(dim=0)).clamp(min=1e-30)
+        unit = 1 / sum_of_squares(error_BD - error_BD.mean(dim=0)).clamp(min=1e-30)
     else:
         few = Weights(W_enc_CD, b_enc_C, W_dec_CD, weights.b_dec_D)
         source_BD, scores_BC, unit = error_BD, scores_of(few, norm_C, error_BD), per_entry
@@ -57,7 +58,7 @@ def revive(
     slope_BC = slope_BD @ W_dec_CD.T * fires_BC
     return Revived(
         latent_C=idle.latent_C,
-        auxiliary=_power(missing_BD) * unit * idle.dead_C.any(),
+        auxiliary=sum_of_squares(missing_BD) * unit * idle.dead_C.any(),
         decoder_CD=value_BC.T @ slope_BD,
         encoder_CD=slope_BC.T @ source_BD,
         bias_C=slope_BC.sum(dim=0),
@@ -71,7 +72,3 @@ def _fires(scores_BC: torch.Tensor, k: int, floor: float) -> torch.Tensor:
         return above_BC
     best = torch.topk(scores_BC, k, dim=1, sorted=False)
     return torch.zeros_like(above_BC).scatter_(1, best.indices, best.values > floor)
-
-
-def _power(x_BD: torch.Tensor) -> torch.Tensor:
-    return torch.dot(x_BD.view(-1), x_BD.view(-1))

@@ -29,6 +29,11 @@ def sum_all_rows(weight_N: torch.Tensor, rows_ND: torch.Tensor) -> torch.Tensor:
     return sum_rows(index_N, weight_N, index_N[::SHARE], rows_ND).sum(dim=0)
 
 
+def sum_of_squares(x_BD: torch.Tensor) -> torch.Tensor:
+    """Of all entries, in one pass and one kernel."""
+    return torch.dot(x_BD.view(-1), x_BD.view(-1))
+
+
 def dots(row_N: torch.Tensor, latent_N: torch.Tensor, left_BD: torch.Tensor, right_FD: torch.Tensor) -> torch.Tensor:
     """left[row] . right[latent] for every pair, sorted by row; each a function of its two rows alone."""
     begin = bags(row_N, len(left_BD))

@@ -13,7 +13,7 @@ from assets.sae.config import SaeConfig
 from assets.sae.entries import places
 from assets.sae.scores import DenseScores, FilteredScores, Scores, Selected, filter_is_faster
 from assets.sae.selection import Threshold, select_batch, select_rows
-from assets.sae.sparse_rows import bags, sum_rows
+from assets.sae.sparse_rows import bags, sum_of_squares, sum_rows
 
 PRODUCT_TOKENS = 2048
 """Tokens whose int8 product is compared at once: more only take more memory."""
@@ -67,7 +67,7 @@ class SparseStep:
         decoded_BD = weighted_rows(pairs, weights.W_dec_FD, rows)
         error_BD = torch.sub(shifted_BD, decoded_BD, out=decoded_BD)
         per_entry = 1 / (rows * self._variance)
-        fvu = float(_sum_of_squares(error_BD)) * per_entry
+        fvu = float(sum_of_squares(error_BD)) * per_entry
         revived = None
         if config.auxiliary != "none" and bool(dead_F.any()):
             revived = self._revive(weights, error_BD, encoded_BD, norm_F, dead_F)
@@ -118,7 +118,7 @@ class SparseStep:
         if config.auxiliary == "residual":
             source_BD = encoded_BD
             spread_BD = error_BD - error_BD.mean(dim=0)
-            unit = 1 / max(float(_sum_of_squares(spread_BD)), 1e-30)
+            unit = 1 / max(float(sum_of_squares(spread_BD)), 1e-30)
         else:
             source_BD = error_BD.clone()
             unit = 1 / (rows * self._variance)
@@ -129,7 +129,7 @@ class SparseStep:
         pairs = to_pairs(chosen, len(dead_K), None if norm_F is None else norm_F[dead_K])
         W_dec_KD = weights.W_dec_FD[dead_K]
         missing_BD = error_BD - weighted_rows(pairs, W_dec_KD, rows)
-        auxiliary = float(_sum_of_squares(missing_BD)) * unit
+        auxiliary = float(sum_of_squares(missing_BD)) * unit
         slope_BD = missing_BD.mul_(-2 * unit * config.auxiliary_coefficient)
         return Revived(dead_K, Part(pairs, W_dec_KD, source_BD, slope_BD)), auxiliary
 
@@ -138,10 +138,6 @@ def to_pairs(chosen: Selected, width: int, norm_F: torch.Tensor | None) -> Spars
     """Selected scores of a [B, width] matrix as activations; `norm_F` is what scores carry beside the activation."""
     row_N, latent_N = places(chosen.flat_N, width)
     return SparseLatents(row_N, latent_N, chosen.score_N if norm_F is None else chosen.score_N / norm_F[latent_N])
-
-
-def _sum_of_squares(x_BD: torch.Tensor) -> torch.Tensor:
-    return torch.dot(x_BD.view(-1), x_BD.view(-1))
 
 
 def weighted_rows(pairs: SparseLatents, rows_FD: torch.Tensor, tokens: int) -> torch.Tensor:

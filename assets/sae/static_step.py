@@ -12,9 +12,9 @@ import torch
 
 from assets.sae.batchtopk import Weights
 from assets.sae.config import SaeConfig
-from assets.sae.counting import Counting
+from assets.sae.constants import Constants
 from assets.sae.revival import Idle, Revived, revive
-from assets.sae.sparse_rows import dots_by_owner, sum_by_owner
+from assets.sae.sparse_rows import dots_by_owner, sum_by_owner, sum_of_squares
 from assets.sae.static_encode import Encoded
 from assets.sae.static_selection import Chosen
 
@@ -61,23 +61,23 @@ def static_step(
     encoded: Encoded,
     chosen: Chosen,
     idle: Idle | None,
-    counting: Counting,
+    constants: Constants,
 ) -> StaticResult:
     """Loss and gradients of one batch; among `idle` are all latents to revive, None: there are none."""
     chosen = _activations(chosen, encoded.norm_F)
-    begin_B = torch.searchsorted(chosen.row_N, counting.row_B, out_int32=True)
+    begin_B = torch.searchsorted(chosen.row_N, constants.row_B, out_int32=True)
     decoded_BD = sum_by_owner(begin_B, chosen.latent_N, chosen.value_N, weights.W_dec_FD)
     error_BD = encoded.shifted_BD - decoded_BD
     per_entry = 1 / (len(error_BD) * variance)
-    term = Term(chosen, _by_latent(chosen, counting), begin_B, encoded.source_BD, error_BD * (-2 * per_entry))
+    term = Term(chosen, _by_latent(chosen, constants), begin_B, encoded.source_BD, error_BD * (-2 * per_entry))
     revived = None if idle is None else revive(config, weights, encoded, idle, error_BD, per_entry)
     fired_F, smallest = _fired(chosen, term.by_latent)
     return StaticResult(
-        fvu=torch.dot(error_BD.view(-1), error_BD.view(-1)) * per_entry,
+        fvu=sum_of_squares(error_BD) * per_entry,
         auxiliary=error_BD.new_zeros(()) if revived is None else revived.auxiliary,
         smallest=smallest,
         fired_F=fired_F,
-        gradients=_gradients(config, weights, term, revived, counting),
+        gradients=_gradients(config, weights, term, revived, constants),
     )
 
 
@@ -86,9 +86,9 @@ def _activations(chosen: Chosen, norm_F: torch.Tensor | None) -> Chosen:
     return chosen if norm_F is None else chosen._replace(value_N=chosen.value_N / norm_F[chosen.latent_N])
 
 
-def _by_latent(chosen: Chosen, counting: Counting) -> ByLatent:
-    latent_N, order_N = torch.sort(chosen.latent_N.to(counting.latent_F.dtype), stable=True)
-    return ByLatent(order_N, chosen.row_N[order_N], torch.searchsorted(latent_N, counting.latent_F, out_int32=True))
+def _by_latent(chosen: Chosen, constants: Constants) -> ByLatent:
+    latent_N, order_N = torch.sort(chosen.latent_N.to(constants.latent_F.dtype), stable=True)
+    return ByLatent(order_N, chosen.row_N[order_N], torch.searchsorted(latent_N, constants.latent_F, out_int32=True))
 
 
 def _fired(chosen: Chosen, by_latent: ByLatent) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,10 +101,10 @@ def _fired(chosen: Chosen, by_latent: ByLatent) -> tuple[torch.Tensor, torch.Ten
 
 
 def _gradients(
-    config: SaeConfig, weights: Weights, term: Term, revived: Revived | None, counting: Counting
+    config: SaeConfig, weights: Weights, term: Term, revived: Revived | None, constants: Constants
 ) -> tuple[torch.Tensor, ...]:
-    W_dec_FD, W_enc_FD, b_enc_F = _of_term(weights, term, counting)
-    b_dec_D = counting.one_B @ term.slope_BD
+    W_dec_FD, W_enc_FD, b_enc_F = _of_term(weights, term, constants)
+    b_dec_D = constants.one_B @ term.slope_BD
     centred_F = b_enc_F  # of what was encoded without the decoder's bias
     if revived is not None:
         if config.auxiliary != "residual":
@@ -120,7 +120,7 @@ def _gradients(
     return W_enc_FD, b_enc_F, W_dec_FD, b_dec_D
 
 
-def _of_term(weights: Weights, term: Term, counting: Counting) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _of_term(weights: Weights, term: Term, constants: Constants) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of the decoder, the encoder and its bias."""
     chosen, (order_N, row_N, begin_F) = term.chosen, term.by_latent
     # by token, where pairs are spread evenly: by latent, the dot products take five times as long for 4096 tokens
@@ -129,5 +129,5 @@ def _of_term(weights: Weights, term: Term, counting: Counting) -> tuple[torch.Te
     return (
         sum_by_owner(begin_F, row_N, chosen.value_N[order_N], term.slope_BD),
         sum_by_owner(begin_F, row_N, slope_N, term.source_BD),
-        sum_by_owner(begin_F, row_N, slope_N, counting.one_B[:, None]).view(-1),
+        sum_by_owner(begin_F, row_N, slope_N, constants.one_B[:, None]).view(-1),
     )

@@ -16,7 +16,7 @@ from assets.sae.adam import Moments, descend
 from assets.sae.backward import Backward
 from assets.sae.batchtopk import InputScale, Weights, floor_of
 from assets.sae.config import SaeConfig
-from assets.sae.counting import Counting
+from assets.sae.constants import Constants
 from assets.sae.recording import recorded
 from assets.sae.revival import Idle
 from assets.sae.selection import lowered
@@ -120,7 +120,7 @@ class _Room:
     """What a GPU keeps for batches of one size."""
 
     batch_BD: torch.Tensor
-    counting: Counting
+    constants: Constants
     encode: Callable[[torch.Tensor], Encoded]
     finish: dict[tuple[Selection, int], Callable[[Encoded], None]] = field(default_factory=dict)
     """By selection, and room for dead latents that are revived."""
@@ -149,8 +149,8 @@ class GraphedStepping:
         """See `Stepping`."""
         rows = len(batch_BD)
         if rows not in self._rooms:
-            counting = Counting.of(rows, len(self._trained.silent_F), batch_BD.device)
-            self._rooms[rows] = _Room(torch.empty_like(batch_BD), counting, recorded(self._encode))
+            constants = Constants.of(rows, len(self._trained.silent_F), batch_BD.device)
+            self._rooms[rows] = _Room(torch.empty_like(batch_BD), constants, recorded(self._encode))
         room = self._rooms[rows]
         self._look_for_dead(rows)
         self._rate.fill_(rate)
@@ -180,7 +180,7 @@ class GraphedStepping:
 
     def _encode(self, batch_BD: torch.Tensor) -> Encoded:
         bound = None if self._per_token else lowered(self._levels[1])
-        return encode(self._config, self._trained.weights, batch_BD / self._scale.scale_D, bound)
+        return encode(self._config, self._trained.weights, self._scale.apply(batch_BD), bound)
 
     def _selection(self, encoded: Encoded, count: int) -> Selection:
         above = encoded.scored.above
@@ -194,8 +194,8 @@ class GraphedStepping:
         chosen = choose(selection, encoded.scored, config.k, floor_of(config))
         dead_F = silent_F >= dead_after
         revived = Idle.of(dead_F, idle) if idle else None
-        counting = self._rooms[rows].counting
-        result = static_step(config, weights, self._scale.variance, encoded, chosen, revived, counting)
+        constants = self._rooms[rows].constants
+        result = static_step(config, weights, self._scale.variance, encoded, chosen, revived, constants)
         descend(weights.tensors(), result.gradients, trained.moments, self._rate)
         if config.decoder == "unit":
             weights.W_dec_FD.div_(weights.W_dec_FD.norm(dim=1, keepdim=True))

@@ -6,7 +6,7 @@ import torch
 from assets.sae import revival, static_encode
 from assets.sae.batchtopk import Weights, floor_of
 from assets.sae.config import SaeConfig
-from assets.sae.counting import Counting
+from assets.sae.constants import Constants
 from assets.sae.revival import Idle
 from assets.sae.sparse_step import SparseStep
 from assets.sae.static_encode import encode, on_tensor_cores
@@ -40,8 +40,8 @@ def take(
     encoded = encode(config, weights, x, bound)
     chosen = choose(how, encoded.scored, config.k, floor_of(config))
     idle = None if dead is None else Idle.of(dead, room)
-    counting = Counting.of(len(x), LATENTS, x.device)
-    return static_step(config, weights, variance, encoded, chosen, idle, counting)
+    constants = Constants.of(len(x), LATENTS, x.device)
+    return static_step(config, weights, variance, encoded, chosen, idle, constants)
 
 
 @pytest.mark.parametrize("preset", ["default", "authors"])
@@ -147,9 +147,9 @@ def test_places_are_sorted_as_the_smallest_integers_that_hold_the_last(numbers: 
 def test_latents_are_counted_to_the_end_of_the_last_ones_pairs() -> None:
     """A number more than latents: 32768 of them end where no int16 reaches."""
     for latents, kind in ((2**15 - 1, torch.int16), (2**15, torch.int32)):
-        counting = Counting.of(2, latents, torch.device("cpu"))
-        assert counting.latent_F.dtype == kind
-        assert counting.latent_F[[0, -1]].tolist() == [0, latents]
+        constants = Constants.of(2, latents, torch.device("cpu"))
+        assert constants.latent_F.dtype == kind
+        assert constants.latent_F[[0, -1]].tolist() == [0, latents]
 
 
 def test_more_scores_than_are_looked_through_are_told_from_as_many_as_that() -> None:

@@ -7,7 +7,7 @@ import torch
 from assets.sae.static_selection import integers_to
 
 
-class Counting(NamedTuple):
+class Constants(NamedTuple):
     """Numbers that do not change from step to step."""
 
     row_B: torch.Tensor
@@ -18,7 +18,7 @@ class Counting(NamedTuple):
     """float32: 1 for every token; a product with it sums rows in a third of the time."""
 
     @classmethod
-    def of(cls, rows: int, latents: int, device: torch.device) -> "Counting":
+    def of(cls, rows: int, latents: int, device: torch.device) -> "Constants":
         """For batches of `rows` tokens."""
         return cls(
             torch.arange(rows + 1, dtype=torch.int32, device=device),
