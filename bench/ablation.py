@@ -42,6 +42,7 @@ from bench.cores import compare
 from bench.kept_memory import restart_with_kept_memory
 from resources.adapters import Adapter
 from resources.components import PROJECTIONS
+from resources.onednn import FLOP_FORMULA, use_onednn
 
 LAYERS, TOKENS = 16, 256
 STRIDE = 2
@@ -117,6 +118,7 @@ def wear(config: Qwen2Config, device: str, dtype: torch.dtype, folder: Path) -> 
         if "lora_" in name:
             torch.nn.init.normal_(weight, std=0.1)
     peft.save_pretrained(folder)
+    use_onednn(base)  # as load_base does
     return AdaptedModel(base, Adapter.open(folder)), peft.requires_grad_(False)
 
 
@@ -134,7 +136,7 @@ def workload(config: Qwen2Config, *, tokens: int, rows: int, stride: int, device
 
 def flops(run: Callable[[], object]) -> int:
     """Matrix-product FLOPs of a run, counted by torch."""
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULA) as counter:
         run()
     return counter.get_total_flops()
 

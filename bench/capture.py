@@ -15,8 +15,8 @@ launcher's workers (bench/kept_memory.py).
 --cores: wall seconds on so many cores instead (bench/cores.py): ours as the launcher runs it, the authors' way with one
 of torch's threads and with one for each core.
 
-peft      PEFT's forward pass of the backbone over the same packed batches, no hooks
-bare      the same with the adapter in the weights
+peft      PEFT's forward pass of the backbone over the same packed batches, no hooks, torch's own products
+bare      the same with the adapter in the weights and the products by oneDNN, as ours has it
 ours      that with hooks, scalars kept until the shard is full, shards written behind
 authors   batch 1, PEFT's whole model with its head, x @ A again in float32 and one copy to the CPU for each component,
           gzip-1 of a float16 [tokens, layers, 7] per rollout (their HDF5 without the HDF5; their decoding of every
@@ -53,7 +53,8 @@ from bench.cores import compare
 from bench.kept_memory import restart_with_kept_memory
 from resources.attention import use_varlen_attention
 from resources.components import PROJECTIONS, Component, components
-from resources.models import ModelConfig, load_base
+from resources.models import ModelConfig
+from resources.onednn import use_onednn
 from resources.packing import batches_by_length, forward_kwargs, pack
 from resources.progress import Progress
 from resources.shards import Encoding, StateBatch, write_shard
@@ -112,7 +113,7 @@ def mini_world(shard_rows: int) -> tuple[PeftModel, list[ShardPlan]]:
         config = DatasetConfig(source=str(MINI / "data/s1k_mini"))
         prepare(model=model, dataset=config, out=Path(name), progress=Progress(lambda _: None))
         planned = plan_shards(S1kDataset.open(Path(name)), "all", shard_rows, 1024)
-    return wear(load_base(model, "cpu")), list(planned.shards)
+    return wear(Qwen2ForCausalLM.from_pretrained(model.name)), list(planned.shards)
 
 
 def bare(backbone: Any, shards: list[ShardPlan], device: str, tokens_per_batch: int) -> None:
@@ -198,11 +199,17 @@ def world(options: argparse.Namespace) -> tuple[PeftModel, list[ShardPlan]]:
     return mini_world(16_384) if options.mini else random_world(options)
 
 
+def our_probe(model: PeftModel) -> Probe:
+    """The model as a capture has it: `load_base` lets it compute by oneDNN."""
+    use_onednn(model)
+    use_varlen_attention(model)
+    return adapter_probe(model)
+
+
 def our_share(options: argparse.Namespace, index: int, count: int) -> Callable[[], object]:
     """Capture of every `count`-th shard."""
     model, shards = world(options)
-    probe = adapter_probe(model)
-    use_varlen_attention(model)
+    probe = our_probe(model)
 
     @torch.inference_mode()
     def run() -> None:
@@ -236,9 +243,7 @@ def main() -> None:
     torch.set_num_threads(1)
     model, shards = world(options)
     tokens = sum(shard.num_rows for shard in shards)
-    worn = copy.deepcopy(model)  # the probe takes the adapter into the weights
-    probe = adapter_probe(worn)
-    use_varlen_attention(worn)
+    probe = our_probe(copy.deepcopy(model))  # it takes the adapter into the weights
     use_varlen_attention(model)
     peft: Any = model.get_base_model()
     took: dict[str, list[float]] = {"peft": [], "bare": [], "ours": [], "authors": []}

@@ -20,6 +20,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from assets.benchmarks.decode import Row, decode
+from resources.onednn import use_onednn
 from resources.sources import PROJECT
 
 VOCABULARY, PAD = 400, 0
@@ -69,6 +70,7 @@ def real_lengths(questions: int) -> tuple[list[int], list[int]]:
 
 def ours(model: PreTrainedModel, prompts: list[list[int]], lengths: list[int]) -> list[list[int]]:
     """The `hf` back end's loop at batch 200, longest prompts first."""
+    use_onednn(model)  # as load_base does
     rows = [Row(ids, n, frozenset(), 0.0, 0) for ids, n in zip(prompts, lengths, strict=True)]
     order = sorted(rows, key=lambda row: -len(row.prompt))
     for start in range(0, len(order), 200):

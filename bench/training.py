@@ -137,11 +137,11 @@ def run_trl(way: str, num_steps: int) -> dict[str, object]:
     from datasets import Dataset
     from peft import LoraConfig as PeftConfig
     from torch.utils.data import SequentialSampler
-    from transformers import AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
     from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
 
     from resources.components import PROJECTIONS
-    from resources.models import load_base, place
+    from resources.models import place
 
     config, dataset, steps = recipe(num_steps)
     clock = Clock()
@@ -166,7 +166,7 @@ def run_trl(way: str, num_steps: int) -> dict[str, object]:
         for r in step.rollout_ids
     ]
     per_device = BATCH if way == "trl-padded" else 1
-    base = load_base(mini(), "cpu").requires_grad_(True)
+    base = AutoModelForCausalLM.from_pretrained(place(mini().name))
     torch.manual_seed(SEED)
     trainer = InOrder(
         model=base,

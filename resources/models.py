@@ -112,6 +112,8 @@ def load_weights(source: str | Path, model: ModelConfig, device: "str | torch.de
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
+    from resources.onednn import use_onednn
+
     disable_progress_bar()
     with explained(str(source)):
         loaded = AutoModelForCausalLM.from_pretrained(
@@ -128,6 +130,7 @@ def load_weights(source: str | Path, model: ModelConfig, device: "str | torch.de
             "and adapter_model.safetensors away, or name the adapter as lora.source"
         )
     _check_finite(loaded, str(source))
+    use_onednn(loaded)
     return loaded.eval().requires_grad_(False)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from resources.onednn import linear
+
 ELEMENTS = {"cpu": 2**18, "cuda": 2**26}
 """Logits of one run in one slice: 2 MB of float64, a core's second cache, and 256 MB of float32 on a GPU."""
 FEWEST_COLUMNS = 16
@@ -103,7 +105,7 @@ def _slices(head_VD: torch.Tensor, num_tokens: int) -> Iterator[tuple[int, torch
 
 def _logits(hidden: torch.Tensor, slice_CD: torch.Tensor) -> torch.Tensor:
     wide = torch.float32 if hidden.dtype == torch.bfloat16 else torch.float64
-    return torch.nn.functional.linear(hidden, slice_CD).to(wide)
+    return linear(hidden, slice_CD).to(wide)
 
 
 def _pick(logits: torch.Tensor, column_P: torch.Tensor) -> torch.Tensor:

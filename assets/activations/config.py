@@ -46,7 +46,7 @@ class NeuronsConfig(Section):
 ACTIVATION_SHARDS = Stage(
     asset="activation_shards",
     room="activations",
-    code_version=1,
+    code_version=2,
     call="assets.activations.capture:capture_states",
     artifact="assets.activations.artifact:ActivationShards",
     sections=("model", "activations"),
@@ -63,7 +63,7 @@ ACTIVATION_SHARDS = Stage(
 NEURON_SHARDS = Stage(
     asset="neuron_shards",
     room="activations",
-    code_version=1,
+    code_version=2,
     call="assets.activations.capture:capture_neurons",
     artifact="assets.activations.artifact:ActivationShards",
     sections=("model", "neurons"),

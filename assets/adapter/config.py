@@ -110,7 +110,7 @@ class FullFinetuneConfig(TrainingConfig):
 LORA_CHECKPOINT = Stage(
     asset="lora_checkpoint",
     room="adapter",
-    code_version=3,
+    code_version=4,
     call="assets.adapter.train:train_lora",
     artifact="assets.adapter.artifact:LoraCheckpoint",
     sections=("model", "lora"),
@@ -127,7 +127,7 @@ LORA_CHECKPOINT = Stage(
 FULL_FINETUNE_CHECKPOINT = Stage(
     asset="full_finetune_checkpoint",
     room="adapter",
-    code_version=4,
+    code_version=5,
     call="assets.adapter.train:train_full",
     artifact="assets.adapter.artifact:FullFinetuneCheckpoint",
     sections=("model", "full_finetune"),

@@ -15,6 +15,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2MLP, Q
 
 from assets.adapter.lora_linear import Adapted, add_product_, linear
 from assets.adapter.optional import is_usable
+from resources import onednn
 
 
 def fuse(model: torch.nn.Module) -> None:
@@ -167,7 +168,7 @@ class _Down(torch.autograd.Function):
         ctx: Any, act_TI: torch.Tensor, h_TR: torch.Tensor, b_OR: torch.Tensor, down: Adapted
     ) -> torch.Tensor:
         ctx.h_TR, ctx.down = h_TR.detach(), down._replace(b_OR=b_OR.detach().to(act_TI.dtype))
-        y_TO = F.linear(act_TI, down.weight_OI, down.bias_O)
+        y_TO = onednn.linear(act_TI, down.weight_OI, down.bias_O)
         return add_product_(y_TO, h_TR, ctx.down.b_OR.T, down.scale)
 
     @staticmethod
@@ -176,4 +177,4 @@ class _Down(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         grad_h_TR = (grad_TO @ ctx.down.b_OR).mul_(ctx.down.scale)
         grad_b_OR = (grad_TO.T @ ctx.h_TR).float().mul_(ctx.down.scale)
-        return grad_TO @ ctx.down.weight_OI, grad_h_TR, grad_b_OR, None
+        return onednn.linear(grad_TO, ctx.down.weight_OI.T), grad_h_TR, grad_b_OR, None

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.lora import Linear as PeftLinear
 
+from resources import onednn
 from resources.narrow_products import ALIGNED
 
 
@@ -64,7 +65,7 @@ class _AdaptedLinear(torch.autograd.Function):
         x_TI = x.reshape(-1, x.shape[-1])
         a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
         h_TR = x_TI @ a_RI.T
-        y_TO = add_product_(F.linear(x_TI, weight_OI, bias_O), h_TR, b_OR.T, scale)
+        y_TO = add_product_(onednn.linear(x_TI, weight_OI, bias_O), h_TR, b_OR.T, scale)
         ctx.save_for_backward(x_TI, weight_OI, a_RI, b_OR, h_TR)
         ctx.scale = scale
         return y_TO.unflatten(0, x.shape[:-1])
@@ -78,7 +79,8 @@ class _AdaptedLinear(torch.autograd.Function):
         grad_h_TR = (grad_TO @ b_OR).mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = add_product_(grad_TO @ weight_OI, grad_h_TR, a_RI, 1.0).unflatten(0, grad.shape[:-1])
+            grad_x = add_product_(onednn.linear(grad_TO, weight_OI.T), grad_h_TR, a_RI, 1.0)
+            grad_x = grad_x.unflatten(0, grad.shape[:-1])
         grad_a_RI = (grad_h_TR.T @ x_TI).float()
         grad_b_OR = (grad_TO.T @ h_TR).float().mul_(ctx.scale)
         return grad_x, None, None, grad_a_RI, grad_b_OR, None

@@ -10,6 +10,7 @@ import torch
 
 from assets.adapter.optional import is_usable
 from resources.memory import CHUNK_ELEMENTS
+from resources.onednn import linear
 
 
 def summed_cross_entropy(hidden_TD: torch.Tensor, head_VD: torch.Tensor, target_T: torch.Tensor) -> torch.Tensor:
@@ -37,16 +38,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for begin in range(0, len(target_T), rows):
             chunk = slice(begin, begin + rows)
             hidden_CD, target_C1 = hidden_TD[chunk], target_T[chunk, None]
-            logits_CV = (hidden_CD @ head_VD.T).float()
+            logits_CV = linear(hidden_CD, head_VD).float()
             lse_C = logits_CV.logsumexp(-1)
             total += (lse_C - logits_CV.gather(1, target_C1).squeeze(1)).sum()
             grad_CV = logits_CV.sub_(lse_C[:, None]).exp_()
             grad_CV.scatter_add_(1, target_C1, grad_CV.new_full(target_C1.shape, -1.0))
             grad_CV = grad_CV.to(hidden_TD.dtype)
             if grad_hidden_TD is not None:
-                torch.mm(grad_CV, head_VD, out=grad_hidden_TD[chunk])
+                grad_hidden_TD[chunk] = linear(grad_CV, head_VD.T)
             if grad_head_VD is not None:
-                grad_head_VD += grad_CV.T @ hidden_CD
+                grad_head_VD += linear(grad_CV.T, hidden_CD.T)
         ctx.save_for_backward(grad_hidden_TD, grad_head_VD)
         ctx.head_dtype = head_VD.dtype
         return total

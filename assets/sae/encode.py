@@ -9,13 +9,12 @@ import torch
 from assets.sae.artifact import SparseLatents
 from assets.sae.candidates import candidates
 from assets.sae.entries import places
-from assets.sae.scores import above
+from assets.sae.scores import CPU_ROWS_AT_ONCE, above
 from assets.sae.sparse_rows import dots
+from resources.onednn import linear
 
 ROWS_AT_ONCE = 4096
 """Tokens per dense product on a GPU: 59 MB of scores for 3584 latents."""
-CPU_ROWS_AT_ONCE = 256
-"""The same on a CPU: 3.7 MB are still in the cache when they meet the thresholds; with 2048 that costs 4 x as much."""
 ROUNDING = 2.0**-20
 """What float32 may be off by in a bias or a threshold, relative to it, and a little more."""
 LEAST_MARGIN = -1e30
@@ -29,7 +28,7 @@ def encode_densely(
     rows = ROWS_AT_ONCE if state_BD.is_cuda else CPU_ROWS_AT_ONCE
     parts: list[SparseLatents] = []
     for start in range(0, max(1, len(state_BD)), rows):
-        latents_BF = torch.addmm(b_enc_F, state_BD[start : start + rows], W_enc_FD.T)
+        latents_BF = linear(state_BD[start : start + rows], W_enc_FD, b_enc_F)
         flat_N = above(latents_BF, threshold_F)
         row_N, latent_N = places(flat_N, len(b_enc_F))
         parts.append(SparseLatents(row_N + start, latent_N, latents_BF.flatten()[flat_N]))

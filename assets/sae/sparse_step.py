@@ -11,9 +11,10 @@ from assets.sae.backward import Backward, Part, Revived
 from assets.sae.batchtopk import Weights, floor_of, score_norms
 from assets.sae.config import SaeConfig
 from assets.sae.entries import places
-from assets.sae.scores import DenseScores, FilteredScores, Scores, Selected, filter_is_faster
+from assets.sae.scores import FEWEST_FILTERED, BlockScores, FilteredScores, Scores, Selected, filter_is_faster
 from assets.sae.selection import Threshold, select_batch, select_rows
 from assets.sae.sparse_rows import bags, sum_of_squares, sum_rows
+from resources.onednn import linear
 
 PRODUCT_TOKENS = 2048
 """Tokens whose int8 product is compared at once: more only take more memory."""
@@ -85,24 +86,24 @@ class SparseStep:
         encoder_FD = weights.W_enc_FD if norm_F is None else weights.W_enc_FD * norm_F[:, None]
         bias_F = weights.b_enc_F if norm_F is None else weights.b_enc_F * norm_F
         rows, width, k = len(encoded_BD), len(bias_F), self._config.k
-        if self._per_token or not self._filters(encoded_BD.device.type):
-            room_BF = self._room(rows, width, encoded_BD.dtype, encoded_BD.device)
-            scores: Scores = DenseScores(torch.addmm(bias_F, encoded_BD, encoder_FD.T, out=room_BF))
-            if self._per_token:
-                return to_pairs(select_rows(room_BF, k, self._floor), width, norm_F)
+        if self._per_token:
+            scores_BF = linear(encoded_BD, encoder_FD, bias_F)
+            return to_pairs(select_rows(scores_BF, k, self._floor), width, norm_F)
+        if self._filters(rows):
+            scores: Scores = FilteredScores(encoded_BD, encoder_FD, bias_F, self._room(rows, width))
         else:
-            product_BF = self._room(min(rows, PRODUCT_TOKENS), width, torch.int32, encoded_BD.device)
-            scores = FilteredScores(encoded_BD, encoder_FD, bias_F, product_BF)
+            scores = BlockScores(encoded_BD, encoder_FD, bias_F)
         chosen = select_batch(scores, k * rows, self._floor, self.threshold)
         return to_pairs(chosen, width, norm_F)
 
-    def _filters(self, device: str) -> bool:
-        return filter_is_faster(device) if self._filtered is None else self._filtered
+    def _filters(self, rows: int) -> bool:
+        return rows >= FEWEST_FILTERED and filter_is_faster("cpu") if self._filtered is None else self._filtered
 
-    def _room(self, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        """[rows, width] of memory that is used at every step: new pages cost as much as the product."""
+    def _room(self, rows: int, width: int) -> torch.Tensor:
+        """Memory for an int8 product that is used at every step: new pages cost as much as the product."""
+        rows = min(rows, PRODUCT_TOKENS)
         if self._memory.numel() < rows * width:
-            self._memory = torch.empty(rows * width, dtype=dtype, device=device)
+            self._memory = torch.empty(rows * width, dtype=torch.int32)
         return self._memory[: rows * width].view(rows, width)
 
     def _revive(
@@ -122,7 +123,7 @@ class SparseStep:
         else:
             source_BD = error_BD.clone()
             unit = 1 / (rows * self._variance)
-        scores_BK = torch.addmm(weights.b_enc_F[dead_K], source_BD, weights.W_enc_FD[dead_K].T)
+        scores_BK = linear(source_BD, weights.W_enc_FD[dead_K], weights.b_enc_F[dead_K])
         if norm_F is not None:
             scores_BK *= norm_F[dead_K]
         chosen = select_rows(scores_BK, min(config.auxiliary_k, len(dead_K)), self._floor)

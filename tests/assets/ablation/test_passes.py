@@ -22,6 +22,7 @@ from resources.adapters import write_ablated
 from resources.components import WRITERS, Component, components
 from resources.errors import BadInput
 from resources.models import ModelConfig, load_adapted
+from resources.onednn import FLOP_FORMULA
 from tests.assets.ablation.world import World
 from tests.builders import build_random_adapter, build_tiny_qwen2
 
@@ -121,9 +122,9 @@ def test_units_spread_evenly_over_16_layers_cost_at_most_055_of_full_forwards(tm
     model = AdaptedModel.load(ModelConfig(name=str(deep), dtype="float32"), adapter, "cpu")
     found = [removal(c.id, frozenset([c]), None) for c in model.adapter.components[1::2]]
     edits = [edit for edit in found if edit is not None]
-    with FlopCounterMode(display=False) as ours:
+    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULA) as ours:
         measure(model, passage(), edits, 400)
-    with torch.inference_mode(), FlopCounterMode(display=False) as one:
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=FLOP_FORMULA) as one:
         model.base(torch.from_numpy(passage().ids_T)[None])
     # The head is a third of this model's FLOPs and cannot be shared, so it is left out on both sides.
     head = 2 * 25 * model.head_VD.numel()
@@ -136,11 +137,11 @@ def test_removing_the_last_down_proj_runs_no_layer_again(adapted: AdaptedModel) 
     def flops(component: Component) -> int:
         edit = removal(component.id, frozenset([component]), None)
         assert edit is not None
-        with FlopCounterMode(display=False) as counted:
+        with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULA) as counted:
             measure(adapted, passage(), [edit], 25)
         return counted.get_total_flops()
 
-    with torch.inference_mode(), FlopCounterMode(display=False) as one:
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=FLOP_FORMULA) as one:
         FullStream(adapted, torch.from_numpy(passage().ids_T), [], "recompute")
     # The head reads the full run alone, then both runs side by side; the write is 25 tokens x 32 outputs.
     heads, write = 3 * 2 * 25 * adapted.head_VD.numel(), 2 * 25 * 32

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.sae.candidates import candidates
-from assets.sae.scores import DenseScores, FilteredScores
+from assets.sae.scores import BlockScores, FilteredScores
 from assets.sae.selection import Threshold, select_batch
 from assets.sae.sparse_rows import SHARE, dots, sum_all_rows
 
@@ -68,21 +68,39 @@ def test_exact_scores_are_the_dense_product() -> None:
 
 
 @pytest.mark.parametrize("carried", [None, 0.01, 1e6])
-def test_the_largest_are_the_same_filtered_or_dense(carried: float | None) -> None:
+def test_the_largest_are_the_same_filtered_or_not(carried: float | None) -> None:
     x_BD, encoder_FD, bias_F = build(2, 1.0)
     ours = select_batch(filtered(x_BD, encoder_FD, bias_F), 120, 0.0, Threshold(carried))
-    dense = DenseScores(torch.addmm(bias_F, x_BD, encoder_FD.T))
-    assert torch.equal(ours.flat_N, select_batch(dense, 120, 0.0, Threshold()).flat_N)
+    every = BlockScores(x_BD, encoder_FD, bias_F)
+    assert torch.equal(ours.flat_N, select_batch(every, 120, 0.0, Threshold()).flat_N)
 
 
 def test_a_sample_is_every_61st_score_and_without_a_bound_all_are_above_it() -> None:
     x_BD, encoder_FD, bias_F = build(2, 1.0)
     exact_N = every_score(x_BD, encoder_FD, bias_F)
     sampled = torch.tensor([61 * i for i in range(46)])  # 40 x 70 scores, so the last is number 2745 of 2799
-    for scores in (filtered(x_BD, encoder_FD, bias_F), DenseScores(exact_N.view(TOKENS, LATENTS))):
+    for scores in (filtered(x_BD, encoder_FD, bias_F), BlockScores(x_BD, encoder_FD, bias_F)):
         assert torch.equal(scores.sample(), exact_N[sampled])
         found = scores.above(-torch.inf)
-        assert torch.equal(found.flat_N, torch.arange(TOKENS * LATENTS)) and torch.equal(found.score_N, exact_N)
+        assert torch.equal(found.flat_N, torch.arange(TOKENS * LATENTS))
+        torch.testing.assert_close(found.score_N, exact_N)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10_000), share=st.floats(0.001, 0.999), block=st.integers(1, TOKENS + 1))
+def test_blocks_of_tokens_hold_the_scores_of_all_tokens(seed: int, share: float, block: int) -> None:
+    x_BD, encoder_FD, bias_F = build(seed, 0.0)
+    exact_N = (x_BD.double() @ encoder_FD.double().T + bias_F).flatten()
+    bound = float(exact_N.quantile(share))
+    clear_N = (exact_N - bound).abs() > 1e-4  # nearer, rounding decides
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("assets.sae.scores.CPU_ROWS_AT_ONCE", block)
+        found = BlockScores(x_BD, encoder_FD, bias_F).above(bound)
+    is_found_N = torch.zeros(TOKENS * LATENTS, dtype=torch.bool)
+    is_found_N[found.flat_N] = True
+    assert torch.equal(is_found_N[clear_N], (exact_N > bound)[clear_N])
+    assert bool((found.score_N > bound).all()) and bool((found.flat_N.diff() > 0).all())
+    torch.testing.assert_close(found.score_N.double(), exact_N[found.flat_N], rtol=1e-5, atol=1e-5)
 
 
 def test_a_filter_looks_closely_at_few_scores() -> None:

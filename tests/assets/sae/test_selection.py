@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.sae.scores import DenseScores, Selected
+from assets.sae.scores import BlockScores, Selected
 from assets.sae.selection import Threshold, largest, select_batch, select_rows
 
 
@@ -29,7 +29,7 @@ def test_selection_equals_sorting_whatever_threshold_was_carried(
     rows = len(values) // 4
     scores = torch.tensor(values[: rows * 4], dtype=torch.float32).view(rows, 4)
     threshold = Threshold(None if carried is None else float(carried))
-    chosen = select_batch(DenseScores(scores), count, floor, threshold)
+    chosen = select_batch(BlockScores(scores, torch.eye(4), torch.zeros(4)), count, floor, threshold)
     expected = brute_force(scores, count, floor)
     assert chosen.flat_N.tolist() == expected
     assert chosen.score_N.tolist() == [scores.flatten()[i].item() for i in expected]
