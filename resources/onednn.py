@@ -1,6 +1,6 @@
 """Float32 products on a CPU by oneDNN: torch gives its own to MKL, which leaves AMD's CPUs at AVX2.
 
-On an AMD EPYC with AVX-512 oneDNN takes 0.45 to 0.5 of the time (`python -m bench.products`). Results differ in rounding.
+On an AMD EPYC with AVX-512 oneDNN takes 0.45 to 0.5 of the time (`python -m bench.products`); rounding differs.
 Shapes: T rows, I inputs, O outputs.
 """
 
@@ -45,6 +45,7 @@ def _is_faster(x: torch.Tensor, weight_OI: torch.Tensor) -> bool:
         and x.device.type == "cpu"
         and x.numel() >= FEWEST_ROWS * x.shape[-1]
         and min(weight_OI.shape) > 1
+        and not torch.is_autocast_enabled("cpu")
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and torch.backends.mkldnn.is_available()
     )

@@ -19,6 +19,7 @@ from assets.sae.fit import Fit
 from assets.sae.selection import select_rows
 from assets.sae.shuffle import Order
 from assets.sae.sparse_step import to_pairs, weighted_rows
+from resources.onednn import linear
 from resources.parts import noted
 from resources.progress import Progress
 
@@ -85,7 +86,7 @@ def train_topk(budget: Budget, progress: Progress) -> Rebuild:
 
     def rebuild(input_BE: torch.Tensor) -> tuple[torch.Tensor, int]:
         encoded_BE = input_BE - weights.b_dec_D if config.center else input_BE
-        scores_BF = (encoded_BE @ weights.W_enc_FD.T + weights.b_enc_F) * norm_F
+        scores_BF = linear(encoded_BE, weights.W_enc_FD, weights.b_enc_F) * norm_F
         pairs = to_pairs(select_rows(scores_BF, config.k, floor_of(config)), scores_BF.shape[1], norm_F)
         return weighted_rows(pairs, weights.W_dec_FD, len(input_BE)) + weights.b_dec_D, len(pairs.row_N)
 
@@ -121,7 +122,7 @@ def train_jumprelu(budget: Budget, progress: Progress) -> Rebuild:
     )
 
     def scores(input_BE: torch.Tensor) -> torch.Tensor:
-        return torch.relu((input_BE - weights.b_dec_D) @ weights.W_enc_FD.T + weights.b_enc_F)
+        return torch.relu(linear(input_BE - weights.b_dec_D, weights.W_enc_FD, weights.b_enc_F))
 
     first_BF = scores(sample_BE[: order.batch_tokens])
     start = float(torch.topk(first_BF.flatten(), config.k * len(first_BF)).values.min())
@@ -179,7 +180,7 @@ def draw_random(budget: Budget, progress: Progress) -> Rebuild:  # noqa: ARG001
     def rebuild(input_BE: torch.Tensor) -> tuple[torch.Tensor, int]:
         left_BE = input_BE - mean_E
         for _ in range(budget.config.k):
-            scores_BF = left_BE @ weights.W_dec_FD.T
+            scores_BF = linear(left_BE, weights.W_dec_FD)
             best_B = scores_BF.abs().argmax(dim=1)
             left_BE = left_BE - scores_BF.gather(1, best_B[:, None]) * weights.W_dec_FD[best_B]
         return input_BE - left_BE, budget.config.k * len(input_BE)

@@ -11,6 +11,7 @@ import torch
 from assets.sae.batchtopk import Folded
 from assets.sae.scores import above
 from assets.sae.selection import Number
+from resources.onednn import linear
 
 DECAY = 0.99
 """Of the moving average of batch thresholds during training (SAELens: learning rate 0.01)."""
@@ -38,6 +39,6 @@ def quantile_threshold(folded: Folded, states: Iterable[torch.Tensor], k: int, g
 
 
 def _scores_above(folded: Folded, state_BD: torch.Tensor, bound: float) -> np.ndarray:
-    scores_BF = torch.addmm(folded.b_enc_F, state_BD, folded.W_enc_DF)
+    scores_BF = linear(state_BD, folded.W_enc_DF.T, folded.b_enc_F)
     scores_BF *= folded.norm_F
     return scores_BF.flatten()[above(scores_BF, bound)].cpu().numpy()

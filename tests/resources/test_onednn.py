@@ -88,6 +88,13 @@ def test_float32_products_of_many_rows_go_to_onednn_and_no_others(monkeypatch: p
     assert not goes_to_onednn(x, weight_OI)
 
 
+def test_autocast_chooses_the_precision_of_a_float32_layer() -> None:
+    layer = OneDnnLinear(INPUTS, OUTPUTS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(drawn(ROWS, INPUTS)).dtype == torch.bfloat16
+    assert layer(drawn(ROWS, INPUTS)).dtype == torch.float32
+
+
 @pytest.mark.parametrize("rows", [FEWEST_ROWS - 1, FEWEST_ROWS])
 def test_a_product_has_two_operations_for_each_number_it_multiplies(rows: int) -> None:
     with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULA) as counter:
