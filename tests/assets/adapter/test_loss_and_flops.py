@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Qwen2Config
 
 from assets.adapter import loss as loss_module
@@ -13,6 +14,7 @@ from assets.adapter.config import LoraConfig
 from assets.adapter.flops import peak_flops, training_work
 from assets.adapter.loop import clip
 from assets.adapter.loss import summed_cross_entropy
+from resources.onednn import FLOP_FORMULA
 from tests.largest_tensor import Largest
 
 
@@ -111,5 +113,10 @@ def test_the_work_of_the_32b_model_is_four_flop_per_weight_and_token_plus_attent
     assert lora.of([3, 4], 5) == 7 * lora.per_token + 5 * lora.per_predicted + 25 * lora.per_squared_length
 
 
-def test_an_unknown_device_is_measured() -> None:
-    assert 1e8 < peak_flops(torch.device("cpu"), torch.float32) < 1e14
+def test_an_unknown_device_is_measured_by_the_products_that_a_training_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    with FlopCounterMode(display=False, custom_mapping=FLOP_FORMULA) as all_products:
+        assert 1e8 < peak_flops(torch.device("cpu"), torch.float32) < 1e14
+    with FlopCounterMode(display=False) as by_torch:
+        peak_flops(torch.device("cpu"), torch.float32)
+    assert all_products.get_total_flops() == 5 * 2 * 512**3 and by_torch.get_total_flops() == 0
