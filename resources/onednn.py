@@ -55,6 +55,8 @@ def _product(x: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | No
     if not (weight_OI.is_contiguous() or weight_OI.T.is_contiguous()):
         # A cut out of a wider matrix goes through oneDNN's reference code, a thousand times as slow.
         weight_OI = weight_OI.contiguous()
+    if bias_O is not None:
+        bias_O = bias_O.contiguous()  # oneDNN reads one of other strides as if they were 1
     return torch.ops.mkldnn._linear_pointwise(x, weight_OI, bias_O, "none", [], "")
 
 

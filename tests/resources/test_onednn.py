@@ -75,6 +75,12 @@ def test_a_matrix_may_lie_in_another_one(layout: str) -> None:
     torch.testing.assert_close(linear(x, weight_OI).double(), x.double() @ weight_OI.double().T, rtol=1e-5, atol=1e-5)
 
 
+def test_a_bias_may_be_every_second_number_or_one_number_for_all() -> None:
+    x, weight_OI = drawn(ROWS, INPUTS), drawn(OUTPUTS, INPUTS, seed=1)
+    for bias_O in (drawn(2 * OUTPUTS, seed=2)[::2], drawn(1, seed=2).expand(OUTPUTS)):
+        torch.testing.assert_close(linear(x, weight_OI, bias_O), F.linear(x, weight_OI, bias_O))
+
+
 def test_float32_products_of_many_rows_go_to_onednn_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight_OI = drawn(FEWEST_ROWS, INPUTS), drawn(OUTPUTS, INPUTS)
     assert goes_to_onednn(x, weight_OI)
