@@ -1,4 +1,4 @@
-"""Which few scores can exceed a bound, from one int8 product: four times faster than float32, and none is missed.
+"""Which few scores can exceed a bound, from one int8 product: faster than float32, and none is missed.
 
 A token and a row of the encoder are written as whole numbers times a step of their own, x = s X + e and w = v W + r. By
 Cauchy and Schwarz x . w + b exceeds the bound only where

@@ -110,5 +110,5 @@ def above(scores_BF: torch.Tensor, bound: float | torch.Tensor) -> torch.Tensor:
 
 @cache
 def filter_is_faster(device: str) -> bool:
-    """Whether the device multiplies int8 several times faster than float32, and without saturating, as VNNI does."""
+    """Whether the device multiplies int8 much faster than float32, and without saturating, as VNNI does."""
     return device == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
