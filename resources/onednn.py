@@ -88,5 +88,5 @@ def _flops(x_shape: Sequence[int], weight_shape: Sequence[int], *_others: object
     return 2 * math.prod(x_shape) * weight_shape[0]
 
 
-FLOP_FORMULA = {torch.ops.mkldnn._linear_pointwise: _flops}
+FLOP_FORMULA = {torch.ops.mkldnn._linear_pointwise: _flops} if torch.backends.mkldnn.is_available() else {}
 """How torch's `FlopCounterMode(custom_mapping=...)` counts these products."""

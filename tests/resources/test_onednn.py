@@ -1,7 +1,9 @@
 """Products by oneDNN are those of float64 to rounding, with torch's gradients, wherever a model uses them."""
 
 import math
+import runpy
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
+from resources import onednn
 from resources.onednn import FEWEST_ROWS, FLOP_FORMULA, OneDnnLinear, linear, use_onednn
 
 ROWS, INPUTS, OUTPUTS = 2 * FEWEST_ROWS, 24, 40
@@ -92,6 +95,14 @@ def test_float32_products_of_many_rows_go_to_onednn_and_no_others(monkeypatch: p
     assert not goes_to_onednn(x.bfloat16(), weight_OI.bfloat16())
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert not goes_to_onednn(x, weight_OI)
+
+
+def test_a_torch_without_onednn_computes_by_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    module = runpy.run_path(onednn.__file__)
+    x, weight_OI = drawn(ROWS, INPUTS), drawn(OUTPUTS, INPUTS)
+    assert torch.equal(module["linear"](x, weight_OI), F.linear(x, weight_OI))
 
 
 def test_autocast_chooses_the_precision_of_a_float32_layer() -> None:
