@@ -9,12 +9,9 @@ import torch
 from assets.sae.artifact import SparseLatents
 from assets.sae.candidates import candidates
 from assets.sae.entries import places
-from assets.sae.scores import CPU_ROWS_AT_ONCE, above
+from assets.sae.scores import CPU_ROWS_AT_ONCE, BlockScores
 from assets.sae.sparse_rows import dots
-from resources.onednn import linear
 
-ROWS_AT_ONCE = 4096
-"""Tokens per dense product on a GPU: 59 MB of scores for 3584 latents."""
 ROUNDING = 2.0**-20
 """What float32 may be off by in a bias or a threshold, relative to it, and a little more."""
 LEAST_MARGIN = -1e30
@@ -25,15 +22,8 @@ def encode_densely(
     state_BD: torch.Tensor, W_enc_FD: torch.Tensor, b_enc_F: torch.Tensor, threshold_F: torch.Tensor
 ) -> SparseLatents:
     """Every score, compared."""
-    rows = ROWS_AT_ONCE if state_BD.is_cuda else CPU_ROWS_AT_ONCE
-    parts: list[SparseLatents] = []
-    for start in range(0, max(1, len(state_BD)), rows):
-        latents_BF = linear(state_BD[start : start + rows], W_enc_FD, b_enc_F)
-        flat_N = above(latents_BF, threshold_F)
-        row_N, latent_N = places(flat_N, len(b_enc_F))
-        parts.append(SparseLatents(row_N + start, latent_N, latents_BF.flatten()[flat_N]))
-    row, latent, value = zip(*parts, strict=True)
-    return SparseLatents(torch.cat(row), torch.cat(latent), torch.cat(value))
+    flat_N, value_N = BlockScores(state_BD, W_enc_FD, b_enc_F).above(threshold_F)
+    return SparseLatents(*places(flat_N, len(b_enc_F)), value_N)
 
 
 def encode_filtered(

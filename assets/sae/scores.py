@@ -15,9 +15,10 @@ from assets.sae.entries import places, true_entries
 from assets.sae.sparse_rows import dots
 from resources.onednn import linear
 
+ROWS_AT_ONCE = 4096
+"""Tokens per dense product on a GPU: 59 MB of scores for 3584 latents."""
 CPU_ROWS_AT_ONCE = 256
-"""Tokens of a dense product on a CPU: 3.7 MB are still in the cache when they are compared; with 2048 that costs 4 x as
-much."""
+"""The same on a CPU: 3.7 MB are still in the cache when they are compared; with 2048 that costs 4 x as much."""
 FEWEST_FILTERED = 600
 """Tokens from which rounding the encoder to int8 costs less than it saves."""
 SAMPLE_STRIDE = 61
@@ -65,13 +66,14 @@ class _OnDemand:
 
 
 class BlockScores(_OnDemand):
-    """Every score in float32, of a few tokens at a time; on a CPU."""
+    """Every score in float32, of a few tokens at a time."""
 
-    def above(self, bound: float) -> Selected:
-        """Exactly the scores greater than `bound`."""
+    def above(self, bound: float | torch.Tensor) -> Selected:
+        """Exactly the scores greater than `bound`, one number or one for each latent."""
+        rows = ROWS_AT_ONCE if self._input_BD.is_cuda else CPU_ROWS_AT_ONCE
         found: list[Selected] = []
-        for start in range(0, len(self._input_BD), CPU_ROWS_AT_ONCE):
-            scores_BF = linear(self._input_BD[start : start + CPU_ROWS_AT_ONCE], self._encoder_FD, self._bias_F)
+        for start in range(0, max(1, len(self._input_BD)), rows):
+            scores_BF = linear(self._input_BD[start : start + rows], self._encoder_FD, self._bias_F)
             flat_N = above(scores_BF, bound)
             score_N = scores_BF.view(-1).index_select(0, flat_N)
             found.append(Selected(flat_N + start * len(self._bias_F), score_N))

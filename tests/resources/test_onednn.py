@@ -2,7 +2,6 @@
 
 import math
 import runpy
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -19,10 +18,9 @@ ROWS, INPUTS, OUTPUTS = 2 * FEWEST_ROWS, 24, 40
 
 
 @pytest.fixture(autouse=True)
-def cpu_with_avx512(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def cpu_with_avx512(monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN computes on every x86; which instructions it has is its own affair."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
-    yield
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -124,13 +122,12 @@ def test_a_model_keeps_its_weights_and_names_and_only_plain_linear_layers_change
         """Not plain: what its forward does is its own affair."""
 
     model = torch.nn.Sequential(torch.nn.Linear(INPUTS, OUTPUTS), torch.nn.GELU(), Own(OUTPUTS, 3))
-    before = {name: (id(weight), weight.clone()) for name, weight in model.named_parameters()}
+    before = {name: id(weight) for name, weight in model.named_parameters()}
     x = drawn(ROWS, INPUTS)
     expected = model(x)
     use_onednn(model)
     assert [type(module) for module in model] == [OneDnnLinear, torch.nn.GELU, Own]
-    assert {name: id(weight) for name, weight in model.named_parameters()} == {n: i for n, (i, _) in before.items()}
-    assert goes_to_onednn(x, model[0].weight)  # pyright: ignore[reportArgumentType]
+    assert {name: id(weight) for name, weight in model.named_parameters()} == before
     torch.testing.assert_close(model(x), expected)
 
 
