@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,8 @@ class Workload:
     """One model worn two ways, one rollout, and the units."""
 
     adapted: AdaptedModel
-    peft: PeftModel
+    peft: Any
+    """A `PeftModel`; torch's stubs take its call for a tensor."""
     passage: Passage
     parts: Sequence[Part]
     tokens_per_batch: int
@@ -117,7 +119,7 @@ def wear(config: Qwen2Config, device: str, dtype: torch.dtype, folder: Path) -> 
     for name, weight in peft.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(weight, std=0.1)
-    peft.save_pretrained(folder)
+    peft.save_pretrained(str(folder))
     use_onednn(base)  # as load_base does
     return AdaptedModel(base, Adapter.open(folder)), peft.requires_grad_(False)
 

@@ -69,8 +69,8 @@ def build(config: Qwen2Config, device: str, dtype: torch.dtype) -> PeftModel:
     """Random weights made on the device, with a random rank-1 adapter on all seven projections."""
     torch.manual_seed(0)
     with torch.device("meta"):
-        model = Qwen2ForCausalLM(config).to(dtype)
-    model.to_empty(device=device)
+        model: Any = Qwen2ForCausalLM(config)
+    model.to(dtype).to_empty(device=device)
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.02)
     rotary = model.model.rotary_emb

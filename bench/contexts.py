@@ -132,10 +132,11 @@ def end_to_end(tokens: int = 262_144) -> None:
     """Part 2: both readings of one sweep of latents, between two runs of the bare product."""
     import torch
 
-    from assets.contexts.requests import choose
+    from assets.contexts.requests import Requests, choose
     from assets.contexts.sources import Latents
     from assets.contexts.sweep import Sweep
     from assets.sae.artifact import Sae
+    from resources.onednn import linear
     from resources.shards import Shards
 
     torch.set_num_threads(1)
@@ -149,11 +150,16 @@ def end_to_end(tokens: int = 262_144) -> None:
             for _ in range(tokens // BLOCK):
                 torch.addmm(sae.b_enc_F, state, sae.W_enc_DF)
 
+        def bare_onednn() -> None:
+            for _ in range(tokens // BLOCK):
+                linear(state, sae.W_enc_DF.T, sae.b_enc_F)
+
         scratch = folder / "scratch"
         scratch.mkdir()
         sweep = Sweep(shards, {"latent": Latents(sae, scratch, "bench")}, ContextsConfig(), scratch, "bench")
         vars(sweep)["spans"] = [range(len(shards.paths))]  # one span, about as long as one of the paper's 16
-        spans, chosen = range(len(sweep.spans)), []
+        spans = range(len(sweep.spans))
+        chosen: list[Requests] = []
 
         def first() -> None:
             for span in spans:
@@ -167,14 +173,20 @@ def end_to_end(tokens: int = 262_144) -> None:
                 sweep.read(span, {"latent": chosen[0]}, {"latent": np.ones(LATENTS, np.float32)})
 
         with torch.inference_mode():
-            before_s, first_s, choose_s, second_s, after_s = map(cpu, (bare, first, between, second, bare))
-    bare_s = (before_s + after_s) / 2
-    print(f"end to end, {tokens} tokens, {len(chosen[0])} contexts; bare matmul {tokens / bare_s:.0f} tokens/s of CPU")
-    print(f"  reading one (encode, tally): {bare_s / first_s:.2f} of the bare encoder matmul's tokens/s")
-    print(
-        f"  choosing, {choose_s:.1f} s whatever the tokens; windows, {1e6 * second_s / len(chosen[0]):.0f} us a context"
-    )
-    print(f"  all of it: {bare_s / (first_s + choose_s + second_s):.2f}")
+            products = (bare, bare_onednn)
+            before = [cpu(product) for product in products]
+            first_s, choose_s, second_s = map(cpu, (first, between, second))
+            after = [cpu(product) for product in products]
+    all_s = first_s + choose_s + second_s
+    contexts = len(chosen[0].unit_n)
+    print(f"end to end, {tokens} tokens, {contexts} contexts: {tokens / all_s:.0f} tokens/s of CPU")
+    for name, one_s, other_s in zip(("torch", "oneDNN"), before, after, strict=True):
+        bare_s = (one_s + other_s) / 2
+        print(
+            f"  of the bare encoder matmul by {name}, {tokens / bare_s:.0f} tokens/s: "
+            f"reading one (encode, tally) {bare_s / first_s:.2f}, all of it {bare_s / all_s:.2f}"
+        )
+    print(f"  choosing, {choose_s:.1f} s whatever the tokens; windows, {1e6 * second_s / contexts:.0f} us a context")
 
 
 def memory(tokens: int) -> None:

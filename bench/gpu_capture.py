@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     longest = min(20_000, options.tokens_per_batch)
     shards = plans(options.tokens, longest // 10, longest, config.vocab_size, options.shard_rows)
     tokens = sum(shard.num_rows for shard in shards)
-    base = model.get_base_model()
+    base: Any = model.get_base_model()
     print(f"Qwen2.5 {options.shape}, {dtype}, {tokens} tokens, {device}, torch {torch.__version__}")
     with torch.inference_mode(), tempfile.TemporaryDirectory() as name:
         for what in options.what:

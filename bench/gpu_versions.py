@@ -12,7 +12,6 @@ machine without a network lacks is brought, built for its Python:
 import inspect
 from typing import Any
 
-import torch
 from torch.nn.attention import varlen
 from transformers import PreTrainedModel
 
@@ -20,14 +19,13 @@ from transformers import PreTrainedModel
 def accept_older() -> None:
     """Give older versions the two names that newer ones have for what both do."""
     if not hasattr(PreTrainedModel, "activation_checkpointing_enable"):
-        PreTrainedModel.activation_checkpointing_enable = PreTrainedModel.gradient_checkpointing_enable
+        older: Any = PreTrainedModel.gradient_checkpointing_enable
+        PreTrainedModel.activation_checkpointing_enable = older
     attend = varlen.varlen_attn
     if "enable_gqa" in inspect.signature(attend).parameters:
         return
 
-    def attend_with_fewer_key_heads(
-        *states: torch.Tensor | int, enable_gqa: bool, scale: float, window_size: tuple[int, int]
-    ) -> Any:
+    def attend_with_fewer_key_heads(*states: Any, enable_gqa: bool, scale: float, window_size: tuple[int, int]) -> Any:
         del enable_gqa  # torch 2.11 takes fewer key heads without being told so
         return attend(*states, scale=scale, window_size=window_size)
 

@@ -20,6 +20,7 @@ import tempfile
 import time
 import venv
 from pathlib import Path
+from typing import Any
 
 TRL = "trl==1.16.0"
 WAYS = ("ours", "ours-unpacked", "trl-authors", "trl-no-checkpointing", "trl-padded")
@@ -150,7 +151,8 @@ def run_trl(way: str, num_steps: int) -> dict[str, object]:
         def on_step_end(self, *_: object, **__: object) -> None:
             clock.stepped()
 
-        def on_log(self, _a: object, _s: object, _c: object, logs: dict[str, float], **_: object) -> None:
+        def on_log(self, *_: object, **others: Any) -> None:
+            logs = others["logs"]
             clock.losses += [logs["loss"]] if "loss" in logs else []
 
     class InOrder(SFTTrainer):
