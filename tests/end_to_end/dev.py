@@ -10,7 +10,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,7 @@ STATUS = "query ($run: ID!) { runOrError(runId: $run) { ... on Run { status } } 
 EVENTS = """query ($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
   __typename ... on MessageEvent { message timestamp } } } } }"""
 CAPTURED = "query ($key: [String!]!) { capturedLogs(logKey: $key) { stdout stderr } }"
+ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 FILE_KEY = """query ($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
   ... on LogsCapturedEvent { fileKey } } } } }"""
 
@@ -44,6 +45,7 @@ class Dev:
 
     installation: Installation
     root: str
+    launched: list["LaunchedRun"] = field(default_factory=list)
 
     @property
     def daemon(self) -> int:
@@ -68,7 +70,16 @@ class Dev:
         done = self.ask(LAUNCH, asset=asset, tags=tags)["launchPipelineExecution"]
         assert done["__typename"] == "LaunchRunSuccess", done
         key = keys(Experiments(self.installation.experiments).load(experiment))[asset]
-        return LaunchedRun(self, done["run"]["runId"], self.installation.home, asset, key)
+        self.launched.append(LaunchedRun(self, done["run"]["runId"], self.installation.home, asset, key))
+        return self.launched[-1]
+
+    def end_all(self) -> None:
+        """Terminate what a failed test left running, so that the next one meets an idle queue."""
+        while self.launched:
+            run = self.launched.pop()
+            if run.status not in ENDED:
+                run.terminate()
+                run.becomes(*ENDED)
 
 
 @dataclass(frozen=True)

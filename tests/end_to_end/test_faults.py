@@ -14,7 +14,7 @@ from dagster_project.run import prepare_instance
 from resources.home import Home
 from resources.sources import PROJECT
 from resources.store import Store
-from tests.end_to_end.dev import Dev, LaunchedRun, kill, open_dev, processes_of, wait_for
+from tests.end_to_end.dev import ENDED, Dev, LaunchedRun, kill, open_dev, processes_of, wait_for
 from tests.installation import TINY, Installation, build_installation
 from tests.resources.launcher.slurm_cluster import Cluster
 
@@ -63,6 +63,12 @@ def dev(installation: Installation, compute_yaml: Path) -> Iterator[Dev]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(dev: Dev) -> Iterator[None]:
+    yield
+    dev.end_all()
+
+
 @pytest.fixture
 def on_slurm(compute_yaml: Path, slurm: Cluster) -> Iterator[Cluster]:
     # `dagster dev` was started without SLURM_CONF, so the commands are given it by their prefix.
@@ -80,7 +86,7 @@ def end(run: LaunchedRun) -> None:
     """Terminate, and see that the promise is kept."""
     run.terminate()
     wait_for(lambda: not run.processes(), PROMISED_S)
-    assert run.becomes("CANCELED", "SUCCESS", "FAILURE") == "CANCELED"
+    assert run.becomes(*ENDED) == "CANCELED"
 
 
 def checkpoint(run: LaunchedRun) -> Path:
