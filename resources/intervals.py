@@ -1,5 +1,5 @@
-"""95 % intervals: Wilson's of a share (of fractional counts too, which scipy's is not), Student's and Newcombe's; the
-standard error of a pooled ratio."""
+"""95 % intervals: Wilson's of a share (of fractional counts too, which scipy's is not), Newcombe's of a difference,
+Bonett and Price's of a paired one, Fieller's of a share of a gain, Student's; the standard error of a pooled ratio."""
 
 from collections.abc import Sequence
 from math import fsum, hypot, sqrt
@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 Z95 = 1.959963984540054
 """Normal quantile of a two-sided 95 % interval."""
+NOISE = 1e-9
+"""Below this a spread is 0: thirds of a question do not add up exactly."""
 
 
 def t95(clusters: int) -> float:
@@ -35,6 +37,54 @@ def difference(first: tuple[float, float, float], second: tuple[float, float, fl
     other, other_low, other_high = second
     middle = value - other
     return middle - hypot(value - low, other_high - other), middle + hypot(high - value, other - other_low)
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Interval of the second mean minus the first, of answers between 0 and 1 to the same questions.
+
+    Bonett and Price 2012: one question more for either way in which two answers differ.
+    """
+    more = _answers_worth(first, second)
+    total = len(first) + 2 * more
+    gain = [y - x for x, y in zip(first, second, strict=True)]
+    middle = fsum(gain) / total
+    half = Z95 * sqrt(((_dot(gain, gain) + 2 * more) / total - middle**2) / total)
+    return max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def share_of_gain(base: Sequence[float], part: Sequence[float], whole: Sequence[float]) -> tuple[float, float] | None:
+    """Interval of (part - base) / (whole - base), means over the same questions; None where the gain may be 0.
+
+    Fieller 1954, with half a question more for each of the six ways in which three answers differ: to any two of them
+    that is Bonett and Price's one for either way. The six cancel out in both means and leave the ratio as it is.
+    """
+    more = _answers_worth(base, part, whole)
+    total = len(base) + 3 * more
+    kept = [y - x for x, y in zip(base, part, strict=True)]
+    gain = [y - x for x, y in zip(base, whole, strict=True)]
+    mean_kept, mean_gain = fsum(kept) / total, fsum(gain) / total
+    square = Z95**2 / total
+    a = mean_gain**2 - square * ((_dot(gain, gain) + 2 * more) / total - mean_gain**2)
+    b = mean_gain * mean_kept - square * ((_dot(gain, kept) + more) / total - mean_gain * mean_kept)
+    c = mean_kept**2 - square * ((_dot(kept, kept) + 2 * more) / total - mean_kept**2)
+    if mean_gain <= 0 or a <= 0:
+        return None
+    half = sqrt(max(0.0, b**2 - a * c))
+    return (b - half) / a, (b + half) / a
+
+
+def _dot(first: Sequence[float], second: Sequence[float]) -> float:
+    return fsum(x * y for x, y in zip(first, second, strict=True))
+
+
+def _answers_worth(*arms: Sequence[float]) -> float:
+    """What one answer weighs in questions: 1 where each was asked once, less where several answers tell more.
+
+    The questions' spread over that of single answers (Korn and Graubard 1998). No spread is no certainty, so 1.
+    """
+    means = [fsum(arm) / len(arm) for arm in arms]
+    spread = fsum(_dot(arm, arm) / len(arm) - mean**2 for arm, mean in zip(arms, means, strict=True))
+    return spread / fsum(mean * (1 - mean) for mean in means) if spread > NOISE else 1.0
 
 
 class Ratio(NamedTuple):

@@ -91,7 +91,7 @@ PAIRS = pa.schema(
         described("only_second", pa.int32(), "questions on which the second is better"),
         described("p_value", pa.float64(), "exact McNemar, two-sided; null with several samples per question"),
         described("difference", pa.float64(), "score of the second minus that of the first"),
-        described("ci_low", pa.float64(), "95 % interval of the difference, lower end: bootstrap of the questions"),
+        described("ci_low", pa.float64(), "95 % interval of the difference, lower end: Bonett and Price's"),
         described("ci_high", pa.float64(), "upper end"),
     ]
 )
@@ -109,7 +109,7 @@ RECOVERY = pa.schema(
         described(
             "ci_low",
             pa.float64(),
-            "95 % interval, lower end: bootstrap of the questions; null where they do not bound it",
+            "95 % interval, lower end: Fieller's, adjusted as Bonett and Price's; null where the gain may be 0",
         ),
         described("ci_high", pa.float64(), "upper end"),
     ]

@@ -60,7 +60,7 @@ class BenchmarksConfig(Section):
     samples: int = Field(default=1, ge=1, le=64)
     """Answers per question (s1: 1); scores become avg@k with question-clustered errors."""
     seed: int = Field(default=0, ge=0)
-    """Seed of choice orders, sampling and bootstrap (s1: random seed 0)."""
+    """Seed of choice orders and sampling (s1: random seed 0)."""
     max_thinking_tokens: int | None = Field(default=None, ge=1)
     """Budget forcing: tokens after which the thinking is ended from outside; null: off (s1, section 3)."""
     wait_times: int = Field(default=0, ge=0, le=16)
@@ -82,8 +82,6 @@ class BenchmarksConfig(Section):
     """Who serves the judge (s1: OpenAI). What it may cost is compute.llm_run_dollars."""
     judge_url: Address = ""
     """Address of an `openai-compatible` judge; empty: the vendor's own."""
-    bootstrap: int = Field(default=10000, ge=100, le=1000000)
-    """Resamples of the questions behind each recovery interval."""
 
     @field_validator("tasks")
     @classmethod
@@ -160,7 +158,7 @@ def _unique(what: str, names: Sequence[str]) -> None:
 BENCHMARK_SCORES = Stage(
     asset="benchmark_scores",
     room="benchmarks",
-    code_version=8,
+    code_version=9,
     call="assets.benchmarks.score:score",
     artifact="assets.benchmarks.artifact:BenchmarkScores",
     sections=("model", "benchmarks"),

@@ -104,12 +104,12 @@ def _score(arm: str, benchmark: str, rows: list[Row], samples: int) -> Row:
     }
 
 
-def pair_rows(records: Iterable[Row], samples: int, resamples: int, seed: int) -> list[Row]:
+def pair_rows(records: Iterable[Row], samples: int) -> list[Row]:
     """Rows of `artifact.PAIRS`: every pair of arms that is graded in full."""
     rows: list[Row] = []
     for benchmark, arms in _right(records).items():
         for first, second in combinations(arms, 2):
-            result = paired(arms[first], arms[second], samples, resamples, seed)
+            result = paired(arms[first], arms[second], samples)
             rows.append(
                 {
                     "benchmark": benchmark,
@@ -126,14 +126,14 @@ def pair_rows(records: Iterable[Row], samples: int, resamples: int, seed: int) -
     return rows
 
 
-def recovery_rows(records: Iterable[Row], resamples: int, seed: int) -> list[Row]:
+def recovery_rows(records: Iterable[Row]) -> list[Row]:
     """Rows of `artifact.RECOVERY`: every adapter arm where base and full finetune were asked too."""
     rows: list[Row] = []
     for benchmark, arms in _right(records).items():
         if not {"base", "full_finetune"} <= arms.keys():
             continue
         for arm in arms.keys() - {"base", "full_finetune"}:
-            found = recovery(arms["base"], arms[arm], arms["full_finetune"], resamples, seed)
+            found = recovery(arms["base"], arms[arm], arms["full_finetune"])
             rows.append(
                 {
                     "benchmark": benchmark,

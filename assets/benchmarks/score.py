@@ -222,7 +222,7 @@ def _report(
     except BadInput as error:
         troubles.append(f"the judge could not be asked, so scores are given as bounds in the log only: {error}")
     scores = score_rows(records, config.samples)
-    recoveries = recovery_rows(records, config.bootstrap, config.seed)
+    recoveries = recovery_rows(records)
     _say(table_1(scores, recoveries) + table_2(scores), progress)
     _warn_of_defaults(scores, progress)
     if troubles:
@@ -232,7 +232,7 @@ def _report(
             + f". What could be asked ({', '.join(one.name for one in work.benchmarks) or 'nothing'}) is generated and "
             "kept, its scores are in the log: run again when this is mended, or leave it out of the config"
         )
-    pairs = pair_rows(records, config.samples, config.bootstrap, config.seed)
+    pairs = pair_rows(records, config.samples)
     artifact.write(out / "records.parquet", records, artifact.RECORDS)
     artifact.write(out / "scores.parquet", scores, artifact.SCORES)
     artifact.write(out / "pairs.parquet", pairs, artifact.PAIRS)

@@ -1,25 +1,18 @@
-"""How sure a score is: Wilson intervals, exact McNemar between arms, recovery with a question-paired bootstrap.
+"""How sure a score is: Wilson intervals, exact McNemar between arms, intervals of differences and recovered gains.
 
-No normal approximation of single counts: AIME has 30 questions (Bowyer et al., 2503.01747). With several samples per
-question the questions are the units, not the answers (Miller, 2411.00640).
-Shapes: Q questions, R resamples.
+Neither a normal approximation nor a bootstrap of single counts: AIME has 30 questions (Bowyer et al., 2503.01747).
+With several samples per question the questions are the units, not the answers (Miller, 2411.00640).
+Shapes: Q questions.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from resources.intervals import Z95, difference, t95, wilson
+from resources.intervals import NOISE, Z95, difference, paired_difference, share_of_gain, t95, wilson
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
-
-LEVEL = 0.95
-"""Coverage of every interval in this room."""
-NOISE = 1e-9
-"""Below this a mean of answers is 0: thirds of a question do not add up exactly."""
-_CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -75,60 +68,26 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return 1.0 if discordant == 0 else float(binomtest(only_first, discordant).pvalue)
 
 
-def paired(
-    first_Q: "NDArray[np.float64]", second_Q: "NDArray[np.float64]", samples: int, resamples: int, seed: int
-) -> Paired:
+def paired(first_Q: "NDArray[np.float64]", second_Q: "NDArray[np.float64]", samples: int) -> Paired:
     """Two arms compared on the questions they share."""
     only_first, only_second = int((first_Q > second_Q).sum()), int((second_Q > first_Q).sum())
-    gain_R = resampled_means(second_Q - first_Q, resamples, seed)
-    low, high = _percentiles(gain_R)
-    if high - low < NOISE:  # of equal differences, which are no certainty: as many others may be as Wilson leaves
-        unseen = wilson(0, len(first_Q))[1]
-        low, high = max(-1.0, low - unseen), min(1.0, high + unseen)
     return Paired(
         only_first,
         only_second,
         mcnemar(only_first, only_second) if samples == 1 else None,
-        Estimate(float((second_Q - first_Q).mean()), low, high),
+        Estimate(float((second_Q - first_Q).mean()), *paired_difference(first_Q.tolist(), second_Q.tolist())),
     )
 
 
 def recovery(
-    base_Q: "NDArray[np.float64]",
-    adapted_Q: "NDArray[np.float64]",
-    full_Q: "NDArray[np.float64]",
-    resamples: int,
-    seed: int,
+    base_Q: "NDArray[np.float64]", adapted_Q: "NDArray[np.float64]", full_Q: "NDArray[np.float64]"
 ) -> Estimate | None:
-    """Share of the full finetune's gain that the adapter keeps (paper, Table 1); None when there is no gain.
-
-    Questions are resampled together for all arms. Where the full finetune's own gain is not above 0 in at least
-    97.5 % of the resamples, the ratio has no bounded interval and its ends are None.
-    """
+    """Share of the full finetune's gain that the adapter keeps (paper, Table 1); None when there is no gain."""
     gain = float((full_Q - base_Q).mean())
     if gain < NOISE:
         return None
-    value = float((adapted_Q - base_Q).mean()) / gain
-    kept_R = resampled_means(adapted_Q - base_Q, resamples, seed)
-    gain_R = resampled_means(full_Q - base_Q, resamples, seed)
-    if (gain_R < NOISE).mean() > (1 - LEVEL) / 2:
-        return Estimate(value, None, None)
-    positive = gain_R >= NOISE
-    low, high = _percentiles(kept_R[positive] / gain_R[positive])
-    if high - low < NOISE and 0 <= value <= 1:  # the adapter keeps all of the questions gained, or none
-        gained = int((np.abs(full_Q - base_Q) > NOISE).sum())
-        low, high = wilson(value * gained, gained)
-    return Estimate(value, low, high)
-
-
-def resampled_means(values_Q: "NDArray[np.float64]", resamples: int, seed: int) -> "NDArray[np.float64]":
-    """Means over questions drawn with replacement, [R]; equal seeds draw equal questions."""
-    rng = np.random.default_rng(seed)
-    parts = [
-        values_Q[rng.integers(0, len(values_Q), (min(_CHUNK, resamples - start), len(values_Q)))].mean(1)
-        for start in range(0, resamples, _CHUNK)
-    ]
-    return np.concatenate(parts)
+    ends = share_of_gain(base_Q.tolist(), adapted_Q.tolist(), full_Q.tolist())
+    return Estimate(float((adapted_Q - base_Q).mean()) / gain, *(ends or (None, None)))
 
 
 def consistent(ours: tuple[int, int], theirs: tuple[int, int]) -> bool:
@@ -137,8 +96,3 @@ def consistent(ours: tuple[int, int], theirs: tuple[int, int]) -> bool:
     assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
     low, high = difference((a.value, a.low, a.high), (b.value, b.low, b.high))
     return low <= 0 <= high
-
-
-def _percentiles(values_R: "NDArray[np.float64]") -> tuple[float, float]:
-    low, high = np.quantile(values_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

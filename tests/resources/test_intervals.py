@@ -1,8 +1,12 @@
-"""Intervals of differences against published ones."""
+"""Intervals of differences and of shares of a gain: published ones, by hand, and how often they hold."""
 
+from math import sqrt
+
+import numpy as np
 import pytest
+from scipy.stats import norm
 
-from resources.intervals import difference, wilson
+from resources.intervals import difference, paired_difference, share_of_gain, wilson
 
 
 @pytest.mark.parametrize(
@@ -15,3 +19,85 @@ def test_the_interval_of_a_difference_of_shares_is_newcombes(
     """Newcombe 1998, table II, method 10."""
     found = difference((first[0] / first[1], *wilson(*first)), (second[0] / second[1], *wilson(*second)))
     assert found == pytest.approx(published, abs=1e-4)
+
+
+def answers(*counts: tuple[int, tuple[float, ...]]) -> list[list[float]]:
+    """Per arm its questions, from how often each outcome of one question occurs."""
+    rows = [outcome for count, outcome in counts for _ in range(count)]
+    return [list(arm) for arm in zip(*rows, strict=True)]
+
+
+def test_the_interval_of_a_paired_difference_is_bonett_and_prices() -> None:
+    # 3 and 1 of 28 answers differ: (3 + 1) / 30 and (1 + 1) / 30, whose difference has the variance .2 - (2/30)^2
+    first, second = answers((3, (0, 1)), (1, (1, 0)), (20, (1, 1)), (4, (0, 0)))
+    half = 1.959964 * sqrt((0.2 - (2 / 30) ** 2) / 30)
+    assert paired_difference(first, second) == pytest.approx((2 / 30 - half, 2 / 30 + half), abs=1e-6)
+
+
+def test_questions_that_two_arms_answer_alike_leave_a_difference_either_way() -> None:
+    low, high = paired_difference([1.0] * 28, [1.0] * 28)
+    assert (low, high) == pytest.approx((-1.959964 * sqrt(2) / 30, 1.959964 * sqrt(2) / 30), abs=1e-6)
+    # all gained: 11/12 - 1/12 less 1.96 errors of sqrt((1 - (5/6)^2) / 12)
+    gained = 5 / 6 - 1.959964 * sqrt((1 - (5 / 6) ** 2) / 12)
+    assert paired_difference([0.0] * 10, [1.0] * 10) == pytest.approx((gained, 1.0), abs=1e-6)
+
+
+def test_a_question_asked_often_brings_more_than_one_answer() -> None:
+    # means of .25 and .75 in both arms: a variance of 1/16 where one answer has 1/4, so each outcome weighs 1/4
+    first, second = [0.25, 0.75] * 14, [0.75, 0.25] * 14
+    half = 1.959964 * sqrt((28 / 4 + 2 / 4) / 28.5 / 28.5)
+    assert paired_difference(first, second) == pytest.approx((-half, half), abs=1e-6)
+    # equal questions are no certainty: they weigh one answer each
+    assert paired_difference([1 / 3] * 28, [1 / 3] * 28)[1] == pytest.approx(1.959964 * sqrt(2) / 30, abs=1e-6)
+
+
+def test_the_interval_of_a_share_of_a_gain_solves_fiellers_equation() -> None:
+    base, part, whole = answers((6, (0, 1, 1)), (3, (0, 0, 1)), (1, (0, 1, 0)), (7, (1, 1, 1)), (4, (0, 0, 0)))
+    found = share_of_gain(base, part, whole)
+    assert found is not None
+    assert found[0] < 7 / 9 < found[1]
+    for share in found:  # at either end the kept part less that share of the gain is 1.96 errors from 0
+        differing = ((0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 0), (1, 0, 1), (1, 1, 0))
+        rest = [p - b - share * (w - b) for b, p, w in zip(base, part, whole, strict=True)]
+        more = [p - b - share * (w - b) for b, p, w in differing]
+        mean = sum(rest) / 24
+        variance = (sum(x**2 for x in rest) + sum(x**2 for x in more) / 2) / 24 - mean**2
+        assert mean**2 == pytest.approx(1.959964**2 * variance / 24, rel=1e-5)
+
+
+def test_a_gain_that_may_be_none_bounds_no_share_of_it() -> None:
+    base, part, whole = answers((4, (0, 1, 1)), (1, (1, 1, 0)), (15, (1, 1, 1)))
+    assert share_of_gain(base, part, whole) is None
+    assert share_of_gain(whole, part, base) is None  # nor does a loss
+    assert share_of_gain([0.0], [1.0], [1.0]) is None
+
+
+def held(truth: float, found: list[tuple[float, float] | None]) -> float:
+    """Share of the bounded intervals that hold the truth."""
+    bounded = [interval for interval in found if interval is not None]
+    return sum(low <= truth <= high for low, high in bounded) / len(bounded)
+
+
+def drawn(rates: tuple[float, ...], questions: int, rng: np.random.Generator) -> list[list[float]]:
+    """Answers of arms at these rates that find the same questions hard, but for chance."""
+    ease = rng.standard_normal(questions)
+    return [list((0.8 * ease + 0.6 * rng.standard_normal(questions) < norm.ppf(rate)) * 1.0) for rate in rates]
+
+
+@pytest.mark.parametrize(("rates", "questions"), [((0.95, 0.97), 30), ((0.97, 0.97), 30), ((0.5, 0.6), 100)])
+def test_nine_paired_differences_of_ten_are_held_near_one_too(rates: tuple[float, float], questions: int) -> None:
+    """A bootstrap of the questions holds 84 and 77 % of the first two."""
+    rng = np.random.default_rng(1)
+    found = [paired_difference(*drawn(rates, questions, rng)) for _ in range(1000)]
+    assert held(rates[1] - rates[0], [*found]) > 0.93
+
+
+@pytest.mark.parametrize(
+    ("rates", "questions"), [((0.5, 0.99, 0.99), 30), ((0.1, 0.83, 0.97), 200), ((0.23, 0.5, 0.6), 30)]
+)
+def test_nine_shares_of_a_gain_of_ten_are_held_near_one_too(rates: tuple[float, float, float], questions: int) -> None:
+    """A bootstrap of the questions holds a fifth of the first one."""
+    base, part, whole = rates
+    rng = np.random.default_rng(2)
+    found = [share_of_gain(*drawn(rates, questions, rng)) for _ in range(1000)]
+    assert held((part - base) / (whole - base), found) > 0.93

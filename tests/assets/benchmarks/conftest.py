@@ -36,7 +36,6 @@ class World:
             "context": 512,
             "shard_size": 4,
             "batch_size": 4,
-            "bootstrap": 200,
         }
         return BenchmarksConfig.model_validate(settings | changes)
 

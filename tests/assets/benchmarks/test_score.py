@@ -86,10 +86,10 @@ def test_a_killed_run_goes_on_where_it_stopped(world: World, monkeypatch: pytest
         assert (world.out("resumed") / file).read_bytes() == (world.out("whole") / file).read_bytes()
 
 
-def test_a_changed_grader_generates_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grading_again_generates_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.score("first")
     monkeypatch.setattr(score_module, "make_engine", lambda *_: Refusing())
-    again = world.score("again", bootstrap=300)
+    again = world.score("again")
     assert (again.generated, again.answers) == (0, 15 * QUESTIONS)
 
 
