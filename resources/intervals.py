@@ -1,8 +1,8 @@
 """95 % intervals: Wilson's of a share (of fractional counts too, which scipy's is not), Newcombe's of a difference,
-Bonett and Price's of a paired one, Fieller's of a share of a gain, Student's; the standard error of a pooled ratio."""
+Bonett and Price's of a paired one, Fieller's of a share of a gain, Student's of a pooled ratio."""
 
 from collections.abc import Sequence
-from math import fsum, hypot, sqrt
+from math import exp, fsum, hypot, sqrt
 from typing import NamedTuple
 
 Z95 = 1.959963984540054
@@ -107,3 +107,17 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Ratio:
         return Ratio(value, None)
     residual = fsum((top - value * bottom) ** 2 for top, bottom in zip(tops, bottoms, strict=True))
     return Ratio(value, sqrt(n / (n - 1) * residual) / total)
+
+
+def ratio_interval(found: Ratio, clusters: int) -> tuple[float, float] | tuple[None, None]:
+    """Student's interval of the logarithm of a ratio of sums of which none is below 0.
+
+    Not of the ratio itself: of 8 problems, few of which backtrack much, that covers 81 %, and of 16 KLs whose
+    logarithms have a deviation of .6 it covers 92. This one covers 91 and 93, but 88 of a deviation of 1.
+    None for one cluster, and for equal ones, whose lack of spread is no certainty. An error above twice the ratio has
+    terms below 0: what rounding leaves of nothing.
+    """
+    if found.sem is None or not NOISE * found.value < found.sem <= 2 * found.value:
+        return None, None
+    spread = exp(t95(clusters) * found.sem / found.value)
+    return found.value / spread, found.value * spread

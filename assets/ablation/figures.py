@@ -9,7 +9,7 @@ import altair as alt
 
 from resources.charts import ACCENT, SIGNED, save_chart
 from resources.components import PROJECTIONS
-from resources.intervals import t95
+from resources.intervals import Ratio, ratio_interval
 
 DIRECTIONS = ("unit", "random")
 CONTRAST = "#d95f02"
@@ -157,12 +157,13 @@ def _dose_panels(
 
 def _dose(row: dict, column: str, interval: str | None) -> dict[str, float]:
     """A curve point; rows repeat the KL per decoding, and a repeated point draws as one."""
-    spread = t95(row["n_rollouts"]) * row["kl_sem"] if row["kl_sem"] else 0.0
-    low, high = row[column] - spread, row[column] + spread
-    if interval is not None:
+    if interval is None:
+        low, high = ratio_interval(Ratio(row["kl_mean"], row["kl_sem"]), row["n_rollouts"])
+    else:
         low, high = row[f"{interval}_low"], row[f"{interval}_high"]
-    point = {"factor": row["factor"], "value": row[column]}
-    return point | {"low": row[column] if low is None else max(0.0, low), "high": row[column] if high is None else high}
+    value = row[column]
+    bounds = {"low": value if low is None else low, "high": value if high is None else high}
+    return {"factor": row["factor"], "value": value, **bounds}
 
 
 def _dose_panel(

@@ -3,14 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp
 from unicodedata import east_asian_width
 
-from resources.intervals import ratio, t95, wilson
+from resources.intervals import ratio, ratio_interval, wilson
 
 BOX = "\\boxed{"
-NOISE = 1e-9
-"""Below this share of a rate its error is 0: thirds do not add up exactly."""
 _PLAIN = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -97,10 +94,6 @@ def _accuracy(judged: Sequence[Continuation]) -> dict[str, float | None]:
 
 
 def _interval(name: str, tops: Sequence[float], bottoms: Sequence[float]) -> dict[str, float | None]:
-    """Student's interval of the logarithm: of 8 problems, few of which backtrack much, a plain one covers 81 %."""
     found = ratio(tops, bottoms)
-    # Problems that are all alike have no spread, which is no certainty.
-    if not found.sem or found.sem <= NOISE * found.value:
-        return {name: found.value, f"{name}_low": None, f"{name}_high": None}
-    spread = exp(t95(len(tops)) * found.sem / found.value)
-    return {name: found.value, f"{name}_low": found.value / spread, f"{name}_high": found.value * spread}
+    low, high = ratio_interval(found, len(tops))
+    return {name: found.value, f"{name}_low": low, f"{name}_high": high}

@@ -13,7 +13,7 @@ from assets.categories.artifact import Densities
 from assets.interpretations.config import STATISTICAL
 from assets.paper.claims import Measurement
 from resources.components import parse_component
-from resources.intervals import difference, ratio, t95
+from resources.intervals import difference, ratio, ratio_interval
 from resources.manifest import read_manifest
 
 COUNTERPARTS = {
@@ -110,12 +110,9 @@ def _kl_sums(artifacts: Mapping[str, Path]) -> dict[tuple[str, str], list[float]
 
 
 def _over(tops: Sequence[float], bottoms: Sequence[float]) -> Measurement:
-    """One KL over another, with Student's interval from the spread between rollouts."""
+    """One KL over another, with an interval from the spread between rollouts."""
     found = ratio(tops, bottoms)
-    if found.sem is None:
-        return Measurement(found.value, None, None, "ablation_kl")
-    half = t95(len(tops)) * found.sem
-    return Measurement(found.value, max(0.0, found.value - half), found.value + half, "ablation_kl")
+    return Measurement(found.value, *ratio_interval(found, len(tops)), "ablation_kl")
 
 
 def _mlp_over_attention_kl(artifacts: Mapping[str, Path]) -> Measurement | None:

@@ -1,12 +1,12 @@
-"""Intervals of differences and of shares of a gain: published ones, by hand, and how often they hold."""
+"""Intervals of differences, shares of a gain and ratios: published ones, by hand, and how often they hold."""
 
-from math import sqrt
+from math import exp, sqrt
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from resources.intervals import difference, paired_difference, share_of_gain, wilson
+from resources.intervals import Ratio, difference, paired_difference, ratio, ratio_interval, share_of_gain, wilson
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,31 @@ def test_nine_shares_of_a_gain_of_ten_are_held_near_one_too(rates: tuple[float, 
     rng = np.random.default_rng(2)
     found = [share_of_gain(*drawn(rates, questions, rng)) for _ in range(1000)]
     assert held((part - base) / (whole - base), found) > 0.93
+
+
+def test_the_interval_of_a_ratio_is_students_of_its_logarithm() -> None:
+    # 97.5 % quantile of 7 degrees of freedom: 2.364624
+    spread = exp(2.364624 * 0.5 / 2)
+    assert ratio_interval(Ratio(2.0, 0.5), 8) == pytest.approx((2 / spread, 2 * spread), rel=1e-6)
+
+
+@pytest.mark.parametrize(("value", "error"), [(2.0, None), (2.0, 1e-12), (0.0, 0.0), (-1e-9, 1e-9), (1e-12, 1e-9)])
+def test_a_ratio_of_one_cluster_or_of_equal_ones_or_of_rounding_errors_is_not_bounded(
+    value: float, error: float | None
+) -> None:
+    assert ratio_interval(Ratio(value, error), 16) == (None, None)
+
+
+def test_a_ratio_that_one_cluster_makes_alone_is_bounded() -> None:
+    """Nothing above zero has a larger error than this one, twice itself."""
+    found = ratio([8.0, 0.0], [0.0, 8.0])
+    assert found == (1.0, 2.0)
+    assert ratio_interval(found, 2) != (None, None)
+
+
+def test_nine_mean_kls_of_ten_are_held_where_rollouts_differ_by_their_half() -> None:
+    """Of their plain mean, whose logarithm is not taken, Student's holds 91 %."""
+    rng = np.random.default_rng(3)
+    kls = np.exp(0.6 * rng.standard_normal((1500, 16))).tolist()
+    found = [ratio_interval(ratio(kl, [1.0] * 16), 16) for kl in kls]
+    assert held(exp(0.18), [(low, high) for low, high in found if low is not None and high is not None]) > 0.92

@@ -102,7 +102,10 @@ def test_one_kl_over_another_has_students_interval_from_the_spread_between_rollo
     write(tmp_path / ROLLOUTS, rows, ROLLOUT_SCHEMA)
     found = measure(artifacts)["mlp_over_attention_kl"]
     # 10/8; residuals 2 - 5 and 8 - 5 give an error of 0.75; Student's 97.5 % quantile with one degree is 12.7062
-    assert found == Measurement(1.25, 0.0, pytest.approx(1.25 + 12.7062 * 0.75, rel=1e-5), "ablation_kl")
+    # of the logarithm, whose error is 0.75 / 1.25
+    spread = math.exp(12.7062 * 0.75 / 1.25)
+    ends = (pytest.approx(1.25 / spread, rel=1e-4), pytest.approx(1.25 * spread, rel=1e-4))
+    assert found == Measurement(1.25, *ends, "ablation_kl")
 
 
 def pair(benchmark: str, first: str, second: str, difference: tuple[float, float, float]) -> dict:
@@ -210,7 +213,8 @@ def test_gate_proj_is_compared_as_figure_3b_shows_it_by_single_components(tmp_pa
     # (16 + 2) / (8 + 2); residuals 16 - 14.4 and 2 - 3.6 give an error of sqrt(2 x 5.12) / 10 = 0.32
     second = [on_rollout(1, "component", f"{layer}.{p}", 2.0) for layer, p in kls]
     write(tmp_path / ROLLOUTS, [row | {"kl_sum": 4 * row["kl_sum"]} for row in sums] + second, ROLLOUT_SCHEMA)
-    high = pytest.approx(1.8 + 12.7062 * 0.32, rel=1e-5)
-    assert measure(artifacts)["gate_strongest"] == Measurement(1.8, 0.0, high, "ablation_kl")
+    spread = math.exp(12.7062 * 0.32 / 1.8)
+    ends = (pytest.approx(1.8 / spread, rel=1e-4), pytest.approx(1.8 * spread, rel=1e-4))
+    assert measure(artifacts)["gate_strongest"] == Measurement(1.8, *ends, "ablation_kl")
     write(tmp_path / ROLLOUTS, sums[1:], ROLLOUT_SCHEMA)
     assert measure(artifacts)["gate_strongest"] is None
