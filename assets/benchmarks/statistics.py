@@ -8,7 +8,7 @@ Shapes: Q questions.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from resources.intervals import NOISE, Z95, difference, paired_difference, share_of_gain, t95, wilson
+from resources.intervals import NOISE, clustered_share, difference, paired_difference, share_of_gain, wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,17 +42,8 @@ def share_of(correct: int, total: int) -> Estimate:
 
 
 def clustered_mean(right_Q: "NDArray[np.float64]") -> Estimate:
-    """avg@k: mean of the questions' own means, with Wilson's interval of as many answers as leave it as uncertain.
-
-    From the spread between questions (Korn and Graubard 1998): near 0 and 1 a t interval of 30 covers 86 %, not 95.
-    """
-    mean, questions = float(right_Q.mean()), len(right_Q)
-    if questions < 2:
-        return Estimate(mean, 0.0, 1.0)
-    answers = float(questions)  # equal questions have no spread, which is no certainty: as if each was asked once
-    if right_Q.std() > NOISE:
-        answers *= mean * (1 - mean) / float(right_Q.var(ddof=1)) * (Z95 / t95(questions)) ** 2
-    return Estimate(mean, *wilson(mean * answers, answers))
+    """avg@k: mean of the questions' own means."""
+    return Estimate(float(right_Q.mean()), *clustered_share(right_Q.tolist()))
 
 
 def score_estimate(right_Q: "NDArray[np.float64]", samples: int) -> Estimate:

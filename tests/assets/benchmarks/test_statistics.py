@@ -124,20 +124,33 @@ def test_avg_at_k_counts_questions_not_answers() -> None:
     # Five questions, always right or always wrong: 100 samples each say no more than one.
     means = np.array([1.0, 1, 1, 0, 0])
     found = clustered_mean(means)
-    # .6 x .4 over .3 / 5 is 4 answers, of which Student's quantile of 2.776 instead of 1.960 leaves 1.993.
+    # Always or never right is one answer each, of which Student's quantile of 2.776 instead of 1.960 leaves 2.4915.
     assert found.value == pytest.approx(0.6)
-    assert (found.low, found.high) == pytest.approx(intervals.wilson(0.6 * 1.9932, 1.9932), abs=1e-5)
+    assert (found.low, found.high) == pytest.approx(intervals.wilson(0.6 * 2.4915, 2.4915), abs=1e-5)
     assert score_estimate(means, 100) == found
     assert score_estimate(means, 1) == share_of(3, 5)
 
 
-def test_avg_at_k_of_thirty_questions_that_are_nearly_all_solved_is_in_its_interval_nine_times_of_ten() -> None:
+@pytest.mark.parametrize(("samples", "ease", "difficulty"), [(4, 5, 0.15), (64, 5, 0.15), (64, 1, 0.03)])
+def test_avg_at_k_of_thirty_questions_that_are_nearly_all_solved_is_in_its_interval_nine_times_of_ten(
+    samples: int, ease: float, difficulty: float
+) -> None:
     rng, covered = np.random.default_rng(0), 0
     for _ in range(400):
-        found = clustered_mean(rng.binomial(4, rng.beta(5, 0.15, 30)) / 4)
+        found = clustered_mean(rng.binomial(samples, rng.beta(ease, difficulty, 30)) / samples)
         assert found.low is not None and found.high is not None and found.high <= 1
-        covered += found.low <= 5 / 5.15 <= found.high
+        covered += found.low <= ease / (ease + difficulty) <= found.high
     assert covered / 400 > 0.93
+
+
+def test_the_interval_of_shares_by_hand() -> None:
+    # 1, 1, 1/2, 1/2: a variance of 1/16 over 3/16, so an answer weighs 1/3; with one right and one wrong of that
+    # weight the mean is 10/14 and the variance (5/2 + 1/3) x 3/14 - 25/49
+    spread = (5 / 2 + 1 / 3) * 3 / 14 - 25 / 49
+    answers = 4 * (10 / 49) / spread * (1.959964 / 3.182446) ** 2
+    assert intervals.clustered_share([1, 1, 0.5, 0.5]) == pytest.approx(
+        intervals.wilson(0.75 * answers, answers), rel=1e-5
+    )
 
 
 def test_equal_questions_are_no_certainty() -> None:
