@@ -20,8 +20,12 @@ _TAIL = 2000
 _DROPPED = re.compile(r"\\(?:left|right|displaystyle|,|!|;|:| )|\\?[$]|~")
 _WRAPPED = re.compile(r"\\(?:text(?:bf|rm|it|sf|tt)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s*\{([^{}]*)\}")
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text)?\{?(?:st|nd|rd|th)\}?\}?$")
-_NUMBER_IN_BASE = re.compile(r"\w+_\d+")
+_IN_BASE = re.compile(r"(?<![\w\\])([0-9a-z]+)_(\d+)")
 _LETTER = re.compile(r"(?:(?:option|choice)\s+)?\(?\s*([A-D])\s*(?:[).:,;\n].*)?$", re.DOTALL | re.IGNORECASE)
+# "B, C", "(A), (B) and (D)"; but "B, D-glucose" and "B. C" are a letter and its choice.
+_SEVERAL = re.compile(
+    r"\W*+([A-D])(?:[\s)]*+(?:[,;/&]|\b(?:and|or)\b)[\s(]*+(?:(?:and|or)\b[\s(]*+)?(?!\1)[A-D])+[\s).]*+", re.IGNORECASE
+)
 # A letter that is no word: "A" before a word may be an article, and "B or C" decides nothing. What stands between is
 # taken once and for all (`*+`): else a thousand dots, of a model that repeats itself, are divided in 10^8 ways.
 _STATED = re.compile(
@@ -56,8 +60,7 @@ def grade_math(found: Extracted, gold: str) -> Grade:
         return Grade(same, same, "integer")
     if normalised(answer) == normalised(truth):
         return Grade(True, True, "text")
-    if _NUMBER_IN_BASE.fullmatch(normalised(answer)) and _NUMBER_IN_BASE.fullmatch(normalised(truth)):
-        # math-verify takes 4210_5 and 4210_7 for one number.
+    if _in_another_base(normalised(answer), normalised(truth)):
         return Grade(False, False, "text")
     equal = equal_formulas if found.rule == "boxed" else names_formula
     same = equal(answer[-_TAIL:], truth)
@@ -90,7 +93,7 @@ def letter_of(text: str, choices: tuple[str, ...] = ()) -> str | None:
     r"""The letter an answer names.
 
     `B`, `(b)`, `\text{B}`, `B) 3 eV`, a choice's own text, else the last "the answer is B", else `B (3 eV)` or
-    `B because` at its head, else a last line `B) 3 eV`.
+    `B because` at its head, else a last line `B) 3 eV`. None where it names several, as `B, C`.
     """
     plain = _WRAPPED.sub(r"\1", text).strip().strip("$*").strip()
     found = _LETTER.match(plain)
@@ -114,8 +117,11 @@ def _stated_letter(text: str) -> str | None:
 
 
 def _lists_choices(text: str) -> bool:
-    """Whether several lines begin with letters of their own: then none of them is the answer."""
-    return len({found[1] for line in text.splitlines() if (found := _LAST_LINE.fullmatch(line))}) > 1
+    """Whether several letters stand side by side, or each before a line of its own: then none of them is the answer."""
+    return (
+        _SEVERAL.fullmatch(text) is not None
+        or len({found[1] for line in text.splitlines() if (found := _LAST_LINE.fullmatch(line))}) > 1
+    )
 
 
 def normalised(text: str) -> str:
@@ -132,6 +138,13 @@ def normalised(text: str) -> str:
     text = _ORDINAL.sub(r"\1", text.strip())
     text = re.sub(r"([_^])\{(\w+)\}", r"\1\2", text)
     return re.sub(r"(?<!\d)\s+|\s+(?!\d+/)", "", text).rstrip(".").casefold()
+
+
+def _in_another_base(answer: str, gold: str) -> bool:
+    """Whether the answer writes digits of the gold answer in another base only: math-verify takes 42_5 for 42_7."""
+    said = set(_IN_BASE.findall(answer))
+    lacking = set(_IN_BASE.findall(gold)) - said
+    return not {digits for digits, _ in said}.isdisjoint(digits for digits, _ in lacking)
 
 
 def _is_integer(text: str) -> bool:
