@@ -62,8 +62,8 @@ def shown_recovery(row: Row | None) -> str:
     if row["recovery"] is None:
         return "no gain to recover"
     if row["ci_low"] is None:
-        return f"{row['recovery']:.1%} [not bounded: the full finetune's gain may be 0]"
-    return f"{row['recovery']:.1%} [{row['ci_low']:.1%}, {row['ci_high']:.1%}]"
+        return f"{row['recovery']:z.1%} [not bounded: the full finetune's gain may be 0]"
+    return f"{row['recovery']:z.1%} [{row['ci_low']:z.1%}, {row['ci_high']:z.1%}]"
 
 
 def _benchmarks(scores: Sequence[Row]) -> list[str]:

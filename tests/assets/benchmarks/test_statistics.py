@@ -226,6 +226,7 @@ def test_a_score_over_several_samples_is_compared_as_so_many_of_the_questions() 
 def test_recovery_is_never_shown_without_its_interval() -> None:
     row = {"recovery": 0.5, "ci_low": 0.1, "ci_high": 1.2}
     assert shown_recovery(row) == "50.0% [10.0%, 120.0%]"
+    assert shown_recovery({**row, "ci_low": -0.0004}) == "50.0% [0.0%, 120.0%]"  # zero has no sign
     assert "not bounded" in shown_recovery({**row, "ci_low": None, "ci_high": None})
     assert shown_recovery({**row, "recovery": None}) == "no gain to recover"
     assert shown_recovery(None) == "arm missing"
