@@ -110,9 +110,10 @@ def _kl_sums(artifacts: Mapping[str, Path]) -> dict[tuple[str, str], list[float]
 
 
 def _over(tops: Sequence[float], bottoms: Sequence[float]) -> Measurement:
-    """One KL over another, with an interval from the spread between rollouts."""
+    """One KL over another, with an interval from the spread between rollouts, where there is one."""
     found = ratio(tops, bottoms)
-    return Measurement(found.value, *ratio_interval(found, len(tops)), "ablation_kl")
+    low, high = ratio_interval(found, len(tops))
+    return Measurement(found.value, low, high, "ablation_kl", unbounded=low is None)
 
 
 def _mlp_over_attention_kl(artifacts: Mapping[str, Path]) -> Measurement | None:
