@@ -14,7 +14,7 @@ class DashboardConfig(Section):
     rollouts_per_chunk: int = Field(default=8, ge=1, le=1024)
     """Rollouts per data file of the full-text view."""
     full_rollouts: int = Field(default=4, ge=0, le=1000)
-    """Rollouts per latent whose every token carries its activation; the others show the stored contexts only."""
+    """Rollouts per latent whose every captured token carries its activation; others show the stored contexts only."""
     full_rollouts_adapter: int = Field(default=1, ge=0, le=1000)
     """The same for adapter directions, whose scalars are hardly ever 0 (each: 9 MB at the paper's scale)."""
     full_rollouts_neuron: int = Field(default=0, ge=0, le=1000)
@@ -32,7 +32,7 @@ class DashboardConfig(Section):
 FEATURE_DASHBOARD = Stage(
     asset="feature_dashboard",
     room="dashboard",
-    code_version=10,
+    code_version=11,
     call="assets.dashboard.build:build",
     artifact="assets.dashboard.artifact:FeatureDashboard",
     sections=("model", "dashboard"),

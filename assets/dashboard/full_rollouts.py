@@ -1,7 +1,7 @@
 """Every activation of a unit in the few rollouts where it fires most, for the full-text view.
 
-Shapes: T tokens of a rollout, S of them in one row group, C columns of the shards, U units wanted in a rollout, of
-which P are columns and N are latents.
+Shapes: T tokens of a rollout up to the last that was captured, K of them captured, S of these in one row group, C
+columns of the shards, U units wanted in a rollout, of which P are columns and N are latents.
 """
 
 from collections import defaultdict, deque
@@ -30,7 +30,7 @@ class Level:
 
     scale: float
     level_T: np.ndarray
-    """int8."""
+    """int8; 0 where the token was not captured."""
 
 
 Full = Mapping[str, Mapping[int, Level]]
@@ -58,7 +58,10 @@ def full_values(wanted: Wanted, states: Shards, neurons: Shards, sae: Sae) -> Fu
         mine = _only(wanted, kinds)
         for rollout, segments in groupby(_segments(shards, mine), key=lambda segment: segment[0]):
             probe = _probe(mine[rollout], shards.columns, sae)
-            value_TU = np.concatenate([probe(state_SC) for _, state_SC in segments])
+            found = [(position_S, probe(state_SC)) for _, position_S, state_SC in segments]
+            position_K, value_KU = (np.concatenate(parts) for parts in zip(*found, strict=True))
+            value_TU = np.zeros((position_K[-1] + 1, value_KU.shape[1]), np.float32)
+            value_TU[position_K] = value_KU
             for unit, value_T in zip(mine[rollout], value_TU.T, strict=True):
                 full[unit.id][rollout] = quantised(value_T)
     return full
@@ -77,8 +80,8 @@ def _only(wanted: Wanted, kinds: tuple[str, ...]) -> dict[int, list[Unit]]:
     return {r: sorted(units, key=lambda unit: order[unit.kind]) for r, units in found.items() if units}
 
 
-def _segments(shards: Shards, wanted: Mapping[int, object]) -> Iterator[tuple[int, np.ndarray]]:
-    """Rollout and float16 states [S, C] of its tokens in one row group, in order; others are not read."""
+def _segments(shards: Shards, wanted: Mapping[int, object]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Rollout, positions [S] and float16 states [S, C] of its tokens in one row group; others are not read."""
     touched = [
         index
         for index, group in enumerate(shards.groups)
@@ -88,7 +91,7 @@ def _segments(shards: Shards, wanted: Mapping[int, object]) -> Iterator[tuple[in
         cuts = np.flatnonzero(np.diff(batch.rollout_id_B)) + 1
         for a, b in zip([0, *cuts.tolist()], [*cuts.tolist(), len(batch)], strict=True):
             if (rollout := int(batch.rollout_id_B[a])) in wanted:
-                yield rollout, batch.state_BC[a:b]
+                yield rollout, batch.position_B[a:b], batch.state_BC[a:b]
 
 
 def _read_ahead(shards: Shards, indices: Sequence[int]) -> Iterator[StateBatch]:

@@ -93,7 +93,7 @@ lorascope.rollout = (() => {
     shown = { unit: detail.unit, rollout, peaks, spans };
     at = peaks.indexOf(position);
     const signs = [-1, 1].filter((sign) => sign === detail.polarity || [...values.values()].some((value) => value * sign > 0)).map((sign) => (sign < 0 ? "negative" : "positive"));
-    const note = everywhere ? "every token carries this unit's activation" : "only this unit's stored contexts are coloured";
+    const note = everywhere ? "every captured token carries this unit's activation" : "only this unit's stored contexts are coloured";
     document.getElementById("rollout").replaceChildren(
       make("h2", {}, `Rollout ${rollout}`), make("p", { class: "soft" }, `${text.pieces.length.toLocaleString("en")} tokens; ${note} `, lorascope.legend(detail.max, signs)),
       make("div", { class: "bar" }, choice(detail, rollout), make("button", { type: "button", title: "Key: p", onclick: () => jump(-1) }, "previous"), make("button", { type: "button", title: "Key: n", onclick: () => jump(1) }, "next activation"),

@@ -20,11 +20,13 @@ from assets.dashboard.build import TOP_TOKENS
 from assets.dashboard.chunks import ChunkWriter, write_chunk, write_index
 from assets.dashboard.config import DashboardConfig
 from assets.dashboard.directions import DecoderGrid, LogitEffects, read_unembedding, token_name
+from assets.dashboard.full_rollouts import full_values
 from assets.dashboard.pieces import Pieces
 from assets.dashboard.units import read_contexts
 from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae
 from resources.models import ModelConfig, load_tokenizer
+from resources.shards import SHARD, Shards, StateBatch, write_shard
 from tests.assets.dashboard.conftest import Site
 from tests.dashboard_builders import HOSTILE, SILENT, TEXTS
 
@@ -102,6 +104,23 @@ def test_full_rollouts_hold_every_activation_to_a_254th_of_the_strongest(site: S
                 assert found == pytest.approx(expected, abs=scale / 254 + 1e-6)
                 seen.add(unit.split(":")[0])
     assert seen == {"adapter", "neuron", "latent"}
+
+
+def test_activations_of_a_full_rollout_stand_at_their_own_tokens_where_only_some_were_captured(
+    site: Site, tmp_path: Path
+) -> None:
+    whole = Shards.open(site.built.folders["activation_shards"])
+    for number in range(len(whole.paths)):
+        batch = whole.read_shard(number)
+        reply = StateBatch(*(getattr(batch, part)[batch.position_B >= 20] for part in StateBatch.__dataclass_fields__))
+        write_shard(tmp_path / SHARD.format(number), reply, whole.columns, "reply", 32)
+    units = ["adapter:L1.down_proj:+", "latent:5"]
+    sae = Sae.open(site.built.folders["batchtopk_sae"])
+    full = full_values(dict.fromkeys(TEXTS, units), Shards.open(tmp_path), Shards.open(tmp_path), sae)
+    for unit in units:
+        for rollout, level in full[unit].items():
+            expected = np.concatenate([np.zeros(20), site.built.values[unit][rollout][20:]])
+            assert level.level_T / 127 * level.scale == pytest.approx(expected, abs=level.scale / 254 + 1e-6)
 
 
 def test_each_unit_shows_its_own_strongest_rollout_in_full(site: Site) -> None:
