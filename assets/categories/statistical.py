@@ -104,7 +104,8 @@ _BY_FAMILY = {
 }
 _RANK = ("token", "word", "class", "previous", "next", "two before", "previous class", "next class", "line start",
          "sentence start", "block", "place")  # fmt: skip
-"""Which of two predicates names the entry: what the token is goes before its neighbours, and they before its place."""
+"""Which of two predicates names the entry: what the token is goes before its neighbours, and they before its place; of
+two tokens, words or neighbours the first, which is the commoner."""
 
 
 def string_id(predicate: Predicate | None, label: int | None) -> str:

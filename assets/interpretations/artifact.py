@@ -114,7 +114,10 @@ SCHEMAS = {
 
 
 class Predicate(BaseModel, frozen=True):
-    """`first`, or `first` joined with `second`; each is (family name, value number of the corpus)."""
+    """`first`, or `first` joined with `second`; each is (family name, value number of the corpus).
+
+    Of two joined by "or", the first holds on more of the activation.
+    """
 
     first: tuple[str, int]
     join: Literal["", "and", "or"] = ""
@@ -128,6 +131,11 @@ class Predicate(BaseModel, frozen=True):
     def parts(self) -> tuple[tuple[str, int], ...]:
         """One or two (family, value) pairs."""
         return (self.first,) if self.second is None else (self.first, self.second)
+
+    @property
+    def rule(self) -> tuple[str, frozenset[tuple[str, int]]]:
+        """Equal where two hold on the same tokens, whichever part comes first."""
+        return self.join, frozenset(self.parts)
 
     def holds(self, features_Fn: np.ndarray) -> np.ndarray:
         """bool [n]: where the predicate is true."""

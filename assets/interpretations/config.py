@@ -107,7 +107,7 @@ class ScoresConfig(Section):
 INTERPRETATIONS = Stage(
     asset="interpretations",
     room="interpretations",
-    code_version=5,
+    code_version=6,
     call="assets.interpretations.explain:explain",
     artifact="assets.interpretations.artifact:Interpretations",
     sections=("interpretations",),

@@ -113,6 +113,10 @@ class Corpus:
         return np.unique(folds, return_inverse=True)[1].astype(np.int32)
 
     @cached_property
+    def _count_V(self) -> np.ndarray:
+        return np.bincount(self.token_N, minlength=len(self.vocabulary))
+
+    @cached_property
     def words(self) -> tuple[str, ...]:
         """Text of each word number: tokens that differ in case or surrounding space only."""
         return tuple(np.unique([word.strip().casefold() for word in self.vocabulary]).tolist())
@@ -171,12 +175,13 @@ class Corpus:
         return str(value)
 
     def class_of(self, family: int, value: int) -> str:
-        """Class of the token, word or class that a value names; empty for line starts, blocks and places."""
+        """Class of the token, word (its commonest token) or class that a value names; empty for other families."""
         name = FAMILIES[family]
         if name.endswith("class"):
             return CLASS_NAMES[value]
         if name == "word":
-            value = int(np.flatnonzero(self._word_V == value)[0])
+            same = np.flatnonzero(self._word_V == value)
+            value = int(same[self._count_V[same].argmax()])
         elif name not in ("token", "previous", "next", "two before"):
             return ""
         return CLASS_NAMES[int(self._class_V[value])]

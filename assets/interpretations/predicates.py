@@ -158,7 +158,9 @@ def phrase(corpus: Corpus, part: tuple[int, int]) -> str:
 
 def _predicate(background: Background, join: str, first: int, second: int) -> Predicate:
     corpus = background.corpus
-    parts = [background.unpack(number) for number in sorted({first, second})]
+    # Of two values of a family the commoner comes first: it says what the unit is, a token's number says nothing.
+    numbers = (first, second) if join == "or" else sorted({first, second})
+    parts = [background.unpack(number) for number in numbers]
     words = (", " if join == "and" else " or ").join(phrase(corpus, part) for part in parts)
     named = [(FAMILIES[family], value) for family, value in parts]
     return Predicate(

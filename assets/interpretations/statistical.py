@@ -150,7 +150,8 @@ class StatisticalExplainer:
             f"{fit}; fitted on one half of the rollouts it covers {trial.covered}/{trial.total} of the other "
             f"(at least {low:.2f}) and rules out {trial.quiet_share:.0%} of quiet tokens; p {p:.3f} by random positions"
         )
-        stability = sum(predicate is not None and each == predicate for each in trial.found) / 2
+        rules = [each.rule for each in trial.found if each is not None]
+        stability = 0.0 if predicate is None else rules.count(predicate.rule) / 2
         return Verdict(words, label, reasoning, "ok", "", predicate, trial.coverage, p, stability)
 
 

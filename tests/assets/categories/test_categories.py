@@ -90,6 +90,13 @@ def test_what_the_token_is_names_the_entry_before_what_stands_beside_it_and_no_p
     assert [entry and entry[1].name for entry in found] == ["operators", "no_predicate"]
 
 
+def test_of_two_tokens_the_first_named_files_the_unit() -> None:
+    either = Predicate(first=("token", 9), join="or", second=("token", 3), classes=("relation", "number"), words="x")
+    entry = TAXONOMY.find(string_id(either, 1))
+    assert entry is not None
+    assert entry[1].name == "relations"
+
+
 def test_an_id_outside_the_taxonomy_is_uncategorized() -> None:
     row = category_row({"unit": "latent:1", "kind": "latent"}, TAXONOMY, "42.7", "x", "unknown id 42.7")
     assert (row["category"], row["string_id"], row["detail"]) == ("uncategorized", "", "unknown id 42.7")

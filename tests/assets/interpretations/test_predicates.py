@@ -86,3 +86,32 @@ def test_a_second_predicate_must_add_more_than_its_price(join: str) -> None:
         (single,) = (value for (joined, _), value in scores.items() if not joined)
         spared += not found and max(value for (joined, _), value in scores.items() if joined) > single - LEAST_GAIN
     assert (joins[0], joins[20 if join == "and" else 10], spared > 0) == ("", join, True)
+
+
+@pytest.mark.parametrize("numbered", [VOCABULARY, VOCABULARY[::-1]])
+@pytest.mark.parametrize(("plus", "wait"), [(14, 9), (9, 14)])
+def test_of_two_tokens_the_commoner_is_named_first_however_the_tokenizer_numbers_them(
+    numbered: tuple[str, ...], plus: int, wait: int
+) -> None:
+    same = corpus_of(0)
+    token_N = np.array([numbered.index(word) for word in VOCABULARY])[same.token_N]
+    place_N = np.arange(TOKENS)
+    corpus = Corpus.build(place_N // ROLLOUT, place_N % ROLLOUT, token_N, same.role_N, numbered)
+    places = [np.flatnonzero(token_N == numbered.index(word))[:n] for word, n in (("+", plus), ("wait", wait))]
+    features_Fn = corpus.features(np.concatenate(places))
+    predicate = find(Background.sample(corpus, TOKENS, 0), features_Fn, np.ones(plus + wait))
+    named = {'token "+"': "operator", 'token "wait"': "lowercase word piece"}
+    commoner_first = sorted(named, reverse=wait > plus)
+    assert predicate is not None
+    assert predicate.words == " or ".join(commoner_first)
+    assert predicate.classes == tuple(named[words] for words in commoner_first)
+
+
+@pytest.mark.parametrize("numbered", [(" That", " that"), (" that", " That")])
+@pytest.mark.parametrize(("often", "name"), [(" That", "capitalised word"), (" that", "lowercase word")])
+def test_a_word_in_any_case_is_of_the_class_of_its_commonest_token(
+    numbered: tuple[str, ...], often: str, name: str
+) -> None:
+    token_N = np.array([numbered.index(often)] * 3 + [1 - numbered.index(often)])
+    corpus = Corpus.build(np.zeros(4, int), np.arange(4), token_N, np.full(4, 2), numbered)
+    assert corpus.class_of(FAMILIES.index("word"), 0) == name

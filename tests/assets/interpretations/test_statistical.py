@@ -205,6 +205,8 @@ def test_stability_is_the_share_of_halves_that_chose_the_rule_of_all_contexts(ex
     halves = ((WORD, WORD), (WORD, ANY), (ANY, ANY), (None, None))
     assert [explainer._verdict(WORD, Trial(6, 8, 1.0, found), 8).stability for found in halves] == [1.0, 0.5, 0.0, 0.0]
     assert explainer._verdict(None, Trial(0, 8, 1.0, (None, None)), 0).stability == 0
+    swapped = EITHER.model_copy(update={"first": EITHER.second, "second": EITHER.first})
+    assert explainer._verdict(EITHER, Trial(6, 8, 1.0, (EITHER, swapped)), 8).stability == 1
 
 
 def test_a_unit_needs_a_third_of_the_contexts_in_either_half(explained: Explained) -> None:
