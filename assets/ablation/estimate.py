@@ -20,7 +20,8 @@ def ablation_hours(on: Setting) -> WorkEstimate:
     # attention, MLP and all of it are the last three
     parts = components + layers + len(PROJECTIONS) + groups + 3
     tried = layers if knobs.greedy_part == "layer" else len(PROJECTIONS) * layers
-    parts += knobs.greedy_steps * tried
+    steps = min(knobs.greedy_steps, tried)
+    parts += steps * tried - steps * (steps - 1) // 2  # each step leaves one less to try
     return _passes(on, parts, knobs.num_rollouts, knobs.max_tokens, FROM_THE_EDIT)
 
 
@@ -31,14 +32,15 @@ def latent_hours(on: Setting) -> WorkEstimate:
 
 
 def steering_hours(on: Setting) -> WorkEstimate:
-    """A pass for each dose, then continuations under each."""
+    """A pass for each dose that changes something, then continuations under each, those that change nothing once."""
     knobs = on.knobs(SteeringConfig)
-    units = len(knobs.units) or knobs.strongest_components + knobs.strongest_latents
-    # each unit's own direction and a random one of the same length
-    doses = 2 * units * len(knobs.factors)
-    measured = _passes(on, doses, knobs.num_rollouts, knobs.max_tokens, FROM_THE_EDIT)
+    units = len(set(knobs.units)) or knobs.strongest_components + knobs.chosen_latents
+    # what is added has a random direction of the same length beside each unit's own; a neutral factor changes nothing
+    directions, neutral = (2, 0.0) if knobs.mode == "add" else (1, 1.0)
+    edits = directions * units * len({*knobs.factors} - {neutral})
+    measured = _passes(on, edits, knobs.num_rollouts, knobs.max_tokens, FROM_THE_EDIT)
     length = ANSWER_SHARE * knobs.max_new_tokens
-    tokens = doses * knobs.num_problems * (1 + knobs.samples) * length
+    tokens = (edits + (neutral in knobs.factors)) * knobs.num_problems * (1 + knobs.samples) * length
     return measured + generation(on.sizes, on.model.dtype, tokens, knobs.batch_rows, length, on.gpus)
 
 

@@ -72,6 +72,26 @@ def test_captures_are_one_pass_and_the_ablation_half_a_pass_for_each_of_530_edit
     assert hours(paper, "ablation_kl") == pytest.approx(530 * 16 * 2048 * (short / 2 + HEAD) / SPEED)
 
 
+@pytest.mark.parametrize(
+    ("asset", "yaml", "edits"),
+    [
+        # 2 units x 2 directions x 7 factors: a factor of 0 changes nothing
+        ("steering_effects", "{}", 28),
+        ("steering_effects", "{steering: {units: ['latent:3', 'latent:3'], factors: [0, 1, 1]}}", 2),
+        # one component, no latent and no random direction; a factor of 1 changes nothing
+        ("steering_effects", "{steering: {mode: scale, factors: [0, 1, 2]}}", 2),
+        # of 64 layers each step leaves one less to try
+        ("ablation_kl", "{ablation: {greedy_steps: 3}}", 530 + 64 + 63 + 62),
+        ("ablation_kl", "{ablation: {greedy_steps: 1000}}", 530 + 64 * 65 // 2),
+    ],
+)
+def test_hours_count_the_edits_that_will_be_measured(tmp_path: Path, asset: str, yaml: str, edits: int) -> None:
+    (tmp_path / "one.yaml").write_text(f"{yaml}\n" if yaml != "{}" else "description: every default\n")
+    found = hours_of(stage(asset), Experiments(tmp_path).load("one"), PAPER, 8)
+    assert found is not None
+    assert found.how.startswith(f"{edits} edits x 16 rollouts")
+
+
 def test_answers_are_as_fast_as_weights_and_cache_can_be_read(paper: Experiment) -> None:
     # 5 arms x (30 + 500 + 198) questions x 8000 tokens; 256 share one reading of 65.5 GB, each reads 4000 x 256 KiB.
     moved = 32_763_876_352 * 2 / 256 + 4000 * 256 * 1024
