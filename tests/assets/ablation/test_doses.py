@@ -1,24 +1,30 @@
 """What is steered: units that are named or chosen, each once, and what every mode and every capture allows."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.artifact import SteeringEffects
+from assets.ablation.catalogue import removal
 from assets.ablation.config import SteeringConfig
-from assets.ablation.doses import Dose, Target, _strongest, dose_edit, doses
+from assets.ablation.doses import Dose, Target, _strongest, choose_targets, dose_edit, doses
+from assets.ablation.measure import measure
+from assets.ablation.passages import cut
+from assets.dataset.artifact import S1kDataset
 from assets.sae.artifact import Sae, write_sae
-from resources.adapters import write_ablated
+from resources.adapters import WEIGHTS, weight_key, write_ablated
 from resources.components import components, parse_component
 from resources.errors import BadInput
 from resources.shards import SHARD, StateBatch, write_shard
 from tests.assets.ablation.test_steer import run
-from tests.assets.ablation.world import LENGTHS, PROMPT_TOKENS, World, copied
+from tests.assets.ablation.world import LENGTHS, PROMPT_TOKENS, World, build_world, copied
 from tests.shard_builders import write_statistics
 
 DOWN = "adapter:L0.down_proj:-"
@@ -154,3 +160,31 @@ def test_a_latent_needs_every_position_captured(replies_only: World, tmp_path: P
         BadInput, match=r"rollout 0 are not .* first 20: where latents fire .* activations\.positions: all"
     ):
         run(replies_only, tmp_path, changed(units=("latent:3",)))
+
+
+def test_turning_a_and_b_round_and_scaling_one_against_the_other_swaps_polarities_and_nothing_else(
+    world: World, tmp_path: Path
+) -> None:
+    """Each component by a power of two of its own, so that every product is the same to the last bit."""
+    times = {c: (-1) ** i * 2.0 ** (i % 5 - 2) for i, c in enumerate(components(2))}
+    adapter, folder = tmp_path / "adapter", tmp_path / "world"
+    shutil.copytree(world.adapter, adapter)
+    matrices = load_file(adapter / WEIGHTS)
+    for c, factor in times.items():
+        matrices[weight_key(c, "A")] *= factor
+        matrices[weight_key(c, "B")] /= factor
+    save_file(matrices, adapter / WEIGHTS)
+    folder.mkdir()
+    dataset = S1kDataset.open(world.folder / "dataset")
+    passage = cut(0, dataset.token_ids(0), dataset.loss_mask(0), 20, "all")
+    found = []
+    for made, plus in ((world, "++"), (build_world(folder, world.model_folder, adapter), "+-")):
+        model, shards = AdaptedModel.load(made.model, made.adapter, "cpu"), made.folder / "shards"
+        units = tuple(f"adapter:{c.id}:{plus[factor < 0]}" for c, factor in times.items())
+        steering = changed(units=units, factors=(2,))
+        targets = choose_targets(steering, model, shards, Sae.open(made.folder / "sae"), [])
+        edits = [dose_edit(dose, steering, model, 0) for dose in doses(targets, steering)]
+        edits += [removal(c.id, frozenset([c]), None) for c in times]
+        found.append((_strongest(model, shards, 14), measure(model, passage, edits, 128)))
+    assert found[0] == found[1]
+    assert min(sums.kl for sums in found[0][1]) > 0

@@ -205,6 +205,25 @@ def test_the_seed_sets_the_result(sparse_shards: Path, tmp_path: Path) -> None:
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("input_scale", ["scalar", "column"])
+def test_states_four_times_as_large_train_the_same_latents_on_weights_that_take_and_give_such_states(
+    tmp_path: Path, input_scale: str
+) -> None:
+    """By a power of two, so that every number is the same to the last bit."""
+    states = {r: state.astype(np.float16) for r, state in sparse_states(20, 100).items()}
+    config = SMALL.model_copy(update={"input_scale": input_scale, "epochs": 1})
+    found = {}
+    for times in (1, 4):
+        folder = tmp_path / f"x{times}"
+        shards = build_shards(folder / "shards", {r: times * state for r, state in states.items()}, row_group_rows=700)
+        found[times] = run_train(config, shards, folder).held_out, weights_of(folder)
+    (metrics, weights), (others, scaled) = found[1], found[4]
+    assert others == metrics
+    factors = {"W_enc": 1 / 4, "b_enc": 1, "threshold": 1, "W_dec": 4, "b_dec": 4}
+    assert factors.keys() == weights.keys()
+    assert all(torch.equal(scaled[name], weights[name] * times) for name, times in factors.items())
+
+
 def test_chosen_components_train_alone_in_an_sae_of_full_width(sparse_shards: Path, tmp_path: Path) -> None:
     config = SMALL.model_copy(update={"projections": ("up_proj", "down_proj"), "k": 2, "epochs": 1})
     metrics = run_train(config, sparse_shards, tmp_path)
