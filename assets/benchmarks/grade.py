@@ -38,6 +38,7 @@ _LED = re.compile(
     r"|([B-D])\s+(?:because|since|is\s+(?:the\s+)?(?:correct|right|best|answer))\b"
 )
 _LAST_LINE = re.compile(r"\W*([A-D])(?:\W*|[).:]+\s.*)")
+_ALONE = re.compile(r"\W*([A-D])\W*")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def letter_of(text: str, choices: tuple[str, ...] = ()) -> str | None:
     """
     plain = _WRAPPED.sub(r"\1", text).strip().strip("$*").strip()
     found = _LETTER.match(plain)
-    if found is not None and not _lists_choices(plain):
+    if found is not None and (_stands_alone(plain) or not _lists_choices(plain)):
         # what follows the letter may be about a choice that the answer is not
         stated = _STATED.findall(plain)
         return stated[-1] if stated else found[1].upper()
@@ -114,6 +115,12 @@ def _stated_letter(text: str) -> str | None:
         return led[1] or led[2]
     last = _LAST_LINE.fullmatch(text.rsplit("\n", 1)[-1])
     return None if last is None else last[1]
+
+
+def _stands_alone(text: str) -> bool:
+    """Whether the first line is a letter, and no other line another one: choices that are listed have a text."""
+    first, *others = [found and found[1] for found in map(_ALONE.fullmatch, text.splitlines())]
+    return first is not None and not {*others} - {first, None}
 
 
 def _lists_choices(text: str) -> bool:
