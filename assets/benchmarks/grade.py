@@ -97,7 +97,7 @@ def letter_of(text: str, choices: tuple[str, ...] = ()) -> str | None:
     `B because` at its head, else a last line `B) 3 eV`. None where it names several, as `B, C`.
     """
     plain = _WRAPPED.sub(r"\1", text).strip().strip("$*").strip()
-    found = _LETTER.match(plain)
+    found = _LETTER.match(_unmarked(plain))
     if found is not None and (_stands_alone(plain) or not _lists_choices(plain)):
         # what follows the letter may be about a choice that the answer is not
         stated = _STATED.findall(plain)
@@ -110,11 +110,16 @@ def _stated_letter(text: str) -> str | None:
     stated = _STATED.findall(text)
     if stated or _lists_choices(text):
         return stated[-1] if stated else None
-    led = _LED.match(text)
+    led = _LED.match(_unmarked(text))
     if led is not None:
         return led[1] or led[2]
     last = _LAST_LINE.fullmatch(text.rsplit("\n", 1)[-1])
     return None if last is None else last[1]
+
+
+def _unmarked(text: str) -> str:
+    """Without Markdown's bold, which at the head of an answer says nothing; later it tells the letter A from a word."""
+    return text.replace("*", "")
 
 
 def _stands_alone(text: str) -> bool:
