@@ -54,7 +54,9 @@ def grade_math(found: Extracted, gold: str) -> Grade:
     """Whether the answer equals the gold answer as an integer, as text or as mathematics."""
     if not found.text:
         return Grade(False, False, "none")
-    answer, truth = found.text.strip(), gold.strip()
+    # Markdown's bold, around what no box holds, says nothing.
+    text = found.text if found.rule == "boxed" else found.text.strip("* \n")
+    answer, truth = text.strip(), gold.strip()
     if _is_integer(answer) and _is_integer(truth):
         # As digits: a model that repeats one to the end of its context writes more than Python turns into a number.
         same = answer.lstrip("0") == truth.lstrip("0")
