@@ -48,10 +48,24 @@ def candidates(
     for start in range(0, len(input_BD), block):
         block_BE = tokens_BE[start : start + block]
         rows = len(block_BE)
-        torch.ops.aten._int_mm.out(block_BE, encoder_FE.T, out=product_BF[:rows])
+        int8_product(block_BE, encoder_FE.T, product_BF[:rows])
         torch.ge(product_BF[:rows], least_B[start : start + block, None], out=is_candidate_BF[:rows])
         found.append(true_entries(is_candidate_BF[:rows]) + start * width)
     return torch.cat(found)
+
+
+def int8_product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Two int8 matrices multiplied into one of int32."""
+    return torch.ops.aten._int_mm.out(left, right, out=out)
+
+
+def int8_saturates() -> bool:
+    """Whether products come out too small: without VNNI, or where ONEDNN_MAX_CPU_ISA forbids it, oneDNN adds pairs in
+    16 bits.
+    """
+    largest = torch.full((64, 64), LARGEST, dtype=torch.int8)
+    product = int8_product(largest, largest, torch.empty(64, 64, dtype=torch.int32))
+    return int(product[0, 0]) != 64 * LARGEST**2
 
 
 def _in_whole_numbers(

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from assets.sae.candidates import candidates
+from assets.sae.candidates import candidates, int8_saturates
 from assets.sae.entries import places, true_entries
 from assets.sae.sparse_rows import dots
 from resources.onednn import linear
@@ -113,4 +113,4 @@ def above(scores_BF: torch.Tensor, bound: float | torch.Tensor) -> torch.Tensor:
 @cache
 def filter_is_faster(device: str) -> bool:
     """Whether the device multiplies int8 much faster than float32, and without saturating, as VNNI does."""
-    return device == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
+    return device == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_vnni", False)) and not int8_saturates()

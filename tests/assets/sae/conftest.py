@@ -1,10 +1,12 @@
 """States with known sparse structure, as shards, and one SAE trained on them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from assets.sae.candidates import int8_saturates
 from assets.sae.config import SaeConfig
 from assets.sae.train import SaeMetrics, train
 from resources.compute import ComputeConfig
@@ -59,6 +61,15 @@ def run_train(config: SaeConfig, shards: Path, folder: Path, progress: Progress 
         progress=progress,
         compute=ComputeConfig(profile="cpu"),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _exact_int8() -> Iterator[None]:
+    """Without VNNI products of float64 stand for int8's, so that the filter's own arithmetic is tested everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        if int8_saturates():
+            patch.setattr("assets.sae.candidates.int8_product", lambda a, b, out: out.copy_(a.double() @ b.double()))
+        yield
 
 
 @pytest.fixture(scope="session")

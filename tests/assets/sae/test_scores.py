@@ -1,4 +1,8 @@
-"""Filtered scores against exact ones: the filter may save work, never an entry. On a CPU without VNNI too."""
+"""Filtered scores against exact ones: the filter may save work, never an entry."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from assets.sae.candidates import candidates
 from assets.sae.scores import BlockScores, FilteredScores
 from assets.sae.selection import Threshold, select_batch
 from assets.sae.sparse_rows import SHARE, dots, sum_all_rows
+from resources.sources import PROJECT
 
 TOKENS, WIDTH, LATENTS = 40, 30, 70
 
@@ -42,6 +47,16 @@ def test_no_score_above_a_bound_is_missed_or_invented(seed: int, tail: float, sh
     expected_N = (exact_N > bound).nonzero().flatten()
     assert torch.equal(found.flat_N, expected_N)
     assert torch.equal(found.score_N, exact_N[expected_N])
+
+
+def test_products_that_oneDNN_saturates_filter_nothing() -> None:
+    # AVX2 without VNNI, as on most laptops: told to oneDNN, whatever this CPU is
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    asked = "from assets.sae.scores import filter_is_faster; print(filter_is_faster('cpu'))"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False"]
 
 
 def test_candidates_do_not_depend_on_how_many_rows_are_rounded_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
