@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
 
     datasets.disable_progress_bars()
     folder = fetched(dataset.source, dataset.revision, kind="dataset")
+    if has_magic(str(folder)):  # the library would look for `[x]` in `x`, and for `a?b` in `a1b` too
+        raise BadInput(f"{folder} has a pattern in its name ([, * or ?): move it to a folder without")
     saved = (config.DATASET_STATE_JSON_FILENAME, config.DATASETDICT_JSON_FILENAME)
     if any((folder / name).is_file() for name in saved):
         raise BadInput(f"{dataset.source} was written by save_to_disk: write it as Parquet (to_parquet), into a folder")

@@ -56,6 +56,16 @@ def test_a_commit_that_is_not_here_is_refused_though_another_one_is(hub_cache: P
         questions(REPOSITORY, "c" * 40)
 
 
+@pytest.mark.parametrize("name", ["a?b", "a*b", "[ab]"])
+def test_a_folder_whose_name_is_a_pattern_is_refused_instead_of_read_with_those_beside_it(
+    name: str, tmp_path: Path
+) -> None:
+    write(tmp_path / name, "asked for")
+    write(tmp_path / "a1b", "beside it")
+    with pytest.raises(BadInput, match="has a pattern in its name"):
+        questions(tmp_path / name)
+
+
 def test_a_folder_is_read_again_when_its_bytes_change_and_its_times_do_not(tmp_path: Path) -> None:
     for question in "ab":
         write(tmp_path, question)
