@@ -4,7 +4,9 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import has_magic
 from pathlib import Path
+from urllib.parse import unquote
 
 import dagster as dg
 import sqlalchemy
@@ -25,8 +27,10 @@ def opened(folder: Path) -> Iterator[dg.DagsterInstance]:
     """The instance of a DAGSTER_HOME.
 
     Raises:
-        BadInput: when its PostgreSQL does not answer, or its SQLite is damaged, held or another user's.
+        BadInput: when its PostgreSQL does not answer, its SQLite is damaged, held or another user's, or its name is one
+            that Dagster takes for another.
     """
+    _check_name(folder)
     _check_files(folder)
     _check_postgres(folder / "dagster.yaml")
     try:
@@ -57,6 +61,15 @@ def _damaged(folder: Path, how: str) -> str:
         f"a database of Dagster in {folder} is damaged ({how}): move that folder away and run the same command again; "
         "Dagster begins a new history of runs, and what is finished stays in the store"
     )
+
+
+def _check_name(folder: Path) -> None:
+    """Dagster finds its dagster.yaml by a glob, and without it turns telemetry on; SQLite's address unquotes names."""
+    name = str(folder.absolute())
+    if has_magic(name) or unquote(name) != name:
+        raise BadInput(
+            f"Dagster cannot keep its files in {name}: set LORASCOPE_HOME to a path without [, *, ? and codes like %41"
+        )
 
 
 def _check_files(folder: Path) -> None:

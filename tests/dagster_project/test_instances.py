@@ -64,6 +64,14 @@ def test_a_second_user_of_a_home_on_sqlite_is_refused_before_a_file_of_theirs_lo
     prepare_instance(home)
 
 
+@pytest.mark.parametrize("name", ["50%41", "what?", "a*b", "[x]"])
+def test_a_home_that_dagster_would_look_for_elsewhere_is_one_sentence(name: str, tmp_path: Path) -> None:
+    """By a `%` or `?` SQLite opens another file; by a pattern the settings are not found, and telemetry is on."""
+    with pytest.raises(BadInput, match=r"^Dagster cannot keep its files in .*: set LORASCOPE_HOME to a path without"):
+        prepare_instance(Home(tmp_path / name, tmp_path))
+    prepare_instance(Home(tmp_path / "100 % #ü", tmp_path))
+
+
 def test_a_database_that_somebody_holds_is_one_sentence(tmp_path: Path) -> None:
     """Dagster waits for it as long as SQLite does, five seconds."""
     home = Home(tmp_path, tmp_path)
