@@ -3,10 +3,12 @@
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
 from dagster_project.run import prepare_instance
+from resources.errors import BadInput
 from resources.home import find_home
 from resources.ports import HOST
 from resources.sources import PROJECT
@@ -14,12 +16,20 @@ from resources.sources import PROJECT
 PLACES = ("LORASCOPE_HOME", "LORASCOPE_EXPERIMENTS", "LORASCOPE_COMPUTE", "LORASCOPE_ADAPTERS")
 """Environment variables that name a file or folder."""
 
+LONGEST = 107 - len("/") - len("tmp12345678")
+"""Bytes of a folder in which a socket that tempfile names can lie: Linux takes 107 in all (man 7 unix)."""
+
 SUPERSEDED = "ignore:Function `dev_command` is superseded"
 """In the form of PYTHONWARNINGS."""
 
 
 def become_ui(port: int) -> NoReturn:
-    """Replace this process by `dagster dev` on a port of this machine."""
+    """Replace this process by `dagster dev` on a port of this machine.
+
+    Raises:
+        BadInput: when its parts could not speak to each other.
+    """
+    _check_sockets(tempfile.gettempdir())
     _keep_places()
     home = prepare_instance(find_home())
     os.environ["DAGSTER_HOME"] = str(home)
@@ -31,6 +41,15 @@ def become_ui(port: int) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     dagster, workspace = Path(sys.executable).with_name("dagster"), PROJECT / "workspace.yaml"
     os.execv(dagster, [str(dagster), "dev", "-w", str(workspace), "-h", HOST, "-p", str(port)])  # noqa: S606
+
+
+def _check_sockets(folder: str) -> None:
+    """Dagster's processes speak through sockets in the temporary folder, which gRPC names by a URI."""
+    if len(os.fsencode(folder)) > LONGEST or set("#?%") & set(folder):
+        raise BadInput(
+            f"Dagster's sockets cannot lie in {folder}: set TMPDIR to a path of at most {LONGEST} bytes without #, ? "
+            "and %, such as /tmp"
+        )
 
 
 def _keep_places() -> None:

@@ -5,13 +5,15 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from dagster_project.cli import main
-from dagster_project.ui import become_ui
+from dagster_project.ui import LONGEST, become_ui
+from resources.errors import BadInput
 from resources.home import find_home
 from resources.launcher.deployment import load_deployment
 from resources.ports import HOST
@@ -110,3 +112,28 @@ def test_a_port_that_is_taken_or_none_is_one_sentence_and_starts_nothing(name: s
     beyond = CliRunner().invoke(main, [name, "--port", "99999"])
     assert beyond.exit_code == 2
     assert "99999 is not in the range 1<=x<=65535" in beyond.output
+
+
+@pytest.mark.parametrize("name", ["x" * (LONGEST + 1), "#1", "50%41", "what?"])
+def test_a_temporary_folder_in_which_dagster_has_no_sockets_is_one_sentence(
+    command: list[str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", name)
+    with pytest.raises(
+        BadInput, match=r"^Dagster's sockets cannot lie in .*: set TMPDIR to a path of at most 95 bytes"
+    ):
+        become_ui(3005)
+    assert not command
+
+
+def test_the_longest_folder_for_sockets_is_the_systems(public: Path) -> None:
+    for length, refused in ((LONGEST, False), (LONGEST + 1, True)):
+        folder = public / ("x" * (length - len(str(public)) - 1))
+        folder.mkdir()
+        with socket.socket(socket.AF_UNIX) as one:
+            try:
+                one.bind(tempfile.mktemp(dir=folder))  # noqa: S306 (as Dagster does)
+            except OSError:
+                assert refused
+            else:
+                assert not refused
