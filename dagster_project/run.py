@@ -1,6 +1,7 @@
 """`lorascope run`: every asset of an experiment through Dagster, in this process, with the same instance as the UI."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from dagster_project.preflight import check
 from dagster_project.process import fail_killed_runs, process_tag
 from dagster_project.rooms import STAGES
 from dagster_project.tables import text_table
+from resources.errors import BadInput
 from resources.home import Home
 from resources.launcher.deployment import load_deployment
 from resources.lock import held
@@ -80,8 +82,10 @@ def prepare_instance(home: Home) -> Path:
     Runs that were killed outright are finished in it.
 
     Raises:
-        BadInput: when its database cannot be opened.
+        BadInput: when its database cannot be opened, or no job can be started on this system.
     """
+    if sys.platform != "linux":
+        raise BadInput("jobs can be started on Linux only: use WSL2 on Windows, and a Linux container on a Mac")
     home.dagster.mkdir(parents=True, exist_ok=True)
     present = home.dagster / "dagster.yaml"
     if not present.exists():

@@ -64,6 +64,15 @@ def test_a_second_user_of_a_home_on_sqlite_is_refused_before_a_file_of_theirs_lo
     prepare_instance(home)
 
 
+def test_a_system_on_which_no_job_can_be_started_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(BadInput, match=r"^jobs can be started on Linux only: use WSL2"):
+        prepare_instance(Home(tmp_path, tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["50%41", "what?", "a*b", "[x]"])
 def test_a_home_that_dagster_would_look_for_elsewhere_is_one_sentence(name: str, tmp_path: Path) -> None:
     """By a `%` or `?` SQLite opens another file; by a pattern the settings are not found, and telemetry is on."""
