@@ -34,6 +34,7 @@ def environment(job: Job) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": str(job.threads),
         "PYTHONHASHSEED": "0",
+        "PYTHONOPTIMIZE": "",  # with 2, transformers has no docstrings to read and cannot be imported
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         # absolute: a worker runs in the project's folder, and on another machine where ssh hands on no variable

@@ -30,6 +30,14 @@ def test_a_worker_on_another_machine_finds_the_home_of_whoever_started_it(
     assert there.stdout.split() == [home, str(tmp_path / "mine")]
 
 
+def test_a_worker_keeps_the_docstrings_that_transformers_reads_whatever_its_user_set(tmp_path: Path) -> None:
+    shown = script(
+        (sys.executable, "-c", "import sys; print(sys.flags.optimize)"), environment(build_job(tmp_path, "succeed"))
+    )
+    told = subprocess.run(["/bin/sh", "-c", shown], capture_output=True, check=True, env={"PYTHONOPTIMIZE": "2"})
+    assert told.stdout.split() == [b"0"]
+
+
 def test_a_key_is_not_written_into_the_script_that_stays_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
