@@ -5,6 +5,7 @@ The same faults at the level of the launcher, for both back ends: tests/resource
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -66,7 +67,8 @@ def dev(installation: Installation, compute_yaml: Path) -> Iterator[Dev]:
 @pytest.fixture(autouse=True)
 def nothing_left(dev: Dev) -> Iterator[None]:
     yield
-    dev.end_all()
+    with suppress(OSError):  # a test may have ended `dagster dev` itself
+        dev.end_all()
 
 
 @pytest.fixture
