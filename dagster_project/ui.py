@@ -16,8 +16,8 @@ from resources.sources import PROJECT
 PLACES = ("LORASCOPE_HOME", "LORASCOPE_EXPERIMENTS", "LORASCOPE_COMPUTE", "LORASCOPE_ADAPTERS")
 """Environment variables that name a file or folder."""
 
-LONGEST = 107 - len("/") - len("tmp12345678")
-"""Bytes of a folder in which a socket that tempfile names can lie: Linux takes 107 in all (man 7 unix)."""
+SOCKET_FOLDER_BYTES = 107 - len("/") - len("tmp12345678")
+"""Longest name of a folder in which a socket that tempfile names can lie: Linux takes 107 in all (man 7 unix)."""
 
 SUPERSEDED = "ignore:Function `dev_command` is superseded"
 """In the form of PYTHONWARNINGS."""
@@ -45,10 +45,10 @@ def become_ui(port: int) -> NoReturn:
 
 def _check_sockets(folder: str) -> None:
     """Dagster's processes speak through sockets in the temporary folder, which gRPC names by a URI."""
-    if len(os.fsencode(folder)) > LONGEST or set("#?%") & set(folder):
+    if len(os.fsencode(folder)) > SOCKET_FOLDER_BYTES or set("#?%") & set(folder):
         raise BadInput(
-            f"Dagster's sockets cannot lie in {folder}: set TMPDIR to a path of at most {LONGEST} bytes without #, ? "
-            "and %, such as /tmp"
+            f"Dagster's sockets cannot lie in {folder}: set TMPDIR to a path of at most {SOCKET_FOLDER_BYTES} bytes "
+            "without #, ? and %, such as /tmp"
         )
 
 

@@ -131,8 +131,8 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float]) -> Ratio:
 def ratio_interval(found: Ratio, clusters: int) -> tuple[float, float] | tuple[None, None]:
     """Student's interval of the logarithm of a ratio of sums of which none is below 0.
 
-    Not of the ratio itself: of 8 problems, few of which backtrack much, that covers 81 %, and of 16 KLs whose
-    logarithms have a deviation of .6 it covers 92. This one covers 91 and 93, but 88 of a deviation of 1.
+    Few rollouts make most of a KL, and few problems most of a rate: there an interval of the ratio itself is shorter
+    still (bench/coverage.py says how often this one holds).
     None for one cluster, and for equal ones, whose lack of spread is no certainty. An error above twice the ratio has
     terms below 0: what rounding leaves of nothing.
     """

@@ -12,6 +12,7 @@ from resources.sources import PROJECT
 SMALLEST = {
     "contexts end_to_end 4096": r"of the bare encoder matmul by oneDNN, \d+ tokens/s: .* all of it \d+\.\d+",
     "contexts memory 20000": r"^\d+\.\d+$",
+    "coverage --draws 20": r"\| balanced accuracy of 0\.8, 20 firing and 20 quiet \| \d+ \| 100 \|",
     "generate --questions 3": r"assets\.benchmarks\.decode, batch 100 .* same answers 3/3",
     "llm 20 4": r"ask again, all from the cache +\d+\.\d+ requests/s",
     "load objects --count 3": r"\"objects\": 3,\s+\"gc_dry_run_s\": \d+\.\d+",

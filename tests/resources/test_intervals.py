@@ -4,8 +4,9 @@ from math import exp, sqrt
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
+from bench.coverage import answers as asked
+from bench.coverage import held, kls
 from resources.intervals import Ratio, difference, paired_difference, ratio, ratio_interval, share_of_gain, wilson
 
 
@@ -72,23 +73,11 @@ def test_a_gain_that_may_be_none_bounds_no_share_of_it() -> None:
     assert share_of_gain([0.0], [1.0], [1.0]) is None
 
 
-def held(truth: float, found: list[tuple[float, float] | None]) -> float:
-    """Share of the bounded intervals that hold the truth."""
-    bounded = [interval for interval in found if interval is not None]
-    return sum(low <= truth <= high for low, high in bounded) / len(bounded)
-
-
-def drawn(rates: tuple[float, ...], questions: int, rng: np.random.Generator) -> list[list[float]]:
-    """Answers of arms at these rates that find the same questions hard, but for chance."""
-    ease = rng.standard_normal(questions)
-    return [list((0.8 * ease + 0.6 * rng.standard_normal(questions) < norm.ppf(rate)) * 1.0) for rate in rates]
-
-
 @pytest.mark.parametrize(("rates", "questions"), [((0.95, 0.97), 30), ((0.97, 0.97), 30), ((0.5, 0.6), 100)])
 def test_nine_paired_differences_of_ten_are_held_near_one_too(rates: tuple[float, float], questions: int) -> None:
     """A bootstrap of the questions holds 84 and 77 % of the first two."""
     rng = np.random.default_rng(1)
-    found = [paired_difference(*drawn(rates, questions, rng)) for _ in range(1000)]
+    found = [paired_difference(*asked(rates, questions, rng)) for _ in range(1000)]
     assert held(rates[1] - rates[0], [*found]) > 0.93
 
 
@@ -99,7 +88,7 @@ def test_nine_shares_of_a_gain_of_ten_are_held_near_one_too(rates: tuple[float, 
     """A bootstrap of the questions holds a fifth of the first one."""
     base, part, whole = rates
     rng = np.random.default_rng(2)
-    found = [share_of_gain(*drawn(rates, questions, rng)) for _ in range(1000)]
+    found = [share_of_gain(*asked(rates, questions, rng)) for _ in range(1000)]
     assert held((part - base) / (whole - base), found) > 0.93
 
 
@@ -126,6 +115,5 @@ def test_a_ratio_that_one_cluster_makes_alone_is_bounded() -> None:
 def test_nine_mean_kls_of_ten_are_held_where_rollouts_differ_by_their_half() -> None:
     """Of their plain mean, whose logarithm is not taken, Student's holds 91 %."""
     rng = np.random.default_rng(3)
-    kls = np.exp(0.6 * rng.standard_normal((1500, 16))).tolist()
-    found = [ratio_interval(ratio(kl, [1.0] * 16), 16) for kl in kls]
-    assert held(exp(0.18), [(low, high) for low, high in found if low is not None and high is not None]) > 0.92
+    found = [ratio_interval(ratio(kls(0.6, 0, 1, rng)[0], [1.0] * 16), 16) for _ in range(1500)]
+    assert held(exp(0.18), found) > 0.92
