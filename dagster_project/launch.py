@@ -36,8 +36,10 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
         BadInput: when the job fits on no node, or cannot work with what the user gave.
         JobFailed: when it failed; the failing rank's traceback is in the description.
         dagster.RetryRequested: when it vanished with its node.
+        dagster.DagsterExecutionInterruptedError: when its run was terminated before it began.
     """
     check_fits(job, deployment)
+    _check_wanted(context)
     place = deployment.for_gpus(job.gpus)
     run = RunDir(run_dir)
     reader = MessageReader(run, context)
@@ -61,6 +63,15 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
     ):
         attempt = Attempt(job, run, place.launcher(), place.python, ears)
         return attempt.result(session.get_bootstrap_env_vars())
+
+
+def _check_wanted(context: dg.AssetExecutionContext) -> None:
+    """A run terminated just as the queue lets it go is marked as canceled, and started (Dagster's issue 3323)."""
+    canceled = dg.DagsterEventType.RUN_CANCELED
+    if context.instance.get_records_for_run(context.run.run_id, of_type=canceled, limit=1).records:
+        reason = "the run was terminated before it began"
+        context.instance.report_run_canceling(context.run, reason)
+        raise dg.DagsterExecutionInterruptedError(reason)
 
 
 @contextmanager

@@ -27,7 +27,8 @@ LAUNCH = """mutation ($asset: String!, $tags: [ExecutionTag!]!) { launchPipeline
              assetSelection: [{path: [$asset]}]}
   mode: "default", runConfigData: {}, executionMetadata: {tags: $tags}
 }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-TERMINATE = "mutation ($run: String!) { terminateRun(runId: $run) { __typename } }"
+TERMINATE = """mutation ($run: String!) { terminateRun(runId: $run) { __typename
+  ... on TerminateRunFailure { message } ... on PythonError { message } } }"""
 PARTITION = """mutation ($name: String!) { addDynamicPartition(partitionsDefName: "experiment", partitionKey: $name,
   repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "lorascope"}) { __typename } }"""
 STATUS = "query ($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
@@ -77,6 +78,7 @@ class Dev:
         """Terminate what a failed test left running, so that the next one meets an idle queue."""
         while self.launched:
             run = self.launched.pop()
+            run.becomes("STARTED", *ENDED)
             if run.status not in ENDED:
                 run.terminate()
                 run.becomes(*ENDED)
@@ -128,7 +130,8 @@ class LaunchedRun:
 
     def terminate(self) -> None:
         """Press Terminate."""
-        assert self.dev.ask(TERMINATE, run=self.run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+        done = self.dev.ask(TERMINATE, run=self.run_id)["terminateRun"]
+        assert done["__typename"] == "TerminateRunSuccess", done
 
     def processes(self) -> list[int]:
         """Every living process of its job."""

@@ -23,9 +23,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PROMISED_S = 10
 """Within so many seconds of Terminate no process of the job may be left (issue: launcher)."""
 
-TRIES = 5
-"""Runs that may be taken from the queue so soon that they have a job when Terminate arrives."""
-
 TRAINING = """extends: tiny
 lora: {{seed: {seed}, epochs: {epochs}}}
 neurons: {{shard_rows: 2048}}
@@ -95,22 +92,18 @@ def checkpoint(run: LaunchedRun) -> Path:
     return wait_for(lambda: next(folder.glob("step-????????"), None))  # pyright: ignore[reportReturnType]
 
 
-def test_a_run_terminated_before_its_job_exists_starts_none(dev: Dev) -> None:
-    for _ in range(TRIES):
-        run = dev.launch("endless")
-        is_early = run.status in ("QUEUED", "STARTING")
-        end(run)
-        assert not run.artifact.exists()
-        if is_early and not run.folder.path.exists():
-            return
-    pytest.fail(f"each of {TRIES} runs had a job")
-
-
 def test_a_run_terminated_while_its_job_starts_leaves_no_process(dev: Dev) -> None:
     run = dev.launch("endless")
     wait_for(run.folder.handle)
     end(run)
     assert not run.folder.messages.exists(), "the worker was still importing"
+    assert not run.artifact.exists()
+
+
+def test_a_run_terminated_as_soon_as_it_has_started_leaves_no_process(dev: Dev) -> None:
+    run = dev.launch("endless")
+    run.becomes("STARTED")
+    end(run)
     assert not run.artifact.exists()
 
 
@@ -125,6 +118,17 @@ def test_a_killed_run_worker_leaves_no_process_and_the_next_run_goes_on_from_the
     assert int(again.says("going on after step").split()[4]) >= 2
     end(again)
     assert not again.artifact.exists()
+
+
+def test_a_run_terminated_while_it_waits_for_anothers_job_leaves_that_one_alone(dev: Dev) -> None:
+    run = dev.launch("endless")
+    run.says("train ")
+    waiting = dev.launch("endless")
+    waiting.says("waiting for it")
+    waiting.terminate()
+    assert waiting.becomes(*ENDED) == "CANCELED"
+    assert run.processes()
+    end(run)
 
 
 def test_what_every_rank_writes_is_in_the_runs_compute_logs_and_what_the_first_says_in_its_log(dev: Dev) -> None:
