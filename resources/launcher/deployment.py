@@ -28,8 +28,8 @@ class Deployment(Section):
     """`local`: processes of this machine. `slurm`: sbatch, here or on a login node."""
     gpus: int = Field(default_factory=present, ge=0, le=1024)
     """GPUs of one node; by default those this machine has, or CUDA_VISIBLE_DEVICES shows."""
-    cpus: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=4096)
-    """CPU cores of one node."""
+    cpus: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=4096)
+    """CPU cores of one node; by default those this process may use (a container, `taskset` or Slurm can give fewer)."""
     gpu_memory_gib: float | None = Field(default=None, gt=0)
     """What one GPU offers to a process, GiB; null: as this machine's, or an H200's 139 where it has none."""
     lease_folder: Path = Path("/tmp/lorascope-gpus")  # noqa: S108 (not in TMPDIR, which each user may have alone)

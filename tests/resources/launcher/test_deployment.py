@@ -99,8 +99,17 @@ def test_jobs_without_gpus_run_here_or_with_options_of_their_own_and_jobs_with_g
     here = Deployment(backend="slurm", prefix=("ssh", "n"), gpus=8, cpus=96, python="/on/nodes", cpu_jobs="local")
     assert here.for_gpus(1) is here and isinstance(here.for_gpus(0).launcher(), LocalLauncher)
     assert (here.for_gpus(0).prefix, here.for_gpus(0).python) == ((), sys.executable)
-    assert shape(Needs(), {}, ComputeConfig(profile="8xH200"), here) == Shape(0, 1, os.cpu_count() or 1)
+    assert shape(Needs(), {}, ComputeConfig(profile="8xH200"), here) == Shape(0, 1, len(os.sched_getaffinity(0)))
     assert shape(Needs(gpus=1), {}, ComputeConfig(profile="8xH200"), here) == Shape(1, 1, 12)
+
+
+def test_a_stage_takes_no_more_threads_than_the_cores_this_process_may_use() -> None:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        assert shape(Needs(), {}, ComputeConfig(), Deployment()) == Shape(0, 1, 1)
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def test_one_process_runs_plainly_several_under_torchrun_and_nodes_meet_by_rendezvous(tmp_path: Path) -> None:
