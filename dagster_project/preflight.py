@@ -1,4 +1,4 @@
-"""What a run lacks before it starts: knobs that go together, GPUs, disk, an engine, outside data, paid models' keys."""
+"""What a run lacks before it starts: knobs that go together, GPUs, disk, an engine, paid models' keys, outside data."""
 
 import os
 import shutil
@@ -61,6 +61,7 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
             [stage for stage, job in zip(misses, jobs, strict=True) if not deployment.for_gpus(job.gpus).prefix],
         ),
         *_sources(experiment, misses, deployment),
+        *_questions(experiment, misses, deployment),
     ]
 
 
@@ -174,3 +175,21 @@ def _sources(experiment: Experiment, stages: Sequence[Stage], deployment: Deploy
     # Of another machine's login nothing is known here.
     said = [] if deployment.prefix else [refusal(source, kind) for source, _, kind in missing]
     return [one for one in said if one]
+
+
+def _questions(experiment: Experiment, stages: Sequence[Stage], deployment: Deployment) -> list[str]:
+    """Of the user's own benchmarks, whose data are here: scoring would say so too, but only after the trainings."""
+    config = section_of(experiment.sections, BenchmarksConfig)
+    scored = any(stage.asset == "benchmark_scores" for stage in stages)
+    own = config.own_tasks() if scored and not deployment.prefix else ()
+    if not own:
+        return []
+    from assets.benchmarks.harness import load_benchmark
+
+    said: list[str] = []
+    for name in own:
+        try:
+            load_benchmark(name, lambda chat, **_: chat[-1]["content"], limit=config.limit, samples=1, seed=config.seed)
+        except BadInput as error:
+            said.append(str(error))
+    return said

@@ -144,6 +144,11 @@ class BenchmarksConfig(Section):
         """Data sets of the hub that the questions come from, each with its commit or branch."""
         return tuple(one for task in self.tasks for one in task_repositories(TASK_FOLDER / f"{task}.yaml"))
 
+    def own_tasks(self) -> tuple[str, ...]:
+        """Benchmarks of the user's own whose questions lie on this machine."""
+        own = (task for task in self.tasks if task not in SHIPPED)
+        return tuple(task for task in own if not task_repositories(TASK_FOLDER / f"{task}.yaml"))
+
     def vendors(self) -> tuple[str, ...]:
         """Who judges, where somebody does."""
         return (self.judge_provider,) if self.judge else ()

@@ -4,8 +4,11 @@ from os.path import relpath
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from assets.benchmarks import config, harness
 from assets.benchmarks.config import BenchmarksConfig
 from dagster_project.experiment import Experiment, Experiments
 from dagster_project.plan import keys
@@ -154,6 +157,30 @@ def test_questions_that_the_user_may_not_read_are_told_before_anything_is_comput
         "`hf auth login`",
         "someone/missing cannot be loaded from the hub: it is not there, or private: check the name, or set HF_TOKEN",
     ]
+
+
+def test_questions_of_ones_own_are_read_before_anything_is_computed(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (PROJECT / "docs" / "how-to" / "own.md").read_text()
+    task = page.partition("# assets/benchmarks/tasks/my_problems.yaml\n")[2].partition("```")[0]
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "my_problems.yaml").write_text(task.replace("/data/", f"{tmp_path}/"))
+    for module in (config, harness):
+        monkeypatch.setattr(module, "TASK_FOLDER", tmp_path / "tasks")
+    table = tmp_path / "my_problems.parquet"
+
+    def said(rows: dict[str, list[str]], *assets: str, prefix: tuple[str, ...] = ()) -> list[str]:
+        pq.write_table(pa.table(rows), table)
+        mine = load(tmp_path, "extends: mini\nbenchmarks: {tasks: [my_problems]}\n")
+        return lacking(mine, home, Deployment(gpus=0, prefix=prefix), [stage(asset) for asset in assets])
+
+    unanswered = {"question": ["What?"], "reply": ["4"]}
+    [missing] = said(unanswered, "lora_checkpoint", "benchmark_scores")
+    assert missing.startswith("my_problems: question 0 has no text under answer or orig_answer (its columns are ")
+    assert said({"question": ["What?"], "answer": ["4"]}, "lora_checkpoint", "benchmark_scores") == []
+    assert said(unanswered, "lora_checkpoint") == []
+    assert said(unanswered, "benchmark_scores", prefix=("ssh", "login-node")) == []
 
 
 @pytest.mark.usefixtures("no_hub")
