@@ -6,6 +6,7 @@ from typing import Any
 
 import altair as alt
 
+from assets.benchmarks.config import ARM_TITLES
 from assets.benchmarks.published import TITLES, published
 from resources.charts import ACCENT, CATEGORIES, save_chart
 
@@ -23,7 +24,7 @@ def _point(row: dict[str, Any]) -> dict[str, Any]:
     theirs = published(row["benchmark"], row["arm"])
     return {
         "benchmark": TITLES.get(row["benchmark"], row["benchmark"]),
-        "arm": row["arm"].replace("_", " "),
+        "arm": ARM_TITLES.get(row["arm"], row["arm"].replace("_", " ")),
         "score": row["score"],
         "low": row["ci_low"],
         "high": row["ci_high"],

@@ -15,6 +15,8 @@ TASK_FOLDER = Path(__file__).parent / "tasks"
 """One lm-eval YAML per benchmark; its name is the task's name."""
 ArmName = Literal["base", "lora", "full_finetune", "attention_ablated", "mlp_ablated"]
 """Arms of the paper's Tables 1 and 2."""
+ARM_TITLES = {"lora": "LoRA", "full_finetune": "full finetune", "mlp_ablated": "MLP ablated"}
+"""How tables and charts call arms whose names do not read well as they are."""
 ARMS: tuple[ArmName, ...] = get_args(ArmName)
 
 _MINI_DATA = {

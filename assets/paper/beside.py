@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from assets.benchmarks.config import ARM_TITLES
 from resources.units import SPOKEN
 
 PAPER = "_paper"
 """Ending of the column with the published number (assets/benchmarks/tables.py)."""
-ARMS = {"lora": "LoRA", "full_finetune": "full finetune", "recovery": "recovered", "mlp_ablated": "MLP ablated"}
+ARMS = ARM_TITLES | {"recovery": "recovered"}
 """Columns whose names do not read well as they are."""
 
 

@@ -1,5 +1,6 @@
 """The whole room on a tiny model: artifact, resume, regrading, missing data, several processes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,8 @@ def test_every_arm_answers_every_question_and_the_tables_agree(world: World) -> 
     assert len(scores.pairs()) == 3 * 10
     assert scores.table().schema.names[:5] == ["arm", "benchmark", "correct", "total", "score"]
     assert (world.out() / "charts/scores.png").read_bytes().startswith(b"\x89PNG")
+    drawn = json.loads((world.out() / "charts/scores.vl.json").read_text())["data"]["values"]
+    assert {row["arm"] for row in drawn} == {"base", "LoRA", "full finetune", "attention ablated", "MLP ablated"}
     assert {row["arm"] for row in scores.recovery()} == {"lora", "attention_ablated", "mlp_ablated"}
 
 
