@@ -1,16 +1,13 @@
 """A failed run leaves a digest a person can read: what failed, why, and the end of the worker's log."""
 
-import json
 import os
-import urllib.request
-from http.client import HTTPException
 
 import dagster as dg
 
 from dagster_project.experiment import Experiments
 from dagster_project.failure import reason
 from dagster_project.plan import keys, run_folder
-from resources.errors import BadInput
+from resources.errors import BadInput, one_line
 from resources.home import Home, find_home
 from resources.launcher.rundir import RunDir
 from resources.launcher.tail import last_text
@@ -23,6 +20,9 @@ NAMED = 3
 """Assets that a heading names before it counts them."""
 WEBHOOK = "LORASCOPE_WEBHOOK"
 """Environment variable: an http(s) address that gets `{"text": digest}` (the form of Slack and Mattermost)."""
+
+CONNECTS = 3
+"""Further tries to reach that address: Dagster tells a sensor of a failed run once."""
 
 
 @dg.run_failure_sensor(
@@ -86,12 +86,14 @@ def _tail(run: RunDir) -> str:
 
 
 def _post(address: str, text: str) -> None:
+    import httpx2
+
     if not address.startswith(("http://", "https://")):
         raise BadInput(f"{WEBHOOK} must be an http or https address")
-    body = json.dumps({"text": text}).encode()
     try:
-        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})  # noqa: S310 (checked above)
-        with urllib.request.urlopen(request, timeout=10):  # noqa: S310 (checked above)
-            pass
-    except (OSError, HTTPException, ValueError) as error:  # the last: an address that is none
-        raise BadInput(f"the digest could not be posted to {WEBHOOK}: {error}") from error
+        with httpx2.Client(transport=httpx2.HTTPTransport(retries=CONNECTS), timeout=10) as client:
+            response = client.post(address, json={"text": text})
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise BadInput(f"the digest could not be posted to {WEBHOOK}: {one_line(str(error))}") from error
+    if not response.is_success:  # in our words: httpx2's name the address, whose path is often a secret
+        raise BadInput(f"{WEBHOOK} refused the digest: {response.status_code} {response.reason_phrase}")
