@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from assets.interpretations.config import STATISTICAL
 from resources.llm.endpoint import Provider
-from resources.llm.prompts import check_slots
+from resources.llm.prompts import check_slots, prompt_files
 from resources.section import Address, PromptName, Section, check_address
 from resources.stage import Needs, Stage
 from resources.units import Kind
@@ -67,7 +67,8 @@ class CategoriesConfig(Section):
 
     def sources(self) -> tuple[str, ...]:
         """The prompts, where an LLM makes the categories: an edited one makes them anew."""
-        return () if self.provider == STATISTICAL else ("assets/categories/prompts",)
+        asked = prompt_files(PROMPTS, self.taxonomy_prompt, self.assign_prompt)
+        return () if self.provider == STATISTICAL else asked
 
     def vendors(self) -> tuple[str, ...]:
         """Who makes the taxonomy and who assigns, where LLMs do."""

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
-from resources.llm.prompts import check_slots
+from resources.llm.prompts import check_slots, prompt_files
 from resources.section import Address, PromptName, Section, check_address
 from resources.stage import Needs, Stage
 from resources.units import Kind
@@ -77,8 +77,8 @@ class InterpretationsConfig(Section):
         return self
 
     def sources(self) -> tuple[str, ...]:
-        """The prompts, where an LLM explains: an edited one makes explanations, and scores after them, anew."""
-        return () if self.provider == STATISTICAL else ("assets/interpretations/prompts",)
+        """The prompt, where an LLM explains: an edited one makes explanations, and scores after them, anew."""
+        return () if self.provider == STATISTICAL else prompt_files(PROMPTS, self.prompt)
 
     def vendors(self) -> tuple[str, ...]:
         """Who explains, where an LLM does."""
@@ -102,6 +102,10 @@ class ScoresConfig(Section):
     """Independent draws of examples; their spread is reported."""
     tokens_around: int = Field(default=16, ge=1, le=256)
     """Tokens of an excerpt on either side of its centre (delphi: 32 in all)."""
+
+    def sources(self) -> tuple[str, ...]:
+        """The judge's prompts, also where nobody judges: who explains is another section's."""
+        return prompt_files(PROMPTS, *self.methods)
 
 
 INTERPRETATIONS = Stage(

@@ -1,7 +1,4 @@
-"""Prompts are data files; their content is part of every cache key, so that a changed word is a new question.
-
-They end in .txt: a folder's hash, which enters the artifacts' keys, leaves .md files out.
-"""
+"""Prompts are data files; their content is part of every cache key, so that a changed word is a new question."""
 
 import re
 from collections.abc import Collection
@@ -11,6 +8,7 @@ from pathlib import Path
 from resources.errors import BadInput, printable
 from resources.keys import digest
 from resources.llm.question import TYPICAL_BYTES_PER_TOKEN
+from resources.sources import PROJECT, FileName
 
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 _KEPT = "\n\t"
@@ -68,6 +66,11 @@ def check_slots(folder: Path, name: str, needed: Collection[str], others: Collec
     for slot in sorted(used - {*needed, *others}):
         known = ", ".join(f"{{{{{one}}}}}" for one in (*needed, *others))
         raise BadInput(f"{folder / name}.txt has a slot {{{{{slot}}}}}, which nothing fills: there are {known}")
+
+
+def prompt_files(folder: Path, *names: str) -> tuple[FileName, ...]:
+    """Of prompts the files, as a section names what it reads; clones in two places name them alike."""
+    return tuple(FileName((folder / f"{name}.txt").relative_to(PROJECT)) for name in names)
 
 
 def escaped(text: str) -> str:

@@ -1,7 +1,6 @@
 """Explaining, scoring and categorising with an LLM behind real HTTP that fails a quarter of its calls."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,8 @@ from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.explain import agreement, explain
 from assets.interpretations.label import unit_question
 from assets.interpretations.score import score
-from resources import sources
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
-from resources.fingerprints import fingerprints
 from resources.llm.prompts import escaped, load_prompt
 from resources.progress import Progress
 from tests.assets.interpretations.conftest import SILENT, Explained
@@ -229,26 +226,6 @@ def test_directions_and_neurons_are_asked_about_in_the_same_words(explained: Exp
             (question.system, before.replace(f"all {len(evidence[unit].shown(64))} ", ""), rest.split("</neuron")[1])
         )
     assert len(frames) == 1
-
-
-def test_an_edited_prompt_is_a_new_key_of_the_artifacts_that_an_llm_makes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asking = {"provider": "openai"}
-    for knobs, offline in (
-        (InterpretationsConfig.model_validate(asking), InterpretationsConfig(provider="statistical")),
-        (CategoriesConfig.model_validate(asking), CategoriesConfig(provider="statistical")),
-    ):
-        monkeypatch.setattr(sources, "PROJECT", Path(sources.__file__).parents[1])
-        (folder,) = knobs.sources()
-        before = fingerprints(knobs.sources())
-        copied = shutil.copytree(sources.PROJECT / folder, tmp_path / folder)
-        monkeypatch.setattr(sources, "PROJECT", tmp_path)
-        assert fingerprints(knobs.sources()) == before
-        prompt = next(copied.glob("b*.txt"))
-        prompt.write_text(prompt.read_text().replace("JSON", "json"))
-        assert fingerprints(knobs.sources()) != before
-        assert offline.sources() == ()
 
 
 def test_a_rollouts_markup_stays_data(tmp_path: Path) -> None:
