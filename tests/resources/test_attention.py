@@ -46,7 +46,7 @@ def test_adapted_with_checkpointing_it_gives_the_gradients_of_plain_forwards(
         model = PeftModel.from_pretrained(base, str(tiny_adapter), is_trainable=True).train()
         if packed:
             use_varlen_attention(model)
-            model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+            base.activation_checkpointing_enable({"use_reentrant": False})
             logits_TV = model(**forward_kwargs(pack(rollouts()), "cpu")).logits[0]
         else:
             logits_TV = alone(model)
@@ -83,13 +83,13 @@ def test_a_gpu_takes_long_rollouts_one_by_one_and_short_ones_together(
     together = []
     monkeypatch.setattr(attention, "_flash", lambda *given: together.append(given[3:5]) or torch.zeros(1))
     cu_seqlens = torch.tensor([0, lengths[0], sum(lengths)], dtype=torch.int32)
-    states = [torch.randn(1, heads, sum(lengths), 4).bfloat16() for heads in (2, 1, 1)]
+    q, k, v = (torch.randn(1, heads, sum(lengths), 4).bfloat16() for heads in (2, 1, 1))
     with claimed_gpu():
-        there = [state.to(GPU) for state in states]
+        there = q.to(GPU), k.to(GPU), v.to(GPU)
         found, _ = attention._varlen_attention(
             torch.nn.Module(), *there, None, 0.5, cu_seqlens=cu_seqlens, rollout_lengths=lengths
         )
     assert together == ([] if alone else [(cu_seqlens, 1100)])
     if alone:
-        expected = attention._each_alone(*states, lengths, 0.5)
+        expected = attention._each_alone(q, k, v, lengths, 0.5)
         torch.testing.assert_close(found.cpu(), expected)

@@ -1,5 +1,6 @@
 """The memory account, against numbers worked out by hand and models that really exist."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -108,9 +109,8 @@ def test_a_block_of_transformers_saves_its_mlp_twice_and_float32_for_its_norms()
 @pytest.mark.parametrize("adapted", [True, False], ids=["adapted", "of transformers"])
 def test_a_block_saves_what_autograd_keeps_of_it(adapted: bool) -> None:
     """Every distinct storage that autograd keeps of two layers in bf16, the weights left out."""
-    heads = {"num_attention_heads": 8, "num_key_value_heads": 2}
-    config = {"hidden_size": 256, "intermediate_size": 1024, "vocab_size": 64, **heads}
-    base = Qwen2ForCausalLM(Qwen2Config(**config, num_hidden_layers=2)).to(torch.bfloat16)  # pyright: ignore
+    sizes = Architecture(256, 1024, num_hidden_layers=2, num_attention_heads=8, num_key_value_heads=2, vocab_size=64)
+    base = Qwen2ForCausalLM(Qwen2Config(**asdict(sizes))).bfloat16()
     model = wear_adapter(base.requires_grad_(False), LoraConfig(), "a") if adapted else base
     use_varlen_attention(model)
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
@@ -125,7 +125,6 @@ def test_a_block_saves_what_autograd_keeps_of_it(adapted: bool) -> None:
         hidden = base.model(**forward_kwargs(pack([np.zeros(tokens, np.int32)]), "cpu")).last_hidden_state
     assert hidden.requires_grad
     found = sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in weights)
-    sizes = Architecture(num_hidden_layers=2, **config)
     # On a CPU attention's output is copied once more, and the adapted blocks' norms keep their inputs in float32 too.
     # The final norm keeps its input and, where it is trained, the normalised one.
     block, last = (adapted_block(sizes) + 2 * 256 * 2, 4) if adapted else (full_block(sizes), 4 + 2)

@@ -17,7 +17,7 @@ def test_three_bfloat16_numbers_sum_to_a_float32_number_and_two_to_16_bits(value
     x = torch.tensor(values)
     parts = split(x, 3)
     assert {part.dtype for part in parts} == {torch.bfloat16}
-    assert torch.equal(sum(part.double() for part in parts), x.double())
+    assert torch.equal(torch.stack(parts).double().sum(0), x.double())
     assert bool(((x.double() - parts[0] - parts[1]).abs() <= 2.0**-16 * x.double().abs()).all())
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import pytest
+from pydantic import JsonValue
 
 from resources.compute import ComputeConfig
 from resources.job import Job
@@ -59,13 +61,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     unmount(folder)
 
 
-def build_job(root: Path, verb: str, *, play: dict[str, object] | None = None, **shape: int) -> Job:
+class Shape(TypedDict, total=False):
+    """How much of a machine a job takes, in `Job`'s own names."""
+
+    gpus: int
+    processes: int
+    threads: int
+    nodes: int
+    minutes: int
+
+
+def build_job(root: Path, verb: str, *, play: dict[str, JsonValue] | None = None, **shape: Unpack[Shape]) -> Job:
     """A job that calls one of the play-acting verbs."""
     return Job(
         asset="notes",
         key=verb,
         call=f"{VERBS}:{verb}",
-        sections={"play": dict(play or {})},  # pyright: ignore[reportArgumentType]
+        sections={"play": dict(play or {})},
         inputs={},
         out=root / "out",
         scratch=root / "scratch",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from pydantic import JsonValue
 
 from dagster_project.launch import launch
 from dagster_project.process import PROCESS_TAG
@@ -40,9 +41,10 @@ def materialize(
 
 
 def failure_of(done: dg.ExecuteInProcessResult) -> str:
-    error = done.failure_data_for_node("notes").error
-    assert error is not None
-    return error.to_string()
+    failure = done.failure_data_for_node("notes")
+    assert failure is not None
+    assert failure.error is not None
+    return failure.error.to_string()
 
 
 def test_progress_lines_reach_the_run_log_once_and_in_order(tmp_path: Path, deployment: Deployment) -> None:
@@ -80,7 +82,8 @@ def test_a_running_jobs_picture_is_in_the_assets_metadata_before_it_ends(tmp_pat
         def look() -> None:
             while not pictures and watcher_wanted.is_set():
                 found = instance.fetch_observations(dg.AssetKey("notes"), limit=1).records
-                pictures.extend(str(one.asset_observation.metadata["plot/loss"].value) for one in found)
+                seen = [one.asset_observation for one in found if one.asset_observation]
+                pictures.extend(str(one.metadata["plot/loss"].value) for one in seen)
                 time.sleep(0.05)
             (job.scratch / "seen").touch()
 
@@ -229,7 +232,9 @@ def _this_process() -> str:
     return f"{socket.gethostname()}/{identity(os.getpid())}"
 
 
-def start_step(tmp_path: Path, deployment: Deployment, verb: str, play: dict[str, object]) -> "subprocess.Popen[bytes]":
+def start_step(
+    tmp_path: Path, deployment: Deployment, verb: str, play: dict[str, JsonValue]
+) -> "subprocess.Popen[bytes]":
     """A process of its own that materializes the asset, as Dagster's run worker does."""
     job = build_job(tmp_path, verb, play=play)
     given = {"job": job.model_dump(mode="json"), "deployment": deployment.model_dump(mode="json")}
@@ -277,7 +282,7 @@ def test_a_slurm_job_outlives_its_step_and_the_next_run_attaches_to_it(
     tmp_path: Path, slurm: object, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     deployment = Deployment(backend="slurm", gpus=8)
-    play: dict[str, object] = {"number": 40, "seconds": 8.0}
+    play: dict[str, JsonValue] = {"number": 40, "seconds": 8.0}
     step = start_step(tmp_path, deployment, "succeed", play)
     run = RunDir(tmp_path / "run")
     await_text(run.messages, "line 3")

@@ -9,9 +9,9 @@ import pytest
 
 from resources.mini_world.documents import pretraining_problem
 from resources.mini_world.generate import DATA_FOLDER, benchmark, draw_problems, rollouts, write_all
-from resources.mini_world.world import KINDS, split_of
+from resources.mini_world.world import KINDS, Split, split_of
 
-SETS = {"s1k_mini": 1000, "hard": 200, "medium": 200, "choice": 200}
+SETS: dict[Split, int] = {"s1k_mini": 1000, "hard": 200, "medium": 200, "choice": 200}
 
 
 def steps_of(problem_text: str) -> str:

@@ -1,6 +1,7 @@
 """The shipped model: a plain Qwen2 folder which answers directly and mostly wrong, with the work latent in it."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
@@ -32,8 +33,8 @@ def replies(model: PreTrainedModel, tokenizer: Qwen2Tokenizer) -> Replies:
     def generate(prompts: list[str], longest: int) -> list[str]:
         batch = tokenizer(prompts, return_tensors="pt", padding=True)
         with torch.no_grad():
-            tokens = model.generate(**batch, max_new_tokens=longest)
-        texts = [tokenizer.decode(row[batch["input_ids"].shape[1] :]) for row in tokens]
+            tokens: torch.Tensor = cast("Any", model).generate(**batch, max_new_tokens=longest)
+        texts = tokenizer.batch_decode(tokens[:, batch["input_ids"].shape[1] :])
         return [text.split("<|fim_pad|>")[0] for text in texts]
 
     return generate
@@ -57,12 +58,8 @@ def test_the_base_answers_directly_in_a_box_and_mostly_wrong(
     tokenizer: Qwen2Tokenizer, replies: Replies, kind: str
 ) -> None:
     rows = pq.read_table(DATA_FOLDER / kind / "test.parquet").slice(0, 100).to_pylist()
-    prompts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": row["problem"]}], tokenize=False, add_generation_prompt=True
-        )
-        for row in rows
-    ]
+    chats = [[{"role": "user", "content": row["problem"]}] for row in rows]
+    prompts = [str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)) for chat in chats]
     answers = replies(prompts, 16)
     assert all(answer.startswith("The answer is \\boxed{") and answer.endswith("}.<|im_end|>") for answer in answers)
     right = sum(f"{{{row['answer']}}}" in answer for row, answer in zip(rows, answers, strict=True))

@@ -17,7 +17,7 @@ def tokenizer() -> Qwen2Tokenizer:
 
 
 def pieces(tokenizer: Qwen2Tokenizer, text: str) -> list[str]:
-    return [tokenizer.decode([token]) for token in tokenizer(text)["input_ids"]]
+    return [str(tokenizer.decode([token])) for token in tokenizer(text)["input_ids"]]
 
 
 @pytest.mark.parametrize("name", MAKERS)
