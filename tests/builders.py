@@ -73,5 +73,5 @@ def build_random_adapter(folder: Path, model_folder: Path, rank: int = 1, seed: 
     for name, weight in adapted.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(weight, std=0.1)
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
     return folder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import dagster_project.materialize
@@ -95,7 +95,7 @@ def materialize(
 
 
 @pytest.mark.slow
-@settings(max_examples=3, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, phases=[Phase.generate])
 @given(st.lists(CHOICES, min_size=2, max_size=2))
 def test_what_dagster_reports_is_what_the_plan_said_under_any_sequence_of_edits(
     tmp_path_factory: pytest.TempPathFactory, choices: list[dict[str, int]]

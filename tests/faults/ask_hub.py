@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from huggingface_hub.utils import _http
 
 from assets.adapter.published import take_model
@@ -35,7 +36,8 @@ def load(kind: str, name: str, out: Path) -> None:
 
 def main() -> None:
     # The library's own pauses between its tries (23 s for each file) are not what is tested.
-    _http.time = SimpleNamespace(sleep=lambda _: None, time=time.time, monotonic=time.monotonic)
+    unpausing = SimpleNamespace(sleep=lambda _: None, time=time.time, monotonic=time.monotonic)
+    pytest.MonkeyPatch().setattr(_http, "time", unpausing)
     found = {}
     for case in sys.argv[2:]:
         kind, fault = case.split("/")

@@ -31,7 +31,10 @@ class Hub(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Hub
+    @property
+    def _hub(self) -> Hub:
+        assert isinstance(self.server, Hub)
+        return self.server
 
     def do_HEAD(self) -> None:
         self._answer(with_body=False)
@@ -40,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def _answer(self, *, with_body: bool) -> None:
-        self.server.asked.append(self.path)
+        self._hub.asked.append(self.path)
         parts = self.path.partition("?")[0].strip("/").split("/")
         names = parts[1:] if parts[0] == "api" else parts
         names = names[1:] if names[:1] == ["datasets"] else names
@@ -50,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         fault = names[1].partition("-")[0]
         if fault == "silent":
-            self.server.closing.wait(100)
+            self._hub.closing.wait(100)
         if fault in ("hangup", "silent"):
             self.close_connection = True
             return
@@ -67,10 +70,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(fault, parts[-1], with_body)
 
     def _files(self) -> list[Path]:
-        return sorted(path for path in self.server.folder.iterdir() if path.is_file())
+        return sorted(path for path in self._hub.folder.iterdir() if path.is_file())
 
     def _file(self, fault: str, name: str, with_body: bool) -> None:
-        path = self.server.folder / name
+        path = self._hub.folder / name
         if not path.is_file():
             self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, with_body)
             return
