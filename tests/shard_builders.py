@@ -1,13 +1,18 @@
 """Activation shards for tests of any room: give the states, get a folder that `Shards.open` reads."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from resources.components import components
 from resources.shards import SHARD, Shards, StateBatch, write_shard
+
+if TYPE_CHECKING:
+    import torch
 
 
 def build_shards(
@@ -89,3 +94,23 @@ def build_dataset(folder: Path, tokens: Mapping[int, np.ndarray], prompt_tokens:
     pq.write_table(pa.Table.from_pylist(rollouts, schema=ROLLOUT_SCHEMA), folder / ROLLOUTS)
     pq.write_table(pa.Table.from_pylist(rows, schema=TOKEN_SCHEMA), folder / TOKENS)
     return folder
+
+
+def states_seen(adapted: "torch.nn.Module", token_ids: "torch.Tensor") -> "torch.Tensor":
+    """[T, 14]: what plain hooks see on every component's `lora_A` for one rollout."""
+    import torch
+
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, _module: torch.nn.Module, _inputs: object, out: torch.Tensor) -> None:
+        seen[name] = out[0, :, 0]
+
+    handles = []
+    for component in components(2):
+        lora_A = adapted.get_submodule(f"base_model.model.{component.module}.lora_A.default")
+        handles.append(lora_A.register_forward_hook(partial(keep, component.id)))
+    with torch.no_grad():
+        adapted(input_ids=token_ids[None])
+    for handle in handles:
+        handle.remove()
+    return torch.stack([seen[component.id] for component in components(2)], dim=1)

@@ -26,6 +26,7 @@ from resources.errors import BadInput
 from resources.models import ModelConfig, load_adapted, load_base
 from resources.packing import forward_kwargs, pack
 from resources.shards import Shards
+from tests.shard_builders import states_seen
 
 Capture = Callable[..., CaptureMetrics]
 LENGTHS = {2: 17, 3: 40, 5: 8, 6: 33, 9: 25, 11: 40, 12: 5}
@@ -34,15 +35,7 @@ LENGTHS = {2: 17, 3: 40, 5: 8, 6: 33, 9: 25, 11: 40, 12: 5}
 def peft_outputs(model: Path, adapter: Path, token_ids: np.ndarray, dtype: str) -> np.ndarray:
     """[T, 14]: what plain hooks see on `lora_A` for one rollout, transformers' own attention and whole model."""
     adapted = load_adapted(ModelConfig.model_validate({"name": str(model), "dtype": dtype}), adapter, "cpu")
-    caught: dict[str, torch.Tensor] = {}
-    modules = dict(adapted.base_model.model.named_modules())
-    for component in components(2):
-        modules[f"{component.module}.lora_A.default"].register_forward_hook(
-            lambda _module, _inputs, output, name=component.id: caught.__setitem__(name, output[0, :, 0])
-        )
-    with torch.no_grad():
-        adapted(input_ids=torch.from_numpy(token_ids.astype(np.int64))[None])
-    return torch.stack([caught[component.id].float() for component in components(2)], dim=1).numpy()
+    return states_seen(adapted, torch.from_numpy(token_ids.astype(np.int64))).float().numpy()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 1e-2)])
@@ -85,7 +78,7 @@ def test_the_first_layers_scalars_are_a_times_x_worked_out_by_hand(
     states(tmp_path)
     base = load_base(ModelConfig(name=str(tiny_model), dtype="float32"), "cpu")
     ids = torch.from_numpy(S1kDataset.open(dataset).token_ids(6).astype(np.int64))
-    embedded = base.get_input_embeddings().weight[ids].numpy()
+    embedded = base.get_parameter("model.embed_tokens.weight")[ids].numpy()
     normed = embedded / np.sqrt((embedded**2).mean(axis=1, keepdims=True) + base.config.rms_norm_eps)
     x = normed * base.model.layers[0].input_layernorm.weight.numpy()
     A = Adapter.open(tiny_adapter).A
@@ -296,7 +289,7 @@ def test_shards_open_in_duckdb_polars_and_datasets_with_the_same_numbers(states:
     states(tmp_path)
     glob = str(tmp_path / "out/shard-*.parquet")
     mine = as_arrow_and_polars_read(tmp_path / "out")
-    rows = duckdb.sql(f"select state from '{glob}' order by rollout_id, position").fetchall()  # noqa: S608
+    rows = duckdb.execute(f"select state from '{glob}' order by rollout_id, position").fetchall()  # noqa: S608
     assert np.array_equal(np.array([row[0] for row in rows], np.float16), mine)
     loaded = datasets.load_dataset("parquet", data_files=glob, split="train", cache_dir=str(tmp_path / "cache"))
     assert np.array_equal(np.array(loaded["state"], np.float16), mine)

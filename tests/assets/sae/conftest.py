@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from resources.models import ModelConfig
 from resources.progress import Progress
 from tests.shard_builders import build_shards
 
+Preset = Literal["default", "authors"]
 SILENT = Progress(lambda _: None)
 SMALL = SaeConfig(
     k=3,

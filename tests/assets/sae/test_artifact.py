@@ -16,6 +16,7 @@ from assets.sae.export import DICTIONARY_LEARNING_FILE, to_sae, write_dictionary
 from assets.sae.threshold import quantile_threshold
 from assets.sae.train import SaeMetrics
 from resources.errors import BadInput
+from tests.assets.sae.conftest import Preset
 
 
 def dense_latents(sae: Sae, state: torch.Tensor) -> torch.Tensor:
@@ -85,7 +86,7 @@ def test_the_saelens_config_names_a_jumprelu_without_input_bias(trained: tuple[S
 
 
 @pytest.mark.parametrize("preset", ["default", "authors"])
-def test_folding_keeps_latents_and_selection(preset: str) -> None:
+def test_folding_keeps_latents_and_selection(preset: Preset) -> None:
     """Scaled, centred training arithmetic against the folded weights on raw states."""
     config = SaeConfig(preset=preset)
     torch.manual_seed(0)

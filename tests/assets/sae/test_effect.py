@@ -21,7 +21,7 @@ from resources.models import ModelConfig, load_adapted
 from resources.shards import Shards, StateBatch
 from tests.assets.sae.conftest import SILENT, SMALL
 from tests.builders import build_random_adapter
-from tests.shard_builders import build_dataset, build_shards
+from tests.shard_builders import build_dataset, build_shards, states_seen
 
 COLUMNS = tuple(component.id for component in components(2))
 EVERY = torch.arange(40)
@@ -29,22 +29,6 @@ EVERY = torch.arange(40)
 
 def config_of(model: Path) -> ModelConfig:
     return ModelConfig(name=str(model), dtype="float32")
-
-
-def captured(adapted: torch.nn.Module, token_ids: torch.Tensor) -> torch.Tensor:
-    """Every component's lora_A output on a rollout: [T, 14]."""
-    seen: dict[str, torch.Tensor] = {}
-    handles = []
-    for component in components(2):
-        module = adapted.get_submodule(f"base_model.model.{component.module}.lora_A.default")
-        handles.append(
-            module.register_forward_hook(lambda _m, _i, out, name=component.id: seen.__setitem__(name, out[0, :, 0]))
-        )
-    with torch.no_grad():
-        adapted(input_ids=token_ids[None])
-    for handle in handles:
-        handle.remove()
-    return torch.stack([seen[column] for column in COLUMNS], dim=1)
 
 
 def rollout_of(seed: int, tokens: int = 40) -> torch.Tensor:
@@ -56,7 +40,7 @@ def test_the_true_state_put_back_changes_nothing(tiny_model: Path, tiny_adapter:
     rollouts = []
     for seed in range(2):
         ids = rollout_of(seed)
-        rollouts.append(Replayed(ids, EVERY >= 10, EVERY, captured(adapted, ids)))
+        rollouts.append(Replayed(ids, EVERY >= 10, EVERY, states_seen(adapted, ids)))
     effect = measure_effect(adapted, COLUMNS, rollouts, SILENT)
     assert effect.kl_reconstructed < 1e-9 < 1e-3 < effect.kl_zeroed
     assert effect.kl_recovered == pytest.approx(1, abs=1e-6)
@@ -67,7 +51,7 @@ def test_the_true_state_put_back_changes_nothing(tiny_model: Path, tiny_adapter:
 def test_zeroing_is_the_base_model_and_numbers_follow_their_definitions(tiny_model: Path, tiny_adapter: Path) -> None:
     adapted = load_adapted(config_of(tiny_model), tiny_adapter, "cpu")
     ids, counted = rollout_of(5), EVERY >= 25
-    half = 0.5 * captured(adapted, ids)
+    half = 0.5 * states_seen(adapted, ids)
     effect = measure_effect(adapted, COLUMNS, [Replayed(ids, counted, EVERY, half)], SILENT)
     with torch.no_grad():
         full = adapted(input_ids=ids[None]).logits[0].double().log_softmax(-1)
@@ -91,7 +75,7 @@ def test_zeroing_is_the_base_model_and_numbers_follow_their_definitions(tiny_mod
 def test_what_no_token_tells_is_absent_instead_of_nought(tiny_model: Path, tiny_adapter: Path) -> None:
     adapted = load_adapted(config_of(tiny_model), tiny_adapter, "cpu")
     ids = rollout_of(5)
-    half = 0.5 * captured(adapted, ids)
+    half = 0.5 * states_seen(adapted, ids)
     effect = measure_effect(adapted, COLUMNS, [Replayed(ids, EVERY < 0, EVERY, half)], SILENT)
     assert effect.kl_recovered is not None
     names = ("full", "reconstructed", "zeroed", "recovered")
@@ -107,11 +91,11 @@ def test_what_no_token_tells_is_absent_instead_of_nought(tiny_model: Path, tiny_
 def test_the_hooks_are_gone_afterwards(tiny_model: Path, tiny_adapter: Path) -> None:
     adapted = load_adapted(config_of(tiny_model), tiny_adapter, "cpu")
     ids = rollout_of(1)
-    before = captured(adapted, ids)
+    before = states_seen(adapted, ids)
     with pytest.raises(ZeroDivisionError), state_put_back(adapted, COLUMNS, EVERY, torch.zeros(40, 14)):
-        assert captured(adapted, ids).abs().max() == 0
+        assert states_seen(adapted, ids).abs().max() == 0
         raise ZeroDivisionError
-    assert torch.equal(captured(adapted, ids), before)
+    assert torch.equal(states_seen(adapted, ids), before)
 
 
 def test_components_that_the_adapter_lacks_are_named(tiny_model: Path, tiny_adapter: Path) -> None:
@@ -163,9 +147,9 @@ def identity_sae() -> Sae:
 def test_a_state_is_put_back_at_its_own_token_and_nowhere_else(tiny_model: Path, tiny_adapter: Path) -> None:
     adapted = load_adapted(config_of(tiny_model), tiny_adapter, "cpu")
     ids, given = rollout_of(2), torch.stack([torch.full((14,), 3.0), torch.full((14,), 7.0)])
-    before = captured(adapted, ids)
+    before = states_seen(adapted, ids)
     with state_put_back(adapted, COLUMNS, torch.tensor([4, 9]), given):
-        after = captured(adapted, ids)
+        after = states_seen(adapted, ids)
     assert torch.equal(after[[4, 9]], given)
     assert torch.equal(after[:4], before[:4])
     others = [t for t in range(40) if t not in (4, 9)]
@@ -181,7 +165,7 @@ def test_kl_and_cross_entropy_are_means_over_what_captured_tokens_predict(
     adapted = load_adapted(config_of(tiny_model), tiny_adapter, "cpu")
     ids, kept = rollout_of(5), [*range(10, 20), *range(30, 40)]
     position_N = torch.tensor(kept)
-    half = 0.5 * captured(adapted, ids)[position_N]
+    half = 0.5 * states_seen(adapted, ids)[position_N]
     effect = measure_effect(adapted, COLUMNS, [Replayed(ids, EVERY >= 15, position_N, half)], SILENT)
     nowhere = torch.zeros(0, dtype=torch.long)
     full = log_p_with(adapted, ids, nowhere, half[:0])
@@ -297,7 +281,7 @@ def test_training_reports_the_effect_of_an_sae_on_captured_states(
 ) -> None:
     adapted = load_adapted(config_of(tiny_model), tiny_adapter, "cpu")
     tokens = {r: rollout_of(r) for r in range(30)}
-    states = {r: captured(adapted, ids).numpy() for r, ids in tokens.items()}
+    states = {r: states_seen(adapted, ids).numpy() for r, ids in tokens.items()}
     shards = build_shards(tmp_path / "shards", states)
     dataset = build_dataset(tmp_path / "dataset", {r: ids.numpy() for r, ids in tokens.items()})
     metrics = train_with_effect(tiny_model, tiny_adapter, dataset, shards, tmp_path)

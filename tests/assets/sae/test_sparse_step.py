@@ -6,6 +6,7 @@ import torch
 from assets.sae.batchtopk import Weights
 from assets.sae.config import SaeConfig
 from assets.sae.sparse_step import SparseStep, StepResult
+from tests.assets.sae.conftest import Preset
 
 TOKENS, WIDTH, LATENTS, K = 37, 12, 50, 3
 
@@ -63,8 +64,7 @@ def reference(
         else:
             missing = missing / (len(x) * variance)
         loss = loss + config.auxiliary_coefficient * missing
-    loss.backward()
-    gradients = [tensor.grad.detach() for tensor in (W_enc, b_enc, W_dec, b_dec)]
+    gradients = list(torch.autograd.grad(loss, (W_enc, b_enc, W_dec, b_dec)))
     if config.decoder == "unit":
         along = (gradients[2] * W_dec.detach()).sum(1, keepdim=True)
         gradients[2] = gradients[2] - along * W_dec.detach()
@@ -82,7 +82,7 @@ def gradients_of(result: StepResult) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_sparse_gradients_equal_dense_autograd(
-    preset: str, per_token: bool, num_dead: int, seed: int, filtered: bool
+    preset: Preset, per_token: bool, num_dead: int, seed: int, filtered: bool
 ) -> None:
     config = SaeConfig(preset=preset, k=K, auxiliary_k=5)
     weights = build_weights(seed, unit=config.decoder == "unit")

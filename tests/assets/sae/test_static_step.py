@@ -1,5 +1,7 @@
 """The step that a CUDA graph repeats, against the dense reference and the sparse step; it runs on a CPU as it is."""
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -20,6 +22,7 @@ from assets.sae.static_selection import (
     scored_above,
 )
 from assets.sae.static_step import StaticResult, static_step
+from tests.assets.sae.conftest import Preset
 from tests.assets.sae.test_sparse_step import LATENTS, TOKENS, WIDTH, K, build_weights, gradients_of, reference
 
 
@@ -48,8 +51,10 @@ def take(
 @pytest.mark.parametrize("selection", ["bounded", "batch", "rows"])
 @pytest.mark.parametrize("num_dead", [None, 0, 2, 30])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_its_gradients_equal_dense_autograd(preset: str, selection: Selection, num_dead: int | None, seed: int) -> None:
-    config = SaeConfig(preset=preset, k=K, auxiliary_k=5)  # pyright: ignore[reportArgumentType]
+def test_its_gradients_equal_dense_autograd(
+    preset: Preset, selection: Selection, num_dead: int | None, seed: int
+) -> None:
+    config = SaeConfig(preset=preset, k=K, auxiliary_k=5)
     weights = build_weights(seed, unit=config.decoder == "unit")
     x = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(100 + seed)) * 2
     dead = torch.arange(LATENTS) < (num_dead or 0)
@@ -63,9 +68,9 @@ def test_its_gradients_equal_dense_autograd(preset: str, selection: Selection, n
 
 @pytest.mark.parametrize("preset", ["default", "authors"])
 @pytest.mark.parametrize(("num_dead", "room"), [(2, 2), (2, 5), (2, 6), (5, 5), (9, 9), (9, 20), (30, 49)])
-def test_dead_latents_are_revived_in_however_large_a_room(preset: str, num_dead: int, room: int) -> None:
+def test_dead_latents_are_revived_in_however_large_a_room(preset: Preset, num_dead: int, room: int) -> None:
     """5 of them fire per token, of fewer, as many or more; none, some or most of the room is theirs."""
-    config = SaeConfig(preset=preset, k=K, auxiliary_k=5)  # pyright: ignore[reportArgumentType]
+    config = SaeConfig(preset=preset, k=K, auxiliary_k=5)
     weights = build_weights(7, unit=config.decoder == "unit")
     x = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(3)) * 2
     dead = torch.isin(torch.arange(LATENTS), torch.randperm(LATENTS)[:num_dead])
@@ -78,8 +83,10 @@ def test_dead_latents_are_revived_in_however_large_a_room(preset: str, num_dead:
 
 @pytest.mark.parametrize("auxiliary", ["residual", "reencoded_error"])
 @pytest.mark.parametrize("center", [False, True])
-def test_only_what_is_encoded_without_the_decoders_bias_moves_it_back(auxiliary: str, center: bool) -> None:
-    config = SaeConfig(k=K, auxiliary_k=5, auxiliary=auxiliary, center=center)  # pyright: ignore[reportArgumentType]
+def test_only_what_is_encoded_without_the_decoders_bias_moves_it_back(
+    auxiliary: Literal["residual", "reencoded_error"], center: bool
+) -> None:
+    config = SaeConfig(k=K, auxiliary_k=5, auxiliary=auxiliary, center=center)
     weights, dead = build_weights(8, unit=True), torch.arange(LATENTS) < 4
     x = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(4)) * 2
     result = take(config, weights, 7.0, x, dead, "batch")
@@ -89,8 +96,8 @@ def test_only_what_is_encoded_without_the_decoders_bias_moves_it_back(auxiliary:
 
 
 @pytest.mark.parametrize("preset", ["default", "authors"])
-def test_it_reports_what_the_sparse_step_reports(preset: str) -> None:
-    config = SaeConfig(preset=preset, k=K, auxiliary_k=5)  # pyright: ignore[reportArgumentType]
+def test_it_reports_what_the_sparse_step_reports(preset: Preset) -> None:
+    config = SaeConfig(preset=preset, k=K, auxiliary_k=5)
     weights = build_weights(5, unit=config.decoder == "unit")
     x, dead = torch.randn(TOKENS, WIDTH), torch.arange(LATENTS) % 3 == 0
     step = SparseStep(config, 7.0)
@@ -177,7 +184,7 @@ def test_a_bound_leaves_exactly_the_largest_of_which_ties_go_to_the_lower_place(
 
 def test_only_the_encoders_product_is_reduced_in_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """The dead latents' product, of the same function, is not; nor is what comes after an error."""
-    matmul, found, product = torch.backends.cuda.matmul, list[str](), static_encode.scores_of
+    matmul, found, product = torch.backends.cuda.matmul, list[object](), static_encode.scores_of
     before = matmul.fp32_precision
     for module in (static_encode, revival):
         monkeypatch.setattr(

@@ -9,7 +9,8 @@ from assets.sae.batchtopk import InputScale, measure_scale
 from assets.sae.config import SaeConfig
 from assets.sae.static_encode import encode
 from assets.sae.static_selection import scored_above
-from assets.sae.stepping import Diverged, GraphedStepping, SparseStepping, Trained, idle_room
+from assets.sae.stepping import Diverged, GraphedStepping, SparseStepping, Totals, Trained, idle_room
+from tests.assets.sae.conftest import Preset
 from tests.assets.sae.test_sparse_step import LATENTS, TOKENS, WIDTH, K, build_weights
 
 
@@ -35,18 +36,17 @@ def fresh(config: SaeConfig) -> tuple[Trained, InputScale]:
 
 @pytest.mark.parametrize("preset", ["default", "authors"])
 @pytest.mark.parametrize("per_token", [False, True])
-def test_both_ways_train_alike_while_latents_die_and_are_revived(preset: str, per_token: bool) -> None:
+def test_both_ways_train_alike_while_latents_die_and_are_revived(preset: Preset, per_token: bool) -> None:
     """Two batches are 75 tokens: some latents die at the very last one of 150."""
-    config = SaeConfig(preset=preset, k=K, auxiliary_k=5, dead_after_tokens=150)  # pyright: ignore[reportArgumentType]
+    config = SaeConfig(preset=preset, k=K, auxiliary_k=5, dead_after_tokens=150)
     found = []
     for way in (SparseStepping, GraphedStepping):
         trained, scale = fresh(config)
-        taken, dead = way(config, trained, scale, None, per_token), list[int]()
+        taken, totals = way(config, trained, scale, None, per_token), list[Totals]()
         for batch in batches(60):
             taken.step(batch, 2e-2)
-            totals = taken.totals()
-            dead.append(totals.dead)
-        found.append((trained, totals, dead))
+            totals.append(taken.totals())
+        found.append((trained, totals[-1], [one.dead for one in totals]))
     (sparse, sparse_totals, sparse_dead), (graphed, graphed_totals, graphed_dead) = found
     assert sparse_dead == graphed_dead
     assert any(sparse_dead)
