@@ -1,12 +1,14 @@
 """The recipe a second time, plainly: no packing, no PEFT, full logits, one rollout at a time, AdamW by hand."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call
+from transformers import PreTrainedModel
 
 from assets.adapter.config import LoraConfig, TrainingConfig
 from assets.dataset.artifact import S1kDataset
@@ -39,7 +41,7 @@ def rate(step: int, total: int, training: TrainingConfig) -> float:
     return training.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def adapted(model: torch.nn.Module, weights: dict[str, torch.Tensor], lora: LoraConfig) -> dict[str, torch.Tensor]:
+def adapted(model: PreTrainedModel, weights: dict[str, torch.Tensor], lora: LoraConfig) -> dict[str, torch.Tensor]:
     """The model's weights with scale * B @ A added, as differentiable functions of A and B."""
     scale = lora.alpha / math.sqrt(lora.rank)
     base = dict(model.named_parameters())
@@ -50,7 +52,7 @@ def adapted(model: torch.nn.Module, weights: dict[str, torch.Tensor], lora: Lora
 
 
 def train_plainly(
-    model: torch.nn.Module, dataset: S1kDataset, training: TrainingConfig, weights: dict[str, torch.Tensor]
+    model: PreTrainedModel, dataset: S1kDataset, training: TrainingConfig, weights: Mapping[str, torch.Tensor]
 ) -> Reference:
     """Train `weights` (A and B by component, or the model's own by name) for the whole recipe."""
     steps = batches(dataset, training)

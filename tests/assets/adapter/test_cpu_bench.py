@@ -12,6 +12,8 @@ def test_our_way_counts_the_timed_steps_tokens_and_learns(tmp_path: Path, monkey
     prepare(tmp_path)
     monkeypatch.setenv("BENCH_ROLLOUTS", str(tmp_path))
     found = run_ours("ours", 2)
-    first, last = found["losses"]
+    losses, tokens = found["losses"], found["tokens"]
+    assert isinstance(losses, list) and isinstance(tokens, int)
+    first, last = losses
     assert first > last > 0
-    assert 16 * 50 < found["tokens"] < 16 * 500  # one timed step of 16 rollouts
+    assert 16 * 50 < tokens < 16 * 500  # one timed step of 16 rollouts

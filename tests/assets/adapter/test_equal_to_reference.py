@@ -1,16 +1,17 @@
 """The loop against a plain second implementation and against transformers' Trainer with PEFT, in float32."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.utils.data import SequentialSampler
+from torch.utils.data import Dataset, SequentialSampler
 from transformers import Qwen2ForCausalLM, Trainer, TrainingArguments
 
 from assets.adapter.config import FullFinetuneConfig, LoraConfig
@@ -49,7 +50,8 @@ def trained(
         out, metrics = world.lora(f"{lora.rank}-{lora.epochs}", lora)
         return Trained(out, [row["loss"] for row in metrics.loss_curve])
 
-    return train
+    # A frozen section can be hashed, which pydantic's annotations do not say.
+    return cast("Callable[[LoraConfig], Trained]", train)
 
 
 def initial(world: World, lora: LoraConfig) -> dict[str, torch.Tensor]:
@@ -117,6 +119,7 @@ class InOrder(Trainer):
     """transformers' Trainer, fed in the order it is given."""
 
     def _get_train_sampler(self, train_dataset: object = None) -> SequentialSampler:  # noqa: ARG002
+        assert isinstance(self.train_dataset, Sized)
         return SequentialSampler(self.train_dataset)
 
 
@@ -154,7 +157,7 @@ def test_lora_steps_are_those_of_transformers_trainer_with_peft(
     trainer = InOrder(
         model=model,
         args=arguments,
-        train_dataset=rows,
+        train_dataset=cast("Dataset", rows),
         data_collator=lambda batch: {name: torch.stack([row[name] for row in batch]) for name in batch[0]},
     )
     trainer.train()

@@ -1,19 +1,21 @@
 """The adapted model's fused blocks: what PEFT and transformers compute, and how little is computed again."""
 
+from typing import Any
+
 import peft
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 from transformers import Qwen2Config, Qwen2ForCausalLM
-from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2MLP, Qwen2RMSNorm
 
 from assets.adapter import lora_blocks
 from assets.adapter.lora_blocks import fuse
 from assets.adapter.lora_linear import add_product_
 from tests.claimed_gpu import GPU, claim, claimed_gpu
 
-CONFIG = {"hidden_size": 16, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 2,
-          "num_key_value_heads": 1, "vocab_size": 32}  # fmt: skip
+CONFIG: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 40, "num_hidden_layers": 1, "vocab_size": 32,
+                          "num_attention_heads": 2, "num_key_value_heads": 1}  # fmt: skip
 
 
 def mlp(rank: int, *targets: str, dtype: torch.dtype = torch.float32, **patterns: dict[str, int]) -> Qwen2MLP:
@@ -25,7 +27,9 @@ def mlp(rank: int, *targets: str, dtype: torch.dtype = torch.float32, **patterns
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.3)
-    return base.model.layers[0].mlp
+    block = base.model.layers[0].mlp
+    assert isinstance(block, Qwen2MLP)
+    return block
 
 
 def output_and_gradients(block: Qwen2MLP, x: torch.Tensor) -> list[torch.Tensor]:
@@ -122,9 +126,10 @@ def test_attention_under_a_mask_is_transformers_and_turned_by_liger_kernel_on_a_
     monkeypatch.setattr(rope, "apply", lambda *given: (calls.append(given), rotate(*given))[1])
     monkeypatch.setattr(lora_blocks, "is_usable", lambda _: usable)
     torch.manual_seed(0)
-    config = Qwen2Config(**CONFIG, attn_implementation="sdpa")  # pyright: ignore[reportArgumentType]
+    config = Qwen2Config(**dict(CONFIG, attn_implementation="sdpa"))
     base = Qwen2ForCausalLM(config).eval().model
     attention, x = base.layers[0].self_attn, torch.randn(2, 5, 16)
+    assert isinstance(attention, Qwen2Attention)
     turns = base.rotary_emb(x, torch.arange(5)[None])
     sees = torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(2)) < 0.5
     sees |= torch.eye(5, dtype=torch.bool)
@@ -158,7 +163,7 @@ def test_a_padded_product_adds_the_same(rank: int) -> None:
     out, left, right = (torch.randn(*size, generator=generator) for size in [(5, 7), (5, rank), (rank, 7)])
     expected = out + 1.5 * left @ right
     with claimed_gpu():
-        there = [tensor.clone().to(GPU) for tensor in (out, left, right)]
+        there = out.clone().to(GPU), left.to(GPU), right.to(GPU)
         torch.testing.assert_close(add_product_(*there, 1.5).cpu(), expected)
 
 

@@ -62,6 +62,7 @@ def test_a_process_group_that_is_not_what_was_asked_for_ends_the_training_with_b
 
 def test_processes_wait_for_the_one_that_writes_longer_than_nccls_ten_minutes() -> None:
     with joined("cpu", needs_group=True):
+        assert dist.group.WORLD is not None
         backend = dist.group.WORLD._get_backend(torch.device("cpu"))
         assert backend.options._timeout == timedelta(hours=2)
 
