@@ -208,7 +208,7 @@ def watched_memory() -> Iterator[list[int]]:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         yield peak
     now = 0
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # pyright: ignore
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]  # pyright: ignore[reportOptionalMemberAccess]
     for event in sorted(events, key=lambda e: e.start_ns()):
         now += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
         peak[0] = max(peak[0], now)

@@ -1,5 +1,6 @@
 """lm-eval's side: choice orders, task files, and its sums against our records."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_questions_that_lie_in_the_hubs_cache_are_read_without_a_hub(
     benchmark = load_benchmark("gpqa_diamond_openai", render, limit=None, samples=1, seed=3)
     assert [question.id for question in benchmark.questions] == ["gpqa_diamond"]
     asked = {"split": "train", "path": "Idavidrein/gpqa", "name": "gpqa_main", "seed": 3}
-    assert [row["question_id"] for row in load_choice(**asked, revision="a" * 40)["train"]] == ["gpqa_main"]
+    assert list(load_choice(**asked, revision="a" * 40)["train"]["question_id"]) == ["gpqa_main"]
     with pytest.raises(BadInput, match="Idavidrein/gpqa is neither"):
         load_choice(**asked, revision="b" * 40)
     with pytest.raises(BadInput, match="Idavidrein/gpqa is neither"):
@@ -107,7 +108,7 @@ def test_the_math_tasks_ask_the_problem_verbatim(name: str, monkeypatch: pytest.
 def test_lm_eval_counts_every_sample_by_our_grades(world: World) -> None:
     benchmark = load_benchmark("mini_hard", render, limit=4, samples=2, seed=0)
     texts = [["\\boxed{0}", "\\boxed{1}"], ["Answer: 1", "1"], ["", "no"], ["<|im_start|>answer\n3", "\\boxed{3}"]]
-    answers = {("mini_hard", number): pair for number, pair in enumerate(texts)}
+    answers: dict[tuple[str, int], Sequence[str]] = {("mini_hard", number): pair for number, pair in enumerate(texts)}
     for asked, right in ((1, 0.5), (2, 1.5), (3, 1.5), (4, 2.5)):
         found = evaluate_answers([benchmark], render, answers, asked)["mini_hard"]
         assert found["exact_match,samples"] == pytest.approx(right / asked)

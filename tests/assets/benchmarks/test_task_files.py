@@ -1,6 +1,7 @@
 """Task files as people bring them from lm-eval: what ours needs besides is said before anything is asked."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def load(tasks: Path, task: str, *rows: dict[str, object]) -> harness.Benchmark:
+def load(tasks: Path, task: str, *rows: Mapping[str, object]) -> harness.Benchmark:
     (tasks / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tasks / "mine.yaml").write_text(task.replace("DATA", str(tasks / "rows.jsonl")))
     return load_benchmark("mine", render, limit=None, samples=2, seed=0)

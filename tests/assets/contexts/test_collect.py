@@ -30,7 +30,8 @@ def brute_force(world: "World", firing_fraction: float = 0.5) -> dict[str, Serie
     units: dict[str, Series] = {}
     for kind, states in (("adapter", world.states), ("neuron", world.neurons)):
         every = np.concatenate(list(states.values())).astype(np.float64)
-        limit = np.float16(np.quantile(np.abs(every), 0.99, axis=0, method="inverted_cdf") * firing_fraction)
+        quantiles = np.quantile(np.abs(every), 0.99, axis=0, method="inverted_cdf")
+        limit = (quantiles * firing_fraction).astype(np.float16)
         names = world.sae.columns if kind == "adapter" else tuple(f"L0.{i}" for i in range(every.shape[1]))
         for column, name in enumerate(names):
             for sign, factor in (("+", 1), ("-", -1)):

@@ -5,8 +5,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from os import PathLike
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
@@ -54,10 +54,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_adapte
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """Says nothing of each request, and calls every script UTF-8, as many servers do."""
 
-    extensions_map: ClassVar[dict[str, str]] = {
-        **http.server.SimpleHTTPRequestHandler.extensions_map,
-        ".js": "text/javascript; charset=utf-8",
-    }
+    def guess_type(self, path: str | PathLike[str]) -> str:
+        return "text/javascript; charset=utf-8" if str(path).endswith(".js") else super().guess_type(path)
 
     def log_message(self, format: str, *args: object) -> None:
         del format, args

@@ -28,7 +28,7 @@ def test_keys_walk_the_list_and_the_activations(page: Page, address: str) -> Non
     expect(page.locator("#place")).not_to_have_text(before)
     assert " of " in page.inner_text("#place")
     # The address follows, so that it can be sent on, and neither unit nor list moves.
-    token = page.get_attribute("#rollout .peak", "title").split(":")[0].removeprefix("token ")  # pyright: ignore
+    token = str(page.get_attribute("#rollout .peak", "title")).split(":")[0].removeprefix("token ")
     assert page.evaluate("location.hash").endswith(f"&token={token}")
 
 

@@ -1,6 +1,7 @@
 """The site as a person uses it, over file:// and http, in Debian's Chromium. Screenshots stay with pytest's files."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -86,11 +87,11 @@ def test_a_deep_link_restores_unit_rollout_and_token(page: Page, scheme: str, re
     page.wait_for_selector("#rollout .peak")
     assert "latent:3" in page.inner_text("#unit p.soft")
     assert page.inner_text("#rollout h2") == "Rollout 9"
-    assert page.get_attribute("#rollout .peak", "title", timeout=2000).startswith("token 17")
+    assert str(page.get_attribute("#rollout .peak", "title", timeout=2000)).startswith("token 17")
     assert page.get_attribute("#rows .chosen", "data-unit") == "latent:3"
     page.reload()
     page.wait_for_selector("#rollout .peak")
-    assert page.get_attribute("#rollout .peak", "title").startswith("token 17")
+    assert str(page.get_attribute("#rollout .peak", "title")).startswith("token 17")
 
 
 def test_an_unknown_unit_or_rollout_says_so(page: Page, address: str) -> None:
@@ -202,9 +203,9 @@ def test_a_unit_downloads_as_json_with_its_contexts(page: Page, address: str, si
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 400])
 def test_it_reads_at_any_width_in_both_themes(
-    browser: Browser, address: str, scheme: str, width: int, tmp_path: Path
+    browser: Browser, address: str, scheme: Literal["light", "dark"], width: int, tmp_path: Path
 ) -> None:
-    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)  # pyright: ignore
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
     show(page, address, "#unit=latent:3")
     page.screenshot(path=tmp_path / f"{scheme}-{width}.png")
@@ -232,8 +233,10 @@ def test_a_unit_of_a_kind_that_nobody_explained_says_so(page: Page, address: str
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("role", ["user", "think"])
-def test_the_strongest_token_can_be_read_in_both_themes(browser: Browser, address: str, scheme: str, role: str) -> None:
-    context = browser.new_context(color_scheme=scheme)  # pyright: ignore[reportArgumentType]
+def test_the_strongest_token_can_be_read_in_both_themes(
+    browser: Browser, address: str, scheme: Literal["light", "dark"], role: str
+) -> None:
+    context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
     show(page, address)
     colours = page.evaluate(

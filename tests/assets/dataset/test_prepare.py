@@ -94,7 +94,8 @@ def test_more_rollouts_than_are_tokenised_at_once_are_cut_off_at_the_number_aske
 ) -> None:
     monkeypatch.setattr("assets.dataset.prepare.BATCH", 2)
     columns: dict[str, list[str | None]] = {name: ["4"] * 9 for name in ROWS}
-    name = source(tmp_path / "data", **columns | {"question": ["q" * 200, *"abcdefgh"]})
+    columns["question"] = ["q" * 200, *"abcdefgh"]
+    name = source(tmp_path / "data", **columns)
     dataset = DatasetConfig(source=name, block_size=200, max_rollouts=4)
     found, metrics = prepared(tiny_model, tmp_path / "out", dataset)
     assert found.rollout_ids == (1, 2, 3, 4)

@@ -145,7 +145,7 @@ def test_a_cache_of_the_hub_that_has_no_room_for_the_table_is_not_put_down_to_th
 @pytest.mark.parametrize("splits", [False, True])
 def test_a_folder_of_save_to_disk_is_told_what_to_write_instead(tmp_path: Path, splits: bool) -> None:
     rows = datasets.Dataset.from_dict({"question": ["a"]})
-    (datasets.DatasetDict(train=rows) if splits else rows).save_to_disk(tmp_path / "saved")
+    (datasets.DatasetDict({"train": rows}) if splits else rows).save_to_disk(tmp_path / "saved")
     with pytest.raises(BadInput, match=r"saved was written by save_to_disk: write it as Parquet \(to_parquet\)"):
         questions(tmp_path / "saved")
 

@@ -15,7 +15,7 @@ from assets.interpretations.config import PROMPTS, InterpretationsConfig, Scores
 from assets.interpretations.corpus import Corpus
 from assets.interpretations.evidence import Evidence, read_evidence
 from assets.interpretations.excerpts import Excerpts
-from assets.interpretations.explain import agreement, explain
+from assets.interpretations.explain import ExplainMetrics, agreement, explain
 from assets.interpretations.label import unit_question
 from assets.interpretations.score import score
 from resources.compute import ComputeConfig
@@ -39,7 +39,7 @@ def _knobs(server: Server, **changes: object) -> InterpretationsConfig:
     return InterpretationsConfig.model_validate(values | changes)
 
 
-def _explain(explained: Explained, knobs: InterpretationsConfig, out: Path) -> object:
+def _explain(explained: Explained, knobs: InterpretationsConfig, out: Path) -> ExplainMetrics:
     out.mkdir(exist_ok=True)
     return explain(
         interpretations=knobs,
@@ -56,7 +56,7 @@ def test_the_three_assets_survive_a_quarter_of_faults(explained: Explained, tmp_
         metrics = _explain(explained, knobs, tmp_path / "i")
         rows = {row["unit"]: row for row in Interpretations.open(tmp_path / "i").rows()}
         assert list(rows) == list(explained.world.units)
-        assert metrics.explained + metrics.failed + metrics.insufficient == len(rows)  # type: ignore[attr-defined]
+        assert metrics.explained + metrics.failed + metrics.insufficient == len(rows)
         labelled = [row for row in rows.values() if row["status"] == "ok"]
         assert len(labelled) >= 7
         assert {row["explainer"] for row in rows.values()} == {"openai/gpt-5-mini"}
@@ -106,7 +106,7 @@ def test_the_three_assets_survive_a_quarter_of_faults(explained: Explained, tmp_
         assert done.uncategorized <= 1
         before = server.counts()["requests"]
         again = _explain(explained, knobs, tmp_path / "again")
-        assert (again.requests, server.counts()["requests"]) == (0, before)  # type: ignore[attr-defined]
+        assert (again.requests, server.counts()["requests"]) == (0, before)
     assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 

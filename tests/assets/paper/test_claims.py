@@ -1,5 +1,6 @@
 """What counts as reproduced, as a pattern, and as not comparable."""
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -194,10 +195,11 @@ def test_saes_of_a_comparison_stand_from_the_sparsest_and_one_that_another_beats
         {"experiment": "c", "k": 9, "l0": 8.5, "fvu": 0.3, "dominated": True},
     ]
     assert compare([sides[0], same]).frontier == []
-    for other in ({"states": "other"}, {"layers": (3,)}, {"projections": ("q_proj",)}, {"held_out_seed": 1}):
-        of_other_numbers = side("c", "z", 9, 8.5, 0.3, **other)
+    other = partial(side, "c", "z", 9, 8.5, 0.3)
+    of_others = other(states="other"), other(layers=(3,)), other(projections=("q_proj",)), other(held_out_seed=1)
+    for of_other_numbers in of_others:
         assert not any(row["dominated"] for row in compare([sides[0], of_other_numbers]).frontier)
-    of_another_seed = side("c", "z", 9, 8.5, 0.3, seed=1)
+    of_another_seed = other(seed=1)
     assert [row["dominated"] for row in compare([sides[0], of_another_seed]).frontier] == [False, True]
     for as_good_in_one in (side("c", "z", 8, 8.0, 0.3), side("c", "z", 9, 8.5, 0.2)):
         assert [row["dominated"] for row in compare([sides[0], as_good_in_one]).frontier] == [False, True]

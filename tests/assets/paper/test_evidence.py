@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -94,6 +95,11 @@ def test_the_adapters_share_live_latents_and_the_kl_of_both_blocks_are_read_as_t
     ]
 
 
+def about(end: float) -> float:
+    """One end of an interval, as a number that four digits of ours equal."""
+    return cast("float", pytest.approx(end, rel=1e-4))
+
+
 def test_one_kl_over_another_has_students_interval_from_the_spread_between_rollouts(tmp_path: Path) -> None:
     artifacts = build_artifacts(tmp_path, {}, "openai/x")
     # attention in another order than mlp, and a rollout without a scored token
@@ -104,8 +110,7 @@ def test_one_kl_over_another_has_students_interval_from_the_spread_between_rollo
     # 10/8; residuals 2 - 5 and 8 - 5 give an error of 0.75; Student's 97.5 % quantile with one degree is 12.7062
     # of the logarithm, whose error is 0.75 / 1.25
     spread = math.exp(12.7062 * 0.75 / 1.25)
-    ends = (pytest.approx(1.25 / spread, rel=1e-4), pytest.approx(1.25 * spread, rel=1e-4))
-    assert found == Measurement(1.25, *ends, "ablation_kl")
+    assert found == Measurement(1.25, about(1.25 / spread), about(1.25 * spread), "ablation_kl")
 
 
 @pytest.mark.parametrize("attention", [(1.0, 1.0, 1.0), (1.0, -1.0, 1e-3)])
@@ -159,7 +164,8 @@ def test_an_adapter_without_attention_or_without_mlp_says_nothing_on_the_claim_o
 ) -> None:
     artifacts = build_artifacts(tmp_path, {}, "openai/x")
     # An arm that lacks what is not there is the adapter itself, the other one the base model.
-    write(tmp_path / "pairs.parquet", [pair("openai_math", "attention_ablated", "mlp_ablated", (-0.5,) * 3)], PAIRS)
+    ablated = pair("openai_math", "attention_ablated", "mlp_ablated", (-0.5, -0.5, -0.5))
+    write(tmp_path / "pairs.parquet", [ablated], PAIRS)
     write(tmp_path / ABLATION, [{"unit_kind": block, "unit": block}], ABLATION_SCHEMA)
     assert measure(artifacts)["mlp_over_attention_score"] is None
 
@@ -229,7 +235,7 @@ def test_gate_proj_is_compared_as_figure_3b_shows_it_by_single_components(tmp_pa
     second = [on_rollout(1, "component", f"{layer}.{p}", 2.0) for layer, p in kls]
     write(tmp_path / ROLLOUTS, [row | {"kl_sum": 4 * row["kl_sum"]} for row in sums] + second, ROLLOUT_SCHEMA)
     spread = math.exp(12.7062 * 0.32 / 1.8)
-    ends = (pytest.approx(1.8 / spread, rel=1e-4), pytest.approx(1.8 * spread, rel=1e-4))
-    assert measure(artifacts)["gate_strongest"] == Measurement(1.8, *ends, "ablation_kl")
+    expected = Measurement(1.8, about(1.8 / spread), about(1.8 * spread), "ablation_kl")
+    assert measure(artifacts)["gate_strongest"] == expected
     write(tmp_path / ROLLOUTS, sums[1:], ROLLOUT_SCHEMA)
     assert measure(artifacts)["gate_strongest"] is None

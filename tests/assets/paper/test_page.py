@@ -24,7 +24,7 @@ from assets.paper.report import claim_rows
 from assets.paper.tables import sae_rows
 from resources.manifest import Manifest
 from resources.sources import PROJECT
-from tests.assets.paper.conftest import opened
+from tests.assets.paper.conftest import Scheme, opened
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script>\u202e\u0000 数学 😀"
 CHART = {
@@ -78,7 +78,7 @@ def report(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 901, 768, 400])
 def test_the_report_draws_its_charts_without_network_at_any_width(
-    browser: Browser, tmp_path: Path, scheme: str, width: int
+    browser: Browser, tmp_path: Path, scheme: Scheme, width: int
 ) -> None:
     (tmp_path / "index.html").write_text(report())
     complaints: list[str] = []
@@ -227,8 +227,11 @@ def test_without_javascript_the_figures_are_the_pictures_beside_the_page(browser
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((tmp_path / "index.html").as_uri())
-    assert [one.bounding_box()["width"] for one in page.locator("figure img").all()] == [70, 70]  # pyright: ignore
-    assert page.locator("figure img").first.get_attribute("alt", timeout=1000).startswith("KL divergence from the full")  # pyright: ignore
+    figures = page.locator("figure img")
+    boxes = [one.bounding_box() for one in figures.all()]
+    assert [box and box["width"] for box in boxes] == [70, 70]
+    described = str(figures.first.get_attribute("alt", timeout=1000))
+    assert described.startswith("KL divergence from the full")
     context.close()
 
 
