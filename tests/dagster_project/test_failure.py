@@ -12,7 +12,7 @@ SENTENCE = "the node of job 7 (notes) failed"
 def test_a_job_that_was_lost_as_often_as_it_was_tried_is_told_in_its_own_words() -> None:
     @dg.asset
     def notes() -> None:
-        with launch._as_dagster_says():  # pyright: ignore[reportPrivateUsage]
+        with launch._as_dagster_says():
             raise JobLost(SENTENCE)
 
     with dg.DagsterInstance.ephemeral() as instance:

@@ -152,7 +152,7 @@ def test_removing_the_last_down_proj_runs_no_layer_again(adapted: AdaptedModel) 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_write_into_the_stream_equals_a_pass_from_the_embedding(tiny_model: Path, tmp_path: Path, dtype: str) -> None:
     class FromTheEmbedding(Edit):
-        entry = 0  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+        entry = 0  # pyright: ignore[reportAssignmentType]
 
     config = ModelConfig(name=str(tiny_model), dtype=dtype)  # pyright: ignore[reportArgumentType]
     model = AdaptedModel.load(config, build_random_adapter(tmp_path, tiny_model), "cpu")

@@ -152,7 +152,7 @@ def test_an_mlp_computed_again_leaves_out_its_last_product(monkeypatch: pytest.M
     fuse(block)
     monkeypatch.setattr(lora_blocks._Down, "forward", lambda *args: (calls.append(args), forward(*args))[1])
     x = torch.randn(5, 16, requires_grad=True)
-    checkpoint(block, x, use_reentrant=False).sum().backward()  # pyright: ignore[reportOptionalMemberAccess]
+    checkpoint(block, x, use_reentrant=False).sum().backward()
     assert len(calls) == 1
     assert x.grad is not None
 

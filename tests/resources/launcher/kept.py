@@ -31,7 +31,7 @@ def main() -> int:
             run = find(run_id)
             return run.with_status(dg.DagsterRunStatus.CANCELING) if run and canceling.exists() else run
 
-        context.instance.get_run_by_id = found  # pyright: ignore[reportAttributeAccessIssue]
+        context.instance.get_run_by_id = found
         deployment = Deployment.model_validate(given["deployment"])
         launch(context, Job.model_validate(given["job"]), Path(given["run_dir"]), deployment)
         return dg.MaterializeResult()
