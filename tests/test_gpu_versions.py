@@ -15,7 +15,7 @@ def test_older_attention_is_called_as_newer_is(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(varlen, "varlen_attn", attend_2_11)
     accept_older()
     query = torch.ones(1)
-    found = varlen.varlen_attn(query, 3, scale=0.5, window_size=(-1, 0), enable_gqa=True)  # pyright: ignore
+    found = varlen.varlen_attn(query, 3, scale=0.5, window_size=(-1, 0), enable_gqa=True)  # pyright: ignore[reportCallIssue]
     assert found == (query, 3, 0.5, (-1, 0))
 
 

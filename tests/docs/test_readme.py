@@ -88,7 +88,8 @@ def _says(command: str, text: str) -> None:
         assert "GPU memory per rank" in text and "walltime" in text
     elif command.startswith("lorascope run"):
         assert "Table 1" in text
-        assert int(re.search(r"17 assets, (\d+) from the store", text)[1]) >= 6  # pyright: ignore
+        found = re.search(r"17 assets, (\d+) from the store", text)
+        assert found and int(found[1]) >= 6
     elif command.startswith("lorascope compare"):
         assert text.index("sae.k") < text.index("SAE, L0")
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -140,14 +141,14 @@ def test_an_endpoint_that_is_down_is_said_so_at_once() -> None:
 def test_an_endpoint_that_dies_stops_the_run_and_keeps_what_came() -> None:
     with serving(Settings(key=KEY, latency_s=0.02)) as server:
 
-        def some() -> object:
+        def some() -> Iterator[Question]:
             for number, question in enumerate(questions(400)):
                 if number == 60:
                     server.process.kill()
                 yield question
 
         with pytest.raises(BadInput, match=r"went down.*kept in the response cache"):
-            ask(some(), 400, server.endpoint(), replace(QUICK, attempts=3), SILENT, "label")  # type: ignore[arg-type]
+            ask(some(), 400, server.endpoint(), replace(QUICK, attempts=3), SILENT, "label")
 
 
 @pytest.mark.parametrize("provider", PAID)
