@@ -14,7 +14,7 @@ from assets.ablation.adapted import AdaptedModel
 from assets.ablation.artifact import SteeringEffects
 from assets.ablation.catalogue import removal
 from assets.ablation.config import SteeringConfig
-from assets.ablation.doses import Dose, Target, _strongest, choose_targets, dose_edit, doses
+from assets.ablation.doses import Direction, Dose, Target, _strongest, choose_targets, dose_edit, doses
 from assets.ablation.measure import measure
 from assets.ablation.passages import cut
 from assets.dataset.artifact import S1kDataset
@@ -118,8 +118,8 @@ def test_doses_keep_the_order_in_which_factors_are_first_written() -> None:
 
 
 @pytest.mark.parametrize("direction", ["unit", "random"])
-def test_a_target_without_a_write_needs_no_pass(adapted: AdaptedModel, direction: str) -> None:
-    dose = Dose(Target("latent:3", 1.5, {}), direction, 4.0)  # pyright: ignore[reportArgumentType]
+def test_a_target_without_a_write_needs_no_pass(adapted: AdaptedModel, direction: Direction) -> None:
+    dose = Dose(Target("latent:3", 1.5, {}), direction, 4.0)
     assert dose_edit(dose, SteeringConfig(), adapted, 42) is None
 
 

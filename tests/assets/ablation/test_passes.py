@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from assets.ablation.edits import ComponentEdit, Edit, entry_point
 from assets.ablation.measure import Sums, measure
 from assets.ablation.memory import SAFE, Shape, pass_bytes, plan_memory, stream_bytes
 from assets.ablation.passages import Passage, cut
-from assets.ablation.stream import FullStream, batched, run_edited
+from assets.ablation.stream import FullStream, Keep, batched, run_edited
 from resources.adapters import write_ablated
 from resources.components import WRITERS, Component, components
 from resources.errors import BadInput
@@ -25,6 +26,8 @@ from resources.models import ModelConfig, load_adapted
 from resources.onednn import FLOP_FORMULA
 from tests.assets.ablation.world import World
 from tests.builders import build_random_adapter, build_tiny_qwen2
+
+Precision = Literal["float32", "bfloat16"]
 
 IDS = torch.arange(40, 65)
 
@@ -53,9 +56,9 @@ def test_parts_of_an_adapter_without_its_middle_layers_by_hand() -> None:
 
 
 @torch.inference_mode()
-def final(model: AdaptedModel, edits: list[Edit], keep: str, rows: int) -> torch.Tensor:
+def final(model: AdaptedModel, edits: list[Edit], keep: Keep, rows: int) -> torch.Tensor:
     edits = sorted(edits, key=lambda edit: edit.entry)
-    stream = FullStream(model, IDS, [edit.entry for edit in edits], keep)  # pyright: ignore[reportArgumentType]
+    stream = FullStream(model, IDS, [edit.entry for edit in edits], keep)
     return torch.cat([run_edited(stream, batch) for batch in batched(edits, rows)])
 
 
@@ -75,7 +78,7 @@ def test_a_masked_forward_equals_deleting_the_components_weights(
 
 
 @pytest.mark.parametrize("keep", ["host", "recompute"])
-def test_where_the_stream_is_kept_changes_no_bit(adapted: AdaptedModel, keep: str) -> None:
+def test_where_the_stream_is_kept_changes_no_bit(adapted: AdaptedModel, keep: Keep) -> None:
     edits = edits_of(adapted)
     assert torch.equal(final(adapted, edits, "device", 5), final(adapted, edits, keep, 5))
 
@@ -93,8 +96,8 @@ def test_components_whose_b_is_zero_are_not_worn_and_need_no_pass(world: World, 
 
 
 @pytest.mark.parametrize(("rank", "dtype"), [(1, "bfloat16"), (3, "float32")])
-def test_other_ranks_and_bfloat16_follow_peft(tiny_model: Path, tmp_path: Path, rank: int, dtype: str) -> None:
-    config = ModelConfig(name=str(tiny_model), dtype=dtype)  # pyright: ignore[reportArgumentType]
+def test_other_ranks_and_bfloat16_follow_peft(tiny_model: Path, tmp_path: Path, rank: int, dtype: Precision) -> None:
+    config = ModelConfig(name=str(tiny_model), dtype=dtype)
     folder = build_random_adapter(tmp_path, tiny_model, rank=rank)
     model, peft = AdaptedModel.load(config, folder, "cpu"), load_adapted(config, folder, "cpu")
     with torch.inference_mode():
@@ -150,11 +153,13 @@ def test_removing_the_last_down_proj_runs_no_layer_again(adapted: AdaptedModel) 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_write_into_the_stream_equals_a_pass_from_the_embedding(tiny_model: Path, tmp_path: Path, dtype: str) -> None:
+def test_a_write_into_the_stream_equals_a_pass_from_the_embedding(
+    tiny_model: Path, tmp_path: Path, dtype: Precision
+) -> None:
     class FromTheEmbedding(Edit):
         entry = 0  # pyright: ignore[reportAssignmentType]
 
-    config = ModelConfig(name=str(tiny_model), dtype=dtype)  # pyright: ignore[reportArgumentType]
+    config = ModelConfig(name=str(tiny_model), dtype=dtype)
     model = AdaptedModel.load(config, build_random_adapter(tmp_path, tiny_model), "cpu")
     on_T1 = (torch.arange(len(IDS)) > 7)[:, None]
     writers = sorted((c for c in model.live if c.projection in WRITERS), key=entry_point)

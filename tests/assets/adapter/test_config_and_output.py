@@ -3,6 +3,7 @@
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,8 +157,8 @@ def test_any_subset_of_layers_and_projections_can_be_adapted(world: World) -> No
         ({"layers": (5, 1)}, [1, 5]),
     ],
 )
-def test_layers_are_chosen_by_range_or_list(knobs: dict[str, object], layers: list[int]) -> None:
-    found = LoraConfig(**knobs).components(8)  # pyright: ignore[reportArgumentType]
+def test_layers_are_chosen_by_range_or_list(knobs: dict[str, Any], layers: list[int]) -> None:
+    found = LoraConfig(**knobs).components(8)
     assert sorted({component.layer for component in found}) == layers
 
 
@@ -169,9 +170,9 @@ def test_layers_are_chosen_by_range_or_list(knobs: dict[str, object], layers: li
         ({"layers": ()}, "layers names no layer: list some"),
     ],
 )
-def test_layers_that_are_not_there_are_refused(knobs: dict[str, object], words: str) -> None:
+def test_layers_that_are_not_there_are_refused(knobs: dict[str, Any], words: str) -> None:
     with pytest.raises(BadInput, match=words):
-        LoraConfig(**knobs).components(8)  # pyright: ignore[reportArgumentType]
+        LoraConfig(**knobs).components(8)
 
 
 @pytest.fixture

@@ -106,8 +106,8 @@ def test_nine_full_finetune_steps_follow_the_plain_reference(world: World) -> No
 
 def test_the_weights_that_decay_are_those_of_transformers_trainer(world: World) -> None:
     model = Qwen2ForCausalLM.from_pretrained(world.model.name)
-    knobs = {"learning_rate": 0.1, "beta1": 0.2, "beta2": 0.3, "epsilon": 0.4, "weight_decay": 0.5}
-    groups = adamw(dict(model.named_parameters()), FullFinetuneConfig(**knobs)).param_groups  # pyright: ignore[reportArgumentType]
+    config = FullFinetuneConfig(learning_rate=0.1, beta1=0.2, beta2=0.3, epsilon=0.4, weight_decay=0.5)
+    groups = adamw(dict(model.named_parameters()), config).param_groups
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     theirs = Trainer.get_decay_parameter_names(None, model)  # pyright: ignore[reportArgumentType]
     expected = {name: 0.5 if name in theirs else 0.0 for name, _ in model.named_parameters()}

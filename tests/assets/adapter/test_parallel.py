@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from assets.adapter.config import FullFinetuneConfig, LoraConfig, TrainingConfig
 from assets.adapter.parallel import check_group, joined
+from assets.adapter.train import TrainingMetrics
 from resources.adapters import WEIGHTS
 from resources.compute import ComputeConfig
 from tests.assets.adapter.conftest import COMPUTE, World
@@ -25,8 +26,8 @@ LORA = LoraConfig(epochs=3, batch_size=5)
 FULL = FullFinetuneConfig(epochs=3, batch_size=5, learning_rate=1e-3)
 
 
-def losses(metrics: object) -> list[float]:
-    return [row["loss"] for row in metrics.loss_curve]  # pyright: ignore[reportAttributeAccessIssue]
+def losses(metrics: TrainingMetrics) -> list[float]:
+    return [row["loss"] for row in metrics.loss_curve]
 
 
 def assert_same_weights(one: Path, other: Path, tolerance: float) -> None:

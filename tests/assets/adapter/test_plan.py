@@ -1,5 +1,7 @@
 """Order, division and learning rate: each rollout once an epoch, no pass too large, transformers' own schedules."""
 
+from typing import Literal
+
 import pytest
 import torch
 from hypothesis import given
@@ -28,8 +30,10 @@ def test_every_epoch_has_every_rollout_once_in_an_order_of_its_own() -> None:
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.05, 0.5])
-def test_the_learning_rate_is_that_of_transformers(schedule: str, warmup: float) -> None:
-    config = LoraConfig(schedule=schedule, warmup_ratio=warmup)  # pyright: ignore[reportArgumentType]
+def test_the_learning_rate_is_that_of_transformers(
+    schedule: Literal["cosine", "linear", "constant"], warmup: float
+) -> None:
+    config = LoraConfig(schedule=schedule, warmup_ratio=warmup)
     optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     steps = {0.0: 0, 0.05: 4, 0.5: 32}[warmup]  # of 63, rounded up
     name = {"constant": "constant_with_warmup"}.get(schedule, schedule)

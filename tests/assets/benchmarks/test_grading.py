@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assets.benchmarks.extract import Extracted, answer_part, extract, last_boxed
-from assets.benchmarks.grade import Grade, grade_choice, grade_math, letter_of
+from assets.benchmarks.grade import Grade, GradedBy, grade_choice, grade_math, letter_of
 from resources.chat import ANSWER, START
 
 HERE = Path(__file__).parent
@@ -49,8 +49,8 @@ def test_choice_case(output: str, gold: str, choices: list[str], letter: str, as
         ("", "7", "none", False),
     ],
 )
-def test_a_grade_says_which_rule_gave_it(output: str, gold: str, by: str, right: bool) -> None:
-    assert grade_math(extract(output), gold) == Grade(right, right, by)  # pyright: ignore[reportArgumentType]
+def test_a_grade_says_which_rule_gave_it(output: str, gold: str, by: GradedBy, right: bool) -> None:
+    assert grade_math(extract(output), gold) == Grade(right, right, by)
 
 
 @pytest.mark.parametrize(("answer", "by"), [("B", "letter"), ("(B)", "choice"), ("10 eV", "choice"), ("?", "default")])
