@@ -55,7 +55,7 @@ ROWS = 8
 class FromTheEmbedding(Edit):
     """An edit whose pass shares nothing with the full run."""
 
-    entry = 0  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+    entry = 0  # pyright: ignore[reportAssignmentType]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Workload:
 
     def _authors_unit(self, ids_1T: torch.Tensor, full_TV: torch.Tensor, part: Part) -> float:
         modules = [self.peft.get_submodule(f"base_model.model.{c.module}") for c in part.components]
-        weights = [m.get_submodule(f"lora_{side}.default").weight for m in modules for side in "AB"]  # pyright: ignore
+        weights = [m.get_submodule(f"lora_{side}.default").weight for m in modules for side in "AB"]
         saved = [weight.clone() for weight in weights]
         for weight in weights:
             weight.zero_()

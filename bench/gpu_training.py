@@ -126,7 +126,7 @@ def recipe(options: argparse.Namespace, rollouts: RandomRollouts, device: torch.
     base = random_model(options.shape, device)
     torch.manual_seed(LoraConfig().seed)
     config = peft.LoraConfig(r=1, lora_alpha=16, use_rslora=True, target_modules=list(PROJECTIONS))
-    model = peft.get_peft_model(base, config)  # pyright: ignore[reportArgumentType]
+    model = peft.get_peft_model(base, config)
     model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -88,7 +88,7 @@ class _GateOfRankOne(torch.autograd.Function):
     """What gate, up and `_Gated` give, by the kernels of `gated_kernels.py`; what is kept is the same."""
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         ctx: Any,
         x_TD: torch.Tensor,
         a_gate_1D: torch.Tensor,
@@ -135,7 +135,7 @@ class _Gated(torch.autograd.Function):
     """act = silu(gate) x up, and h = act A^T. Gate and up alone are kept: two tensors [T, I] of four."""
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         ctx: Any, gate_TI: torch.Tensor, up_TI: torch.Tensor, a_RI: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         a_RI = a_RI.to(gate_TI.dtype)
@@ -164,9 +164,7 @@ class _Down(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, act_TI: torch.Tensor, h_TR: torch.Tensor, b_OR: torch.Tensor, down: Adapted
-    ) -> torch.Tensor:
+    def forward(ctx: Any, act_TI: torch.Tensor, h_TR: torch.Tensor, b_OR: torch.Tensor, down: Adapted) -> torch.Tensor:
         ctx.h_TR, ctx.down = h_TR.detach(), down._replace(b_OR=b_OR.detach().to(act_TI.dtype))
         y_TO = onednn.linear(act_TI, down.weight_OI, down.bias_O)
         return add_product_(y_TO, h_TR, ctx.down.b_OR.T, down.scale)

@@ -53,7 +53,7 @@ class _AdaptedLinear(torch.autograd.Function):
     """One adapted matrix."""
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(
         ctx: Any,
         x: torch.Tensor,
         weight_OI: torch.Tensor,

@@ -49,7 +49,7 @@ def wear_adapter(base: "PreTrainedModel", lora: LoraConfig, name: str) -> "PeftM
     )
     model.peft_config["default"].base_model_name_or_path = name
     fuse(model)
-    return model  # pyright: ignore[reportReturnType]
+    return model
 
 
 def write_adapter(model: "PeftModel", out: Path) -> None:

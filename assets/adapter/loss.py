@@ -27,9 +27,7 @@ def summed_cross_entropy(hidden_TD: torch.Tensor, head_VD: torch.Tensor, target_
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, hidden_TD: torch.Tensor, head_VD: torch.Tensor, target_T: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(ctx: Any, hidden_TD: torch.Tensor, head_VD: torch.Tensor, target_T: torch.Tensor) -> torch.Tensor:
         needs_hidden, needs_head, _ = ctx.needs_input_grad
         grad_hidden_TD = torch.empty_like(hidden_TD) if needs_hidden else None
         grad_head_VD = torch.zeros_like(head_VD, dtype=torch.float32) if needs_head else None

@@ -98,7 +98,7 @@ def _rows(path: str, name: str, split: str, revision: str | None) -> list[Row]:
 
     # From the hub's cache, as every source: by name, `load_dataset` wants a cache of its own where there is no hub.
     folder = str(fetched(path, revision, kind="dataset"))
-    return load_dataset(folder, name or None, split=split).to_list()  # pyright: ignore[reportAttributeAccessIssue]
+    return load_dataset(folder, name or None, split=split).to_list()
 
 
 def _text(row: Row, columns: Sequence[str]) -> str:

@@ -63,5 +63,5 @@ def load_arm(arm: Arm, model: ModelConfig, device: str) -> "PreTrainedModel":
     if arm.adapter is None:
         return load_weights(arm.weights, model, device)
     adapted = load_adapted(model.model_copy(update={"dtype": "float32"}), arm.adapter, device)
-    merged: PreTrainedModel = adapted.merge_and_unload()  # pyright: ignore[reportAssignmentType, reportCallIssue]
+    merged: PreTrainedModel = adapted.merge_and_unload()
     return merged.to(getattr(torch, model.dtype)).eval().requires_grad_(False)
