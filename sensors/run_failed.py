@@ -93,7 +93,7 @@ def _post(address: str, text: str) -> None:
     try:
         with httpx2.Client(transport=httpx2.HTTPTransport(retries=CONNECTS), timeout=10) as client:
             response = client.post(address, json={"text": text})
-    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:  # the last: a host that is none
         raise BadInput(f"the digest could not be posted to {WEBHOOK}: {one_line(str(error))}") from error
     if not response.is_success:  # in our words: httpx2's name the address, whose path is often a secret
         raise BadInput(f"{WEBHOOK} refused the digest: {response.status_code} {response.reason_phrase}")

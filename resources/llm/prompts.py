@@ -69,7 +69,7 @@ def check_slots(folder: Path, name: str, needed: Collection[str], others: Collec
 
 
 def prompt_files(folder: Path, *names: str) -> tuple[FileName, ...]:
-    """Of prompts the files, as a section names what it reads; clones in two places name them alike."""
+    """The prompts' files as sources of a section; clones in two places name them alike."""
     return tuple(FileName((folder / f"{name}.txt").relative_to(PROJECT)) for name in names)
 
 

@@ -215,6 +215,7 @@ def test_a_webhook_that_refuses_the_digest_is_told_without_its_address(
         ("http://127.0.0.1:9/hook", "could not be posted to LORASCOPE_WEBHOOK: .*refused"),
         ("https://127.0.0.1:hook", "could not be posted to LORASCOPE_WEBHOOK: Invalid port: 'hook'"),
         ("https://[hooks.example.com/x", "could not be posted to LORASCOPE_WEBHOOK: .*not known"),
+        (f"http://{'a' * 64}.com/hook", "could not be posted to LORASCOPE_WEBHOOK: .*too long"),
     ],
 )
 def test_a_webhook_that_cannot_be_reached_is_told_and_the_digest_is_there_all_the_same(

@@ -289,7 +289,7 @@ def test_shards_open_in_duckdb_polars_and_datasets_with_the_same_numbers(states:
     states(tmp_path)
     glob = str(tmp_path / "out/shard-*.parquet")
     mine = as_arrow_and_polars_read(tmp_path / "out")
-    rows = duckdb.execute(f"select state from '{glob}' order by rollout_id, position").fetchall()  # noqa: S608
+    rows = duckdb.execute("select state from read_parquet(?) order by rollout_id, position", [glob]).fetchall()
     assert np.array_equal(np.array([row[0] for row in rows], np.float16), mine)
     loaded = datasets.load_dataset("parquet", data_files=glob, split="train", cache_dir=str(tmp_path / "cache"))
     assert np.array_equal(np.array(loaded["state"], np.float16), mine)
