@@ -61,13 +61,13 @@ def knobs() -> str:
         "# Knobs\n\nEvery field of an experiment file, from the config classes themselves. The default is the paper's "
         "value wherever the paper or the authors' scripts give one, but for the SAE's recipe (`preset: authors` is "
         "theirs); the source stands in brackets. "
-        "A knob of any section but `compute` is part of the cache key of its room.\n"
+        "A knob of any section but `compute` is part of the cache key of the assets that read it.\n"
     )
     own = (
         "\n## The file itself\n\n| key | what it does |\n|---|---|\n"
         "| `extends` | name of the experiment whose knobs this one starts from |\n"
         "| `description` | one sentence for lists |\n"
-        "| `materialize` | `auto`: a sensor runs it when the file is new or edited; `manual` (default): you do |\n"
+        "| `materialize` | `auto`: a sensor runs it when its values are new or edited; `manual` (default): you do |\n"
     )
     sections = "".join(_section(f"`{name}`", name, config) for name, config in ALL_SECTIONS.items())
     where = _section("`compute.yaml`", "compute.yaml", Deployment)

@@ -11,7 +11,7 @@ class ComputeConfig(Section):
     """The `compute` section of an experiment."""
 
     profile: Literal["cpu", "8xH200"] = "8xH200"
-    """Node the experiment is meant for; `cpu` runs everything on this machine's cores."""
+    """Node the experiment is meant for; `cpu`: no stage asks for a GPU."""
     processes: int = Field(default=2, ge=1, le=1024)
     """Worker processes of a parallel stage on the `cpu` profile (one thread each)."""
     tokens_per_batch: int = Field(default=32768, ge=1)

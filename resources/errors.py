@@ -45,10 +45,19 @@ def quoted(text: str) -> str:
 def told(error: "ErrorDetails") -> str:
     """Pydantic's message about one value, with what was given."""
     given = error.get("input")
-    # null and lists as YAML has them
-    shown = "" if isinstance(given, dict) else f" (given: {'null' if given is None else repr(str(given)[:SHOWN])})"
+    shown = "" if isinstance(given, dict) else f" (given: {_as_in_yaml(given)})"
     message = error["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list such as [a, b]")
     return one_line(message.replace("Tuple should", "List should") + shown)
+
+
+def _as_in_yaml(given: object) -> str:
+    match given:
+        case None:
+            return "null"
+        case list() | tuple():
+            return f"[{', '.join(map(str, given))}]"[:SHOWN]
+        case _:
+            return repr(str(given)[:SHOWN])
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -98,6 +98,12 @@ class SteeringConfig(Section):
             raise ValueError(f"{latents[0]} reads all layers at once, so it cannot be scaled: set mode to add")
         return self
 
+    @model_validator(mode="after")
+    def _something(self) -> "SteeringConfig":
+        if not (self.units or self.strongest_components or self.chosen_latents):
+            raise ValueError("there is nothing to steer: name units, or raise strongest_components")
+        return self
+
     @property
     def chosen_latents(self) -> int:
         """Latents that are chosen by their mass: one reads all layers at once, so it cannot be scaled."""

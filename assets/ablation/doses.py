@@ -57,7 +57,10 @@ def choose_targets(
         units = [Unit("adapter", c.layer, c.projection, -1, 1) for c in strongest]
         units += [Unit("latent", -1, "", j, 1) for j in heaviest(sae, found, steering.chosen_latents)]
     if not units:
-        raise BadInput("steering finds nothing to steer: name units, or raise strongest_components")
+        raise BadInput(
+            "steering finds nothing to steer: every B of the adapter is 0, so no component writes anything; look at "
+            "its training's learning rate, or set steering.strongest_latents"
+        )
     return [_target(unit, model, shards, sae, found) for unit in units]
 
 

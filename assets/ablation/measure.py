@@ -106,4 +106,7 @@ def _check(kl_NP: torch.Tensor, reference: Reference, batch: Sequence[Edit], pas
         raise BadInput(
             f"KL is {value:.3g} at {where}: negative beyond rounding, so the passes disagree; check the device"
         )
-    raise BadInput(f"the logits are not finite at {where}: the model overflows there, use bfloat16 or a smaller factor")
+    raise BadInput(
+        f"the logits are not finite at {where}: the model overflows there; take a smaller steering "
+        "factor, or look at the adapter's training"
+    )

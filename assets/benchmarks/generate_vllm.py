@@ -96,7 +96,7 @@ class VllmEngine:
             from vllm.platforms import current_platform  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise BadInput(
-                "benchmarks.backend is vllm, which is not installed: pip install 'lorascope[gpu]', or use hf"
+                "benchmarks.backend is vllm, which is not installed: pip install -e '.[gpu]', or set it to hf"
             ) from error
         is_base = weights == str(self._model.name)
         base = base_folder(self._model)

@@ -59,6 +59,7 @@ def test_what_no_file_names_is_the_papers_value(tmp_path: Path) -> None:
         ("lora:\n  learning_rate: nan\n", 2, "lora.learning_rate: Input should be"),
         ("sae:\nk: 4\n", 2, "unknown section 'k'; it is a knob of sae and contexts: put it below, indented"),
         ("sae:\n  k:\n", 2, "sae.k: Input should be a valid integer (given: null)"),
+        ("steering:\n  units: [x, y]\n", 2, "(given: [x, y])"),
         ("steering:\n  factors: []\n", 2, "steering.factors: List should have at least 1 item"),
         ("sae: 4\n", 1, "'sae' is a section: put its knobs below it"),
         ("sae: [k]\n", 1, "'sae' is a section"),

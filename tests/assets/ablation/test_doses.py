@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -40,11 +41,17 @@ def test_no_factor_at_all_is_refused_when_the_config_is_read() -> None:
         SteeringConfig(factors=())
 
 
-@pytest.mark.parametrize("mode", ["add", "scale"])
-def test_nothing_to_steer_is_refused(world: World, tmp_path: Path, mode: str) -> None:
-    nothing = changed(units=(), strongest_components=0, strongest_latents=int(mode == "scale"), mode=mode)
-    with pytest.raises(BadInput, match=r"steering finds nothing to steer: name units, or raise strongest_components"):
-        run(world, tmp_path, nothing)
+@pytest.mark.parametrize(("mode", "latents"), [("add", 0), ("scale", 1)])
+def test_nothing_to_steer_is_refused_when_the_config_is_read(mode: Literal["add", "scale"], latents: int) -> None:
+    with pytest.raises(ValueError, match=r"there is nothing to steer: name units, or raise strongest_components"):
+        SteeringConfig(strongest_components=0, strongest_latents=latents, mode=mode)
+
+
+def test_an_adapter_that_writes_nothing_is_told_where_nothing_else_is_steered(world: World, tmp_path: Path) -> None:
+    write_ablated(world.adapter, tmp_path / "adapter", components(2))
+    untrained = replace(world, adapter=tmp_path / "adapter")
+    with pytest.raises(BadInput, match=r"every B of the adapter is 0, so no component writes anything"):
+        run(untrained, tmp_path, changed(units=(), strongest_latents=0))
 
 
 @pytest.fixture(scope="module")
