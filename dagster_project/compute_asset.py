@@ -144,6 +144,7 @@ def job_of(
         processes=size.processes,
         threads=size.threads,
         minutes=stage.needs.minutes,
+        saving_s=stage.needs.saving_s,
         memory=estimate(stage.needs, experiment.sections, experiment.compute, size.gpus),
     )
 

@@ -33,6 +33,8 @@ class Job(BaseModel, frozen=True, extra="forbid"):
     """CPU threads of one process."""
     nodes: int = 1
     minutes: int = 60
+    saving_s: int = 120
+    """As the stage's needs say."""
     memory: MemoryEstimate | None = None
     """What one rank will hold, by the room's account; None: no GPU, or not modelled."""
 

@@ -16,6 +16,8 @@ class Needs:
     never."""
     minutes: int = 60
     """Walltime to ask a scheduler for at the paper's scale."""
+    saving_s: int = 120
+    """Seconds that saving its state may take: so long before the end of its walltime a job is told to."""
     memory_model: str = ""
     """`module:function(setup) -> MemoryEstimate`; empty: not modelled."""
     disk_model: str = ""

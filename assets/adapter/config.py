@@ -136,6 +136,7 @@ FULL_FINETUNE_CHECKPOINT = Stage(
         gpus=8,
         parallel=True,
         minutes=480,
+        saving_s=900,  # 393 GB at 0.4 GB/s
         idle_when="assets.adapter.memory:takes_model",
         memory_model="assets.adapter.memory:full",
         disk_model="assets.adapter.memory:full_disk",

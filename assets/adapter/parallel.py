@@ -84,9 +84,13 @@ def joined(device: Literal["cpu", "cuda"], *, needs_group: bool) -> Iterator[Pro
         check_group(rank, count, device)
     try:
         yield Processes(rank, count, place)
-    finally:
-        if opens:
+    except BaseException:
+        # NCCL's end is a collective call: a process that failed alone would wait in it, and tell nobody why.
+        if opens and count == 1:
             dist.destroy_process_group()
+        raise
+    if opens:
+        dist.destroy_process_group()
 
 
 class Strategy(Protocol):

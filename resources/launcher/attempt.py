@@ -52,6 +52,7 @@ def order_of(job: Job, run_dir: Path, python: str) -> Order:
         cpus=job.threads * max(1, job.processes // job.nodes),
         nodes=job.nodes,
         minutes=job.minutes,
+        saving_s=job.saving_s,
     )
 
 
@@ -269,7 +270,8 @@ class Attempt:
                     f"job {handle} ({self.job.asset}) was ended from outside, and the queue does not say by whom"
                 )
             by = "a more urgent job took its place" if ending == "preempted" else "the walltime ended the job"
-            self.ears.say(f"{by} after it had saved its state; it is submitted again")
+            how = failure.message if failure is not None else "killed before it had saved its state"
+            self.ears.say(f"{by} ({how}); it is submitted again")
             return None
         if failure is not None:
             raise JobError(_told(self.job, failure))

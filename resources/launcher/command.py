@@ -37,6 +37,7 @@ def environment(job: Job) -> dict[str, str]:
         "PYTHONOPTIMIZE": "",  # with 2, transformers has no docstrings to read and cannot be imported
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "SPT_NOENV": "1",  # else setproctitle, by which vLLM names its processes, writes over what marks them as ours
         # absolute: a worker runs in the project's folder, and on another machine where ssh hands on no variable
         "LORASCOPE_HOME": str(home.root),
         "LORASCOPE_EXPERIMENTS": str(home.experiments),

@@ -37,6 +37,8 @@ class Order:
     """Per node."""
     nodes: int = 1
     minutes: int = 60
+    saving_s: int = 120
+    """Seconds before the end of the walltime at which the worker is told to save."""
 
 
 class Launcher(Protocol):

@@ -17,9 +17,6 @@ from resources.launcher.rundir import FAILURE, RESULT, RunDir
 from resources.sources import PROJECT
 
 PREFIX = "slurm:"
-WARNING_S = 120
-"""Seconds before the end of the walltime at which the worker is told to save."""
-
 KILL_S, GIVE_UP_S = 2.0, 4.0
 """Seconds after the grace at which what is left of a cancelled job is killed, and no longer waited for."""
 
@@ -113,7 +110,7 @@ class SlurmLauncher:
             f"--cpus-per-task={order.cpus}",
             *(gres if order.gpus else ()),
             f"--time={order.minutes}",
-            f"--signal=USR1@{WARNING_S}",
+            f"--signal=USR1@{order.saving_s}",
             *self.options,
             f"--comment={_marker(order)}",
             str(run.script),

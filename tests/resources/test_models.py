@@ -33,6 +33,15 @@ def test_a_model_that_would_wear_the_adapter_beside_it_is_refused(
         load_base(ModelConfig(name=str(folder), dtype="float32"), "cpu")
 
 
+def test_an_adapter_is_read_onto_the_device_of_its_model(
+    tiny_model: Path, tiny_adapter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT's own guess is the first GPU."""
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: "meta")
+    adapted = load_adapted(ModelConfig(name=str(tiny_model), dtype="float32"), tiny_adapter, "cpu")
+    assert {parameter.device.type for parameter in adapted.parameters()} == {"cpu"}
+
+
 def test_an_adapter_of_another_model_is_refused_in_one_short_line(
     tiny_model: Path, tiny_adapter: Path, tmp_path: Path
 ) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from resources.launcher.rundir import RESULT, RunDir
+from resources.job import JobFailure
+from resources.launcher.rundir import FAILURE, RESULT, RunDir
 from resources.progress import Progress
-from resources.worker import INTERRUPTED, arguments_of, check_shape, columns_of
+from resources.worker import FAILED, INTERRUPTED, arguments_of, check_shape, columns_of
 from tests.resources.launcher import verbs
 from tests.resources.launcher.conftest import build_job
 
@@ -68,6 +69,16 @@ def test_the_artifact_is_on_the_disk_before_the_result_that_speaks_of_it(tmp_pat
     synced = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert synced[:2] == [str(job.out / "note.txt"), str(job.out)]
     assert RESULT in synced[-1]
+
+
+def test_a_process_that_fails_has_told_it_and_ends_whatever_python_would_wait_for(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.prepare(build_job(tmp_path, "fail_and_never_end"))
+    command = [sys.executable, "-m", "resources.worker", str(run.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == FAILED
+    assert "one process alone has failed" in done.stderr
+    assert JobFailure.model_validate_json((run.path / FAILURE).read_bytes()).message == "one process alone has failed"
 
 
 def test_a_library_that_hides_the_end_that_slurm_gave_a_job_does_not_make_an_error_of_it(tmp_path: Path) -> None:

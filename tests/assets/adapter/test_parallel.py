@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
+from assets.adapter import parallel
 from assets.adapter.config import FullFinetuneConfig, LoraConfig, TrainingConfig
 from assets.adapter.parallel import check_group, joined
 from assets.adapter.train import TrainingMetrics
@@ -61,6 +62,29 @@ def test_a_process_group_that_is_not_what_was_asked_for_ends_the_training_with_b
             check_group(0, 8, "cuda")
 
 
+class Told(RuntimeError):
+    """What ended one process."""
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_process_that_fails_alone_does_not_wait_for_the_others_in_the_groups_end(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """NCCL's is a collective call, in which it would wait while the others wait for it."""
+    ended: list[int] = []
+    monkeypatch.setenv("RANK", str(count - 1))
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(parallel, "check_group", lambda *_: None)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: ended.append(count))
+    with pytest.raises(Told), joined("cpu", needs_group=True):
+        raise Told
+    assert ended == [1] * (count == 1)
+    with joined("cpu", needs_group=True):
+        pass
+    assert ended[-1:] == [count]
+
+
 def test_processes_wait_for_the_one_that_writes_longer_than_nccls_ten_minutes() -> None:
     with joined("cpu", needs_group=True):
         assert dist.group.WORLD is not None
@@ -75,18 +99,20 @@ class Job:
     kind: str
     config: TrainingConfig
     dtype: str = "float32"
+    recomputed_layers: int | None = 0
     goes_on_from: str = ""
     """Another job, whose scratch folder is used again."""
 
 
 def two_processes(world: World, jobs: dict[str, Job]) -> dict[str, tuple[Path, list[float]]]:
-    compute = ComputeConfig(profile="cpu", processes=2, recomputed_layers=0, tokens_per_batch=300, checkpoint_steps=4)
+    shared = ComputeConfig(profile="cpu", processes=2, tokens_per_batch=300, checkpoint_steps=4)
     plan, outs = [], {}
     for name, job in jobs.items():
         outs[name], scratch = world.folders(name)
         scratch = world.folder / f"{job.goes_on_from or name}-scratch"
         folders = {"s1k_dataset": str(world.dataset), "out": str(outs[name]), "scratch": str(scratch)}
         model = world.model.model_dump() | {"dtype": job.dtype}
+        compute = shared.model_copy(update={"recomputed_layers": job.recomputed_layers})
         settings = {"model": model, "config": job.config.model_dump(), "compute": compute.model_dump()}
         plan.append({"kind": job.kind, **folders, **settings})
     path = world.folder / "plan.json"
@@ -117,6 +143,7 @@ def test_two_gloo_processes_give_the_single_process_result(world: World) -> None
             "full-2": Job("full", FULL),
             "sharded-2": Job("sharded", FULL),
             "sharded-again": Job("sharded", FULL, goes_on_from="sharded-2"),
+            "sharded-recomputed": Job("sharded", FULL, recomputed_layers=None),
             "sharded-half": Job("sharded", FULL, dtype="bfloat16"),
         },
     )
@@ -124,6 +151,7 @@ def test_two_gloo_processes_give_the_single_process_result(world: World) -> None
         ("lora-2", lora, WEIGHTS, lora_metrics, 1e-5),
         ("full-2", full, "model.safetensors", full_metrics, 1e-5),
         ("sharded-2", full, "model.safetensors", full_metrics, 1e-4),
+        ("sharded-recomputed", full, "model.safetensors", full_metrics, 1e-4),
     ):
         out, curve = found[name]
         np.testing.assert_allclose(curve, losses(metrics), atol=tolerance)

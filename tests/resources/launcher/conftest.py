@@ -69,6 +69,7 @@ class Shape(TypedDict, total=False):
     threads: int
     nodes: int
     minutes: int
+    saving_s: int
 
 
 def build_job(root: Path, verb: str, *, play: dict[str, JsonValue] | None = None, **shape: Unpack[Shape]) -> Job:

@@ -1,5 +1,6 @@
 """What a worker is told by its environment, wherever it runs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 
 from resources.launcher.attempt import order_of
 from resources.launcher.command import environment, script
+from resources.launcher.deployment import Deployment
+from resources.launcher.processes import marked, marker
+from resources.launcher.protocol import MARKER
 from tests.resources.launcher.conftest import build_job
 
 SHOW = "from resources.home import find_home; print(find_home().root, find_home().experiments)"
@@ -38,12 +42,34 @@ def test_a_worker_keeps_the_docstrings_that_transformers_reads_whatever_its_user
     assert told.stdout.split() == [b"0"]
 
 
+def test_a_process_that_gives_itself_another_name_is_still_known_as_the_jobs(tmp_path: Path) -> None:
+    """As vLLM's: its engine and workers would else lie on the GPUs of the next job after their keeper was killed."""
+    (tmp_path / "run").mkdir()
+    mine = marker("local:", tmp_path / "run")
+    rename = (
+        "import os, setproctitle; setproctitle.setproctitle('VLLM::EngineCore'); print('named', flush=True); input()"
+    )
+    env = {**os.environ, **environment(build_job(tmp_path, "succeed")), MARKER: mine}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", rename], env=env, stdin=pipe, stdout=pipe, text=True) as engine:
+        assert engine.stdout is not None
+        assert engine.stdout.readline() == "named\n"
+        assert Path(f"/proc/{engine.pid}/cmdline").read_bytes().startswith(b"VLLM::EngineCore")
+        assert (engine.pid, mine) in set(marked())
+        engine.kill()
+
+
 def test_a_key_is_not_written_into_the_script_that_stays_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, "secret")
     assert "secret" not in script(("/bin/true",), environment(build_job(tmp_path, "succeed")))
+
+
+def test_slurm_tells_a_job_to_save_as_long_before_the_end_as_saving_its_state_may_take(tmp_path: Path) -> None:
+    order = order_of(build_job(tmp_path, "succeed", saving_s=900), tmp_path / "run", "python3")
+    assert "--signal=USR1@900" in " ".join(Deployment(backend="slurm", gpus=8).launcher().shown(order))
 
 
 def test_each_of_two_nodes_is_asked_for_the_cores_of_half_the_processes(tmp_path: Path) -> None:

@@ -211,6 +211,12 @@ def crash_after_result(*, play: PlayConfig, out: Path) -> PlayMetrics:
     return PlayMetrics(number=7)
 
 
+def fail_and_never_end(*, play: PlayConfig, out: Path) -> PlayMetrics:
+    """As one of several processes in whose interpreter's end NCCL waits for the others."""
+    atexit.register(lambda: time.sleep(3600))
+    raise RuntimeError("one process alone has failed")
+
+
 def crash_when_python_ends(*, play: PlayConfig, out: Path) -> PlayMetrics:
     (out / "note.txt").write_text("done")
     atexit.register(lambda: os.kill(os.getpid(), signal.SIGSEGV))
