@@ -118,7 +118,7 @@ class SteeringConfig(Section):
 ABLATION_KL = Stage(
     asset="ablation_kl",
     room="ablation",
-    code_version=5,
+    code_version=6,
     call="assets.ablation.ablate:ablate",
     artifact="assets.ablation.artifact:AblationKl",
     sections=("model", "ablation"),

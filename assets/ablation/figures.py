@@ -85,13 +85,15 @@ def projection_bars(rows: Sequence[dict]) -> alt.Chart:
 
 def interaction_bars(rows: Sequence[dict]) -> alt.Chart:
     """KL of a group minus the sum over its components ablated alone."""
+    most = max((abs(row["interaction"]) for row in rows), default=0.0) or 1.0
+    scale = alt.Scale(range=list(SIGNED), domain=[-most, 0, most])  # where all have one sign Vega finds no middle
     return (
         alt.Chart(alt.Data(values=list(rows)), title="Together against the sum of the parts", width=460)
         .mark_bar(stroke="#888", strokeWidth=0.5)
         .encode(
             alt.X("interaction:Q", title="interaction (nats per token)"),
             alt.Y("unit:N", title=None, sort=None),
-            alt.Color("interaction:Q", title=None, legend=None, scale=alt.Scale(range=list(SIGNED), domainMid=0)),
+            alt.Color("interaction:Q", title=None, legend=None, scale=scale),
             tooltip=["unit:N", *[alt.Tooltip(f"{c}:Q", format=".3g") for c in ("kl_mean", "kl_sum_of_parts")]],
         )
     )

@@ -1,5 +1,6 @@
 """Every number of the table equals the naive definition, and stays the same however the work is cut."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import vl_convert
 
 from assets.ablation.ablate import AblationMetrics, ablate
 from assets.ablation.artifact import AblationKl
 from assets.ablation.config import AblationConfig
+from assets.ablation.figures import interaction_bars
 from assets.ablation.passages import cut, open_passages
 from assets.dataset.artifact import TOKEN_SCHEMA, TOKENS, S1kDataset
 from resources.components import Component, components, parse_component
@@ -183,6 +186,15 @@ def test_interactions_compare_a_group_with_the_sum_of_its_components(zero: Path)
     parts = sum(kl["component", c.id] for c in EVERY if c.layer == 1)
     assert rows["L1"]["kl_sum_of_parts"] == pytest.approx(parts)
     assert rows["L1"]["interaction"] == pytest.approx(kl["layer", "L1"] - parts)
+
+
+@pytest.mark.parametrize(("sign", "strongest"), [(-1, "rgb(178, 24, 43)"), (1, "rgb(33, 102, 172)")])
+def test_the_colour_of_an_interaction_says_its_sign_also_where_all_have_one(sign: int, strongest: str) -> None:
+    rows = [{"unit": f"L{i}", "interaction": sign * i, "kl_mean": 3.0, "kl_sum_of_parts": 2.0} for i in (1, 2)]
+    drawn = vl_convert.vegalite_to_svg(interaction_bars(rows).to_json())
+    weaker, most = re.findall(r'aria-roledescription="bar"[^>]*fill="([^"]+)"', drawn)
+    assert most == strongest
+    assert weaker not in (strongest, "rgb(247, 247, 247)")
 
 
 def test_each_round_of_the_greedy_order_counts_its_own_work(world: World, tmp_path: Path) -> None:
