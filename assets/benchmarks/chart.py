@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from assets.benchmarks.config import ARM_TITLES
+from assets.benchmarks.config import arm_title
 from assets.benchmarks.published import TITLES, published
 from resources.charts import ACCENT, CATEGORIES, save_chart
 
@@ -24,7 +24,7 @@ def _point(row: dict[str, Any]) -> dict[str, Any]:
     theirs = published(row["benchmark"], row["arm"])
     return {
         "benchmark": TITLES.get(row["benchmark"], row["benchmark"]),
-        "arm": ARM_TITLES.get(row["arm"], row["arm"].replace("_", " ")),
+        "arm": arm_title(row["arm"]),
         "score": row["score"],
         "low": row["ci_low"],
         "high": row["ci_high"],

@@ -15,8 +15,6 @@ TASK_FOLDER = Path(__file__).parent / "tasks"
 """One lm-eval YAML per benchmark; its name is the task's name."""
 ArmName = Literal["base", "lora", "full_finetune", "attention_ablated", "mlp_ablated"]
 """Arms of the paper's Tables 1 and 2."""
-ARM_TITLES = {"lora": "LoRA", "full_finetune": "full finetune", "mlp_ablated": "MLP ablated"}
-"""How tables and charts call arms whose names do not read well as they are."""
 ARMS: tuple[ArmName, ...] = get_args(ArmName)
 
 _MINI_DATA = {
@@ -34,6 +32,11 @@ SHIPPED = (
 def task_names() -> tuple[str, ...]:
     """Every benchmark that has a task file."""
     return tuple(sorted(path.stem for path in TASK_FOLDER.glob("*.yaml")))
+
+
+def arm_title(name: str) -> str:
+    """How tables and charts call an arm."""
+    return {"lora": "LoRA", "mlp_ablated": "MLP ablated"}.get(name, name.replace("_", " "))
 
 
 class BenchmarksConfig(Section):

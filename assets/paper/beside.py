@@ -7,13 +7,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from assets.benchmarks.config import ARM_TITLES
+from assets.benchmarks.config import arm_title
 from resources.units import SPOKEN
 
 PAPER = "_paper"
 """Ending of the column with the published number (assets/benchmarks/tables.py)."""
-ARMS = ARM_TITLES | {"recovery": "recovered"}
-"""Columns whose names do not read well as they are."""
+
+
+def column_title(name: str) -> str:
+    """How a page calls a column of a table."""
+    return "recovered" if name == "recovery" else arm_title(name)
 
 
 def twins(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -59,7 +62,7 @@ def upright(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             found.append(
                 {
                     "benchmark": name,
-                    "arm": ARMS.get(column, column.replace("_", " ")),
+                    "arm": column_title(column),
                     "measured": "–" if row[column] is None else str(row[column]),
                     "paper": "–" if theirs is None else published(column, theirs),
                 }

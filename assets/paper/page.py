@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from assets.interpretations.artifact import CLASSES
 from assets.interpretations.config import STATISTICAL
-from assets.paper.beside import ARMS, asked, labelled, published, twins, value_and_interval
+from assets.paper.beside import asked, column_title, labelled, published, twins, value_and_interval
 from assets.paper.captions import Figure, arranged
 from assets.paper.claims import CLAIMS, Verdict, spoken
 from assets.paper.comparison import Comparison
@@ -117,6 +117,7 @@ def _page(template: str, values: Mapping[str, Any]) -> str:
         "interval": value_and_interval,
         "asked": asked,
         "labelled": labelled,
+        "column_title": column_title,
     }
     environment.globals |= {
         "filled": _filled,
@@ -124,7 +125,6 @@ def _page(template: str, values: Mapping[str, Any]) -> str:
         "same": _same,
         "twins": twins,
         "published": published,
-        "arms": ARMS,
         "classes": CLASSES,
         "style": (SITE / "report.css").read_text(encoding="utf-8"),
     }
