@@ -55,7 +55,7 @@ def obtain(stage: Stage, claim: Claim, store: Store, home: Home, say: Callable[[
             manifest = store.find(stage.asset, key)
             if manifest is None:
                 inputs = {name: claim.keys[name] for name in stage.inputs}
-                _check_inputs(inputs, experiment, store)
+                _check_inputs(inputs, experiment, store, say)
                 manifest = _compute(stage, claim, inputs, store, home, run)
                 cache = "computed"
     History(store).record(experiment.name, stage.asset, key)
@@ -79,14 +79,14 @@ def _waiting(say: Callable[[str], None], stage: Stage) -> Callable[[str], None]:
     return lambda holder: say(f"{stage.asset} is being computed by {holder}; waiting for it")
 
 
-def _check_inputs(inputs: dict[str, str], experiment: Experiment, store: Store) -> None:
+def _check_inputs(inputs: dict[str, str], experiment: Experiment, store: Store, say: Callable[[str], None]) -> None:
     missing = [name for name, key in inputs.items() if not store.folder(name, key).is_dir()]
     if missing:
         raise BadInput(
             f"{', '.join(missing)} of '{experiment.name}' is not in the store: materialise it first, "
             f"or run `lorascope run {experiment.name}`"
         )
-    store.check_inputs(inputs)
+    store.check_inputs(inputs, say)
 
 
 def _compute(stage: Stage, claim: Claim, inputs: dict[str, str], store: Store, home: Home, run: Run) -> Manifest:

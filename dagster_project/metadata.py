@@ -12,8 +12,9 @@ from dagster_project.serve import page_address
 from resources.charts import FOLDER
 from resources.manifest import Manifest
 
-LARGEST_TABLE = 64
-"""Rows of a table shown inline; `lorascope show` prints longer ones."""
+LARGEST_TABLE = 200
+"""Rows of a table shown inline, the paper's categories of three kinds of units among them; `lorascope show` prints
+longer ones."""
 CURVE = "_curve"
 """Ending of metrics that a chart shows better than a table."""
 

@@ -7,10 +7,12 @@ to `<asset>/<key>/`, after which no byte of it changes.
 import errno
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -19,8 +21,11 @@ from resources.keys import file_digest
 from resources.manifest import FILE_NAME, FileEntry, Manifest, read_manifest, write_manifest
 from resources.whole import sync, sync_all
 
-SMALL = 64 * 2**20
-"""Files up to 64 MiB are re-hashed on every hit (about 0.05 s); larger ones when they become inputs of a job."""
+SMALL = 32 * 2**20
+"""Files up to 32 MiB are hashed again on every hit (0.02 s); larger ones, as the 53 MiB of the paper's activation
+shards, when they become inputs of a job."""
+TOLD_FROM = 2**30
+"""Bytes of inputs from which on a run says that it hashes them: a gigabyte is half a second of one core."""
 
 _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
 """What a file that is gone or broken gives; other errors (no right, too many open files) are not the file's fault."""
@@ -79,7 +84,7 @@ class Store:
     def whole(self, asset: str, key: str) -> Manifest | None:
         """The manifest of a whole artifact; None when it is absent or damaged: for plans, which move nothing."""
         manifest = self.peek(asset, key)
-        damaged = manifest is None or next(self._differences(asset, key, manifest, SMALL), None) is not None
+        damaged = manifest is None or next(self._differences(asset, key, manifest, _hash_if_small), None) is not None
         return None if damaged else manifest
 
     def peek(self, asset: str, key: str) -> Manifest | None:
@@ -89,11 +94,14 @@ class Store:
 
     def damage(self, asset: str, key: str) -> Iterator[Damage]:
         """Every way in which the artifact differs from its manifest; files of every size are hashed."""
+        return self._damage(asset, key, file_digest)
+
+    def _damage(self, asset: str, key: str, hash_of: "Hash") -> Iterator[Damage]:
         manifest = self._read(asset, key)
         if isinstance(manifest, str):
             yield Damage(asset, key, FILE_NAME, manifest)
             return
-        yield from self._differences(asset, key, manifest, None)
+        yield from self._differences(asset, key, manifest, hash_of)
 
     def _read(self, asset: str, key: str) -> Manifest | str:
         """The manifest, or why there is none."""
@@ -104,29 +112,35 @@ class Store:
         except ValueError:
             return "unreadable"
 
-    def _differences(self, asset: str, key: str, manifest: Manifest, largest: int | None) -> Iterator[Damage]:
-        """`largest`: bytes up to which files are hashed; None: all."""
+    def _differences(self, asset: str, key: str, manifest: Manifest, hash_of: "Hash") -> Iterator[Damage]:
         if (manifest.asset, manifest.key) != (asset, key):
             yield Damage(asset, key, FILE_NAME, f"is the manifest of {manifest.asset}/{manifest.key}")
-        for name, entry in manifest.files.items():
-            reason = _file_damage(self.folder(asset, key) / name, entry, largest)
-            if reason:
-                yield Damage(asset, key, name, reason)
-        for name in _names(self.folder(asset, key)):
+        folder = self.folder(asset, key)
+        with ThreadPoolExecutor(thread_name_prefix="hash") as pool:
+            reasons = pool.map(
+                partial(_file_damage, hash_of), (folder / name for name in manifest.files), manifest.files.values()
+            )
+            yield from (Damage(asset, key, name, why) for name, why in zip(manifest.files, reasons, strict=True) if why)
+        for name in _names(folder):
             if name not in manifest.files and name != FILE_NAME and not _HIDDEN.search(name):
                 yield Damage(asset, key, name, "is not in the manifest")
 
-    def check_inputs(self, inputs: Mapping[str, str]) -> None:
-        """Hash every file of the artifacts a job is about to read.
+    def check_inputs(self, inputs: Mapping[str, str], say: Callable[[str], None]) -> None:
+        """Hash every file of the artifacts a job is about to read; a large one that this process has hashed before is
+        not read again while it stays as it was.
 
         Raises:
             BadInput: when one is damaged; it is set aside, so that running again computes it anew.
         """
+        found = [manifest for item in inputs.items() if (manifest := self.peek(*item))]
+        size = sum(entry.size for manifest in found for entry in manifest.files.values())
+        if size >= TOLD_FROM:
+            say(f"checks the hashes of its inputs, {size / 1e9:.0f} GB")
         for asset, key in inputs.items():
-            found = next(self.damage(asset, key), None)
-            if found is not None:
+            damage = next(self._damage(asset, key, _hash_once), None)
+            if damage is not None:
                 self.set_aside(asset, key)
-                raise BadInput(f"{found}; it was set aside, run again to compute it anew")
+                raise BadInput(f"{damage}; it was set aside, run again to compute it anew")
 
     def set_aside(self, asset: str, key: str) -> None:
         """Move a damaged artifact to `.damaged/`, where gc finds it: nothing is lost, nothing wrong is read."""
@@ -180,13 +194,35 @@ class Store:
                 yield from ((asset.name, key.name) for key in sorted(asset.iterdir()) if key.is_dir())
 
 
-def _file_damage(path: Path, entry: FileEntry, largest: int | None) -> str:
+Hash = Callable[[Path], str | None]
+"""A file's SHA-256; None: it is not looked at."""
+
+
+def _hash_if_small(path: Path) -> str | None:
+    return file_digest(path) if path.stat().st_size <= SMALL else None
+
+
+def _hash_once(path: Path) -> str:
+    found = path.stat()
+    if found.st_size <= SMALL:
+        return file_digest(path)
+    return _hash_as_it_stands(path, (found.st_ino, found.st_size, found.st_ctime_ns))
+
+
+@lru_cache(maxsize=4096)
+def _hash_as_it_stands(path: Path, _state: tuple[int, int, int]) -> str:
+    """Nobody can edit a file and keep inode, size and change time: 86 GB are hashed once in a run, and not by each of
+    four assets."""
+    return file_digest(path)
+
+
+def _file_damage(hash_of: Hash, path: Path, entry: FileEntry) -> str:
     """Why the file is not the manifest's; empty when it is."""
     try:
         size = path.stat().st_size
         if size != entry.size:
             return f"{size} bytes instead of {entry.size}"
-        if (largest is None or size <= largest) and file_digest(path) != entry.sha256:
+        if hash_of(path) not in (None, entry.sha256):
             return "content differs from its SHA-256"
     except OSError as error:
         return _damage_told(error)
@@ -206,10 +242,13 @@ def _damage_told(error: OSError) -> str:
 
 def _entries(folder: Path) -> dict[str, FileEntry]:
     """Size and hash of every file below a folder, by relative name."""
-    return {
-        name: FileEntry(size=(folder / name).stat().st_size, sha256=file_digest(folder / name))
-        for name in _names(folder)
-    }
+    paths = {name: folder / name for name in _names(folder)}
+    with ThreadPoolExecutor(thread_name_prefix="hash") as pool:
+        hashes = pool.map(file_digest, paths.values())
+        return {
+            name: FileEntry(size=path.stat().st_size, sha256=found)
+            for (name, path), found in zip(paths.items(), hashes, strict=True)
+        }
 
 
 def _names(folder: Path) -> list[str]:

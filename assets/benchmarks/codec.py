@@ -1,6 +1,7 @@
 """Text to tokens and back, the same way in every back end: nothing added, special tokens kept."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from resources.models import ModelConfig, load_tokenizer
 
@@ -26,8 +27,12 @@ class Codec:
 
     def ids(self, tokens: Sequence[str]) -> list[int]:
         """Ids of single tokens such as `<|im_end|>`; what the tokenizer does not know is left out."""
-        vocabulary = self._tokenizer.get_vocab()
-        return [vocabulary[token] for token in tokens if token in vocabulary]
+        return [self._vocabulary[token] for token in tokens if token in self._vocabulary]
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        """Once for all requests: Qwen's 152,000 entries take a fast tokenizer a tenth of a second."""
+        return self._tokenizer.get_vocab()
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""

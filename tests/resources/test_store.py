@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from resources.errors import BadInput
+from resources.keys import file_digest
 from resources.manifest import FILE_NAME, Manifest, read_manifest, write_manifest
 from resources.store import Store
 from tests.other_users import acting_as
+
+NOBODY = [].append
+"""To whom a store speaks that nobody listens to."""
 
 
 def build_manifest(asset: str = "sae", key: str = "k1") -> Manifest:
@@ -84,11 +88,36 @@ def test_a_hit_hashes_files_up_to_a_size_and_a_job_hashes_all_that_it_reads(
     flip(build_artifact(store) / "data" / "a.bin")  # ten bytes
     assert store.find("sae", "k1") is not None
     with pytest.raises(BadInput, match=r"data/a\.bin: content differs"):
-        store.check_inputs({"sae": "k1"})
+        store.check_inputs({"sae": "k1"}, NOBODY)
     assert not store.folder("sae", "k1").exists()
     monkeypatch.setattr("resources.store.SMALL", 10)
     flip(build_artifact(store) / "data" / "a.bin")
     assert store.find("sae", "k1") is None
+
+
+def test_what_a_run_has_hashed_for_one_job_it_reads_again_for_the_next_only_where_it_was_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resources.store.SMALL", 9)
+    store, read = Store(tmp_path), list[str]()
+    folder = build_artifact(store)
+    monkeypatch.setattr("resources.store.file_digest", lambda path: (read.append(path.name), file_digest(path))[1])
+    for _ in range(2):
+        store.check_inputs({"sae": "k1"}, NOBODY)
+    assert sorted(read) == ["a.bin", "b.txt", "b.txt"], "ten bytes, and five"
+    flip(folder / "data" / "a.bin")
+    with pytest.raises(BadInput, match=r"data/a\.bin: content differs"):
+        store.check_inputs({"sae": "k1"}, NOBODY)
+
+
+def test_a_run_says_that_it_hashes_inputs_that_take_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, said = Store(tmp_path), list[str]()
+    build_artifact(store)
+    store.check_inputs({"sae": "k1"}, said.append)
+    assert said == []
+    monkeypatch.setattr("resources.store.TOLD_FROM", 15)
+    store.check_inputs({"sae": "k1"}, said.append)
+    assert said == ["checks the hashes of its inputs, 0 GB"]
 
 
 def test_a_hit_knows_a_cut_file_that_is_too_large_to_be_hashed_by_its_size(
@@ -228,7 +257,7 @@ def test_an_artifact_that_cannot_be_looked_at_now_is_not_taken_for_damaged(
     with pytest.raises(OSError, match=os.strerror(number)):
         store.find("sae", "k1")
     with pytest.raises(OSError, match=os.strerror(number)):
-        store.check_inputs({"sae": "k1"})
+        store.check_inputs({"sae": "k1"}, NOBODY)
     monkeypatch.undo()
     assert list(store.damage("sae", "k1")) == []
 
@@ -289,9 +318,9 @@ def test_a_job_never_reads_a_damaged_input(tmp_path: Path) -> None:
     store = Store(tmp_path)
     build_artifact(store, key="k0")
     flip(build_artifact(store) / "b.txt")
-    store.check_inputs({"sae": "k0"})
+    store.check_inputs({"sae": "k0"}, NOBODY)
     with pytest.raises(BadInput, match=r"sae/k1/b.txt: content differs from its SHA-256; it was set aside"):
-        store.check_inputs({"sae": "k1"})
+        store.check_inputs({"sae": "k1"}, NOBODY)
     assert list(store.artifacts()) == [("sae", "k0")]
 
 
