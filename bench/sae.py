@@ -8,7 +8,8 @@
 Peers (SAELens, dictionary_learning) are installed from the registry into an environment of their own, `.venv-peers`; it
 sees this project's torch, and nothing of the project's is changed. Ours reads and shuffles Parquet shards;
 the peers get the tokens as one shuffled tensor. All use one learning-rate schedule. Quality: FVU on held-out tokens by
-exact BatchTopK. Every method runs with the settings of glibc that the launcher gives its workers. With several turns
+exact BatchTopK. Every method runs with the settings of glibc and OpenMP that the launcher gives its workers (another
+GOMP_SPINCOUNT if it is set). With several turns
 every figure is the median of its turns, ratios are taken turn by turn. On a busy machine compare tokens per CPU second,
 with one thread.
 """
@@ -269,13 +270,13 @@ def cells(name: str, turns: list[dict[str, dict]], peers: list[str]) -> list[str
 
 def run_alone(method: str, folder: str, batch: int, options: argparse.Namespace) -> dict:
     """One method in a process of its own."""
-    from resources.launcher.command import KEPT_MEMORY
+    from resources.launcher.command import KEPT_MEMORY, SHORT_SPIN
 
     python = peer_python() if method in ("dictionary_learning", "sae_lens") else Path(sys.executable)
     command = [str(python), "-W", "ignore", "-m", "bench.sae", "--in-process", method, folder]
     settings = ["--batches", batch, "--tokens", options.tokens, "--rate", options.rate, "--threads", options.threads]
     settings += ["--epochs", options.epochs, "--device", options.device]
-    environment = os.environ | KEPT_MEMORY | {"OMP_NUM_THREADS": str(options.threads)}
+    environment = SHORT_SPIN | os.environ | KEPT_MEMORY | {"OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(
         [*command, *map(str, settings)], cwd=PROJECT, env=environment, check=True, capture_output=True, text=True
     )

@@ -14,6 +14,9 @@ TORCHRUN = "resources.launcher.torchrun"
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """glibc keeps freed tensors below 32 MB (the most that it takes; more is ignored) for the next ones: mapping their
 pages anew is an eighth of the ablation's CPU time (bench/RESULTS.md)."""
+SHORT_SPIN = {"GOMP_SPINCOUNT": "5000"}
+"""Turns that a thread of torch's waits for the others before it sleeps, instead of 300,000: where something else wants
+a core too, those keep it from the thread that is waited for (bench/RESULTS.md)."""
 
 
 def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
@@ -42,6 +45,7 @@ def environment(job: Job) -> dict[str, str]:
         "LORASCOPE_HOME": str(home.root),
         "LORASCOPE_EXPERIMENTS": str(home.experiments),
         **KEPT_MEMORY,
+        **SHORT_SPIN,
         "PYTHONPATH": os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH", "")))),
     }
 
