@@ -9,9 +9,8 @@ Peers (SAELens, dictionary_learning) are installed from the registry into an env
 sees this project's torch, and nothing of the project's is changed. Ours reads and shuffles Parquet shards;
 the peers get the tokens as one shuffled tensor. All use one learning-rate schedule. Quality: FVU on held-out tokens by
 exact BatchTopK. Every method runs with the settings of glibc and OpenMP that the launcher gives its workers (another
-GOMP_SPINCOUNT if it is set). With several turns
-every figure is the median of its turns, ratios are taken turn by turn. On a busy machine compare tokens per CPU second,
-with one thread.
+GOMP_SPINCOUNT if it is set). With several turns every figure is the median of its turns, ratios are taken turn by turn.
+On a busy machine compare tokens per CPU second, with one thread.
 """
 
 import argparse

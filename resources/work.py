@@ -5,8 +5,10 @@ GPU; whoever has measured a share puts it in place of the assumed one. L layers,
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 from resources.compute import ComputeConfig
+from resources.llm.batch import MOST_REQUESTS
 from resources.memory import BYTES, Architecture, Setup
 
 PEAK_FLOPS = 989e12
@@ -92,7 +94,9 @@ def generation(sizes: Architecture, dtype: str, tokens: float, rows: int, contex
 def asking(requests: float, answer_tokens: float, compute: ComputeConfig) -> WorkEstimate:
     """Time to ask a paid model so often."""
     if compute.llm_mode == "batch":
-        return WorkEstimate(24.0, f"{requests:.0f} requests in one batch, up to a day (vendors' documentation)")
+        batches = max(1, ceil(requests / MOST_REQUESTS))
+        told = f"{requests:.0f} requests in {batches} {'batch' if batches == 1 else 'batches, one behind the other'}"
+        return WorkEstimate(24.0 * batches, f"{told}, up to a day each (vendors' documentation)")
     seconds = requests * answer_tokens / ANSWER_TOKENS_PER_SECOND / compute.llm_concurrency
     each = f"{answer_tokens:.0f} tokens at {ANSWER_TOKENS_PER_SECOND:.0f} tokens/s (assumed)"
     return WorkEstimate(seconds / 3600, f"{requests:.0f} requests of {each}, {compute.llm_concurrency} at once")

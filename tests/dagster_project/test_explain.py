@@ -27,6 +27,7 @@ from resources.work import (
     PEAK_FLOPS,
     Corpus,
     Setting,
+    asking,
 )
 
 PAPER = Corpus(1000, 10_000_000, "by hand")
@@ -102,6 +103,11 @@ def test_answers_are_as_fast_as_weights_and_cache_can_be_read(paper: Experiment)
 def test_paid_stages_take_requests_over_how_many_are_under_way(paper: Experiment) -> None:
     wanted = 12_160 * 800 / ANSWER_TOKENS_PER_SECOND / 20 / 3600
     assert hours(paper, "interpretations") == pytest.approx(wanted)
+
+
+def test_a_day_is_reckoned_for_each_batch_since_they_go_one_behind_the_other() -> None:
+    batch = ComputeConfig(llm_mode="batch")
+    assert (asking(9_000, 800, batch).hours, asking(194_560, 150, batch).hours) == (24, 20 * 24)
 
 
 def test_every_stage_of_the_paper_that_needs_a_gpu_or_is_paid_has_hours_and_memory(
