@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_GAIN = "model.norm.weight"
+VOCABULARY_SLICE = 8192
+"""Rows of the unembedding that are held at once: 168 MB of 32 B's in float32."""
+
+
 class Effects(TypedDict):
     """Tokens with their logits, strongest first."""
 
@@ -37,15 +42,12 @@ class LogitEffects:
 
         wearing = Adapter.open(adapter)
         writers = [c for c in wearing.components if c.projection in WRITERS]
-        gain_D, unembedding_VD = read_unembedding(model)
-        written_DM = gain_D.new_empty(len(gain_D), len(writers))
-        for m, component in enumerate(writers):
-            written_DM[:, m] = wearing.B[component][:, 0] * wearing.scale
-        self._effect_VM: torch.Tensor = unembedding_VD @ (gain_D[:, None] * written_DM)
+        written = [wearing.B[component][:, 0].float() * wearing.scale for component in writers]
+        self._effect_VM = added_logits(model, torch.stack(written, 1) if written else torch.zeros(1, 0))
         self._place = {c.id: i for i, c in enumerate(writers)}
         self._decoder_FM = sae.W_dec_FD[:, [columns.index(c.id) for c in writers]]
         self._tokenizer = load_tokenizer(model)
-        self._tokens = min(tokens, len(unembedding_VD))
+        self._tokens = min(tokens, len(self._effect_VM))
         self._names: dict[int, str] = {}
 
     def of(self, unit_ids: Sequence[str]) -> list[Effects | None]:
@@ -95,11 +97,22 @@ def token_name(tokenizer: "PreTrainedTokenizerBase", token: int) -> str:
     return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" and c not in "\t\n\r" else c for c in text)
 
 
-def read_unembedding(model: ModelConfig) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Gain of the final norm [D] and unembedding [V, D], float32: two tensors, not the whole model."""
+def added_logits(model: ModelConfig, written_DM: "torch.Tensor") -> "torch.Tensor":
+    """What is written through the final norm's gain and the unembedding, float32 [V, M].
+
+    Two tensors are read, not the whole model, and the unembedding in slices: 32 B's takes 3.1 GB in float32.
+    """
+    import torch
+    from safetensors import safe_open
+
     names = _weight_files(model)
     head = "lm_head.weight" if "lm_head.weight" in names else "model.embed_tokens.weight"
-    return _read(names, "model.norm.weight"), _read(names, head)
+    with safe_open(names[_GAIN], "pt") as weights:
+        scaled_DM = weights.get_tensor(_GAIN).float()[:, None] * written_DM
+    with safe_open(names[head], "pt") as weights:
+        rows = weights.get_slice(head)
+        begins = range(0, rows.get_shape()[0], VOCABULARY_SLICE)
+        return torch.cat([rows[begin : begin + VOCABULARY_SLICE].float() @ scaled_DM for begin in begins])
 
 
 def _weight_files(model: ModelConfig) -> dict[str, str]:
@@ -127,14 +140,7 @@ def _weight_files(model: ModelConfig) -> dict[str, str]:
 
 
 def _needed(file: str, names: Mapping[str, str]) -> bool:
-    return file in {names.get(name) for name in ("model.norm.weight", "lm_head.weight", "model.embed_tokens.weight")}
-
-
-def _read(names: Mapping[str, str], weight: str) -> "torch.Tensor":
-    from safetensors import safe_open
-
-    with safe_open(names[weight], "pt") as weights:
-        return weights.get_tensor(weight).float()
+    return file in {names.get(name) for name in (_GAIN, "lm_head.weight", "model.embed_tokens.weight")}
 
 
 class DecoderGrid:

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from assets.contexts.artifact import CONTEXTS
 from assets.dashboard.artifact import FeatureDashboard
 from assets.dashboard.build import TOP_TOKENS
 from assets.dashboard.chunks import ChunkWriter, write_chunk, write_index
 from assets.dashboard.config import DashboardConfig
-from assets.dashboard.directions import DecoderGrid, LogitEffects, read_unembedding, token_name
+from assets.dashboard.directions import DecoderGrid, LogitEffects, added_logits, token_name
 from assets.dashboard.full_rollouts import full_values
 from assets.dashboard.pieces import Pieces
 from assets.dashboard.units import read_contexts
@@ -232,23 +233,26 @@ def test_a_token_that_is_no_whole_character_is_named_by_its_bytes() -> None:
 
 
 def test_a_tied_model_reads_its_embedding_as_the_unembedding(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     table = torch.arange(6.0).reshape(3, 2)
     save_file({"model.norm.weight": torch.ones(2), "model.embed_tokens.weight": table}, tmp_path / "model.safetensors")
-    gain, unembedding = read_unembedding(ModelConfig(name=str(tmp_path)))
-    assert gain.tolist() == [1, 1]
-    assert unembedding.tolist() == table.tolist()
+    assert added_logits(ModelConfig(name=str(tmp_path)), torch.eye(2)).tolist() == table.tolist()
+
+
+def test_a_vocabulary_is_read_in_slices_and_the_norms_gain_weighs_what_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assets.dashboard.directions.VOCABULARY_SLICE", 2)
+    head_VD, gain_D = torch.tensor([[1.0, 0], [0, 1], [1, 1]]), torch.tensor([2.0, 10])
+    save_file({"lm_head.weight": head_VD, "model.norm.weight": gain_D}, tmp_path / "model.safetensors")
+    assert added_logits(ModelConfig(name=str(tmp_path)), torch.tensor([[3.0], [4]])).tolist() == [[6], [40], [46]]
 
 
 def test_a_model_in_several_files_is_read_from_the_right_ones(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"model.norm.weight": torch.ones(2)}, tmp_path / "a.safetensors")
     save_file({"lm_head.weight": torch.eye(2)}, tmp_path / "b.safetensors")
     names = {"model.norm.weight": "a.safetensors", "lm_head.weight": "b.safetensors", "other": "c.safetensors"}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    assert read_unembedding(ModelConfig(name=str(tmp_path)))[1].tolist() == [[1, 0], [0, 1]]
+    assert added_logits(ModelConfig(name=str(tmp_path)), torch.eye(2)).tolist() == [[1, 0], [0, 1]]
 
 
 def test_scripts_never_hold_what_could_end_them(tmp_path: Path) -> None:
