@@ -11,6 +11,8 @@ from resources.llm.pace import LONGEST_WAIT_S
 _SECRET = re.compile(
     r"\b(?:sk|pk|rk|key|token)-[\w-]{8,}|(?<=Bearer )[\w.~+/-]+=*|(?<=api key )\S+|(?<=api_key=)\S+", re.IGNORECASE
 )
+_SPENT = re.compile(r"API usage limits|enforced_spend_limit_reached", re.IGNORECASE)
+"""Anthropic's words for a spend limit, with status 400 or 429; asking again before its month ends is in vain."""
 LONGEST = 300
 """Characters of an error message that are kept."""
 LATE = "no answer in time"
@@ -51,7 +53,8 @@ def classify(error: Exception, provider: Provider) -> Failure | None:
         return Failure("retry", "unknown", LATE, reached=False)
     if isinstance(error, known.ModelAuthenticationError):
         return Failure("fatal", "no", f"{reason}; set its key in {KEY_VARIABLES[provider]}", reached=True)
-    if isinstance(error, known.ModelNotFoundError | known.ModelQuotaExceededError):
+    spent = isinstance(error, known.ModelHTTPError) and _SPENT.search(str(error))
+    if spent or isinstance(error, known.ModelNotFoundError | known.ModelQuotaExceededError):
         return Failure("fatal", "no", reason, reached=True)
     if isinstance(error, known.ModelContextWindowExceededError):
         return Failure("too long", "no", reason, reached=True)
