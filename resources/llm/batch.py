@@ -4,23 +4,23 @@ Round by round: what the cache lacks is noted and sent, the vendor's handle is s
 cache; errors and unusable answers go into the next round.
 """
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import accumulate, islice, takewhile
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from resources.errors import BadInput
 from resources.llm import exchange
 from resources.llm.answers import Answer, Desk
+from resources.llm.batch_calls import BatchCalls, Refused, Unrun
 from resources.llm.cache import SentBatch, Stored
 from resources.llm.endpoint import build_model, proxies_told, settings
-from resources.llm.failures import Failure, classify, redacted
+from resources.llm.failures import Failure, classify
 from resources.llm.ledger import OverBudget, Reservation
 from resources.llm.lost_batch import find_lost
 from resources.llm.question import Question, fitted
@@ -35,17 +35,8 @@ MOST_BYTES = 80_000_000
 """Of their texts; the vendors allow 200 and 256 MB of JSON, whose escapes can double a text."""
 UNTOLD = "the batch ended without a word about it"
 
-Result = TypeVar("Result")
 Pending = dict[str, tuple[Question, int]]
 """Cache key -> question and attempt."""
-
-
-class Refused(BadInput):
-    """The vendor did not take the batch, so nothing was charged."""
-
-
-class Unrun(Refused):
-    """The vendor took the batch and ran none of its requests, as where its queue has no room for so many tokens."""
 
 
 class BatchRun:
@@ -77,6 +68,7 @@ class BatchRun:
             client = httpx2.AsyncClient(timeout=self._desk.limits.timeout_s)
         async with client as http:
             self._model: Model = build_model(self._desk.endpoint, http)
+            self._calls = BatchCalls(self._model, self._desk)
             asked = {(q.id, q.sample): fitted(q, self._desk.endpoint) for q in questions}
             for sent in self._desk.cache.batches(self._desk.endpoint.name):
                 if expected := self._expected(asked, sent.keys):
@@ -132,7 +124,7 @@ class BatchRun:
         else:
             key, asked = next(iter(expected.items()))
             request = await self._model.batch_encode(_request(self._desk, key, *asked))
-            batch = await self._patiently(lambda: self._find(request, sent))
+            batch = await self._calls.patiently(lambda: self._find(request, sent))
             if batch is None:
                 self._drop(sent)
                 return
@@ -162,7 +154,7 @@ class BatchRun:
             f"{len(sent.keys)} requests; it may take a day"
         )
         try:
-            results = await self._results(batch)
+            results = await self._calls.results(batch)
         except Unrun:
             self._drop(sent)
             raise
@@ -191,14 +183,19 @@ class BatchRun:
             return found or await self._model.batch_create(requests)
 
         try:
-            return await self._patiently(create)
+            return await self._calls.patiently(create)
         except Refused:
             self._drop(sent)
             raise
 
     async def _find(self, request: "EncodedBatchRequest", sent: SentBatch) -> "Batch | None":
         known = [batch.id for batch in self._desk.cache.batches(self._desk.endpoint.name)]
-        return await find_lost(self._model, request, sent.keys, sent.asked, known, self._results)
+        calls = self._calls
+        try:
+            return await find_lost(self._model, request, sent.keys, sent.asked, known, calls.counted, calls.keys)
+        except Refused as error:
+            # It says nothing of the batch that is looked for, which may run.
+            raise BadInput(str(error)) from error
 
     def _confirmed(self, sent: SentBatch, batch: "Batch") -> SentBatch:
         return self._desk.cache.confirm_batch(sent, batch.id, _handles().dump_json(batch).decode())
@@ -219,24 +216,6 @@ class BatchRun:
 
     def _reserve(self, chunk: Pending) -> Reservation:
         return self._desk.ledger.reserve(sum(self._desk.most(question) for question, _ in chunk.values()))
-
-    async def _results(self, batch: "Batch") -> "Sequence[BatchResult]":
-        """Wait for a batch.
-
-        Raises:
-            Unrun: when it failed as a whole.
-        """
-        while batch.status != "ended":
-            await asyncio.sleep(self._desk.limits.poll_s)
-            now = batch
-            batch = await self._patiently(lambda now=now: self._model.batch_status(now))
-        ended = batch
-        details = batch.provider_details or {}
-        if details.get("status") == "failed":
-            first = (details.get("errors") or [{}])[0]
-            why = redacted(str(first.get("message") or first))
-            raise Unrun(self._desk.so_far(f"{self._desk.endpoint.name} ran none of the batch: {why}"))
-        return await self._patiently(lambda: self._model.batch_results(ended))
 
     def _store(self, results: "Sequence[BatchResult]", expected: Pending, sent: SentBatch) -> None:
         """Answers, their price and the end of the batch at once: a kill leaves all to the next run, or nothing."""
@@ -273,24 +252,6 @@ class BatchRun:
         if failure.kind != "retry":
             self._tries[key] = self._desk.limits.attempts
             self._rejected.add(key)
-
-    async def _patiently(self, call: "Callable[[], Awaitable[Result]]") -> Result:
-        """Make a call about a batch, again after faults that may pass."""
-        last = Failure("retry", "no", "", reached=False)
-        for turn in range(self._desk.limits.attempts):
-            try:
-                return await call()
-            except Exception as error:
-                failure = classify(error, self._desk.endpoint.provider)
-                if failure is None:
-                    raise
-                if failure.kind != "retry":
-                    raise Refused(
-                        self._desk.so_far(f"{self._desk.endpoint.name} refuses the batch: {failure.reason}")
-                    ) from error
-                last = failure
-                await asyncio.sleep(max(failure.wait_s, self._desk.limits.backoff_s * 2**turn))
-        raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name} cannot be reached: {last.reason}"))
 
 
 def _one_upload(pending: Pending) -> Pending:

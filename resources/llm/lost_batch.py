@@ -3,13 +3,13 @@
 The vendor runs it and charges for it all the same. Its results carry our keys.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model
-    from pydantic_ai.models.batch import Batch, BatchResult, EncodedBatchRequest
+    from pydantic_ai.models.batch import Batch, EncodedBatchRequest
 
 CLOCKS_APART = timedelta(minutes=10)
 """The vendor's clock and ours, at most."""
@@ -21,11 +21,13 @@ async def find_lost(
     keys: Collection[str],
     asked: float,
     known: Collection[str],
-    collect: "Callable[[Batch], Awaitable[Sequence[BatchResult]]]",
+    counted: "Callable[[Batch], Awaitable[Batch]]",
+    keys_of: "Callable[[Batch], Awaitable[set[str]]]",
 ) -> "Batch | None":
     """The batch of exactly these keys that was made since `asked` (seconds since 1970); None: there is none.
 
-    `request` is one of its requests, `known` holds ids of other batches, `collect` waits for a batch's results.
+    `request` is one of its requests, `known` holds ids of other batches. `counted` waits until the vendor has counted a
+    batch's requests, `keys_of` until it has ended.
 
     Raises:
         ModelAPIError: when the vendor does not list its batches.
@@ -45,9 +47,9 @@ async def find_lost(
             created_at=created,
             request_count=len(keys),
         )
-        if batch_id in known or (batch := await model.batch_status(handle)).request_count != len(keys):
+        if batch_id in known or (batch := await counted(handle)).request_count != len(keys):
             continue
-        if {result.custom_id for result in await collect(batch)} == set(keys):
+        if await keys_of(batch) == set(keys):
             return batch
     return None
 

@@ -49,6 +49,10 @@ class Settings:
     """The only model that exists; empty: any."""
     batch_polls: int = 1
     """Polls until a batch has ended."""
+    validation_polls: int = 0
+    """Polls until OpenAI has read a batch's file and counts its requests."""
+    endless: tuple[int, ...] = ()
+    """Which batches never end."""
     faults: tuple[str, ...] = FAULTS
     lost: tuple[int, ...] = ()
     """Which batches, counted from 0, are made but never confirmed: the connection is cut."""
@@ -56,6 +60,8 @@ class Settings:
     """Which of OpenAI's batches fail as a whole, none of their requests run."""
     canceled: tuple[int, ...] = ()
     """Which of OpenAI's batches somebody cancels before any request has run."""
+    gone: tuple[int, ...] = ()
+    """Of which batches the vendor has deleted the results."""
     unmade: int = 0
     """So many requests for a batch are cut before anything is made."""
 
@@ -193,6 +199,8 @@ class FaultServer:
             name = path.split("/")[3]
             if method == "DELETE":
                 return self._write(writer, 200, {"id": name, "object": "file", "deleted": True})
+            if name.startswith("batch") and int(name.split("-")[0].split("_")[1]) in self.settings.gone:
+                return self._write(writer, 404, error_body(f"No such File object: {name}", "invalid_request_error"))
             return self._write(writer, 200, self._files[name])
         if path.split("?")[0] in ("/v1/batches", "/v1/messages/batches"):
             if method == "POST" and self.settings.unmade:
@@ -226,9 +234,10 @@ class FaultServer:
         self.counts.batches += 1
         self._batches[name] = {
             "id": name, "object": "batch", "endpoint": request["endpoint"], "completion_window": "24h",
-            "input_file_id": request["input_file_id"], "status": "in_progress", "created_at": int(time.time()),
+            "input_file_id": request["input_file_id"], "status": "validating", "created_at": int(time.time()),
             "polls": 0, "output_file_id": name + "-out", "error_file_id": name + "-err",
-            "request_counts": {"total": len(lines), "completed": len(output), "failed": len(errors)},
+            "request_counts": {"total": 0, "completed": 0, "failed": 0},
+            "read": {"total": len(lines), "completed": len(output), "failed": len(errors)},
         }  # fmt: skip
         return self._batches[name]
 
@@ -264,12 +273,16 @@ class FaultServer:
             return batch | unrun | {"status": "failed", "errors": {"object": "list", "data": [TOO_MANY_TOKENS]}}
         if number in self.settings.canceled:
             return batch | unrun | {"status": "cancelled"}
-        if batch["polls"] > self.settings.batch_polls:
+        if "endpoint" in batch:
+            if batch["polls"] <= self.settings.validation_polls:
+                return batch
+            batch |= {"status": "in_progress", "request_counts": batch["read"]}
+        if batch["polls"] > self.settings.batch_polls and number not in self.settings.endless:
             batch |= {"status": "completed", "completed_at": 2} if "endpoint" in batch else {
                 "processing_status": "ended", "ended_at": "2026-01-01T01:00:00Z",
                 "results_url": f"http://127.0.0.1:{self._port}/v1/messages/batches/{batch['id']}/results",
             }  # fmt: skip
-        return batch
+        return batch | {"results_url": None} if number in self.settings.gone else batch
 
     def _write(self, writer: asyncio.StreamWriter, status: int, payload: dict | str, extra: dict | None = None) -> bool:
         text = (payload if isinstance(payload, str) else json.dumps(payload)).encode()

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from resources.compute import ComputeConfig
+from resources.llm.cache import FILE_NAME, ResponseCache
 from resources.llm.endpoint import Endpoint, Provider
 from resources.llm.limits import Limits
 from resources.llm.question import Question
@@ -28,6 +29,7 @@ QUICK = replace(
     unusable=6,
     backoff_s=0.01,
 )
+BATCH = replace(QUICK, mode="batch")
 
 
 class Label(BaseModel, extra="forbid"):
@@ -74,6 +76,23 @@ def questions(count: int, size: int = 200, start: int = 0) -> list[Question]:
         Question(f"latent:{number}", "Explain.", f"unit {number} " + "x" * size, Label, "v1")
         for number in range(start, start + count)
     ]
+
+
+def batches_noted(home: Path, endpoint: str) -> bool:
+    cache = ResponseCache(home / FILE_NAME)
+    try:
+        return bool(cache.batches(endpoint))
+    finally:
+        cache.close()
+
+
+def set_aside(home: Path) -> int:
+    """How many reservations are open."""
+    cache = ResponseCache(home / FILE_NAME)
+    try:
+        return cache.connection.execute("select count(*) from reserved").fetchone()[0]
+    finally:
+        cache.close()
 
 
 def wait_until(true: Any, seconds: float = 20.0) -> None:

@@ -1,34 +1,38 @@
 """Batches of both vendors: the same answers, resumed by what was sent, never sent twice."""
 
-import asyncio
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from pydantic_ai.models.batch import Batch
 
 from resources.errors import BadInput
 from resources.llm import batch
 from resources.llm.ask import ask
-from resources.llm.cache import FILE_NAME, ResponseCache
+from resources.llm.cache import FILE_NAME
 from resources.llm.endpoint import Provider
 from resources.llm.ledger import Ledger, Reservation
-from resources.llm.lost_batch import find_lost
 from resources.llm.question import Question
 from resources.progress import Progress
 from tests.resources.llm.fault_server import Settings
-from tests.resources.llm.servers import KEY, PROJECT, QUICK, SILENT, Label, questions, serving, wait_until
+from tests.resources.llm.servers import (
+    BATCH,
+    KEY,
+    PROJECT,
+    QUICK,
+    SILENT,
+    Label,
+    batches_noted,
+    questions,
+    serving,
+    set_aside,
+    wait_until,
+)
 
-BATCH = replace(QUICK, mode="batch")
 VENDORS: tuple[Provider, ...] = ("openai", "anthropic")
 
 
@@ -94,8 +98,7 @@ RUN = """
 import sys
 from resources.llm.ask import ask
 from resources.llm.endpoint import Endpoint
-from tests.resources.llm.servers import SILENT, questions
-from tests.resources.llm.test_batch import BATCH
+from tests.resources.llm.servers import BATCH, SILENT, questions
 endpoint = Endpoint(sys.argv[1], sys.argv[2], sys.argv[3], max_output_tokens=1000)
 print(len(ask(questions(40), 40, endpoint, BATCH, SILENT, "label").answers))
 """
@@ -108,14 +111,14 @@ def test_a_killed_run_finds_its_batch_again(provider: Provider, home: Path) -> N
         endpoint = server.endpoint(provider)
         command = [sys.executable, "-c", RUN, provider, endpoint.model, endpoint.base_url]
         process = subprocess.Popen(command, cwd=PROJECT, env=os.environ, stdout=subprocess.DEVNULL)
-        wait_until(lambda: (home / FILE_NAME).exists() and _batches(home, endpoint.name))
+        wait_until(lambda: (home / FILE_NAME).exists() and batches_noted(home, endpoint.name))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         done = subprocess.run(command, cwd=PROJECT, env=os.environ, capture_output=True, text=True, check=True)
         counts = server.counts()
     assert int(done.stdout) == 40
     assert (counts["batches"], counts["requests"], counts["repeated"]) == (1, 40, 0)
-    assert not _batches(home, endpoint.name)
+    assert not batches_noted(home, endpoint.name)
 
 
 @pytest.mark.slow
@@ -137,23 +140,7 @@ def test_another_experiments_run_leaves_a_killed_runs_batch_to_it(provider: Prov
         counts = server.counts()
     assert int(done.stdout) == 40
     assert (counts["batches"], counts["requests"], counts["repeated"]) == (3, 40 + 5 + 10, 0)
-    assert not _batches(home, endpoint.name)
-
-
-def _batches(home: Path, endpoint: str) -> bool:
-    cache = ResponseCache(home / FILE_NAME)
-    try:
-        return bool(cache.batches(endpoint))
-    finally:
-        cache.close()
-
-
-def _set_aside(home: Path) -> int:
-    cache = ResponseCache(home / FILE_NAME)
-    try:
-        return cache.connection.execute("select count(*) from reserved").fetchone()[0]
-    finally:
-        cache.close()
+    assert not batches_noted(home, endpoint.name)
 
 
 @pytest.mark.parametrize("provider", VENDORS)
@@ -177,84 +164,11 @@ def test_a_run_that_ends_before_its_batch_is_settled_leaves_the_batch_to_the_nex
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr(Ledger, "settle", die)
             ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
-        assert _batches(home, endpoint.name)
+        assert batches_noted(home, endpoint.name)
         done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
         assert (len(done.answers), server.counts()["batches"]) == (5, 1)
-    assert not _batches(home, endpoint.name)
-    assert _set_aside(home) == 0
-
-
-@pytest.mark.parametrize("provider", VENDORS)
-def test_a_batch_whose_confirmation_got_lost_is_found_at_the_vendor_and_not_paid_twice(
-    provider: Provider, home: Path
-) -> None:
-    """A batch of as many questions, made just before, is not mistaken for it."""
-    with serving(Settings(key=KEY, lost=(1,), batch_polls=3)) as server:
-        endpoint = server.endpoint(provider)
-        ask(questions(20, start=900), 20, endpoint, BATCH, SILENT, "label")
-        asked = ask(questions(20), 20, endpoint, BATCH, SILENT, "label")
-        counts = server.counts()
-    assert all(isinstance(answer.value, Label) for answer in asked.answers.values())
-    assert (len(asked.answers), counts["batches"], counts["requests"], counts["repeated"]) == (20, 2, 40, 0)
-    assert not _batches(home, endpoint.name)
-    assert _set_aside(home) == 0
-
-
-@pytest.mark.parametrize("provider", VENDORS)
-def test_a_run_killed_before_it_noted_its_batch_finds_it_at_the_vendor(
-    provider: Provider, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die(cache: ResponseCache, *_: object) -> None:
-        raise KeyboardInterrupt
-
-    with serving(Settings(key=KEY)) as server:
-        endpoint = server.endpoint(provider)
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(ResponseCache, "confirm_batch", die)
-            ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
-        assert _set_aside(home) == 1
-        done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
-        counts = server.counts()
-    assert (len(done.answers), counts["batches"], counts["requests"]) == (5, 1, 5)
-    assert 2 * done.bill.cost_usd == pytest.approx(counts["dollars"], rel=1e-6)
-    assert (_batches(home, endpoint.name), _set_aside(home)) == (False, 0)
-
-
-@pytest.mark.parametrize("provider", VENDORS)
-def test_a_batch_that_the_vendor_never_got_is_sent_by_the_next_run(provider: Provider, home: Path) -> None:
-    with serving(Settings(key=KEY, unmade=2)) as server:
-        endpoint = server.endpoint(provider)
-        with pytest.raises(BadInput, match="cannot be reached"):
-            ask(questions(5), 5, endpoint, replace(BATCH, attempts=2), SILENT, "label")
-        assert (server.counts()["batches"], _set_aside(home)) == (0, 1)
-        done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
-        assert (len(done.answers), server.counts()["batches"]) == (5, 1)
-    assert (_batches(home, endpoint.name), _set_aside(home)) == (False, 0)
-
-
-def test_while_a_lost_batch_is_looked_for_none_is_waited_for_that_cannot_be_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of them may take a day: another one of ours, one of another size, and one made an hour before."""
-    now = datetime.now(UTC)
-    sizes, collected = {"ours": 2, "larger": 3, "lost": 2, "old": 2}, []
-
-    async def newest_first(_: object) -> AsyncIterator[tuple[str, datetime]]:
-        for name in sizes:
-            yield name, now - timedelta(hours=name == "old")
-
-    async def status(batch: Batch) -> Batch:
-        return replace(batch, request_count=sizes[batch.id])
-
-    async def collect(batch: Batch) -> list[SimpleNamespace]:
-        collected.append(batch.id)
-        return [SimpleNamespace(custom_id=key) for key in "ab"]
-
-    monkeypatch.setattr("resources.llm.lost_batch._newest_first", newest_first)
-    model: Any = SimpleNamespace(model_name="m", system="openai", batch_status=status)
-    request: Any = SimpleNamespace(group="g")
-    for keys, expected in (("ab", "lost"), ("ac", None)):
-        found = asyncio.run(find_lost(model, request, keys, now.timestamp(), ["ours"], collect))  # pyright: ignore[reportArgumentType]
-        assert (found and found.id, collected) == (expected, ["lost"])
-        collected.clear()
+    assert not batches_noted(home, endpoint.name)
+    assert set_aside(home) == 0
 
 
 def test_a_wrong_key_sends_no_batch() -> None:
@@ -276,7 +190,7 @@ def test_a_batch_that_fails_as_a_whole_ends_the_run_and_marks_no_question_as_fai
         for _ in range(2):
             with pytest.raises(BadInput, match=r"ran none of the batch: Enqueued token limit .* 5 of 9 .* kept"):
                 ask(questions(9), 9, server.endpoint(), BATCH, SILENT, "label")
-            assert _set_aside(home) == 0
+            assert set_aside(home) == 0
         asked = ask(questions(9), 9, server.endpoint(), BATCH, SILENT, "label")
     assert (asked.bill.requests, asked.bill.cached) == (4, 5)
     assert all(answer.value for answer in asked.answers.values())
