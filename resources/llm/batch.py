@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from resources.errors import BadInput
 from resources.llm import exchange
 from resources.llm.answers import Answer, Desk
-from resources.llm.batch_calls import BatchCalls, Refused, Unrun
+from resources.llm.batch_calls import BatchCalls, Gone, Refused, Unrun
 from resources.llm.cache import SentBatch, Stored
 from resources.llm.endpoint import build_model, proxies_told, settings
 from resources.llm.failures import Failure, classify
@@ -129,7 +129,10 @@ class BatchRun:
                 self._drop(sent)
                 return
             sent = self._confirmed(sent, batch)
-        await self._collect(batch, expected, sent)
+        try:
+            await self._collect(batch, expected, sent)
+        except Gone:
+            self._give_up(sent)
 
     async def _send(self, pending: Pending) -> None:
         chunk = _one_upload(pending)
@@ -204,6 +207,16 @@ class BatchRun:
         """The vendor never made it."""
         with self._desk.ledger.transaction():
             self._desk.ledger.settle(sent.held, 0.0)
+            self._desk.cache.forget_batch(sent.id)
+
+    def _give_up(self, sent: SentBatch) -> None:
+        """It ran, was paid for, and can be read no longer."""
+        self._desk.progress.say(
+            f"{self._desk.what}: the results of batch {sent.id} of {self._desk.endpoint.name} are gone; "
+            f"its {len(sent.keys)} requests count as paid, and are sent again where they are still asked for"
+        )
+        with self._desk.ledger.transaction():
+            self._desk.ledger.lose(sent.held)
             self._desk.cache.forget_batch(sent.id)
 
     def _affordable(self, chunk: Pending) -> Pending:

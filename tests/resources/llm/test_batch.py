@@ -15,7 +15,7 @@ from resources.llm import batch
 from resources.llm.ask import ask
 from resources.llm.cache import FILE_NAME
 from resources.llm.endpoint import Provider
-from resources.llm.ledger import Ledger, Reservation
+from resources.llm.ledger import Ledger
 from resources.llm.question import Question
 from resources.progress import Progress
 from tests.resources.llm.fault_server import Settings
@@ -153,16 +153,17 @@ def test_a_batch_never_passes_the_cap(provider: Provider) -> None:
         assert counts["dollars"] / 2 <= 0.012
 
 
+def _die(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_run_that_ends_before_its_batch_is_settled_leaves_the_batch_to_the_next_and_no_money_aside(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(ledger: Ledger, reservation: Reservation, dollars: float) -> None:
-        raise KeyboardInterrupt
-
     with serving(Settings(key=KEY)) as server:
         endpoint = server.endpoint("openai")
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(Ledger, "settle", die)
+            patched.setattr(Ledger, "settle", _die)
             ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
         assert batches_noted(home, endpoint.name)
         done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
@@ -217,3 +218,37 @@ def test_a_prompt_that_is_too_long_loses_contexts_in_a_batch_as_in_live_asking(p
         (answer,) = ask([build_long(64)], 1, server.endpoint(provider), BATCH, SILENT, "label").answers.values()
     assert answer.value is not None
     assert answer.note == "32 blocks"
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+def test_a_noted_batch_whose_results_are_gone_is_given_up_as_paid_and_sent_again(
+    provider: Provider, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with serving(Settings(key=KEY, gone=(0,))) as server:
+        endpoint = server.endpoint(provider)
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(batch.BatchRun, "_collect", _die)
+            ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
+        assert batches_noted(home, endpoint.name)
+        done = ask(questions(5), 5, endpoint, BATCH, Progress(said.append), "label")
+        assert (done.bill.requests, server.counts()["batches"]) == (5, 2)
+    assert all(answer.value for answer in done.answers.values())
+    assert done.unknown_usd >= done.bill.cost_usd > 0
+    assert [line for line in said if "gone" in line] == [
+        f"label: the results of batch batch_0 of {endpoint.name} are gone; its 5 requests count as "
+        "paid, and are sent again where they are still asked for"
+    ]
+    assert (batches_noted(home, endpoint.name), set_aside(home)) == (False, 0)
+
+
+def test_a_noted_batch_that_a_wrong_key_cannot_read_is_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Settings(key=KEY)) as server:
+        endpoint = server.endpoint()
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(batch.BatchRun, "_collect", _die)
+            ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
+        with monkeypatch.context() as patched, pytest.raises(BadInput, match="refuses the batch"):
+            patched.setenv("OPENAI_API_KEY", "another")
+            ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
+        assert (batches_noted(home, endpoint.name), set_aside(home)) == (True, 1)
