@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import accumulate, islice, takewhile
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from resources.errors import BadInput
 from resources.llm import exchange
@@ -20,7 +20,7 @@ from resources.llm.answers import Answer, Desk
 from resources.llm.batch_calls import BatchCalls, Gone, Refused, Unrun
 from resources.llm.cache import SentBatch, Stored
 from resources.llm.endpoint import build_model, proxies_told, settings
-from resources.llm.failures import Failure, classify
+from resources.llm.failures import Failure, classify, redacted
 from resources.llm.ledger import OverBudget, Reservation
 from resources.llm.lost_batch import find_lost
 from resources.llm.question import Question, fitted
@@ -247,7 +247,7 @@ class BatchRun:
         try:
             response = self._model.batch_decode(result, _request(self._desk, result.custom_id, question, attempt))
         except Exception as error:
-            failure = classify(error, self._desk.endpoint.provider)
+            failure = _unread(error) or classify(error, self._desk.endpoint.provider)
             if failure is None:
                 raise
             self._note(result.custom_id, failure)
@@ -272,6 +272,15 @@ def _one_upload(pending: Pending) -> Pending:
     sizes = accumulate(question.most_input_tokens for question, _ in pending.values())
     fitting = sum(1 for _ in takewhile(lambda size: size <= MOST_BYTES, sizes))
     return dict(islice(pending.items(), min(max(1, fitting), MOST_REQUESTS)))
+
+
+def _unread(error: Exception) -> Failure | None:
+    """Of an answer with something that the library does not know yet; it was paid for, and another would be too."""
+    if not isinstance(error, ValidationError):
+        return None
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return Failure("rejected", "unknown", redacted(f"the answer cannot be read: {place} {first['msg']}"), reached=True)
 
 
 def _request(desk: Desk, key: str, question: Question, attempt: int) -> "BatchRequest":

@@ -28,7 +28,8 @@ from tests.resources.llm.wire import (
 
 FAULTS = ("429", "500", "timeout", "cut", "refusal", "truncated", "malformed", "wrong")
 """What a faulty call gets: an error status, silence, a closed connection, or a paid answer that cannot be used."""
-PAID_FAULTS = ("refusal", "truncated", "malformed", "wrong")
+PAID_FAULTS = ("refusal", "truncated", "malformed", "wrong", "unheard-of")
+"""The last, an end of Anthropic's answer that its SDK does not know, only where `Settings.faults` names it."""
 TOO_MANY_TOKENS = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached for gpt-5-mini"}
 DOLLARS_PER_MILLION = {"gpt-5-mini": (0.25, 2.0), "claude-haiku-4-5": (1.0, 5.0)}
 

@@ -252,3 +252,15 @@ def test_a_noted_batch_that_a_wrong_key_cannot_read_is_kept(home: Path, monkeypa
             patched.setenv("OPENAI_API_KEY", "another")
             ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
         assert (batches_noted(home, endpoint.name), set_aside(home)) == (True, 1)
+
+
+def test_an_answer_that_the_library_cannot_read_fails_its_question_and_no_other(home: Path) -> None:
+    with serving(Settings(key=KEY, fault_share=0.3, faults=("unheard-of",), seed=1)) as server:
+        endpoint = server.endpoint("anthropic")
+        asked = ask(questions(20), 20, endpoint, BATCH, SILENT, "label")
+        counts = server.counts()
+    failed = [answer for answer in asked.answers.values() if answer.value is None]
+    assert len(failed) == counts["failed"]["unheard-of"] > 0
+    assert all(answer.failure.startswith("the answer cannot be read: message.stop_reason ") for answer in failed)
+    assert (len(asked.answers), counts["requests"], any(answer.lost for answer in failed)) == (20, 20, False)
+    assert (batches_noted(home, endpoint.name), set_aside(home)) == (False, 0)

@@ -105,7 +105,7 @@ def _chat(model: str, answer: str, fault: str | None, tokens: int) -> dict:
 
 
 def _anthropic(model: str, answer: str, fault: str | None, tokens: int) -> dict:
-    stop = {"refusal": "refusal", "truncated": "max_tokens"}.get(fault or "", "end_turn")
+    stop = {"refusal": "refusal", "truncated": "max_tokens", "unheard-of": "compacted"}.get(fault or "", "end_turn")
     usage = {"input_tokens": tokens, "output_tokens": OUTPUT_TOKENS}
     usage |= {"cache_read_input_tokens": 0, "cache_creation_input_tokens": 0}
     return {
