@@ -22,6 +22,8 @@ KEY_VARIABLES = {
 }
 URL_VARIABLES = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL", "openai-compatible": ""}
 """A proxy's address, where the config names none (the vendors' own SDK variables)."""
+_VENDORS_OWN = {"openai": "https://api.openai.com/v1", "anthropic": "https://api.anthropic.com"}
+"""Given to the SDKs, which take a variable that is set to nothing for an address."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Endpoint:
     @property
     def address(self) -> str:
         """The configured address, else the provider's environment variable, else empty for the vendor's own."""
-        return self.base_url or os.environ.get(URL_VARIABLES[self.provider], "")
+        return self.base_url or os.environ.get(URL_VARIABLES[self.provider], "").strip()
 
     @property
     def placed(self) -> str:
@@ -130,7 +132,8 @@ def build_model(endpoint: Endpoint, http: "httpx2.AsyncClient") -> "Model":
 
     from resources.llm.unconverted import UnconvertedClient
 
-    client = UnconvertedClient(api_key=key, base_url=endpoint.address or None, http_client=http, max_retries=0)
+    address = endpoint.address or _VENDORS_OWN[endpoint.provider]
+    client = UnconvertedClient(api_key=key, base_url=address, http_client=http, max_retries=0)
     kind = OpenAIResponsesModel if endpoint.provider == "openai" else OpenAIChatModel
     return kind(endpoint.model, provider=OpenAIProvider(openai_client=client))
 
@@ -141,7 +144,8 @@ def _anthropic(endpoint: Endpoint, key: str, http: "httpx2.AsyncClient") -> "Mod
     from pydantic_ai.profiles.anthropic import ANTHROPIC_THINKING_BUDGET_MAP
     from pydantic_ai.providers.anthropic import AnthropicProvider
 
-    client = AsyncAnthropic(api_key=key, base_url=endpoint.address or None, http_client=http, max_retries=0)
+    address = endpoint.address or _VENDORS_OWN[endpoint.provider]
+    client = AsyncAnthropic(api_key=key, base_url=address, http_client=http, max_retries=0)
     model = AnthropicModel(endpoint.model, provider=AnthropicProvider(anthropic_client=client))
     if endpoint.effort and not model.profile.get("anthropic_supports_adaptive_thinking"):
         budget = ANTHROPIC_THINKING_BUDGET_MAP[endpoint.effort]  # pyright: ignore[reportArgumentType]

@@ -3,11 +3,12 @@
 from dataclasses import replace
 from typing import Literal
 
+import httpx2
 import pytest
 
 from resources.errors import BadInput
 from resources.llm.ask import Asked, ask
-from resources.llm.endpoint import Endpoint
+from resources.llm.endpoint import URL_VARIABLES, Endpoint, Provider, build_model
 from tests.assets.benchmarks.local_server import chat, serving
 from tests.resources.llm.servers import KEY, QUICK, SILENT, questions
 
@@ -74,3 +75,19 @@ def test_a_proxy_that_cannot_be_used_is_told_with_its_variables(
     endpoint = Endpoint("openai", "gpt-5-mini", "http://model.invalid/v1", max_output_tokens=1000)
     with pytest.raises(BadInput, match=rf"^no HTTP client can be made with this environment .*{variable}"):
         ask(questions(1), 1, endpoint, replace(QUICK, mode=mode), SILENT, "label")
+
+
+@pytest.mark.parametrize(
+    ("provider", "host"), [("openai", "https://api.openai.com/v1"), ("anthropic", "https://api.anthropic.com")]
+)
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_address_that_is_set_to_nothing_is_the_vendors_own(
+    provider: Provider, host: str, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(URL_VARIABLES[provider], empty)
+    endpoint = Endpoint(provider, "gpt-5-mini" if provider == "openai" else "claude-haiku-4-5")
+    model = build_model(endpoint, httpx2.AsyncClient())
+    assert model.base_url is not None
+    assert model.base_url.rstrip("/") == host
+    # As without the variable: the answers in the cache stay valid.
+    assert (endpoint.placed, endpoint.identity()["base_url"]) == (endpoint.name, "")
