@@ -247,7 +247,7 @@ class BatchRun:
         try:
             response = self._model.batch_decode(result, _request(self._desk, result.custom_id, question, attempt))
         except Exception as error:
-            failure = _unread(error) or classify(error, self._desk.endpoint.provider)
+            failure = _unrun(result, error) or _unread(error) or classify(error, self._desk.endpoint.provider)
             if failure is None:
                 raise
             self._note(result.custom_id, failure)
@@ -272,6 +272,13 @@ def _one_upload(pending: Pending) -> Pending:
     sizes = accumulate(question.most_input_tokens for question, _ in pending.values())
     fitting = sum(1 for _ in takewhile(lambda size: size <= MOST_BYTES, sizes))
     return dict(islice(pending.items(), min(max(1, fitting), MOST_REQUESTS)))
+
+
+def _unrun(result: "BatchResult", error: Exception) -> Failure | None:
+    """Of a request that the vendor did not come to: it has not failed on it, whatever it did with the others."""
+    if result.status not in ("expired", "canceled"):
+        return None
+    return Failure("retry", "no", redacted(str(error)), reached=False)
 
 
 def _unread(error: Exception) -> Failure | None:

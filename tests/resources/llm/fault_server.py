@@ -61,6 +61,8 @@ class Settings:
     """Which of OpenAI's batches fail as a whole, none of their requests run."""
     canceled: tuple[int, ...] = ()
     """Which of OpenAI's batches somebody cancels before any request has run."""
+    expired: tuple[int, ...] = ()
+    """Which batches end after a day with the second half of their requests not run."""
     gone: tuple[int, ...] = ()
     """Of which batches the vendor has deleted the results."""
     unmade: int = 0
@@ -226,7 +228,7 @@ class FaultServer:
         name = f"batch_{len(self._batches)}"
         lines = [json.loads(line) for line in self._files[request["input_file_id"]].splitlines() if line]
         output, errors = [], []
-        for line in lines:
+        for line in lines[: self._run_of(len(lines))]:
             status, payload = self._batched(line["url"], line["body"])
             response = {"status_code": status, "request_id": "r", "body": payload}
             entry = {"id": "x", "custom_id": line["custom_id"], "response": response, "error": None}
@@ -245,12 +247,15 @@ class FaultServer:
     def _anthropic_batch(self, request: dict) -> dict:
         name = f"batch_{len(self._batches)}"
         results = []
-        for each in request["requests"]:
+        done = self._run_of(len(request["requests"]))
+        for each in request["requests"][:done]:
             status, payload = self._batched("/v1/messages", each["params"])
             result = {"type": "succeeded", "message": payload}
             if status != 200:
                 result = {"type": "errored", "error": payload}
             results.append(json.dumps({"custom_id": each["custom_id"], "result": result}))
+        for each in request["requests"][done:]:
+            results.append(json.dumps({"custom_id": each["custom_id"], "result": {"type": "expired"}}))
         self._files[name] = "\n".join(results)
         self.counts.batches += 1
         self._batches[name] = {
@@ -260,6 +265,10 @@ class FaultServer:
             "request_counts": {"processing": len(results), "succeeded": 0, "errored": 0, "canceled": 0, "expired": 0},
         }  # fmt: skip
         return self._batches[name]
+
+    def _run_of(self, count: int) -> int:
+        """How many requests of the next batch are run before its day is over."""
+        return count // 2 if len(self._batches) in self.settings.expired else count
 
     def _batched(self, path: str, request: dict) -> tuple[int, dict]:
         self.counts.requests += 1
@@ -279,7 +288,8 @@ class FaultServer:
                 return batch
             batch |= {"status": "in_progress", "request_counts": batch["read"]}
         if batch["polls"] > self.settings.batch_polls and number not in self.settings.endless:
-            batch |= {"status": "completed", "completed_at": 2} if "endpoint" in batch else {
+            ended = "expired" if number in self.settings.expired else "completed"
+            batch |= {"status": ended, "completed_at": 2} if "endpoint" in batch else {
                 "processing_status": "ended", "ended_at": "2026-01-01T01:00:00Z",
                 "results_url": f"http://127.0.0.1:{self._port}/v1/messages/batches/{batch['id']}/results",
             }  # fmt: skip

@@ -264,3 +264,15 @@ def test_an_answer_that_the_library_cannot_read_fails_its_question_and_no_other(
     assert all(answer.failure.startswith("the answer cannot be read: message.stop_reason ") for answer in failed)
     assert (len(asked.answers), counts["requests"], any(answer.lost for answer in failed)) == (20, 20, False)
     assert (batches_noted(home, endpoint.name), set_aside(home)) == (False, 0)
+
+
+@pytest.mark.parametrize("provider", VENDORS)
+def test_what_a_batch_did_not_run_within_its_day_is_lost_and_not_failed(provider: Provider) -> None:
+    with serving(Settings(key=KEY, expired=(0,))) as server:
+        endpoint = server.endpoint(provider)
+        asked = ask(questions(10), 10, endpoint, replace(BATCH, attempts=1), SILENT, "label")
+        again = ask(questions(10), 10, endpoint, BATCH, SILENT, "label")
+    unanswered = [answer for answer in asked.answers.values() if answer.value is None]
+    assert [answer.lost for answer in unanswered] == [True] * 5
+    assert "expired" in unanswered[0].failure
+    assert (again.bill.cached, again.bill.requests) == (5, 5)
