@@ -13,6 +13,8 @@ _SECRET = re.compile(
 )
 _SPENT = re.compile(r"API usage limits|enforced_spend_limit_reached", re.IGNORECASE)
 """Anthropic's words for a spend limit, with status 400 or 429; asking again before its month ends is in vain."""
+_TOO_LONG = "context length is only"
+"""vLLM's words that the library does not know; "maximum context length" it does."""
 LONGEST = 300
 """Characters of an error message that are kept."""
 LATE = "no answer in time"
@@ -56,7 +58,8 @@ def classify(error: Exception, provider: Provider) -> Failure | None:
     spent = isinstance(error, known.ModelHTTPError) and _SPENT.search(str(error))
     if spent or isinstance(error, known.ModelNotFoundError | known.ModelQuotaExceededError):
         return Failure("fatal", "no", reason, reached=True)
-    if isinstance(error, known.ModelContextWindowExceededError):
+    too_long = isinstance(error, known.ModelHTTPError) and _TOO_LONG in str(error)
+    if too_long or isinstance(error, known.ModelContextWindowExceededError):
         return Failure("too long", "no", reason, reached=True)
     if isinstance(error, known.ModelConnectionError):
         lost = "no" if error.phase in ("connect", "pool") else "unknown"

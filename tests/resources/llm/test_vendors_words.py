@@ -9,8 +9,9 @@ import pytest
 from resources.errors import BadInput
 from resources.llm.ask import ask
 from resources.llm.endpoint import Endpoint
-from tests.assets.benchmarks.local_server import Reply, serving
-from tests.resources.llm.servers import QUICK, SILENT, questions
+from resources.llm.question import Question
+from tests.assets.benchmarks.local_server import Reply, chat, serving
+from tests.resources.llm.servers import QUICK, SILENT, Label, questions
 from tests.resources.llm.wire import error_body, wire
 
 GOOD = '{"explanation": "e", "classification": 1, "reasoning": "r"}'
@@ -40,3 +41,25 @@ def test_a_spend_limit_that_is_reached_in_the_middle_ends_the_run_and_fails_no_q
         with pytest.raises(BadInput, match=r" refuses: .*; 3 of 20 questions are answered and kept"):
             ask(questions(20), 20, endpoint, replace(QUICK, concurrency=1), SILENT, "label")
     assert next(requests) == 3 + 1 + 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model's maximum context length is 512 tokens. However, you requested 600 tokens.",
+        "You passed 600 input tokens. However, the model's context length is only 512 tokens, resulting in no room.",
+    ],
+)
+def test_a_prompt_that_vllm_calls_too_long_in_either_of_its_ways_is_asked_shorter(words: str) -> None:
+    def long_question(blocks: int) -> Question:
+        shorter = (lambda: long_question(blocks // 2)) if blocks > 1 else (lambda: None)
+        return Question("latent:1", "s", "x" * blocks, Label, "v1", shorter=shorter, note=f"{blocks} blocks")
+
+    def answer(_: str, request: dict[str, Any]) -> Reply:
+        fits = len(request["messages"][1]["content"]) <= 4
+        return chat(GOOD) if fits else (400, error_body(words, "BadRequestError"), {})
+
+    with serving(answer) as url:
+        endpoint = Endpoint("openai-compatible", "m", url, max_output_tokens=1000)
+        (answered,) = ask([long_question(16)], 1, endpoint, QUICK, SILENT, "label").answers.values()
+    assert (bool(answered.value), answered.note) == (True, "4 blocks")
