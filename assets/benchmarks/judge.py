@@ -21,6 +21,8 @@ from resources.progress import Progress
 _VERSION = "benchmarks-judge-1"
 # An unmarked attempt is the whole output; its answer, if any, stands at the end.
 _LONGEST_ATTEMPT = 4000
+# JSON leaves them as they are, and pydantic-ai splits a batch's file at them where some requests were not run.
+_LINE_ENDS = dict.fromkeys(map(ord, "\u0085\u2028\u2029"), "\n")
 _MATH = (
     "You compare a reference answer with a student's attempt. Say whether the attempt gives an answer equivalent to "
     "the reference. Be lenient on units, formatting, the order of a set's elements, decimals against fractions, and a "
@@ -78,10 +80,10 @@ def _question(record: Row) -> Question:
     attempt = record["extracted"][-_LONGEST_ATTEMPT:]
     if record["graded_by"] == "math_verify":
         user = f"Reference answer:\n{record['gold']}\n\nAttempt:\n{attempt}"
-        return Question(_id(record), _MATH, user, MathVerdict, _VERSION)
+        return Question(_id(record), _MATH, user.translate(_LINE_ENDS), MathVerdict, _VERSION)
     choices = "\n".join(f"({letter}) {text}" for letter, text in zip(LETTERS, record["choices"], strict=False))
     user = f"Choices:\n{choices or 'A, B, C, D'}\n\nAttempt:\n{attempt}"
-    return Question(_id(record), _CHOICE, user, LetterVerdict, _VERSION)
+    return Question(_id(record), _CHOICE, user.translate(_LINE_ENDS), LetterVerdict, _VERSION)
 
 
 def _decide(record: Row, verdict: BaseModel | None, failure: str) -> None:

@@ -12,6 +12,9 @@ from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.progress import Progress
 from tests.assets.benchmarks.local_server import Reply, chat, serving
+from tests.resources.llm.fault_server import Settings
+from tests.resources.llm.servers import KEY
+from tests.resources.llm.servers import serving as serving_faults
 
 COMPUTE = ComputeConfig(profile="cpu", llm_attempts=2, llm_timeout_s=10)
 
@@ -115,6 +118,34 @@ def test_a_judge_that_is_down_gives_bounds_and_says_so() -> None:
         judge(url, rows)
     (score,) = score_rows(rows, 1)
     assert (score["score"], score["correct"], score["ungraded"]) == (None, 2, 4)
+
+
+@pytest.mark.parametrize("place", ["extracted", "gold", "choices"])
+def test_line_ends_of_other_alphabets_in_a_text_do_not_break_a_cancelled_batch(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library splits the file of a batch at them to learn what was not run."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    (row,) = [row for row in records() if row["question_id"] == ("letter" if place == "choices" else "equivalent")]
+    odd = "first\u2028second\u0085third\nfourth"
+    row[place] = [odd] * 4 if place == "choices" else odd
+    with serving_faults(Settings(key=KEY, canceled=(0,))) as server:
+        config = BenchmarksConfig(judge="gpt-5-mini", judge_url=server.endpoint().base_url)
+        limits = COMPUTE.model_copy(update={"llm_mode": "batch", "llm_poll_s": 0.02})
+        with pytest.raises(BadInput, match="a batch was cancelled at the vendor's"):
+            apply_judge([row], config, limits, Progress(lambda _: None))
+
+
+def test_the_judge_reads_formulas_and_line_ends_as_they_are_written() -> None:
+    asked: list[str] = []
+
+    def answer(_: str, request: dict[str, Any]) -> Reply:
+        asked.append(request["messages"][1]["content"])
+        return chat(verdict(request))
+
+    with serving(answer) as url:
+        judge(url, [record("one", "so\n\tx<2 & \\frac{1}{2} \u2264 é", "y", "math_verify", False)])
+    assert asked == ["Reference answer:\ny\n\nAttempt:\nso\n\tx<2 & \\frac{1}{2} \u2264 é"]
 
 
 def test_off_by_default() -> None:

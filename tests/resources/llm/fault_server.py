@@ -226,7 +226,7 @@ class FaultServer:
 
     def _openai_batch(self, request: dict) -> dict:
         name = f"batch_{len(self._batches)}"
-        lines = [json.loads(line) for line in self._files[request["input_file_id"]].splitlines() if line]
+        lines = [json.loads(line) for line in self._files[request["input_file_id"]].split("\n") if line]
         output, errors = [], []
         for line in lines[: self._run_of(len(lines))]:
             status, payload = self._batched(line["url"], line["body"])
