@@ -58,7 +58,7 @@ def apply_judge(records: list[Row], config: BenchmarksConfig, compute: ComputeCo
         return 0.0
     due = [record for record in records if contested(record)]
     questions = {_id(record): _question(record) for record in due}
-    endpoint = Endpoint(config.judge_provider, config.judge, config.judge_url, max_output_tokens=1024)
+    endpoint = Endpoint(config.judge_provider, config.judge, config.judge_url)
     try:
         asked = ask(list(questions.values()), len(questions), endpoint, Limits.of(compute), progress, "judge")
         asked.check_complete()

@@ -148,6 +148,21 @@ def test_the_judge_reads_formulas_and_line_ends_as_they_are_written() -> None:
     assert asked == ["Reference answer:\ny\n\nAttempt:\nso\n\tx<2 & \\frac{1}{2} \u2264 é"]
 
 
+def test_a_judge_that_thinks_long_before_it_answers_has_room_for_its_answer() -> None:
+    thought = 8000
+
+    def answer(_: str, request: dict[str, Any]) -> Reply:
+        reply = chat(verdict(request))
+        if request["max_completion_tokens"] <= thought:
+            reply["choices"][0] |= {"finish_reason": "length", "message": {"role": "assistant", "content": ""}}
+        return reply
+
+    rows = records()
+    with serving(answer) as url:
+        judge(url, rows)
+    assert [row["judge_note"] for row in rows if row["correct"] is None] == []
+
+
 def test_off_by_default() -> None:
     rows = records()
     assert apply_judge(rows, BenchmarksConfig(), COMPUTE, Progress(lambda _: None)) == 0.0
