@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from resources.errors import BadInput
 from resources.llm import exchange
 from resources.llm.answers import Answer, Desk
-from resources.llm.batch_calls import BatchCalls, Gone, Refused, Unrun
+from resources.llm.batch_calls import BatchCalls, Crowded, Gone, Refused, Unrun
 from resources.llm.cache import SentBatch, Stored
 from resources.llm.endpoint import build_model, proxies_told, settings
 from resources.llm.failures import Failure, classify, redacted
@@ -53,6 +53,7 @@ class BatchRun:
         self._too_long: set[str] = set()
         """Keys of requests that the model cannot read whole."""
         self._fatal = ""
+        self._most_requests = MOST_REQUESTS
 
     async def run(self, questions: Iterator[Question]) -> None:
         """Answer every question into the desk.
@@ -135,7 +136,7 @@ class BatchRun:
             self._give_up(sent)
 
     async def _send(self, pending: Pending) -> None:
-        chunk = _one_upload(pending)
+        chunk = _one_upload(pending, self._most_requests)
         try:
             sent = self._note_to_send(chunk)
         except OverBudget as cap:
@@ -158,9 +159,12 @@ class BatchRun:
         )
         try:
             results = await self._calls.results(batch)
-        except Unrun:
+        except Unrun as unrun:
             self._drop(sent)
-            raise
+            if not isinstance(unrun, Crowded) or len(sent.keys) == 1:
+                raise
+            self._halve(sent)
+            return
         self._store(results, expected, sent)
         if any(result.status == "canceled" for result in results):
             raise BadInput(self._desk.so_far(f"{self._desk.endpoint.name}: a batch was cancelled at the vendor's"))
@@ -208,6 +212,16 @@ class BatchRun:
         with self._desk.ledger.transaction():
             self._desk.ledger.settle(sent.held, 0.0)
             self._desk.cache.forget_batch(sent.id)
+
+    def _halve(self, sent: SentBatch) -> None:
+        """From now on send fewer at once; the vendor has tried none of these."""
+        for key in sent.keys:
+            self._tries[key] = self._tries.get(key, 1) - 1
+        self._most_requests = min(self._most_requests, len(sent.keys) // 2)
+        self._desk.progress.say(
+            f"{self._desk.what}: the queue of {self._desk.endpoint.name} has no room for {len(sent.keys)} requests; "
+            f"sends {self._most_requests} at once"
+        )
 
     def _give_up(self, sent: SentBatch) -> None:
         """It ran, was paid for, and can be read no longer."""
@@ -267,11 +281,11 @@ class BatchRun:
             self._rejected.add(key)
 
 
-def _one_upload(pending: Pending) -> Pending:
+def _one_upload(pending: Pending, most_requests: int) -> Pending:
     """The first questions that fit into one batch; the most tokens of a text are its bytes."""
     sizes = accumulate(question.most_input_tokens for question, _ in pending.values())
     fitting = sum(1 for _ in takewhile(lambda size: size <= MOST_BYTES, sizes))
-    return dict(islice(pending.items(), min(max(1, fitting), MOST_REQUESTS)))
+    return dict(islice(pending.items(), min(max(1, fitting), most_requests)))
 
 
 def _unrun(result: "BatchResult", error: Exception) -> Failure | None:

@@ -20,7 +20,11 @@ class Refused(BadInput):
 
 
 class Unrun(Refused):
-    """The vendor took the batch and ran none of its requests, as where its queue has no room for so many tokens."""
+    """The vendor took the batch and ran none of its requests."""
+
+
+class Crowded(Unrun):
+    """The vendor's queue has no room for so many tokens at once."""
 
 
 class Gone(BadInput):
@@ -79,6 +83,7 @@ class BatchCalls:
 
         Raises:
             Unrun: when it failed as a whole.
+            Crowded: when it did for its size.
             Gone: when its results are kept no longer.
         """
         while batch.status != "ended":
@@ -88,7 +93,8 @@ class BatchCalls:
         if told.get("status") == "failed":
             first = (told.get("errors") or [{}])[0]
             why = redacted(str(first.get("message") or first))
-            raise Unrun(self._desk.so_far(f"{self._desk.endpoint.name} ran none of the batch: {why}"))
+            kind = Crowded if first.get("code") == "token_limit_exceeded" else Unrun
+            raise kind(self._desk.so_far(f"{self._desk.endpoint.name} ran none of the batch: {why}"))
         try:
             return await self.patiently(lambda: self._model.batch_results(batch))
         except Exception as error:

@@ -30,6 +30,7 @@ FAULTS = ("429", "500", "timeout", "cut", "refusal", "truncated", "malformed", "
 """What a faulty call gets: an error status, silence, a closed connection, or a paid answer that cannot be used."""
 PAID_FAULTS = ("refusal", "truncated", "malformed", "wrong", "unheard-of")
 """The last, an end of Anthropic's answer that its SDK does not know, only where `Settings.faults` names it."""
+MIXED_UP = {"code": "mismatched_model", "message": "The provided model does not match the batch's"}
 TOO_MANY_TOKENS = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached for gpt-5-mini"}
 DOLLARS_PER_MILLION = {"gpt-5-mini": (0.25, 2.0), "claude-haiku-4-5": (1.0, 5.0)}
 
@@ -59,6 +60,8 @@ class Settings:
     """Which batches, counted from 0, are made but never confirmed: the connection is cut."""
     failing: tuple[int, ...] = ()
     """Which of OpenAI's batches fail as a whole, none of their requests run."""
+    queue: int = 10**9
+    """Requests that OpenAI's queue has room for; a larger batch fails."""
     canceled: tuple[int, ...] = ()
     """Which of OpenAI's batches somebody cancels before any request has run."""
     expired: tuple[int, ...] = ()
@@ -279,8 +282,10 @@ class FaultServer:
         batch["polls"] += 1
         number = int(batch["id"].split("_")[1])
         unrun = {"output_file_id": None, "error_file_id": None}
-        if number in self.settings.failing:
-            return batch | unrun | {"status": "failed", "errors": {"object": "list", "data": [TOO_MANY_TOKENS]}}
+        crowded = "endpoint" in batch and batch["read"]["total"] > self.settings.queue
+        if crowded or number in self.settings.failing:
+            errors = {"object": "list", "data": [TOO_MANY_TOKENS if crowded else MIXED_UP]}
+            return batch | unrun | {"status": "failed", "errors": errors}
         if number in self.settings.canceled:
             return batch | unrun | {"status": "cancelled"}
         if "endpoint" in batch:

@@ -189,7 +189,7 @@ def test_a_batch_that_fails_as_a_whole_ends_the_run_and_marks_no_question_as_fai
     with serving(Settings(key=KEY, failing=(1, 2))) as server:
         ask(questions(5), 5, server.endpoint(), BATCH, SILENT, "label")
         for _ in range(2):
-            with pytest.raises(BadInput, match=r"ran none of the batch: Enqueued token limit .* 5 of 9 .* kept"):
+            with pytest.raises(BadInput, match=r"ran none of the batch: The provided model .* 5 of 9 .* kept"):
                 ask(questions(9), 9, server.endpoint(), BATCH, SILENT, "label")
             assert set_aside(home) == 0
         asked = ask(questions(9), 9, server.endpoint(), BATCH, SILENT, "label")
@@ -276,3 +276,38 @@ def test_what_a_batch_did_not_run_within_its_day_is_lost_and_not_failed(provider
     assert [answer.lost for answer in unanswered] == [True] * 5
     assert "expired" in unanswered[0].failure
     assert (again.bill.cached, again.bill.requests) == (5, 5)
+
+
+@pytest.mark.parametrize("attempts", [1, 8])
+def test_a_batch_that_the_vendors_queue_has_no_room_for_is_halved_until_it_fits(attempts: int, home: Path) -> None:
+    said: list[str] = []
+    limits = replace(BATCH, attempts=attempts)
+    with serving(Settings(key=KEY, queue=3)) as server:
+        endpoint = server.endpoint()
+        asked = ask(questions(11), 11, endpoint, limits, Progress(said.append), "label")
+        counts = server.counts()
+    assert all(answer.value for answer in asked.answers.values())
+    assert asked.bill.requests == 11
+    # 11 and 5 are too many; 2, 2, 2, 2, 2 and 1 are not.
+    assert counts["batches"] == 2 + 6
+    assert [line.split(";")[1] for line in said if "no room" in line] == [" sends 5 at once", " sends 2 at once"]
+    assert (batches_noted(home, endpoint.name), set_aside(home)) == (False, 0)
+
+
+def test_a_queue_without_room_for_one_request_ends_the_run(home: Path) -> None:
+    with serving(Settings(key=KEY, queue=0)) as server:
+        endpoint = server.endpoint()
+        with pytest.raises(BadInput, match=r"ran none of the batch: Enqueued token limit .* 0 of 3 "):
+            ask(questions(3), 3, endpoint, BATCH, SILENT, "label")
+        assert server.counts()["batches"] == 2
+    assert (batches_noted(home, endpoint.name), set_aside(home)) == (False, 0)
+
+
+def test_a_killed_runs_batch_that_the_queue_had_no_room_for_is_sent_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Settings(key=KEY, queue=3)) as server:
+        endpoint = server.endpoint()
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(batch.BatchRun, "_collect", _die)
+            ask(questions(6), 6, endpoint, BATCH, SILENT, "label")
+        asked = ask(questions(6), 6, endpoint, BATCH, SILENT, "label")
+        assert (asked.bill.requests, server.counts()["batches"]) == (6, 3)
