@@ -12,7 +12,9 @@ import pytest
 from pydantic_ai.models.batch import Batch
 
 from resources.errors import BadInput
+from resources.llm import batch
 from resources.llm.ask import ask
+from resources.llm.batch_calls import Refused
 from resources.llm.cache import ResponseCache
 from resources.llm.endpoint import Endpoint, Provider
 from resources.llm.lost_batch import find_lost
@@ -156,3 +158,19 @@ def test_a_strangers_batch_of_our_size_whose_results_are_gone_does_not_hide_ours
         done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
         assert (len(done.answers), server.counts()["batches"]) == (5, 2)
     assert (batches_noted(home, endpoint.name), set_aside(home)) == (False, 0)
+
+
+def test_a_refusal_on_the_search_for_a_lost_batch_is_none_of_the_batch_which_stays_noted(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise Refused("no right to read this batch")
+
+    with serving(Settings(key=KEY, lost=(0,))) as server:
+        endpoint = server.endpoint()
+        with monkeypatch.context() as patched, pytest.raises(BadInput, match="no right to read"):
+            patched.setattr(batch, "find_lost", refuse)
+            ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
+        assert (batches_noted(home, endpoint.name), set_aside(home)) == (True, 1)
+        done = ask(questions(5), 5, endpoint, BATCH, SILENT, "label")
+        assert (len(done.answers), server.counts()["batches"]) == (5, 1)
