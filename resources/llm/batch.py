@@ -50,6 +50,8 @@ class BatchRun:
         """Keys of requests that would fare no better another time."""
         self._failed: set[str] = set()
         """Keys of requests that the server failed on the last time."""
+        self._uncertain: set[str] = set()
+        """Keys of requests whose last failure the vendor may have charged."""
         self._too_long: set[str] = set()
         """Keys of requests that the model cannot read whole."""
         self._fatal = ""
@@ -248,10 +250,12 @@ class BatchRun:
         """Answers, their price and the end of the batch at once: a kill leaves all to the next run, or nothing."""
         read = [self._read(result, *expected[result.custom_id]) for result in results if result.custom_id in expected]
         kept = [stored for stored in read if stored is not None]
+        ran = {result.custom_id for result in results} & expected.keys() & self._uncertain
+        unknown = sum(self._desk.most(expected[key][0]) for key in ran - {stored.key for stored in kept})
         with self._desk.ledger.transaction():
             for stored in kept:
                 self._desk.keep(stored)
-            self._desk.ledger.settle(sent.held, sum(stored.dollars for stored in kept))
+            self._desk.ledger.settle(sent.held, sum(stored.dollars for stored in kept), unknown)
             if all(key in expected or self._desk.cache.get(key) is not None for key in sent.keys):
                 self._desk.cache.forget_batch(sent.id)
         if self._fatal:
@@ -276,6 +280,9 @@ class BatchRun:
             self._too_long.add(key)
         if failure.reached:
             self._failed.add(key)
+        self._uncertain.discard(key)
+        if failure.charged == "unknown":
+            self._uncertain.add(key)
         if failure.kind != "retry":
             self._tries[key] = self._desk.limits.attempts
             self._rejected.add(key)

@@ -65,10 +65,11 @@ class Ledger:
         """Take over money that a killed run set aside for a batch which is still under way."""
         self._held[reservation.id] = reservation.dollars
 
-    def settle(self, reservation: Reservation, dollars: float) -> None:
-        """The request was answered, or surely not charged (0)."""
-        self._close(reservation, dollars)
+    def settle(self, reservation: Reservation, dollars: float, unknown: float = 0.0) -> None:
+        """The request was answered, or surely not charged (0); `unknown`: most that others of a batch may have cost."""
+        self._close(reservation, dollars + unknown)
         self.spent += dollars
+        self.unknown += unknown
 
     def lose(self, reservation: Reservation) -> None:
         """The request's fate is unknown: count it at its most."""

@@ -263,6 +263,10 @@ def test_an_answer_that_the_library_cannot_read_fails_its_question_and_no_other(
     assert len(failed) == counts["failed"]["unheard-of"] > 0
     assert all(answer.failure.startswith("the answer cannot be read: message.stop_reason ") for answer in failed)
     assert (len(asked.answers), counts["requests"], any(answer.lost for answer in failed)) == (20, 20, False)
+    # They were paid for, and nobody knows how much: each counts at its most, at half of $1 and $5 per million tokens.
+    unread = [question for question in questions(20) if question.id in {answer.id for answer in failed}]
+    most = sum(0.5e-6 * question.most_input_tokens + 2.5e-6 * endpoint.max_output_tokens for question in unread)
+    assert asked.unknown_usd == pytest.approx(most)
     assert (batches_noted(home, endpoint.name), set_aside(home)) == (False, 0)
 
 
