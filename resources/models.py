@@ -154,8 +154,8 @@ def load_adapted(model: ModelConfig, adapter: Path, device: "str | torch.device"
 
     base = load_base(model, device)
     try:
-        # without its own device PEFT reads the weights onto the first GPU, in each of eight processes
-        adapted = PeftModel.from_pretrained(base, str(adapter), is_trainable=False, torch_device=str(device))
+        # on the way to the model's device; else PEFT takes the first GPU, in each of eight processes
+        adapted = PeftModel.from_pretrained(base, str(adapter), is_trainable=False, torch_device="cpu")
     except RuntimeError as error:
         reason = one_line(" ".join(str(error).split()))
         raise BadInput(f"the adapter in {adapter} does not fit {model.name}: {reason}") from error
