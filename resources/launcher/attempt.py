@@ -270,7 +270,7 @@ class Attempt:
                     f"job {handle} ({self.job.asset}) was ended from outside, and the queue does not say by whom"
                 )
             by = "a more urgent job took its place" if ending == "preempted" else "the walltime ended the job"
-            how = failure.message if failure is not None else "killed before it had saved its state"
+            how = failure.message if failure is not None else "killed before it said that its state was saved"
             self.ears.say(f"{by} ({how}); it is submitted again")
             return None
         if failure is not None:
