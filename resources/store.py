@@ -84,7 +84,9 @@ class Store:
     def whole(self, asset: str, key: str) -> Manifest | None:
         """The manifest of a whole artifact; None when it is absent or damaged: for plans, which move nothing."""
         manifest = self.peek(asset, key)
-        damaged = manifest is None or next(self._differences(asset, key, manifest, _hash_if_small), None) is not None
+        damaged = (
+            manifest is None or next(self._differences(asset, key, manifest, map, _hash_if_small), None) is not None
+        )
         return None if damaged else manifest
 
     def peek(self, asset: str, key: str) -> Manifest | None:
@@ -101,7 +103,8 @@ class Store:
         if isinstance(manifest, str):
             yield Damage(asset, key, FILE_NAME, manifest)
             return
-        yield from self._differences(asset, key, manifest, hash_of)
+        with ThreadPoolExecutor(thread_name_prefix="hash") as pool:
+            yield from self._differences(asset, key, manifest, pool.map, hash_of)
 
     def _read(self, asset: str, key: str) -> Manifest | str:
         """The manifest, or why there is none."""
@@ -112,15 +115,16 @@ class Store:
         except ValueError:
             return "unreadable"
 
-    def _differences(self, asset: str, key: str, manifest: Manifest, hash_of: "Hash") -> Iterator[Damage]:
+    def _differences(
+        self, asset: str, key: str, manifest: Manifest, each: Callable[..., Iterator[str]], hash_of: "Hash"
+    ) -> Iterator[Damage]:
+        """`each`: `map`, or that of a pool: a hit's small files are hashed before threads have begun."""
         if (manifest.asset, manifest.key) != (asset, key):
             yield Damage(asset, key, FILE_NAME, f"is the manifest of {manifest.asset}/{manifest.key}")
         folder = self.folder(asset, key)
-        with ThreadPoolExecutor(thread_name_prefix="hash") as pool:
-            reasons = pool.map(
-                partial(_file_damage, hash_of), (folder / name for name in manifest.files), manifest.files.values()
-            )
-            yield from (Damage(asset, key, name, why) for name, why in zip(manifest.files, reasons, strict=True) if why)
+        paths = [folder / name for name in manifest.files]
+        reasons = each(partial(_file_damage, hash_of), paths, manifest.files.values())
+        yield from (Damage(asset, key, name, why) for name, why in zip(manifest.files, reasons, strict=True) if why)
         for name in _names(folder):
             if name not in manifest.files and name != FILE_NAME and not _HIDDEN.search(name):
                 yield Damage(asset, key, name, "is not in the manifest")
