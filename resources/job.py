@@ -7,6 +7,7 @@ from pydantic import BaseModel, JsonValue
 from resources.compute import ComputeConfig
 from resources.manifest import Column
 from resources.memory import MemoryEstimate
+from resources.stage import SAVING_S
 
 
 class Job(BaseModel, frozen=True, extra="forbid"):
@@ -33,7 +34,7 @@ class Job(BaseModel, frozen=True, extra="forbid"):
     """CPU threads of one process."""
     nodes: int = 1
     minutes: int = 60
-    saving_s: int = 120
+    saving_s: int = SAVING_S
     """As the stage's needs say."""
     memory: MemoryEstimate | None = None
     """What one rank will hold, by the room's account; None: no GPU, or not modelled."""

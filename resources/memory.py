@@ -175,7 +175,7 @@ class MemoryEstimate:
             raise BadInput(
                 f"{what} does not fit on a GPU of {gpu_gib:g} GiB, of which {USABLE:.0%} can be filled: "
                 f"{self.explain()}; "
-                f"lower compute.tokens_per_batch, or what makes its largest part, or use more or larger GPUs"
+                f"lower compute.tokens_per_batch or whatever makes its largest part, or use more or larger GPUs"
             )
 
 

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+SAVING_S = 120
+"""Seconds that most stages need at most to save their state."""
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -16,7 +19,7 @@ class Needs:
     never."""
     minutes: int = 60
     """Walltime to ask a scheduler for at the paper's scale."""
-    saving_s: int = 120
+    saving_s: int = SAVING_S
     """Seconds that saving its state may take: so long before the end of its walltime a job is told to."""
     memory_model: str = ""
     """`module:function(setup) -> MemoryEstimate`; empty: not modelled."""

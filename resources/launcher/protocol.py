@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from resources.stage import SAVING_S
+
 MARKER = "LORASCOPE_JOB"
 """Environment variable that every process of a job carries, so that none can hide from a scan of /proc."""
 
@@ -37,7 +39,7 @@ class Order:
     """Per node."""
     nodes: int = 1
     minutes: int = 60
-    saving_s: int = 120
+    saving_s: int = SAVING_S
     """Seconds before the end of the walltime at which the worker is told to save."""
 
 

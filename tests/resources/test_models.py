@@ -33,10 +33,10 @@ def test_a_model_that_would_wear_the_adapter_beside_it_is_refused(
         load_base(ModelConfig(name=str(folder), dtype="float32"), "cpu")
 
 
-def test_an_adapter_is_read_onto_the_device_of_its_model(
+def test_an_adapter_is_not_read_over_the_device_that_peft_guesses(
     tiny_model: Path, tiny_adapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PEFT's own guess is the first GPU."""
+    """The first GPU, whichever the model lies on."""
     monkeypatch.setattr("peft.peft_model.infer_device", lambda: "meta")
     adapted = load_adapted(ModelConfig(name=str(tiny_model), dtype="float32"), tiny_adapter, "cpu")
     assert {parameter.device.type for parameter in adapted.parameters()} == {"cpu"}

@@ -46,9 +46,7 @@ def test_a_process_that_gives_itself_another_name_is_still_known_as_the_jobs(tmp
     """As vLLM's: its engine and workers would else lie on the GPUs of the next job after their keeper was killed."""
     (tmp_path / "run").mkdir()
     mine = marker("local:", tmp_path / "run")
-    rename = (
-        "import os, setproctitle; setproctitle.setproctitle('VLLM::EngineCore'); print('named', flush=True); input()"
-    )
+    rename = "import setproctitle; setproctitle.setproctitle('VLLM::EngineCore'); print('named', flush=True); input()"
     env = {**os.environ, **environment(build_job(tmp_path, "succeed")), MARKER: mine}
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", rename], env=env, stdin=pipe, stdout=pipe, text=True) as engine:
