@@ -88,10 +88,10 @@ class Ledger:
     def _purse_total(self) -> float:
         """Spent from the purse, and set aside by every run, living or killed."""
         query = (
-            "select coalesce((select dollars from purses where name = ?1), 0) "
-            "+ coalesce((select sum(dollars) from reserved where purse = ?1), 0)"
+            "select coalesce((select dollars from purses where name = :purse), 0) "
+            "+ coalesce((select sum(dollars) from reserved where purse = :purse), 0)"
         )
-        return self._connection.execute(query, (self._purse,)).fetchone()[0]
+        return self._connection.execute(query, {"purse": self._purse}).fetchone()[0]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

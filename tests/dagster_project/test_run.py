@@ -52,6 +52,7 @@ def test_a_failed_run_ends_with_its_failure_and_shows_no_table_that_it_did_not_m
     found = store.find("benchmark_scores", key)
     assert found is not None
     table = {"table_1": [{"benchmark": "b", "base": 0.5}]}
+    manifest.chmod(0o644)
     write_manifest(manifest.parent, found.model_copy(update={"metrics": table}))
     failed = Outcome(experiment, home, False, {"s1k_dataset": "hit"}, {"batchtopk_sae": "no room"})
     assert "Table 1" not in failed.summary()
