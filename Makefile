@@ -11,8 +11,9 @@ export DAGSTER_HOME := $(HOME_DIR)/dagster
 help:  ## print what each target does
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
+# An environment that is there keeps its Python.
 .venv/.installed: pyproject.toml requirements.lock
-	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev,docs]'
 	touch $@
 
