@@ -119,8 +119,8 @@ def run_ours(way: str, num_steps: int) -> dict[str, object]:
         def resume(self, *_: object) -> list[dict[str, float]]:
             return []
 
-        def save(self, *_: object) -> None:
-            """Keeps nothing."""
+        def worth_while(self) -> bool:
+            return False
 
     objective = RolloutLoss(wear_adapter(load_base(mini(), "cpu"), config, "mini"), processes.device, 0, None)
     parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}
