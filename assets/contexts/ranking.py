@@ -100,6 +100,12 @@ def best_first(entries: Entries) -> np.ndarray:
     return order
 
 
+def ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """first, first + 1, ..., `count` numbers for each pair of them, one range behind the other."""
+    before = np.cumsum(count) - count
+    return np.repeat(first - before, count) + np.arange(count.sum())
+
+
 def _joined(parts: list[Entries]) -> Entries:
     if not parts:
         return Entries(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.float32))
@@ -114,7 +120,7 @@ def _joined(parts: list[Entries]) -> Entries:
 def _place_in_group(sorted_N: np.ndarray) -> np.ndarray:
     """0, 1, 2, ... within each run of equal numbers; they are sorted and not negative."""
     counts = np.bincount(sorted_N)
-    return np.arange(len(sorted_N)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return ranges(np.zeros_like(counts), counts)
 
 
 def _place_in_rollout(unit_N: np.ndarray, token_N: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assets.contexts.ranking import Entries
+from assets.contexts.ranking import Entries, ranges
 from assets.contexts.silence import Loudness
 from assets.contexts.tally import Tally
 
@@ -57,6 +57,6 @@ def spread_over_quantiles(sample: Entries, count: int) -> Entries:
     first_U = np.cumsum(sizes_U) - sizes_U
     kept_U = np.minimum(sizes_U, count)
     unit_n = np.repeat(np.arange(len(sizes_U)), kept_U)
-    share_n = np.arange(len(unit_n)) - np.repeat(np.cumsum(kept_U) - kept_U, kept_U)
+    share_n = ranges(np.zeros_like(kept_U), kept_U)
     middle_n = (2 * share_n + 1) * sizes_U[unit_n] // (2 * np.maximum(kept_U[unit_n], 1))
     return ordered.take(first_U[unit_n] + middle_n)

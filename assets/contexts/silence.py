@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from assets.contexts.ranking import ranges
 from assets.contexts.tally import Events, priorities
 
 _LOUD = 0x8000
@@ -72,8 +73,7 @@ class Loudness:
             np.searchsorted(events.row_N, near.row_M[pairs] - rows.start, side) for side in ("left", "right")
         )
         count = last - first
-        index = np.repeat(first - np.cumsum(count) + count, count) + np.arange(count.sum())
-        cells = (np.repeat(near.place_M[pairs], count), events.unit_N[index])
+        cells = (np.repeat(near.place_M[pairs], count), events.unit_N[ranges(first, count)])
         np.add.at(self.near_PU, cells, np.repeat(near.weight_M[pairs], count))
 
     def merge(self, other: "Loudness") -> None:

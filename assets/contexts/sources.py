@@ -13,6 +13,7 @@ import numpy as np
 
 from assets.activations.artifact import ActivationShards
 from assets.contexts.config import ENCODED_ROWS
+from assets.contexts.ranking import ranges
 from assets.contexts.tally import Events, load_arrays, save_arrays
 from assets.sae.artifact import Sae
 from resources.errors import BadInput
@@ -207,7 +208,7 @@ class LatentsView:
         base_n = unit_n * self._num_rows
         begin_n, end_n = np.searchsorted(key_N, base_n + first_n), np.searchsorted(key_N, base_n + last_n)
         count_n = end_n - begin_n
-        index = np.repeat(begin_n - np.cumsum(count_n) + count_n, count_n) + np.arange(count_n.sum())
+        index = ranges(begin_n, count_n)
         context = np.repeat(np.arange(len(unit_n)), count_n)
         value_nW = np.zeros((len(unit_n), width), np.float32)
         value_nW[context, key_N[index] - (base_n + first_n)[context]] = self.value_N[order[index]]
