@@ -103,17 +103,14 @@ def _tally_and_read(sweep: Sweep, rank: Rank, progress: Progress) -> None:
             _choose(sweep, name)
     wait_for(_chosen(sweep, name) for name in sweep.sources)
     loaded = {name: load_arrays(_chosen(sweep, name)) for name in sweep.sources}
-    max_U = {name: arrays.pop("max") for name, arrays in loaded.items()}
-    requests = {name: Requests(**{key: arrays[key] for key in _REQUEST}) for name, arrays in loaded.items()}
+    max_U = {name: arrays["max"] for name, arrays in loaded.items()}
+    requests = {name: Requests.of(arrays) for name, arrays in loaded.items()}
     found = 0
     for done, span in enumerate(mine, start=1):
         found += not sweep.read(span, requests, max_U)
         progress.step(f"{what}: spans read", done, len(mine), found=found)
     if rank.index == 0:
         wait_for(sweep.file("windows", name, span) for name in sweep.sources for span in range(len(sweep.spans)))
-
-
-_REQUEST = ("unit_n", "sample_n", "rank_n", "token_n", "value_n")
 
 
 def _chosen(sweep: Sweep, name: str) -> Path:
@@ -126,7 +123,7 @@ def _choose(sweep: Sweep, name: str) -> None:
         return
     tally, loudness = sweep.merged(name)
     numbers = {"n_tokens": np.array(tally.num_tokens), "n_fired": tally.count_U, "sum": tally.sum_U}
-    save_arrays(_chosen(sweep, name), {**choose(tally, loudness).arrays(), "max": _max(tally), **numbers})
+    save_arrays(_chosen(sweep, name), {**vars(choose(tally, loudness)), "max": _max(tally), **numbers})
 
 
 def _max(tally: Tally) -> np.ndarray:

@@ -3,16 +3,13 @@
 Shapes: n contexts, U units.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from assets.contexts.ranking import Entries, ranges
 from assets.contexts.silence import Loudness
 from assets.contexts.tally import Tally
-
-TOP, QUANTILE, SILENT = 0, 1, 2
-"""Places in `artifact.SAMPLES`."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +18,15 @@ class Requests:
 
     unit_n: np.ndarray
     sample_n: np.ndarray
+    """Places in `artifact.SAMPLES`."""
     rank_n: np.ndarray
     token_n: np.ndarray
     value_n: np.ndarray
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """For `tally.save_arrays`; the constructor takes them back."""
-        return dict(vars(self))
+    @classmethod
+    def of(cls, arrays: dict[str, np.ndarray]) -> "Requests":
+        """From the arrays of a file, which may hold others too."""
+        return cls(**{field.name: arrays[field.name] for field in fields(cls)})
 
 
 def choose(tally: Tally, loudness: Loudness) -> Requests:
@@ -37,8 +36,8 @@ def choose(tally: Tally, loudness: Loudness) -> Requests:
     spread = spread_over_quantiles(tally.sample.best(), config.quantile_samples)
     unit_s, token_s = loudness.quietest(config.silent_samples, config.seed)
     silent = Entries(unit_s, np.zeros(len(unit_s), np.float32), token_s, np.zeros(len(unit_s), np.float32))
-    parts = (top, spread, silent)
-    sample_n = np.repeat([TOP, QUANTILE, SILENT], [len(part) for part in parts])
+    parts = (top, spread, silent)  # as in SAMPLES
+    sample_n = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     unit_n = np.concatenate([part.unit_N for part in parts])
     order = np.lexsort((sample_n, unit_n))
     return Requests(
