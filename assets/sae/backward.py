@@ -31,17 +31,19 @@ class Part(NamedTuple):
     """Gradient of the loss with respect to the decoded sum."""
 
 
-class Revived(NamedTuple):
-    """The dead latents' part, in which latents are counted among the dead."""
+class DeadPart(NamedTuple):
+    """What the dead latents rebuild of the error; its pairs count latents among the dead."""
 
     latent_K: torch.Tensor
     part: Part
+    auxiliary: float
+    """Its term of the loss, before the coefficient."""
 
 
 class Backward:
     """The gradients of both parts together."""
 
-    def __init__(self, main: Part, revived: Revived | None, weights: Weights, config: SaeConfig) -> None:
+    def __init__(self, main: Part, dead: DeadPart | None, weights: Weights, config: SaeConfig) -> None:
         """Everything that needs the weights as they were in the forward pass, but for `decoder`."""
         self._weights, self._unit = weights, config.decoder == "unit"
         self._main = _ByLatent.of(main)
@@ -49,7 +51,7 @@ class Backward:
         self._b_dec_D = main.slope_BD.sum(dim=0)
         if config.center:
             self._b_dec_D -= sum_all_rows(self._b_enc_F, weights.W_enc_FD)
-        self._dead = None if revived is None else _Dead(revived.latent_K, _ByLatent.of(revived.part))
+        self._dead = None if dead is None else _Dead(dead.latent_K, _ByLatent.of(dead.part))
         if self._dead is not None:
             b_enc_K = self._dead.sums.by_latent(self._dead.sums.slope_N)
             self._dead.add(b_enc_K, self._b_enc_F)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from assets.sae.artifact import SparseLatents
-from assets.sae.backward import Backward, Part, Revived
+from assets.sae.backward import Backward, DeadPart, Part
 from assets.sae.batchtopk import Weights, floor_of, score_norms
 from assets.sae.config import SaeConfig
 from assets.sae.entries import places
@@ -69,16 +69,16 @@ class SparseStep:
         error_BD = torch.sub(shifted_BD, decoded_BD, out=decoded_BD)
         per_entry = 1 / (rows * self._variance)
         fvu = float(sum_of_squares(error_BD)) * per_entry
-        revived = None
+        dead = None
         if config.auxiliary != "none" and bool(dead_F.any()):
-            revived = self._revive(weights, error_BD, encoded_BD, norm_F, dead_F)
+            dead = self._revive(weights, error_BD, encoded_BD, norm_F, dead_F)
         main = Part(pairs, weights.W_dec_FD, encoded_BD, error_BD.mul_(-2 * per_entry))
         return StepResult(
             fvu=fvu,
-            auxiliary=revived[1] if revived else 0.0,
+            auxiliary=dead.auxiliary if dead else 0.0,
             active=len(pairs.row_N),
             fired_F=torch.bincount(pairs.latent_N, minlength=len(weights.b_enc_F)) > 0,
-            backward=Backward(main, revived[0] if revived else None, weights, config),
+            backward=Backward(main, dead, weights, config),
         )
 
     def _select(self, weights: Weights, encoded_BD: torch.Tensor, norm_F: torch.Tensor | None) -> SparseLatents:
@@ -113,7 +113,7 @@ class SparseStep:
         encoded_BD: torch.Tensor,
         norm_F: torch.Tensor | None,
         dead_F: torch.Tensor,
-    ) -> tuple[Revived, float]:
+    ) -> DeadPart:
         config, rows = self._config, len(error_BD)
         dead_K = dead_F.nonzero().flatten()
         if config.auxiliary == "residual":
@@ -132,7 +132,7 @@ class SparseStep:
         missing_BD = error_BD - weighted_rows(pairs, W_dec_KD, rows)
         auxiliary = float(sum_of_squares(missing_BD)) * unit
         slope_BD = missing_BD.mul_(-2 * unit * config.auxiliary_coefficient)
-        return Revived(dead_K, Part(pairs, W_dec_KD, source_BD, slope_BD)), auxiliary
+        return DeadPart(dead_K, Part(pairs, W_dec_KD, source_BD, slope_BD), auxiliary)
 
 
 def to_pairs(chosen: Selected, width: int, norm_F: torch.Tensor | None) -> SparseLatents:
