@@ -5,6 +5,7 @@ Shapes: B tokens, D columns of the shards, E columns that enter, F latents.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,11 @@ class _Data:
     split: Split
     entering: np.ndarray
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Components that entered."""
+        return tuple(self.shards.columns[i] for i in self.entering)
+
 
 def train(
     *,
@@ -102,11 +108,10 @@ def train(
     center_E = _mean_state(order, compute.device)
     held = _held_out(sae, data, trained, silent_F, center_E)
     budget = Budget(sae, order, fitted.scale, latents, center_E, compute.device, scratch)
-    names = tuple(data.shards.columns[i] for i in data.entering)
-    write_tables(out, held, names)
-    figures.draw(out, fitted.counters.curve, held, names)
+    write_tables(out, held, data.names)
+    figures.draw(out, fitted.counters.curve, held, data.names)
     return SaeMetrics(
-        d_in=len(names),
+        d_in=len(data.entering),
         d_sae=latents,
         k=sae.k,
         steps=fit.steps,
@@ -117,10 +122,10 @@ def train(
         threshold=trained.threshold,
         threshold_moving=fitted.counters.threshold or 0.0,
         l0_error=(held.summary.l0 - sae.k) / sae.k,
-        constant_columns=[name for name, moves in zip(names, fitted.scale.moves_D.tolist(), strict=True) if not moves],
+        constant_columns=[data.names[i] for i in (~fitted.scale.moves_D).nonzero().flatten().tolist()],
         held_out=held.summary,
         effect=_effect(sae, data, trained, model, s1k_dataset, lora_checkpoint, progress, compute.device),
-        by_projection=by_projection(names, held.explained_E),
+        by_projection=by_projection(data.names, held.explained_E),
         baselines=_baselines(data, held, budget, progress),
         loss_curve=fitted.counters.curve,
     )
@@ -185,8 +190,7 @@ def _effect(
     rollouts = [replay(trained, data.entering, captured, dataset, device) for captured in _captured(sae, data)]
     if not rollouts:
         return None
-    names = tuple(data.shards.columns[i] for i in data.entering)
-    return measure_effect(load_adapted(model, lora_checkpoint, device), names, rollouts, progress)
+    return measure_effect(load_adapted(model, lora_checkpoint, device), data.names, rollouts, progress)
 
 
 def _captured(sae: SaeConfig, data: _Data) -> Iterator[StateBatch]:
