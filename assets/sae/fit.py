@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,7 @@ class Counters:
     """Over the steps since the last point of the curve."""
     fvu_steps: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
-    """step, tokens, fvu, auxiliary, dead, threshold, learning_rate."""
+    """step, fvu, auxiliary, dead, threshold, learning_rate."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Fit:
                 f"{order.rows.num_tokens} training tokens are fewer than sae.batch_tokens = {config.batch_tokens}: "
                 f"capture more rollouts or lower it"
             )
-        self._config, self._order, self._device = config, order, device
+        self._config, self._order, self._device, self._per_token = config, order, device, per_token
         self.steps = max(1, math.ceil(config.epochs * order.batches_per_epoch))
         sample_BD = torch.from_numpy(order.sample(SAMPLE_TOKENS)).to(device).float()
         if not bool(torch.isfinite(sample_BD).all()):
@@ -89,13 +88,6 @@ class Fit:
             torch.zeros(latents, dtype=torch.int64, device=device),
         )
         self._counters = Counters()
-        self._begin_stepping = partial(
-            GraphedStepping if torch.device(device).type == "cuda" else SparseStepping,
-            config,
-            self._trained,
-            self._scale,
-            per_token=per_token,
-        )
 
     def run(self, progress: Progress, what: str, checkpoint: Path | None = None) -> Fitted:
         """Train from the checkpoint, if there is one, to the end; save one every `checkpoint_steps`.
@@ -107,7 +99,9 @@ class Fit:
         if checkpoint is not None and checkpoint.is_file():
             self._load(checkpoint)
             progress.say(f"{what}: going on from step {self._counters.step}")
-        self._stepping: Stepping = self._begin_stepping(threshold=self._counters.threshold)
+        kind = GraphedStepping if torch.device(self._device).type == "cuda" else SparseStepping
+        threshold = self._counters.threshold
+        self._stepping: Stepping = kind(self._config, self._trained, self._scale, threshold, self._per_token)
         began, first, tokens = time.monotonic(), self._counters.step, 0
         for batch_BD in self._order.batches(first, self.steps, self._device):
             self._train_on(batch_BD)
