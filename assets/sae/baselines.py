@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from assets.sae.batchtopk import InputScale, Weights, floor_of, learning_rate, start_weights
+from assets.sae.batchtopk import InputScale, floor_of, learning_rate, start_weights
 from assets.sae.config import SAMPLE_TOKENS, Baseline, SaeConfig
 from assets.sae.evaluate import Errors
 from assets.sae.fit import Fit
@@ -174,7 +174,7 @@ def fit_pca(budget: Budget, progress: Progress) -> Rebuild:  # noqa: ARG001
 def draw_random(budget: Budget, progress: Progress) -> Rebuild:  # noqa: ARG001
     """Matching pursuit: k times the random direction that explains most of what is left. What no training gives."""
     sample_BE = budget.sample()
-    weights: Weights = start_weights(budget.config, sample_BE, budget.latents)
+    weights = start_weights(budget.config, sample_BE, budget.latents)
     mean_E = sample_BE.mean(dim=0)
 
     def rebuild(input_BE: torch.Tensor) -> tuple[torch.Tensor, int]:

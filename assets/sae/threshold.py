@@ -10,14 +10,13 @@ import torch
 
 from assets.sae.batchtopk import Folded
 from assets.sae.scores import above
-from assets.sae.selection import Number
 from resources.onednn import linear
 
 DECAY = 0.99
 """Of the moving average of batch thresholds during training (SAELens: learning rate 0.01)."""
 
 
-def moving_threshold(average: Number | None, batch_threshold: Number) -> Number:
+def moving_threshold(average: float | None, batch_threshold: float) -> float:
     """The learned threshold after one more batch."""
     return batch_threshold if average is None else DECAY * average + (1 - DECAY) * batch_threshold
 
