@@ -170,13 +170,13 @@ def _run(probe: Probe, plan: Plan, shelf: Shelf, rank: Rank, progress: Progress,
 
 
 def _finished(shelf: Shelf, index: int, progress: Progress) -> bool:
-    trouble = shelf.trouble(index)
-    if trouble is None:
-        return True
-    if trouble:
-        progress.say(f"{shelf.path(index).name} of an earlier attempt is computed again: {trouble}")
-    shelf.drop(index)
-    return False
+    found = shelf.fingerprint_of(index)
+    if found is not None and found != shelf.fingerprint:
+        progress.say(
+            f"{shelf.path(index).name} of an earlier attempt is computed again: "
+            "it is from another adapter, model, dataset or layout"
+        )
+    return found == shelf.fingerprint
 
 
 def forward_shard(probe: Probe, shard: ShardPlan, device: str, tokens_per_batch: int) -> "torch.Tensor":

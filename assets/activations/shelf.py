@@ -1,4 +1,4 @@
-"""Finished shards in the scratch folder: written behind the forward pass, marked when done, checked before reuse."""
+"""Finished shards in the scratch folder: written behind the forward pass, and taken by a later attempt."""
 
 import errno
 import time
@@ -8,24 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
-
 from assets.activations.config import ActivationsConfig, NeuronsConfig
 from resources.errors import BadInput
-from resources.keys import file_digest
 from resources.links import link_or_copy
-from resources.shards import SHARD, StateBatch, write_shard
-from resources.whole import whole
+from resources.parts import noted
+from resources.shards import SHARD, Shards, StateBatch, write_shard
 
 _WRITERS = 2
 """Threads, each with one shard: bounds memory, and only writers slower than the model are waited for."""
-
-
-class DoneMarker(BaseModel, frozen=True, extra="forbid"):
-    """Beside each finished shard: what it was made from, and its bytes."""
-
-    fingerprint: str
-    sha256: str
 
 
 @dataclass
@@ -44,28 +34,10 @@ class Shelf:
         """Where shard `index` lies."""
         return self.folder / SHARD.format(index)
 
-    def marker(self, index: int) -> Path:
-        """The file whose presence says that the shard is whole."""
-        return self.path(index).with_suffix(".done.json")
-
-    def trouble(self, index: int) -> str | None:
-        """Why a shard must be computed: an empty string when it is not there yet, None when it is good."""
-        path, marker = self.path(index), self.marker(index)
-        if not marker.exists():
-            return ""
-        try:
-            done = DoneMarker.model_validate_json(marker.read_bytes())
-        except ValidationError:
-            return "its done-marker is damaged"
-        if done.fingerprint != self.fingerprint:
-            return "it is from another adapter, model, dataset or layout"
-        if not path.exists() or file_digest(path) != done.sha256:
-            return "it is truncated or damaged"
-        return None
-
-    def drop(self, index: int) -> None:
-        """Forget a shard, so that no other process takes it for done."""
-        self.marker(index).unlink(missing_ok=True)
+    def fingerprint_of(self, index: int) -> str | None:
+        """The fingerprint of a shard that an earlier attempt finished; damaged ones are gone (`resources.parts`)."""
+        path = self.path(index)
+        return Shards.of((path,)).fingerprint if path.exists() else None
 
     @contextmanager
     def writing(self) -> Iterator[Callable[[int, Callable[[], StateBatch]], None]]:
@@ -92,17 +64,15 @@ class Shelf:
     def _write(self, index: int, rows: Callable[[], StateBatch]) -> None:
         batch = rows()
         try:
-            write_shard(
-                self.path(index),
-                batch,
-                self.columns,
-                self.fingerprint,
-                self.layout.row_group_rows,
-                self.layout.encoding,
-            )
-            done = DoneMarker(fingerprint=self.fingerprint, sha256=file_digest(self.path(index)))
-            with whole(self.marker(index)) as partial:
-                partial.write_text(done.model_dump_json())
+            with noted(self.path(index)) as partial:
+                write_shard(
+                    partial,
+                    batch,
+                    self.columns,
+                    self.fingerprint,
+                    self.layout.row_group_rows,
+                    self.layout.encoding,
+                )
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

@@ -13,6 +13,7 @@ from tests.installation import Installation
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SEED = 16
 PARTS = {
+    "activation_shards": "*.parquet",
     "batchtopk_sae": "*.safetensors",
     "max_activating_contexts": "*.npz",
     "ablation_kl": "parts/*.parquet",

@@ -1,5 +1,6 @@
 """Shards written behind the forward pass: how many at once, how long they are waited for, and what stops them."""
 
+import random
 from itertools import count
 from pathlib import Path
 from threading import Barrier
@@ -11,7 +12,9 @@ import pytest
 from assets.activations import shelf as module
 from assets.activations.config import ActivationsConfig
 from assets.activations.shelf import Shelf
+from resources.parts import drop_damaged
 from resources.shards import Shards, StateBatch
+from tests.faults.damage import flip
 
 
 def two_rows() -> StateBatch:
@@ -36,7 +39,7 @@ def test_two_shards_are_written_at_once_and_no_third_waits_in_memory(tmp_path: P
             put(index, rows)
             pending.append(len(shelf._queue))
     assert pending == [1, 2, 2, 2]
-    assert [shelf.trouble(index) for index in range(5)] == [None, None, None, None, ""]
+    assert [shelf.fingerprint_of(index) for index in range(5)] == ["made from this"] * 4 + [None]
     (batch,) = Shards.of((shelf.path(3),)).batches(10)
     assert batch.state_BC.tolist() == [[0.5], [2.0]]
 
@@ -57,11 +60,11 @@ def test_what_is_no_full_disk_is_not_called_one(tmp_path: Path) -> None:
         put(0, two_rows)
 
 
-def test_a_shard_that_is_gone_or_forgotten_is_not_done(tmp_path: Path) -> None:
+def test_a_damaged_shard_is_dropped_as_every_part_of_a_job_is(tmp_path: Path) -> None:
     shelf = empty_shelf(tmp_path)
     with shelf.writing() as put:
         put(0, two_rows)
-    shelf.path(0).unlink()
-    assert shelf.trouble(0) == "it is truncated or damaged"
-    shelf.drop(0)
-    assert shelf.trouble(0) == ""
+        put(1, two_rows)
+    flip(shelf.path(0), random.Random(0))
+    assert drop_damaged(tmp_path) == [shelf.path(0)]
+    assert [shelf.fingerprint_of(index) for index in range(2)] == [None, "made from this"]
