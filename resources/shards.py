@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from resources.columns import required
 from resources.errors import BadInput
-from resources.whole import whole
 
 SHARD = "shard-{:05d}.parquet"
 SHARDS = "shard-*.parquet"
@@ -90,7 +89,7 @@ def write_shard(
 ) -> None:
     """Write one shard at once; the same rows give the same bytes.
 
-    zstd level 1, since higher levels gain less than 0.1 % on float16. The file appears under its name only when whole.
+    zstd level 1, since higher levels gain less than 0.1 % on float16.
     """
     schema = shard_schema(columns, fingerprint)
     ids_B3 = (batch.rollout_id_B, batch.position_B, batch.token_id_B)
@@ -98,8 +97,7 @@ def write_shard(
     state = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("state").type)
     arrays = [*(pa.array(ids_B, pa.int32()) for ids_B in ids_B3), state]
     with (
-        whole(path) as partial,
-        partial.open("wb") as file,
+        path.open("wb") as file,
         pq.ParquetWriter(
             file,
             schema,

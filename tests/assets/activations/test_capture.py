@@ -225,7 +225,7 @@ def test_finished_shards_are_taken_and_damaged_or_foreign_ones_computed_again(
 def test_a_full_disk_is_said_and_leaves_the_finished_shards(states: Capture, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    (scratch / "shard-00002.parquet.partial.partial").symlink_to("/dev/full")
+    (scratch / "shard-00002.parquet.partial").symlink_to("/dev/full")
     with pytest.raises(BadInput, match=r"disk under .* is full"):
         states(tmp_path)
     shutil.rmtree(tmp_path / "out")
