@@ -29,7 +29,7 @@ from resources.models import ModelConfig, load_adapted, load_base
 from resources.packing import batches_by_length, forward_kwargs, pack
 from resources.progress import Progress
 from resources.ranks import Rank, wait_for
-from resources.shards import Shards, StateBatch
+from resources.shards import SHARDS, Shards, StateBatch
 from resources.whole import whole
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _finish(plan: Plan, shelf: Shelf, rank: Rank, out: Path) -> None:
 
 
 def _metrics(plan: Plan, shelf: Shelf, run: _Run, out: Path) -> CaptureMetrics:
-    size = sum(path.stat().st_size for path in out.glob("shard-*.parquet"))
+    size = sum(path.stat().st_size for path in out.glob(SHARDS))
     return CaptureMetrics(
         tokens=plan.num_rows,
         rollouts=sum(len(shard.readings) for shard in plan.shards),
