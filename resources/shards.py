@@ -96,20 +96,18 @@ def write_shard(
     flat = pa.array(np.ascontiguousarray(batch.state_BC, dtype=np.float16).reshape(-1))
     state = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("state").type)
     arrays = [*(pa.array(ids_B, pa.int32()) for ids_B in ids_B3), state]
-    with (
-        path.open("wb") as file,
-        pq.ParquetWriter(
+    with path.open("wb") as file:
+        pq.write_table(
+            pa.Table.from_arrays(arrays, schema=schema),
             file,
-            schema,
+            row_group_rows,
             compression="zstd",
             compression_level=1,
             use_dictionary=["rollout_id", "token_id"],  # pyright: ignore[reportArgumentType]
             column_encoding={"position": "DELTA_BINARY_PACKED", "state.list.element": _ENCODINGS[encoding]},
             write_statistics=["rollout_id", "position"],  # pyright: ignore[reportArgumentType]
             write_page_checksum=True,
-        ) as writer,
-    ):
-        writer.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=row_group_rows)
+        )
 
 
 @contextmanager
