@@ -2,24 +2,23 @@
 
 Each takes the scaled training states (on the device to use), the number of steps and the peak learning rate, and gives
 a step and a function that returns weights for raw states. Imported by the peers' Python too, so nothing of the project
-is.
+is, bench/peers.py apart.
 """
 
 import importlib.util
-import subprocess
 import sys
-import sysconfig
 import types
-import venv
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from bench.peers import peer_environment
+
 D, F, K = 448, 3584, 16
 WARMUP, DECAY = 0.05, 0.2
 """Shares of the steps over which the learning rate rises and falls."""
-PEERS = ("sae-lens==6.54.12", "dictionary-learning==0.1.0")
+SAE_LENS, DICTIONARY_LEARNING = "sae-lens==6.54.12", "dictionary-learning==0.1.0"
 PEERS_FOLDER = Path(__file__).parents[1] / ".venv-peers"
 """In the project: it reads the project's torch by its path."""
 PEERS_PYTHON = PEERS_FOLDER / "bin" / "python"
@@ -122,16 +121,5 @@ def peer_python() -> Path:
     """This interpreter where it has the peers, else that of an environment of their own, made on first use."""
     if all(importlib.util.find_spec(name) for name in ("sae_lens", "dictionary_learning")):
         return Path(sys.executable)
-    if not (PEERS_FOLDER / "ready").is_file():
-        venv.create(PEERS_FOLDER, with_pip=True, clear=True)
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        site = PEERS_FOLDER / "lib" / version / "site-packages"
-        # a path file lets the peers use this project's torch, so that pip fetches no other
-        (site / "project.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        constraint = PEERS_FOLDER / "constraints.txt"
-        constraint.write_text(f"torch=={torch.__version__.split('+')[0]}\n")
-        pip = [str(PEERS_PYTHON), "-m", "pip", "install", "-qq"]
-        subprocess.run([*pip, "-c", str(constraint), PEERS[0]], check=True)
-        subprocess.run([*pip, "--no-deps", PEERS[1]], check=True)
-        (PEERS_FOLDER / "ready").touch()
-    return PEERS_PYTHON
+    own_torch = f"torch=={torch.__version__.split('+')[0]}"
+    return peer_environment(PEERS_FOLDER, [SAE_LENS, own_torch], ["--no-deps", DICTIONARY_LEARNING])

@@ -15,12 +15,12 @@ import os
 import statistics
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from pathlib import Path
 from typing import Any
+
+from bench.peers import peer_environment
 
 TRL = "trl==1.16.0"
 WAYS = ("ours", "ours-unpacked", "trl-authors", "trl-no-checkpointing", "trl-padded")
@@ -28,19 +28,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 BATCH, SEED, RATE = 16, 42, 2e-3
 
 
-def peer_python() -> str:
+def peer_python() -> Path:
     """Interpreter of the environment with trl; made on first use."""
     from resources.home import find_home
 
-    folder = find_home().root / "bench" / TRL.replace("==", "-")
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        site = next(folder.glob("lib/python*/site-packages"))
-        (site / "lorascope.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", TRL], check=True)
-        (folder / "ready").touch()
-    return str(python)
+    return peer_environment(find_home().root / "bench" / TRL.replace("==", "-"), ["--no-deps", TRL])
 
 
 def prepare(folder: Path) -> None:
