@@ -8,8 +8,7 @@ Random bfloat16 weights, one rollout of 2048 tokens, every `stride`-th component
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,21 +16,11 @@ import torch
 from assets.ablation.edits import entry_point
 from assets.ablation.memory import Shape, plan_memory
 from bench.ablation import Workload, workload
+from bench.gpu_clock import wall_seconds
 from bench.gpu_shapes import SHAPES, qwen2
 from bench.gpu_versions import accept_older
 
 TOKENS, TURNS = 2048, 3
-
-
-def timed(run: Callable[[], list[float]], device: str) -> float:
-    """Wall seconds, the device idle before and after."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
 
 
 def report_memory(work: Workload) -> None:
@@ -66,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     mine, theirs = work.ours(), work.authors()
     rates, ratios = [], []
     for turn in range(TURNS):
-        ours, authors = timed(work.ours, device), timed(work.authors, device)
+        ours, authors = wall_seconds(device, work.ours), wall_seconds(device, work.authors)
         rates.append(len(work.parts) * TOKENS / ours)
         ratios.append(authors / ours)
         print(f"turn {turn}: ours {ours:.2f} s, authors {authors:.2f} s, ratio {ratios[-1]:.2f}")

@@ -10,8 +10,7 @@ longer than 5 %.
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,12 @@ import torch
 
 from assets.activations.probe import adapter_probe, neuron_probe
 from bench.capture import bare, build, ours, plans
+from bench.gpu_clock import wall_seconds
 from bench.gpu_shapes import SHAPES, qwen2
 from bench.gpu_versions import accept_older
 from resources.attention import use_varlen_attention
 
 PROBES = ("adapter", "neurons")
-
-
-def wall(device: str, work: Callable[[], object]) -> float:
-    """Wall seconds, with the device idle before and after."""
-    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    synchronize()
-    began = time.perf_counter()
-    work()
-    synchronize()
-    return time.perf_counter() - began
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,11 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             bare(probe.backbone, shards, device, options.tokens_per_batch)  # every shape is new to cuDNN once
             ratios, waits, rates = [], [], []
             for turn in range(options.turns):
-                plain = wall(device, lambda probe=probe: bare(probe.backbone, shards, device, options.tokens_per_batch))
+                plain = wall_seconds(
+                    device, lambda probe=probe: bare(probe.backbone, shards, device, options.tokens_per_batch)
+                )
                 shelves = []
                 folder = Path(name, f"{what}{turn}")
                 folder.mkdir()
-                capture = wall(
+                capture = wall_seconds(
                     device,
                     lambda probe=probe, folder=folder, shelves=shelves: shelves.append(
                         ours(probe, shards, device, options.tokens_per_batch, folder)

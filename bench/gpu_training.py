@@ -15,7 +15,6 @@ timed. A way that does not fit says so.
 
 import argparse
 import gc
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from assets.adapter.lora_model import wear_adapter
 from assets.adapter.objective import RolloutLoss
 from assets.adapter.parallel import Processes, Replicas
 from assets.adapter.plan import Step
+from bench.gpu_clock import wall_seconds
 from bench.gpu_shapes import SHAPES, qwen2
 from bench.gpu_versions import accept_older
 from resources import memory
@@ -170,11 +170,7 @@ def measure(make: Callable[[], Callable[[], float]], steps: int, device: torch.d
     release(device)
     step = make()
     losses = [step()]
-    _synchronise(device)
-    began = time.perf_counter()
-    losses += [step() for _ in range(steps)]
-    _synchronise(device)
-    seconds = (time.perf_counter() - began) / steps
+    seconds = wall_seconds(device, lambda: losses.extend(step() for _ in range(steps))) / steps
     peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
     return Measured(seconds, peak, losses, _profile(step, device) if profiled else "")
 
@@ -189,16 +185,10 @@ def release(device: torch.device) -> None:
 
 def _profile(step: Callable[[], float], device: torch.device) -> str:
     with torch.profiler.profile() as profiler:
-        step()
-        _synchronise(device)
+        wall_seconds(device, step)
     return profiler.key_averages().table(
         sort_by=f"self_{device.type}_time_total", row_limit=20, max_name_column_width=80
     )
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def recomputed(work: Work, lengths: list[int], layers: int, all_layers: int, skipped: int) -> float:
