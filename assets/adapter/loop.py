@@ -64,8 +64,10 @@ def train(run: Run, steps: Sequence[Step]) -> list[CurveRow]:
             group["lr"] = rate
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        curve.append(_row(run, step, curve, loss, rate, grad_norm))
         lengths, predicted = run.examples.sizes(step.rollout_ids)
+        row: CurveRow = {"step": step.number, "epoch": step.epoch, "loss": loss, "learning_rate": rate}
+        tokens = sum(lengths) + (curve[-1]["tokens"] if curve else 0)
+        curve.append(row | {"grad_norm": grad_norm, "tokens": tokens})
         run.telemetry.step(curve, len(steps), lengths, predicted)
         # All processes must stop at one step: whoever has seen the scheduler's warning tells the others.
         stopping = run.processes.summed(run.telemetry.stopping) > 0
@@ -131,15 +133,3 @@ def clip(run: Run) -> float:
     norm = torch.nn.utils.clip_grad_norm_(run.parameters.values(), limit)
     full = getattr(norm, "full_tensor", None)
     return float(full() if full else norm)
-
-
-def _row(run: Run, step: Step, curve: list[CurveRow], loss: float, rate: float, grad_norm: float) -> CurveRow:
-    tokens = sum(run.examples.lengths[r] for r in step.rollout_ids)
-    return {
-        "step": step.number,
-        "epoch": step.epoch,
-        "loss": loss,
-        "learning_rate": rate,
-        "grad_norm": grad_norm,
-        "tokens": tokens + (curve[-1]["tokens"] if curve else 0),
-    }
