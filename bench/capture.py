@@ -43,7 +43,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from assets.activations.capture import forward_shard, to_rows
 from assets.activations.config import ActivationsConfig
-from assets.activations.plan import Reading, ShardPlan, plan_shards
+from assets.activations.plan import Reading, ShardPlan, filled, plan_shards
 from assets.activations.probe import Probe, adapter_probe
 from assets.activations.shelf import Shelf
 from assets.dataset.artifact import S1kDataset
@@ -92,17 +92,13 @@ def wear(model: Any) -> PeftModel:
 def plans(tokens: int, shortest: int, longest: int, vocabulary: int, shard_rows: int) -> list[ShardPlan]:
     """Rollouts of random lengths and tokens, in shards."""
     rng = np.random.default_rng(0)
-    shards: list[list[Reading]] = [[]]
-    held = 0
-    while sum(len(shard) for shard in shards) == 0 or tokens > 0:
+    readings: list[Reading] = []
+    while tokens > 0:
         length = int(rng.integers(shortest, longest + 1))
-        if shards[-1] and held + length > shard_rows:
-            shards.append([])
-            held = 0
         ids = rng.integers(0, vocabulary, length).astype(np.int32)
-        shards[-1].append(Reading(len(shards) * 10_000 + len(shards[-1]), ids, np.arange(length)))
-        held, tokens = held + length, tokens - length
-    return [ShardPlan(index, tuple(shard)) for index, shard in enumerate(shards)]
+        readings.append(Reading(len(readings), ids, np.arange(length)))
+        tokens -= length
+    return filled(readings, shard_rows)
 
 
 def mini_world(shard_rows: int) -> tuple[PeftModel, list[ShardPlan]]:

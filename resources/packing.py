@@ -4,7 +4,7 @@ The model must have been given `resources.attention.use_varlen_attention`, which
 Shapes: T tokens of all rollouts together, 1 the batch axis that transformers expects, N rollouts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict
@@ -87,13 +87,17 @@ def batches_by_length(lengths: Sequence[int], tokens_per_batch: int) -> list[lis
     A rollout longer than that stands alone. Longest first shows a lack of memory at once and lets processes that take
     batches in turn end together; equal lengths are neighbours, so that attention computes them in one call.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    batches: list[list[int]] = []
+    return grouped(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)), lengths, tokens_per_batch)
+
+
+def grouped(order: Iterable[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Indices of `lengths` in this order, in groups of at most `most` tokens; what is longer stands alone."""
+    groups: list[list[int]] = []
     room = 0
     for i in order:
-        if not batches or lengths[i] > room:
-            batches.append([])
-            room = tokens_per_batch
-        batches[-1].append(i)
+        if not groups or lengths[i] > room:
+            groups.append([])
+            room = most
+        groups[-1].append(i)
         room -= lengths[i]
-    return batches
+    return groups

@@ -156,7 +156,8 @@ class _Run:
 
 def _run(probe: Probe, plan: Plan, shelf: Shelf, rank: Rank, progress: Progress, compute: ComputeConfig) -> _Run:
     """Compute this process's missing shards."""
-    missing = [plan.shards[index] for index in rank.share(len(plan.shards)) if not _finished(shelf, index, progress)]
+    mine = rank.share(len(plan.shards))
+    missing = [plan.shards[index] for index in mine if not _finished(shelf, index, progress)]
     total = sum(shard.num_rows for shard in missing)
     done, began = 0, time.perf_counter()
     with probe.attached(), shelf.writing() as put:
@@ -165,8 +166,7 @@ def _run(probe: Probe, plan: Plan, shelf: Shelf, rank: Rank, progress: Progress,
             put(shard.index, lambda shard=shard, states_RC=states_RC: to_rows(shard, states_RC, probe.columns))
             done += shard.num_rows
             progress.step("tokens captured", done, total)
-    reused = len(rank.share(len(plan.shards))) - len(missing)
-    return _Run(reused, total, time.perf_counter() - began)
+    return _Run(len(mine) - len(missing), total, time.perf_counter() - began)
 
 
 def _finished(shelf: Shelf, index: int, progress: Progress) -> bool:

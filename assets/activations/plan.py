@@ -9,6 +9,7 @@ import numpy as np
 from assets.activations.config import Positions
 from assets.dataset.artifact import S1kDataset
 from resources.errors import BadInput
+from resources.packing import grouped
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ def plan_shards(dataset: S1kDataset, positions: Positions, shard_rows: int, cont
     if not readings:
         raise BadInput(f"{dataset.path} has no token to capture with positions: {positions}")
     excess = [max(0, dataset.lengths[rollout] - context) for rollout in dataset.rollout_ids]
-    shards = [ShardPlan(index, tuple(group)) for index, group in enumerate(_filled(readings, shard_rows))]
-    return Plan(tuple(shards), sum(cut > 0 for cut in excess), sum(excess))
+    return Plan(tuple(filled(readings, shard_rows)), sum(cut > 0 for cut in excess), sum(excess))
 
 
 def _reading(dataset: S1kDataset, rollout: int, positions: Positions, context: int) -> Reading:
@@ -85,13 +85,7 @@ def _reading(dataset: S1kDataset, rollout: int, positions: Positions, context: i
     return Reading(rollout, token_ids, np.flatnonzero(mask))
 
 
-def _filled(readings: Sequence[Reading], shard_rows: int) -> list[list[Reading]]:
-    groups: list[list[Reading]] = []
-    room = 0
-    for reading in readings:
-        if not groups or len(reading.kept) > room:
-            groups.append([])
-            room = shard_rows
-        groups[-1].append(reading)
-        room -= len(reading.kept)
-    return groups
+def filled(readings: Sequence[Reading], shard_rows: int) -> list[ShardPlan]:
+    """Shards of up to `shard_rows` tokens, more where a single rollout has more."""
+    groups = grouped(range(len(readings)), [len(reading.kept) for reading in readings], shard_rows)
+    return [ShardPlan(index, tuple(readings[i] for i in group)) for index, group in enumerate(groups)]
