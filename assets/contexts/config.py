@@ -18,9 +18,9 @@ class ContextsConfig(Section):
     """Most of a unit's strongest contexts from one rollout; 0: no cap (paper: silent)."""
     firing_fraction: float = Field(default=0.5, ge=0, le=100)
     """An adapter direction or neuron fires where its activation exceeds this share of the 99th percentile of the
-    column's magnitude (rounded to float16). Its scalars are hardly ever 0, so without a threshold every density were
-    about a half; at 0.5 a normally distributed column fires on 10 % of tokens in each polarity. Latents fire above the
-    SAE's own threshold."""
+    column's magnitude (rounded to float16). Its scalars are hardly ever 0, so without a threshold every density would
+    be about a half; at 0.5 a normally distributed column fires on 10 % of tokens in each polarity. Latents fire above
+    the SAE's own threshold."""
     quantile_samples: int = Field(default=32, ge=0, le=10_000)
     """Contexts spread evenly over the quantiles of a unit's firing tokens, from a random sample of them."""
     silent_samples: int = Field(default=32, ge=0, le=10_000)

@@ -192,7 +192,7 @@ class LatentsView:
 
     @cached_property
     def _by_latent(self) -> tuple[np.ndarray, np.ndarray]:
-        """Keys latent x rows + row, ascending, and the place of each among the row after row order."""
+        """Keys latent x rows + row, ascending, and where each of them stands in `latent_N`."""
         row_N = np.repeat(np.arange(self._num_rows), np.diff(self.first_R))
         key_N = self.latent_N.astype(np.int64) * self._num_rows + row_N
         order = np.argsort(key_N)

@@ -113,7 +113,7 @@ class S1kDataset(Artifact):
         return self._span[self._slice(r)]
 
     def around(self, r: int, position: int, tokens: int) -> tuple[str, str, str]:
-        """The text of a token, empty inside a split character, between those of so many tokens before and after it."""
+        """The texts before, of and after a token, up to `tokens` on either side; empty inside a split character."""
         spans, text = self.spans(r), self.text(r)
         first, last = max(0, position - tokens), min(len(spans) - 1, position + tokens)
         start, end = spans[position].tolist()

@@ -85,7 +85,7 @@ def load_source(dataset: DatasetConfig) -> "Dataset":
 
 
 def _tables(source: str) -> str:
-    """Where the library keeps its tables of a source: it tells files by path and time, which edits can leave alike."""
+    """Where the library keeps its tables of a source: it knows files by path and time, and an edit can keep both."""
     from datasets import config
 
     content = fingerprints((source,)).get(source, "")

@@ -15,7 +15,7 @@ from assets.sae.static_encode import Encoded, scores_of
 
 
 class Idle(NamedTuple):
-    """All dead latents, in a room that may be larger."""
+    """All dead latents, in places of which some may be left over."""
 
     latent_C: torch.Tensor
     """0 where `dead_C` is not: nothing is added to it."""
@@ -24,7 +24,7 @@ class Idle(NamedTuple):
 
     @classmethod
     def of(cls, dead_F: torch.Tensor, room: int) -> "Idle":
-        """At most `room` latents are dead."""
+        """At most `room` latents are dead: so many places."""
         latent_C = torch.nonzero_static(dead_F, size=room, fill_value=-1).view(-1)
         return cls(latent_C.clamp(min=0), latent_C >= 0)
 

@@ -218,7 +218,7 @@ class Order:
                     yield piece
 
     def _read(self, plan: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray | None, np.ndarray]]:
-        """Every window takes the last one's place; None where it is the last one: what fits in one is read once."""
+        """Each window overwrites the last one; None where it is the same: what fits into one window is read once."""
         room = np.empty((self._largest_window(), len(self.rows.columns)), np.float16)
         held = np.empty(0, np.int64)
         for groups, order in plan:

@@ -27,7 +27,7 @@ class Encoded(NamedTuple):
 
 
 def encode(config: SaeConfig, weights: Weights, input_BD: torch.Tensor, bound: torch.Tensor | None) -> Encoded:
-    """The dense product, of scaled input; None where nobody asks what exceeds a bound."""
+    """All scores of scaled input; without a `bound` where the selection takes none."""
     shifted_BD = input_BD - weights.b_dec_D
     source_BD = shifted_BD if config.center else input_BD
     norm_F = score_norms(config, weights)

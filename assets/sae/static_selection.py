@@ -15,7 +15,7 @@ class Above(NamedTuple):
     """Which scores exceed a bound."""
 
     flat_M: torch.Tensor
-    """Their places by rising place, then -1; the last ones are left out where there are more than M."""
+    """Their flat indices, ascending, then -1; where there are more than M, the last are left out."""
     number: torch.Tensor
     """How many, and M where there are more."""
 
@@ -25,7 +25,7 @@ class Scored(NamedTuple):
 
     scores_BF: torch.Tensor
     above: Above | None
-    """None: nobody asks."""
+    """None: the selection takes no bound."""
 
 
 class Chosen(NamedTuple):

@@ -27,9 +27,9 @@ from assets.sae.static_step import static_step
 from assets.sae.threshold import DECAY, moving_threshold
 
 STEPS_UNTIL_ASKED = 100
-"""While latents are dead, the device is asked that seldom whether some still are: or twice in the time of a death."""
+"""While latents are dead, the host asks which are after so many steps, or after half of `dead_after_tokens`."""
 FEWEST_IDLE = 64
-"""Dead latents that a step has room for, or 4, 16, ... times as many: each room is a graph of its own."""
+"""Dead latents that a step has places for, or 4, 16, ... times as many: each number of places is a graph of its own."""
 
 
 class Diverged(Exception):
@@ -123,7 +123,7 @@ class _Room:
     constants: Constants
     encode: Callable[[torch.Tensor], Encoded]
     finish: dict[tuple[Selection, int], Callable[[Encoded], None]] = field(default_factory=dict)
-    """By selection, and room for dead latents that are revived."""
+    """By selection, and places for dead latents."""
 
 
 class GraphedStepping:
@@ -141,9 +141,9 @@ class GraphedStepping:
         self._pace = like.new_tensor([1 - DECAY, 1.0])
         self._rooms: dict[int, _Room] = {}
         self._sure_for = 0
-        """Tokens in which no latent can die, or in which dead ones are reckoned with unasked."""
+        """Tokens until the device is asked again which latents are dead."""
         self._idle = 0
-        """Room for so many dead latents; 0: none is revived."""
+        """Places for dead latents; 0: none is revived."""
 
     def step(self, batch_BD: torch.Tensor, rate: float) -> None:
         """See `Stepping`."""
@@ -214,7 +214,7 @@ class GraphedStepping:
 
 
 def idle_room(number: int, latents: int) -> int:
-    """The smallest of a step's few rooms that holds `number` dead latents."""
+    """The fewest places of those a step may have that hold `number` dead latents."""
     room = FEWEST_IDLE
     while room < number:
         room *= 4
