@@ -75,6 +75,11 @@ def load_architecture(model: ModelConfig) -> "PretrainedConfig":
     return found
 
 
+def head_size(architecture: "PretrainedConfig") -> int:
+    """Width of an attention head, which a configuration need not write down."""
+    return getattr(architecture, "head_dim", None) or architecture.hidden_size // architecture.num_attention_heads
+
+
 def load_tokenizer(model: ModelConfig) -> "PreTrainedTokenizerFast":
     """The model's fast tokenizer, with the special tokens that the text needs.
 

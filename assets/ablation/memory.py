@@ -11,6 +11,7 @@ import torch
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.divergence import columns_per_slice
 from assets.ablation.stream import Keep
+from resources.models import head_size
 
 SAFE = 0.9
 """Share of the device that the plan may fill: the rest is the allocator's fragmentation and the runtime's own."""
@@ -40,7 +41,7 @@ class Shape:
     def of(cls, model: AdaptedModel, tokens: int, scored: int) -> "Shape":
         """From a loaded model."""
         config = model.base.config
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        head = head_size(config)
         adapter = sum(model.adapter.A[c].numel() + model.adapter.B[c].numel() for c in model.live)
         return cls(
             tokens=tokens,

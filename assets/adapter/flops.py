@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from resources.models import head_size
 from resources.onednn import linear
 
 if TYPE_CHECKING:
@@ -38,9 +39,8 @@ class Work:
 def training_work(architecture: "PretrainedConfig", *, trains_weights: bool) -> Work:
     """The work of a Qwen2 model; `trains_weights` is False for an adapter, whose own few FLOP are left out."""
     hidden, layers = architecture.hidden_size, architecture.num_hidden_layers
-    head_dim = getattr(architecture, "head_dim", None) or hidden // architecture.num_attention_heads
-    queries = architecture.num_attention_heads * head_dim
-    keys = architecture.num_key_value_heads * head_dim
+    queries = architecture.num_attention_heads * head_size(architecture)
+    keys = architecture.num_key_value_heads * head_size(architecture)
     weights = hidden * (2 * queries + 2 * keys) + 3 * hidden * architecture.intermediate_size
     per_weight = 6.0 if trains_weights else 4.0
     return Work(
@@ -61,7 +61,8 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     return _measured(device, dtype)
 
 
-def _measured(device: torch.device, dtype: torch.dtype, size: int = 512) -> float:
+def _measured(device: torch.device, dtype: torch.dtype) -> float:
+    size = 512
     a = torch.ones(size, size, device=device, dtype=dtype)
     best = 0.0
     for _ in range(5):

@@ -13,7 +13,7 @@ from resources.components import Component
 from resources.errors import BadInput
 from resources.hub import fetched
 from resources.links import link_or_copy
-from resources.models import MODEL_FILES, ModelConfig, load_architecture
+from resources.models import MODEL_FILES, ModelConfig, head_size, load_architecture
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -80,8 +80,7 @@ def _check_shapes(adapter: Adapter, component: Component, ours: "PretrainedConfi
     """`ours`: the base model's architecture, `name`: its name."""
     if component.layer >= ours.num_hidden_layers:
         raise BadInput(f"{source} adapts {component.id}, but {name} has {ours.num_hidden_layers} layers")
-    head_dim = _size(ours, "head_dim")
-    queries, keys = ours.num_attention_heads * head_dim, ours.num_key_value_heads * head_dim
+    queries, keys = ours.num_attention_heads * head_size(ours), ours.num_key_value_heads * head_size(ours)
     outputs_inputs = {
         "q_proj": (queries, ours.hidden_size),
         "k_proj": (keys, ours.hidden_size),
@@ -101,11 +100,8 @@ def _check_shapes(adapter: Adapter, component: Component, ours: "PretrainedConfi
 
 
 def _size(architecture: "PretrainedConfig", name: str) -> Any:
-    """One of `_SAME`; a head's size need not be written down."""
-    found = getattr(architecture, name, None)
-    if name == "head_dim" and found is None:
-        return architecture.hidden_size // architecture.num_attention_heads
-    return found
+    """One of `_SAME`."""
+    return head_size(architecture) if name == "head_dim" else getattr(architecture, name, None)
 
 
 def _check_placed(adapter: Adapter, folder: Path, source: str) -> None:
