@@ -38,22 +38,12 @@ class StepResult(NamedTuple):
 class SparseStep:
     """Computes steps of one shape of dictionary; keeps the scores' memory and the carried threshold between them."""
 
-    def __init__(
-        self,
-        config: SaeConfig,
-        variance: float,
-        per_token: bool = False,
-        filtered: bool | None = None,
-    ) -> None:
-        """`variance`: see `InputScale`; `per_token`: select k per token (TopK) instead of k x B per batch.
-
-        `filtered`: compute only scores that an int8 product leaves (see `FilteredScores`); None: where it is faster.
-        """
+    def __init__(self, config: SaeConfig, variance: float, per_token: bool = False) -> None:
+        """`variance`: see `InputScale`; `per_token`: select k per token (TopK) instead of k x B per batch."""
         self._config = config
         self._variance = variance
         self._per_token = per_token
         self._floor = floor_of(config)
-        self._filtered = filtered
         self._memory = torch.empty(0)
         self.threshold = Threshold()
 
@@ -89,15 +79,12 @@ class SparseStep:
         if self._per_token:
             scores_BF = linear(encoded_BD, encoder_FD, bias_F)
             return to_pairs(select_rows(scores_BF, k, self._floor), width, norm_F)
-        if self._filters(rows):
+        if rows >= FEWEST_FILTERED and filter_is_faster("cpu"):
             scores: Scores = FilteredScores(encoded_BD, encoder_FD, bias_F, self._room(rows, width))
         else:
             scores = BlockScores(encoded_BD, encoder_FD, bias_F)
         chosen = select_batch(scores, k * rows, self._floor, self.threshold)
         return to_pairs(chosen, width, norm_F)
-
-    def _filters(self, rows: int) -> bool:
-        return rows >= FEWEST_FILTERED and filter_is_faster("cpu") if self._filtered is None else self._filtered
 
     def _room(self, rows: int, width: int) -> torch.Tensor:
         """Memory for an int8 product that is used at every step: new pages cost as much as the product."""
