@@ -67,13 +67,13 @@ def make_states(tokens: int, seed: int) -> torch.Tensor:
 
 
 def write_data(folder: Path, tokens: int) -> None:
-    """Training states as a tensor and as shards of 256-token rollouts, held-out states as a tensor."""
+    """Training states as a tensor and, undivided, as shards of 256-token rollouts; held-out states as a tensor."""
     from resources.components import components
     from resources.shards import SHARD, StateBatch, write_shard
 
     train, held = make_states(tokens, 0), make_states(HELD_OUT, 1)
     scale = train.std(dim=0).square().mean().sqrt()
-    save_file({"train": train / scale, "held": held / scale}, folder / "data.safetensors")
+    save_file({"train": train / scale, "held": held / scale, "scale": scale}, folder / "data.safetensors")
     columns = tuple(component.id for component in components(D // 7))
     shards = folder / "shards"
     shards.mkdir()
@@ -126,8 +126,8 @@ def run_ours(
         pass
     reading = time.process_time() - reading
     weights = fitted.weights
-    scale = float(fitted.scale.scale_D[0])
-    ratio = scale / scale_of(folder)
+    # shards hold the states undivided
+    ratio = float(fitted.scale.scale_D[0]) / float(load_file(folder / "data.safetensors")["scale"])
     result = {
         "W_enc": weights.W_enc_FD.T / ratio,
         "b_enc": weights.b_enc_F,
@@ -136,15 +136,6 @@ def run_ours(
         "center": torch.tensor(config.center),
     }
     return wall, cpu, {"weights": result, "reading": reading / cpu}
-
-
-def scale_of(folder: Path) -> float:
-    """What `write_data` divided the states by: shards hold them undivided."""
-    from resources.shards import Shards
-
-    raw = Shards.open(folder / "shards").read_row_group(0).state_BC.astype(np.float32)
-    scaled = load_file(folder / "data.safetensors")["train"][: len(raw)].numpy()
-    return float(np.linalg.norm(raw) / np.linalg.norm(scaled))
 
 
 def run_floor(train: torch.Tensor, _steps: int, _rate: float) -> tuple[Step, Callable[[], dict]]:
