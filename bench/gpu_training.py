@@ -9,7 +9,7 @@ Needs little beside this repository (bench/gpu_versions.py); no weights, no data
 bf16 autocast, SDPA, batch 1 with accumulation, checkpointing, full logits. Ours runs once per number of recomputed
 layers: fewer are faster and take more memory. MFU counts what the mathematics needs (4 FLOP per frozen weight and
 token, causal attention); HFU also what is recomputed: in ours all of a layer but the MLP's last matrix. The expected
-memory is `resources.memory`'s, which refuses a job before it is launched. One step of each way warms up and is not
+memory is `assets.adapter.memory`'s, which refuses a job before it is launched. One step of each way warms up and is not
 timed. A way that does not fit says so.
 """
 
@@ -23,7 +23,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from assets.adapter import loop
+from assets.adapter import loop, memory
 from assets.adapter.config import LoraConfig
 from assets.adapter.examples import Pass
 from assets.adapter.flops import Work, peak_flops, training_work
@@ -34,8 +34,9 @@ from assets.adapter.plan import Step
 from bench.gpu_clock import wall_seconds
 from bench.gpu_shapes import SHAPES, qwen2
 from bench.gpu_versions import accept_older
-from resources import memory
 from resources.compute import ComputeConfig
+from resources.memory import Setup
+from resources.models import ModelConfig
 from resources.packing import batches_by_length, pack
 
 PROMPT = 0.02
@@ -202,15 +203,10 @@ def recomputed(work: Work, lengths: list[int], layers: int, all_layers: int, ski
 
 
 def expected_gb(shape: str, tokens: int, recomputed_layers: int) -> float:
-    """Memory that `assets.adapter.memory` would reckon with for a pass of so many tokens."""
-    sizes = SHAPES[shape]
-    parts = (
-        memory.weights(sizes, "bfloat16"),
-        memory.adam(sizes.adapter_parameters(1)),
-        memory.trained_activations(sizes, tokens, recomputed_layers, memory.adapted_block(sizes)),
-        memory.loss_chunk(sizes),
-    )
-    return memory.MemoryEstimate(parts).bytes / 1e9
+    """Memory that a job would be taken to need for a pass of so many tokens."""
+    compute = ComputeConfig(tokens_per_batch=tokens, recomputed_layers=recomputed_layers)
+    sections = {"model": ModelConfig(), "lora": LoraConfig()}
+    return memory.lora(Setup(sections, SHAPES[shape], compute, gpus=1)).bytes / 1e9
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
