@@ -97,12 +97,12 @@ def evaluate(
     sae: Sae,
     states: Iterable[torch.Tensor],
     entering: torch.Tensor,
-    silent_F: torch.Tensor,
+    dead_F: torch.Tensor,
     center_E: torch.Tensor,
 ) -> Held:
     """Encode and decode held-out states [B, D].
 
-    `silent_F`: bool, latents that count as dead after training; `center_E`: what cosines are taken around.
+    `dead_F`: bool, latents that count as dead after training; `center_E`: what cosines are taken around.
     """
     device = sae.W_enc_DF.device
     errors = Errors(center_E)
@@ -135,7 +135,7 @@ def evaluate(
         decoder_similarity=float(similarity_F.mean()),
     )
     explained_E = torch.where(errors.variance_E > 0, 1 - errors.error_E / errors.variance_E, torch.nan)
-    table = _latent_table(sae, density_F, total_F / count_F.clamp(min=1), most_F, similarity_F, silent_F)
+    table = _latent_table(sae, density_F, total_F / count_F.clamp(min=1), most_F, similarity_F, dead_F)
     return Held(summary, table, explained_E.cpu().numpy(), np.trim_zeros(l0, "b"))
 
 
@@ -162,7 +162,7 @@ def _latent_table(
     mean_F: torch.Tensor,
     most_F: torch.Tensor,
     similarity_F: torch.Tensor,
-    silent_F: torch.Tensor,
+    dead_F: torch.Tensor,
 ) -> pa.Table:
     heaviest = sae.W_dec_FD.abs().argmax(dim=1).tolist()
     columns = {
@@ -174,7 +174,7 @@ def _latent_table(
         "decoder_norm": sae.W_dec_FD.norm(dim=1).cpu().numpy(),
         "max_cosine": similarity_F.cpu().numpy(),
         "component": [sae.columns[i] for i in heaviest],
-        "dead": silent_F.cpu().numpy(),
+        "dead": dead_F.cpu().numpy(),
     }
     return pa.table(columns, schema=LATENTS)
 

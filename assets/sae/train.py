@@ -104,9 +104,9 @@ def train(
     trained = _calibrated(sae, data, fitted, out, compute.device)
     write_sae(out, trained, {"preset": sae.preset, "seed": sae.seed, "model_name": model.name})
     write_dictionary_learning(out, trained)
-    silent_F = fitted.silent_F >= min(sae.dead_after_tokens, order.distinct_tokens(fit.steps))
+    dead_F = fitted.silent_F >= min(sae.dead_after_tokens, order.distinct_tokens(fit.steps))
     center_E = _mean_state(order, compute.device)
-    held = _held_out(sae, data, trained, silent_F, center_E)
+    held = _held_out(sae, data, trained, dead_F, center_E)
     budget = Budget(sae, order, fitted.scale, latents, center_E, compute.device, scratch)
     write_tables(out, held, data.names)
     figures.draw(out, fitted.counters.curve, held, data.names)
@@ -117,8 +117,8 @@ def train(
         steps=fit.steps,
         training_tokens=order.distinct_tokens(fit.steps),
         training_tokens_per_second=fitted.tokens_per_second,
-        live_latents=int((~silent_F).sum()),
-        dead_latents=int(silent_F.sum()),
+        live_latents=int((~dead_F).sum()),
+        dead_latents=int(dead_F.sum()),
         threshold=trained.threshold,
         threshold_moving=fitted.counters.threshold or 0.0,
         l0_error=(held.summary.l0 - sae.k) / sae.k,
@@ -161,10 +161,10 @@ def _mean_state(order: Order, device: str) -> torch.Tensor:
     return torch.from_numpy(order.sample(SAMPLE_TOKENS)).to(device).double().mean(dim=0)
 
 
-def _held_out(sae: SaeConfig, data: _Data, trained: Sae, silent_F: torch.Tensor, center_E: torch.Tensor) -> Held:
+def _held_out(sae: SaeConfig, data: _Data, trained: Sae, dead_F: torch.Tensor, center_E: torch.Tensor) -> Held:
     every, device = np.arange(len(data.shards.columns)), str(center_E.device)
     states = _states(data.census.rows(data.split.evaluation, every), sae.evaluation_tokens, device)
-    return evaluate(trained, states, torch.from_numpy(data.entering).to(device), silent_F, center_E)
+    return evaluate(trained, states, torch.from_numpy(data.entering).to(device), dead_F, center_E)
 
 
 def _baselines(data: _Data, held: Held, budget: Budget, progress: Progress) -> list[dict[str, str | float]]:
