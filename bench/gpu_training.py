@@ -55,7 +55,7 @@ class RandomRollouts:
         """Lengths, and the number of predicted tokens."""
         return [self.lengths[r] for r in rollout_ids], sum(self.predicted[r] for r in rollout_ids)
 
-    def passes(self, rollout_ids: Sequence[int]) -> Pass:
+    def one_pass(self, rollout_ids: Sequence[int]) -> Pass:
         """The rollouts packed; all but the prompt is predicted."""
         packed = pack([self.ids[r] for r in rollout_ids])
         ends = packed.cu_seqlens[1:]

@@ -59,7 +59,7 @@ class Examples:
         """The rollouts' lengths, and how many of their tokens are predicted."""
         return [self.lengths[r] for r in rollout_ids], sum(self.predicted[r] for r in rollout_ids)
 
-    def passes(self, rollout_ids: Sequence[int]) -> Pass:
+    def one_pass(self, rollout_ids: Sequence[int]) -> Pass:
         """The rollouts packed in the given order."""
         packed = pack([self._dataset.token_ids(r)[self._block] for r in rollout_ids])
         target_at = np.flatnonzero(np.concatenate([self._mask(r) for r in rollout_ids]))

@@ -119,7 +119,7 @@ def accumulate(run: Run, step: Step) -> float:
     for indices in mine:
         if not indices and not run.strategy.skips_nothing:
             continue
-        one = run.examples.passes([rollout_ids[i] for i in indices]) if indices else run.examples.nothing()
+        one = run.examples.one_pass([rollout_ids[i] for i in indices]) if indices else run.examples.nothing()
         loss = run.objective(one) / predicted
         (loss * run.strategy.loss_factor).backward()
         total += loss.detach()

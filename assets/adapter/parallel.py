@@ -131,7 +131,7 @@ class Replicas:
             grad.copy_(summed.view_as(grad))
 
 
-class Shards:
+class FullySharded:
     """FSDP2: every layer's weights, gradients and optimiser state are divided among the processes."""
 
     skips_nothing = True

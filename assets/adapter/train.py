@@ -15,7 +15,7 @@ from assets.adapter.loop import CurveRow, Run, train
 from assets.adapter.lora_model import wear_adapter, write_adapter
 from assets.adapter.objective import RolloutLoss
 from assets.adapter.optional import missing_for_kernels
-from assets.adapter.parallel import Processes, Replicas, Shards, Strategy, joined
+from assets.adapter.parallel import FullySharded, Processes, Replicas, Strategy, joined
 from assets.adapter.plan import learning_rate, plan_steps
 from assets.adapter.published import base_parameters, take_adapter, take_model
 from assets.adapter.telemetry import Telemetry
@@ -137,7 +137,7 @@ def finetune(
     objective = RolloutLoss(base, processes.device, compute.recomputed_layers, autocast)
     strategy: Strategy
     if sharded:
-        strategy = Shards(processes)
+        strategy = FullySharded(processes)
         strategy.shard(objective, precision)
     else:
         base.float()
