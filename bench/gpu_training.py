@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -38,6 +39,9 @@ from resources.compute import ComputeConfig
 from resources.memory import Setup
 from resources.models import ModelConfig
 from resources.packing import batches_by_length, pack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 PROMPT = 0.02
 """Share of a rollout that is prompt and has no loss (s1K-1.1: about 200 of 10,000 tokens)."""
@@ -73,7 +77,7 @@ def random_rollouts(count: int, tokens: int, vocabulary: int) -> RandomRollouts:
     return RandomRollouts(lengths, predicted, {r: rng.integers(0, vocabulary, n) for r, n in lengths.items()})
 
 
-def random_model(shape: str, device: torch.device) -> torch.nn.Module:
+def random_model(shape: str, device: torch.device) -> "PreTrainedModel":
     """A frozen bf16 Qwen2 made on the device."""
     from transformers import Qwen2ForCausalLM
 
@@ -99,7 +103,7 @@ def ours(
     """One optimiser step of this project's loop; returns the loss."""
     lora = LoraConfig()
     compute = ComputeConfig(tokens_per_batch=options.tokens_per_batch, recomputed_layers=recomputed_layers)
-    adapted = wear_adapter(random_model(options.shape, device), lora, options.shape)  # pyright: ignore[reportArgumentType]
+    adapted = wear_adapter(random_model(options.shape, device), lora, options.shape)
     objective = RolloutLoss(adapted, device, recomputed_layers, autocast=None)
     processes = Processes(0, 1, device)
     parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}

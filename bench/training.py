@@ -18,9 +18,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.peers import peer_environment
+
+if TYPE_CHECKING:
+    from assets.adapter.config import LoraConfig
+    from assets.adapter.plan import Step
+    from assets.dataset.artifact import S1kDataset
+    from resources.models import ModelConfig
 
 TRL = "trl==1.16.0"
 WAYS = ("ours", "ours-unpacked", "trl-authors", "trl-no-checkpointing", "trl-padded")
@@ -45,7 +51,7 @@ def prepare(folder: Path) -> None:
     prepare_rollouts(model=mini(), dataset=config, out=folder, progress=Progress(lambda _: None))
 
 
-def mini():  # noqa: ANN201 - imported late, so that the peers load no more than they need
+def mini() -> "ModelConfig":
     """The mini world's model section."""
     from resources.models import ModelConfig
 
@@ -73,8 +79,8 @@ class Clock:
         return {"tokens": tokens, "seconds": wall, "cpu_seconds": cpu, "losses": self.losses}
 
 
-def recipe(steps: int):  # noqa: ANN201
-    """The config and the first `steps` planned steps of the mini world."""
+def recipe(steps: int) -> "tuple[LoraConfig, S1kDataset, list[Step]]":
+    """The config, the rollouts and the first `steps` planned steps of the mini world."""
     from assets.adapter.config import LoraConfig
     from assets.adapter.plan import plan_steps
     from assets.dataset.artifact import S1kDataset

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -97,15 +98,14 @@ class _Jump(torch.autograd.Function):
     """Heaviside step of (x - threshold) with a rectangle kernel's gradient for the threshold."""
 
     @staticmethod
-    def forward(ctx, x_BF: torch.Tensor, threshold_F: torch.Tensor, width: float) -> torch.Tensor:  # noqa: ANN001
+    def forward(ctx: Any, x_BF: torch.Tensor, threshold_F: torch.Tensor, width: float) -> torch.Tensor:
         ctx.save_for_backward(x_BF, threshold_F)
         ctx.width = width
         return (x_BF > threshold_F).to(x_BF.dtype)
 
     @staticmethod
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx,  # noqa: ANN001
-        slope_BF: torch.Tensor,
+        ctx: Any, slope_BF: torch.Tensor
     ) -> tuple[None, torch.Tensor, None]:
         x_BF, threshold_F = ctx.saved_tensors
         near_BF = ((x_BF - threshold_F).abs() < ctx.width / 2) / ctx.width

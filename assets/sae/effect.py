@@ -7,7 +7,7 @@ Shapes: T tokens of one rollout, N of them captured, P at once, D components, E 
 vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -117,7 +117,9 @@ def _lora_a(model: "PeftModel", column: str) -> torch.nn.Module:
     return lora_A
 
 
-def _giving(position_N: torch.Tensor, state_N: torch.Tensor):  # noqa: ANN202  a hook, as torch types them
+def _giving(
+    position_N: torch.Tensor, state_N: torch.Tensor
+) -> Callable[[torch.nn.Module, object, torch.Tensor], torch.Tensor]:
     def hook(_module: torch.nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
         given = output.clone()
         given[0, position_N, 0] = state_N.to(output.dtype)
