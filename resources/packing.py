@@ -6,7 +6,6 @@ Shapes: T tokens of all rollouts together, 1 the batch axis that transformers ex
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -30,15 +29,6 @@ class Packed:
     """int32[N + 1]: where each rollout begins, and the end."""
     lengths: tuple[int, ...]
     """Tokens of each rollout."""
-
-    @cached_property
-    def num_tokens(self) -> int:
-        """T."""
-        return int(self.cu_seqlens[-1])
-
-    def slices(self) -> list[slice]:
-        """Where each rollout stands on the token axis."""
-        return [slice(int(a), int(b)) for a, b in zip(self.cu_seqlens[:-1], self.cu_seqlens[1:], strict=True)]
 
 
 class ForwardKwargs(TypedDict):

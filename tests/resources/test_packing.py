@@ -14,8 +14,6 @@ def test_rollouts_stand_end_to_end_with_positions_from_zero() -> None:
     assert packed.position_ids_1T.tolist() == [[0, 1, 2, 0]]
     assert packed.cu_seqlens.tolist() == [0, 3, 4]
     assert packed.lengths == (3, 1)
-    assert packed.num_tokens == 4
-    assert packed.slices() == [slice(0, 3), slice(3, 4)]
 
 
 def test_forward_arguments_name_the_rollouts_boundaries_and_lengths() -> None:
