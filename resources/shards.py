@@ -34,7 +34,6 @@ DECODED_ROWS = 1024
 process two to three times as long."""
 Encoding = Literal["plain", "byte_stream_split"]
 """How the scalars lie in a page; byte_stream_split is 6 % smaller, but DuckDB 2.0 cannot read it for float16."""
-_ENCODINGS = {"plain": "PLAIN", "byte_stream_split": "BYTE_STREAM_SPLIT"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def write_shard(
             compression="zstd",
             compression_level=1,
             use_dictionary=["rollout_id", "token_id"],  # pyright: ignore[reportArgumentType]
-            column_encoding={"position": "DELTA_BINARY_PACKED", "state.list.element": _ENCODINGS[encoding]},
+            column_encoding={"position": "DELTA_BINARY_PACKED", "state.list.element": encoding.upper()},
             write_statistics=["rollout_id", "position"],  # pyright: ignore[reportArgumentType]
             write_page_checksum=True,
         )
