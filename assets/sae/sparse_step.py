@@ -27,8 +27,6 @@ class StepResult(NamedTuple):
     """Squared error over the input's total variance: the main loss."""
     auxiliary: float
     """The auxiliary loss, before its coefficient; 0 without dead latents."""
-    active: int
-    """Pairs selected."""
     fired_F: torch.Tensor
     """bool: latents that fired in this batch."""
     backward: Backward
@@ -66,7 +64,6 @@ class SparseStep:
         return StepResult(
             fvu=fvu,
             auxiliary=dead.auxiliary if dead else 0.0,
-            active=len(pairs.row_N),
             fired_F=torch.bincount(pairs.latent_N, minlength=len(weights.b_enc_F)) > 0,
             backward=Backward(main, dead, weights, config),
         )

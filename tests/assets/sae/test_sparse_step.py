@@ -122,20 +122,16 @@ def test_gradients_do_not_depend_on_the_threshold_carried_from_other_batches() -
 def test_a_batch_activates_k_latents_per_token_on_average_and_not_per_token() -> None:
     config = SaeConfig(k=K)
     x = torch.randn(TOKENS, WIDTH) * torch.linspace(0.1, 5, TOKENS)[:, None]
-    step = SparseStep(config, 1.0)
-    result = step(build_weights(4, unit=True), x, torch.zeros(LATENTS, dtype=torch.bool))
-    assert result.active == K * TOKENS
+    assert len(SparseStep(config, 1.0)._select(build_weights(4, unit=True), x, None).row_N) == K * TOKENS
 
 
 def test_fewer_positive_scores_than_k_activate_only_those() -> None:
     weights = build_weights(5, unit=True)
     weights.b_enc_F.fill_(-1000.0)
     weights.b_enc_F[7] = 1000.0
-    result = SparseStep(SaeConfig(k=K), 1.0)(
-        weights, torch.randn(TOKENS, WIDTH), torch.zeros(LATENTS, dtype=torch.bool)
-    )
-    assert result.active == TOKENS
-    assert result.fired_F.nonzero().flatten().tolist() == [7]
+    pairs = SparseStep(SaeConfig(k=K), 1.0)._select(weights, torch.randn(TOKENS, WIDTH), None)
+    assert pairs.row_N.tolist() == list(range(TOKENS))
+    assert pairs.latent_N.tolist() == [7] * TOKENS
 
 
 def test_dead_latents_that_no_token_can_revive_leave_the_other_gradients_alone() -> None:
