@@ -4,8 +4,9 @@ The int8 product (`assets/sae/candidates.py`) tells which few scores must be com
 missed. Shapes: B tokens, D components, F latents, N entries.
 """
 
+from abc import ABC, abstractmethod
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,27 +38,19 @@ class Selected(NamedTuple):
         return Selected(self.flat_N.index_select(0, entry_M), self.score_N.index_select(0, entry_M))
 
 
-class Scores(Protocol):
-    """What a selection asks of a batch's scores."""
-
-    def sample(self) -> torch.Tensor:
-        """Every 61st score: for a first estimate."""
-        ...
-
-    def above(self, bound: float) -> Selected:
-        """Exactly the scores greater than `bound`."""
-        ...
-
-
-class _OnDemand:
-    """Scores that are computed when they are asked for."""
+class Scores(ABC):
+    """A batch's scores, computed when they are asked for."""
 
     def __init__(self, input_BD: torch.Tensor, encoder_FD: torch.Tensor, bias_F: torch.Tensor) -> None:
         """scores = input @ encoder.T + bias."""
         self._input_BD, self._encoder_FD, self._bias_F = input_BD, encoder_FD, bias_F
 
+    @abstractmethod
+    def above(self, bound: float) -> Selected:
+        """Exactly the scores greater than `bound`."""
+
     def sample(self) -> torch.Tensor:
-        """Every 61st score."""
+        """Every 61st score: for a first estimate."""
         return self._exactly(torch.arange(0, len(self._input_BD) * len(self._bias_F), SAMPLE_STRIDE))
 
     def _exactly(self, flat_N: torch.Tensor) -> torch.Tensor:
@@ -65,7 +58,7 @@ class _OnDemand:
         return dots(row_N, latent_N, self._input_BD, self._encoder_FD) + self._bias_F.index_select(0, latent_N)
 
 
-class BlockScores(_OnDemand):
+class BlockScores(Scores):
     """Every score in float32, of a few tokens at a time."""
 
     def above(self, bound: float | torch.Tensor) -> Selected:
@@ -81,7 +74,7 @@ class BlockScores(_OnDemand):
         return Selected(torch.cat(flat), torch.cat(score))
 
 
-class FilteredScores(_OnDemand):
+class FilteredScores(Scores):
     """The scores that an int8 product cannot rule out, in float32; on a CPU."""
 
     def __init__(
