@@ -52,7 +52,7 @@ def choose(tally: Tally, loudness: Loudness) -> Requests:
 def spread_over_quantiles(sample: Entries, count: int) -> Entries:
     """Of each unit's random sample, the middle entry of each of `count` equal shares by value, strongest first."""
     ordered = sample.take(np.lexsort((sample.token_N, -sample.value_N, sample.unit_N)))
-    sizes_U = np.bincount(ordered.unit_N) if len(ordered) else np.empty(0, np.int64)
+    sizes_U = np.bincount(ordered.unit_N)
     first_U = np.cumsum(sizes_U) - sizes_U
     kept_U = np.minimum(sizes_U, count)
     unit_n = np.repeat(np.arange(len(sizes_U)), kept_U)
