@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,9 +126,7 @@ class _Counts:
     longest: int = 0
     truncated_rollouts: int = 0
     truncated_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        self.by_role = np.zeros(len(Role), np.int64)
+    by_role: np.ndarray = field(default_factory=lambda: np.zeros(len(Role), np.int64))
 
     def add(self, kept: list[Kept]) -> None:
         for one in kept:
