@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from resources.errors import BadInput
@@ -92,12 +93,9 @@ def ask(
         Interrupted: when the walltime is nearly over before the other run has ended.
     """
     api_key(endpoint)
-    cache = ResponseCache(find_home().root / FILE_NAME)
-    try:
+    with closing(ResponseCache(find_home().root / FILE_NAME)) as cache:
         desk = Desk(endpoint, limits, cache, progress, what, total)
         asyncio.run(_run(desk, iter(questions)))
-    finally:
-        cache.close()
     cached = sum(answer.cached for answer in desk.answers.values())
     return Asked(desk.answers, Bill(desk.requests, cached, desk.ledger.spent), desk.ledger.unknown)
 

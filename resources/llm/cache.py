@@ -8,7 +8,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -182,13 +182,10 @@ def list_cache(path: Path) -> list[dict[str, Any]]:
         "select provider, model, prompt_version, count(*) as answers, sum(input_tokens) as input_tokens, "
         "sum(output_tokens) as output_tokens, sum(dollars) as dollars from responses group by 1, 2, 3 order by 1, 2, 3"
     )
-    connection = connect(path)
-    try:
+    with closing(connect(path)) as connection:
         cursor = connection.execute(query)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
-    finally:
-        connection.close()
 
 
 def export_cache(path: Path, out: Path) -> int:
@@ -199,10 +196,10 @@ def export_cache(path: Path, out: Path) -> int:
     """
     if not path.is_file():
         raise BadInput(f"there is no response cache at {path}: nothing has been asked yet")
-    cache = ResponseCache(path)
     count = 0
     try:
         with (
+            closing(ResponseCache(path)) as cache,
             nullcontext(out) if out.exists() and not out.is_file() else whole(out) as target,
             target.open("w", encoding="utf-8") as file,
         ):
@@ -211,8 +208,6 @@ def export_cache(path: Path, out: Path) -> int:
                 count += 1
     except OSError as error:
         raise BadInput(f"{out} cannot be written ({error.strerror}): name a file where there is room for it") from error
-    finally:
-        cache.close()
     return count
 
 
@@ -223,12 +218,9 @@ def import_cache(path: Path, source: Path) -> int:
         BadInput: when it is no text file or a line is not an answer; those long before it stay, and are not new the
             next time.
     """
-    cache = ResponseCache(path)
     answers = (_imported(line, f"{source}:{number}") for number, line in enumerate(_lines(source), 1))
-    try:
+    with closing(ResponseCache(path)) as cache:
         return sum(cache.put_all(part) for part in iter(lambda: list(islice(answers, TOGETHER)), []))
-    finally:
-        cache.close()
 
 
 def _lines(source: Path) -> Iterator[str]:
