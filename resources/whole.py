@@ -2,14 +2,24 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path) -> AbstractContextManager[Path]:
     """A name beside `path` to write to; what lies there takes the place of `path` when the block has succeeded."""
-    partial = path.with_name(f"{path.name}.partial")
+    return _replacing(path, f"{path.name}.partial")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that other processes read or write too, so that it outlives a power cut; a full disk leaves none."""
+    with _replacing(path, f".{path.name}.{os.getpid()}") as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _replacing(path: Path, name: str) -> Iterator[Path]:
+    partial = path.with_name(name)
     try:
         yield partial
         sync(partial)
@@ -31,16 +41,3 @@ def sync_all(folder: Path) -> None:
     """Bring a folder and every file and folder below it to the disk."""
     for path in (*folder.rglob("*"), folder):
         sync(path)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that other processes read or write too, so that it outlives a power cut; a full disk leaves none."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from resources.errors import BadInput, one_line
 from resources.home import Home, find_home
 from resources.models import same_model
 from resources.strict_yaml import read_yaml
+from resources.whole import whole
 
 WATCHED = "LORASCOPE_ADAPTERS"
 """Environment variable: the watched folder; `adapters/` under LORASCOPE_HOME when unset."""
@@ -82,15 +83,12 @@ def _write(path: Path, parent: str, folder: Path) -> None:
     words = f"Uses the adapter that landed in {folder.name}."
     values = {"extends": parent, "description": words, "lora": {"source": str(folder.absolute())}}
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=math.inf)
-    temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        read_yaml(temporary)
-        temporary.replace(path)
+        with whole(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+            read_yaml(partial)
     except BadInput as error:
         raise BadInput(f"the adapter {one_line(str(folder))} needs another name: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _slug(name: str) -> str:
