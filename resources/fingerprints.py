@@ -7,7 +7,7 @@ from pathlib import Path
 
 from resources.errors import BadInput
 from resources.home import find_home
-from resources.keys import digest, file_digest, folder_digest
+from resources.keys import digest, file_digest, file_state, folder_digest
 from resources.sources import local_folder
 from resources.whole import write_whole
 
@@ -38,10 +38,9 @@ def _fingerprint(folder: Path) -> str:
 
 
 def _state(folder: Path) -> State:
-    """Name, inode, size and change time of every file: nobody can edit one and keep them all."""
+    """Name and state of every file."""
     paths = [folder] if folder.is_file() else sorted(folder.rglob("*"))
-    files = ((path, path.stat()) for path in paths if path.is_file())
-    return tuple((str(path), found.st_ino, found.st_size, found.st_ctime_ns) for path, found in files)
+    return tuple((str(path), *file_state(path)) for path in paths if path.is_file())
 
 
 @lru_cache(maxsize=64)

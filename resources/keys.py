@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+FileState = tuple[int, int, int]
 KEY_LENGTH = 20
 """Hex digits: 80 bits, a collision chance below 1e-12 for a million artifacts."""
 
@@ -46,6 +47,12 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, streamed."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_state(path: Path) -> FileState:
+    """Inode, size and change time: nobody can edit a file and keep all three."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_ctime_ns
 
 
 def folder_digest(folder: Path) -> str:

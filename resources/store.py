@@ -17,7 +17,7 @@ from pathlib import Path
 from secrets import token_hex
 
 from resources.errors import BadInput
-from resources.keys import file_digest
+from resources.keys import FileState, file_digest, file_state
 from resources.manifest import FILE_NAME, FileEntry, Manifest, read_manifest, write_manifest
 from resources.whole import sync, sync_all
 
@@ -207,16 +207,12 @@ def _hash_if_small(path: Path) -> str | None:
 
 
 def _hash_once(path: Path) -> str:
-    found = path.stat()
-    if found.st_size <= SMALL:
-        return file_digest(path)
-    return _hash_as_it_stands(path, (found.st_ino, found.st_size, found.st_ctime_ns))
+    return file_digest(path) if path.stat().st_size <= SMALL else _hash_as_it_stands(path, file_state(path))
 
 
 @lru_cache(maxsize=4096)
-def _hash_as_it_stands(path: Path, _state: tuple[int, int, int]) -> str:
-    """Nobody can edit a file and keep inode, size and change time: 86 GB are hashed once in a run, and not by each of
-    four assets."""
+def _hash_as_it_stands(path: Path, _state: FileState) -> str:
+    """86 GB are hashed once in a run, and not by each of four assets."""
     return file_digest(path)
 
 
