@@ -84,10 +84,9 @@ class Store:
     def whole(self, asset: str, key: str) -> Manifest | None:
         """The manifest of a whole artifact; None when it is absent or damaged: for plans, which move nothing."""
         manifest = self.peek(asset, key)
-        damaged = (
-            manifest is None or next(self._differences(asset, key, manifest, map, _hash_if_small), None) is not None
-        )
-        return None if damaged else manifest
+        if manifest is None or any(self._differences(asset, key, manifest, map, _hash_if_small)):
+            return None
+        return manifest
 
     def peek(self, asset: str, key: str) -> Manifest | None:
         """The manifest as it stands, without looking at the files: for listings."""
