@@ -20,7 +20,7 @@ from resources.llm.answers import Answer, Desk
 from resources.llm.batch_calls import BatchCalls, Crowded, Gone, Refused, Unrun
 from resources.llm.cache import SentBatch, Stored
 from resources.llm.endpoint import build_model, proxies_told, settings
-from resources.llm.failures import Failure, classify, redacted
+from resources.llm.failures import Failure, classify, misfit, redacted
 from resources.llm.ledger import OverBudget, Reservation
 from resources.llm.lost_batch import find_lost
 from resources.llm.question import Question, fitted
@@ -306,9 +306,7 @@ def _unread(error: Exception) -> Failure | None:
     """Of an answer with something that the library does not know yet; it was paid for, and another would be too."""
     if not isinstance(error, ValidationError):
         return None
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    return Failure("rejected", "unknown", redacted(f"the answer cannot be read: {place} {first['msg']}"), reached=True)
+    return Failure("rejected", "unknown", misfit("the answer cannot be read", error), reached=True)
 
 
 def _request(desk: Desk, key: str, question: Question, attempt: int) -> "BatchRequest":

@@ -10,7 +10,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from resources.llm.cache import Stored
 from resources.llm.endpoint import Endpoint
-from resources.llm.failures import redacted
+from resources.llm.failures import misfit
 from resources.llm.prices import Price
 from resources.llm.question import Question
 
@@ -86,9 +86,7 @@ def read(question: Question, response_json: str) -> tuple[BaseModel | None, str]
     try:
         answer = question.answer.model_validate_json(fenced[1] if fenced else text)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        return None, redacted(f"the answer does not fit the schema: {place} {first['msg']}".replace("  ", " "))
+        return None, misfit("the answer does not fit the schema", error)
     wrong = question.check(answer)
     return (None, wrong) if wrong else (answer, "")
 

@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ValidationError
+
 from resources.llm.endpoint import KEY_VARIABLES, Provider
 from resources.llm.pace import LONGEST_WAIT_S
 
@@ -44,6 +46,12 @@ def redacted(text: str) -> str:
         if len(secret) >= 4:
             text = text.replace(secret, "[key]")
     return _SECRET.sub("[key]", " ".join(text.split()))[:LONGEST]
+
+
+def misfit(what: str, error: ValidationError) -> str:
+    """Why an answer cannot be used: `what`, then the first place that does not fit."""
+    first = error.errors()[0]
+    return redacted(f"{what}: {'.'.join(map(str, first['loc']))} {first['msg']}")
 
 
 def classify(error: Exception, provider: Provider) -> Failure | None:
