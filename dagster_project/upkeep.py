@@ -17,7 +17,7 @@ from dagster_project.plan import finished_run_folder, keys, run_folder
 from resources.errors import BadInput
 from resources.home import Home
 from resources.launcher.deployment import Deployment, load_deployment
-from resources.launcher.protocol import Busy, Order
+from resources.launcher.protocol import Busy
 from resources.launcher.rundir import RunDir
 from resources.lock import try_hold
 from resources.store import Damage, Store
@@ -121,7 +121,7 @@ def _has_job(run: Path, deployment: Deployment) -> bool:
     job = RunDir(run).job()
     launcher = deployment.for_gpus(job.gpus if job else 1).launcher()
     try:
-        handle = RunDir(run).handle() or launcher.find(Order((), {}, run, run.name))
+        handle = RunDir(run).handle() or launcher.find(run)
         return handle is not None and launcher.alive(handle)
     except (Busy, BadInput):
         return True  # nobody answers, or the job went to a back end other than today's: it may be there

@@ -168,7 +168,7 @@ class Attempt:
         return order_of(self.job, self.run.path, self.python)
 
     def _find(self) -> str | None:
-        return self.launcher.find(self._order())
+        return self.launcher.find(self.run.path)
 
     def _submit(self, env: Mapping[str, str]) -> str:
         plain = self._order()

@@ -69,9 +69,9 @@ class LocalLauncher:
         """The worker's own command line."""
         return (shlex.join(order.command),)
 
-    def find(self, order: Order) -> str | None:
+    def find(self, run_dir: Path) -> str | None:
         """The keeper of this run directory's job, if there is one."""
-        wanted = processes.marker(PREFIX, order.run_dir)
+        wanted = processes.marker(PREFIX, run_dir)
         found = (pid for pid, marker in processes.marked() if marker == wanted and processes.is_keeper(pid))
         return next((f"{processes.identity(pid)}:{wanted}" for pid in found), None)
 

@@ -74,7 +74,7 @@ class Launcher(Protocol):
         """The exact command lines, for review without running."""
         ...
 
-    def find(self, order: Order) -> str | None:
+    def find(self, run_dir: Path) -> str | None:
         """Handle of a job submitted earlier for this run directory whose handle was never written down.
 
         Raises:

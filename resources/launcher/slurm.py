@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from resources.errors import BadInput, one_line
 from resources.launcher.processes import KEEPER, marker
@@ -84,7 +85,7 @@ class SlurmLauncher:
         if ids:
             return ids[-1]
         # The controller may have taken the job and failed to say so.
-        found = self.find(order)
+        found = self.find(order.run_dir)
         if found is not None:
             return found
         if _is_transient(done):
@@ -145,7 +146,7 @@ class SlurmLauncher:
         """The submission, and what srun starts on every node."""
         return (shlex.join((*self.prefix, *self.submission(order))), f"srun ... {shlex.join(order.command)}")
 
-    def find(self, order: Order) -> str | None:
+    def find(self, run_dir: Path) -> str | None:
         """The job whose submission succeeded just before its submitter died.
 
         Raises:
@@ -154,7 +155,7 @@ class SlurmLauncher:
         done = self._ask(("squeue", "--noheader", "--me", "--format=%i %k"))
         if done.returncode:
             raise Busy(f"Slurm does not answer: {done.stderr.strip()}")
-        wanted = _marker(order)
+        wanted = marker(PREFIX, run_dir)
         pairs = (line.partition(" ") for line in done.stdout.splitlines())
         return next((job for job, _, comment in pairs if comment == wanted), None)
 

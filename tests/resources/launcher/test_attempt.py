@@ -280,10 +280,10 @@ def test_a_job_without_its_keeper_is_not_found_and_cancelling_it_ends_what_is_le
     order = Order(("/bin/sh", "-c", script), {}, tmp_path / "run", "kept")
     handle = launcher.submit(order)
     _await((tmp_path / "sleeps").exists, 5)
-    assert launcher.find(order) == handle
+    assert launcher.find(order.run_dir) == handle
     os.kill(int(handle.partition(":")[0]), signal.SIGKILL)
     _await(lambda: not launcher.alive(handle), 5)
-    assert launcher.find(order) is None and family(tmp_path)
+    assert launcher.find(order.run_dir) is None and family(tmp_path)
     launcher.cancel(handle)
     assert not family(tmp_path)
 

@@ -200,9 +200,9 @@ def test_a_machine_without_slurm_is_told_where_slurm_is_looked_for(
     monkeypatch.setenv("PATH", str(tmp_path))
     launcher = SlurmLauncher(sys.executable, prefix)
     order = build_order(tmp_path / "run")
-    for ask in (launcher.submit, launcher.find):
+    for ask in (lambda: launcher.submit(order), lambda: launcher.find(order.run_dir)):
         with pytest.raises(BadInput, match=r"(sbatch|squeue|no-such-ssh).*compute\.yaml.*prefix"):
-            ask(order)
+            ask()
 
 
 def test_a_run_on_a_machine_without_slurm_ends_with_that_sentence(

@@ -233,8 +233,8 @@ def test_a_job_whose_handle_was_never_written_is_found_and_not_submitted_twice(
 ) -> None:
     order = build_order(tmp_path / "a", "sleep 30")
     handle = launcher.submit(order)
-    assert launcher.find(order) == handle
-    assert launcher.find(build_order(tmp_path / "b", "true")) is None
+    assert launcher.find(order.run_dir) == handle
+    assert launcher.find(build_order(tmp_path / "b", "true").run_dir) is None
     launcher.cancel(handle)
 
 
