@@ -133,7 +133,7 @@ class Attempt:
     def _attach(self) -> str | None:
         handle = self.run.handle()
         if handle is None and self.run.path.exists():
-            handle = self._patiently(self._find, self._find)
+            handle = self._patiently(self._find)
         if handle is None or self._is_copy() or not self._alive(handle) or not self._owns(handle):
             return None
         # Where jobs die with whoever started them, one that we find alive is at its end: we hold the key's lock.
@@ -159,10 +159,7 @@ class Attempt:
             return False  # another back end's job, but it has ended
 
     def _owns(self, handle: str) -> bool:
-        def ask() -> bool:
-            return self.launcher.owns(handle, self._order())
-
-        return self._patiently(ask, ask)
+        return self._patiently(lambda: self.launcher.owns(handle, self._order()))
 
     def _order(self) -> Order:
         return order_of(self.job, self.run.path, self.python)
@@ -178,8 +175,9 @@ class Attempt:
         self.run.keep_handle(handle)
         return handle
 
-    def _patiently(self, ask: Callable[[], Answer], again: Callable[[], Answer]) -> Answer:
-        """The back end's answer, however long that takes; what is in the way is said once."""
+    def _patiently(self, ask: Callable[[], Answer], again: Callable[[], Answer] | None = None) -> Answer:
+        """The back end's answer, however long that takes; what is in the way is said once. `again`: what else to ask
+        from the second time on."""
         said = ""
         while True:
             try:
@@ -188,7 +186,7 @@ class Attempt:
                 if str(busy) != said:
                     self.ears.say(said := str(busy))
             time.sleep(BUSY_S)
-            ask = again
+            ask = again or ask
 
     @contextmanager
     def _cancelling(self) -> Iterator[None]:
