@@ -189,12 +189,11 @@ def _first_line(error: Exception) -> str:
     return one_line(lines[0]) if lines else type(error).__name__
 
 
-def _answer_of_the_hub(error: BaseException) -> str | None:
+def _answer_of_the_hub(error: Exception) -> str | None:
     """What the hub said that no second try will change, from the errors behind an error; None when it said nothing."""
     from huggingface_hub import errors
 
-    behind: BaseException | None = error
-    while behind is not None:
+    for behind in causes(error):
         if isinstance(behind, errors.GatedRepoError):
             return "access must be asked for on its page; then set HF_TOKEN or run `hf auth login`"
         if isinstance(behind, errors.RepositoryNotFoundError):
@@ -206,5 +205,4 @@ def _answer_of_the_hub(error: BaseException) -> str | None:
             return f"the hub answered {response.status_code}; " + (
                 "try again later" if response.status_code >= 429 else "check the name and HF_TOKEN"
             )
-        behind = behind.__cause__ or behind.__context__
     return None
