@@ -21,7 +21,7 @@ from resources.launcher.shape import shape
 from resources.lock import held, try_hold
 from resources.manifest import Manifest
 from resources.stage import Stage
-from resources.store import Store, Workspace
+from resources.store import Store
 
 Run = Callable[[Job, Path], JobResult]
 """Runs a job in a run directory and returns its result, or raises."""
@@ -92,10 +92,10 @@ def _check_inputs(inputs: dict[str, str], experiment: Experiment, store: Store, 
 def _compute(stage: Stage, claim: Claim, inputs: dict[str, str], store: Store, home: Home, run: Run) -> Manifest:
     experiment, key = claim.experiment, claim.keys[stage.asset]
     claim.check_sources(stage)
-    workspace = store.workspace(stage.asset, key)
-    job = job_of(stage, experiment, claim.keys, store, workspace, load_deployment())
+    store.workspace(stage.asset, key)
+    job = job_of(stage, experiment, claim.keys, store, load_deployment())
     folder = run_folder(home.runs, stage.asset, key)
-    with _reading_what_the_key_says(stage, claim, (workspace.out.parent, folder)):
+    with _reading_what_the_key_says(stage, claim, (store.partial(stage.asset, key), folder)):
         result = run(job, folder)
     manifest = store.finish(_manifest(stage, experiment, key, inputs, result))
     _shelve(folder, home)
@@ -120,24 +120,18 @@ def _reading_what_the_key_says(stage: Stage, claim: Claim, traces: tuple[Path, .
         raise failed
 
 
-def job_of(
-    stage: Stage,
-    experiment: Experiment,
-    found: Mapping[str, str],
-    store: Store,
-    workspace: Workspace,
-    deployment: Deployment,
-) -> Job:
+def job_of(stage: Stage, experiment: Experiment, found: Mapping[str, str], store: Store, deployment: Deployment) -> Job:
     """The job that computes an asset; `found` holds its key and those of its inputs."""
     size = shape(stage.needs, experiment.sections, experiment.compute, deployment)
+    places = store.places(stage.asset, found[stage.asset])
     return Job(
         asset=stage.asset,
         key=found[stage.asset],
         call=stage.call,
         sections={name: experiment.values(name) for name in stage.sections},
         inputs={name: store.folder(name, found[name]) for name in stage.inputs},
-        out=workspace.out,
-        scratch=workspace.scratch,
+        out=places.out,
+        scratch=places.scratch,
         artifact=stage.artifact,
         compute=experiment.compute,
         gpus=size.gpus,

@@ -19,7 +19,7 @@ from resources.memory import GIB, USABLE, architecture
 from resources.models import ModelConfig
 from resources.section import section_of
 from resources.stage import Stage
-from resources.store import Store, Workspace
+from resources.store import Store
 from resources.work import Corpus, Setting, WorkEstimate
 
 
@@ -31,7 +31,7 @@ def explain_stages(experiment: Experiment) -> str:
     read = (
         f"all stages read {corpus.rollouts} rollouts, {corpus.tokens} tokens ({corpus.source})" if corpus else _UNREAD
     )
-    jobs = {stage.asset: _job(stage, experiment, found, store, deployment) for stage in STAGES}
+    jobs = {stage.asset: job_of(stage, experiment, found, store, deployment) for stage in STAGES}
     hours = {stage.asset: hours_of(stage, experiment, corpus, jobs[stage.asset].gpus) for stage in STAGES}
     paragraphs = [
         f"{_paragraph(stage, experiment, jobs[stage.asset], home.runs, deployment)}\n{_time(stage, hours[stage.asset])}"
@@ -74,11 +74,6 @@ def _time(stage: Stage, found: WorkEstimate | None) -> str:
 def _total(hours: dict[str, WorkEstimate | None]) -> str:
     known = [found.hours for found in hours.values() if found is not None]
     return f"one after another: {sum(known):.1f} h for the {len(known)} of {len(hours)} stages that are modelled"
-
-
-def _job(stage: Stage, experiment: Experiment, found: dict[str, str], store: Store, deployment: Deployment) -> Job:
-    partial = store.partial(stage.asset, found[stage.asset])
-    return job_of(stage, experiment, found, store, Workspace(partial / "out", partial / "scratch"), deployment)
 
 
 def _paragraph(stage: Stage, experiment: Experiment, job: Job, runs: Path, deployment: Deployment) -> str:

@@ -23,7 +23,7 @@ from resources.memory import GIB
 from resources.section import section_of
 from resources.sources import PROJECT, local_folder
 from resources.stage import Stage
-from resources.store import Store, Workspace
+from resources.store import Store
 
 ASKING = {
     "interpretations": "interpretations",
@@ -47,8 +47,7 @@ def lacking(experiment: Experiment, home: Home, deployment: Deployment, stages: 
     """One sentence for each thing without which the stages' misses cannot be computed."""
     found, store = keys(experiment), Store(home.store)
     misses = [stage for stage in stages if store.peek(stage.asset, found[stage.asset]) is None]
-    nowhere = Workspace(home.runs, home.runs)
-    jobs = [job_of(stage, experiment, found, store, nowhere, deployment) for stage in misses]
+    jobs = [job_of(stage, experiment, found, store, deployment) for stage in misses]
     return [
         *_interpreter(jobs, deployment),
         *_gpus(jobs, deployment),

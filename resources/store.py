@@ -158,14 +158,18 @@ class Store:
         """Where work on a key goes on, whether or not any does."""
         return self.root / ".partial" / asset / key
 
+    def places(self, asset: str, key: str) -> Workspace:
+        """The private folders for computing a key, whether or not they exist."""
+        partial = self.partial(asset, key)
+        return Workspace(partial / "out", partial / "scratch")
+
     def workspace(self, asset: str, key: str) -> Workspace:
-        """The private folders for computing a key; `scratch` keeps what an earlier attempt left.
+        """The same, made; `scratch` keeps what an earlier attempt left.
 
         Raises:
             BadInput: when the finished artifact could not be renamed to where it belongs.
         """
-        partial = self.partial(asset, key)
-        workspace = Workspace(partial / "out", partial / "scratch")
+        workspace = self.places(asset, key)
         workspace.out.mkdir(parents=True, exist_ok=True)
         workspace.scratch.mkdir(parents=True, exist_ok=True)
         shelf = self.folder(asset, key).parent

@@ -15,7 +15,7 @@ from resources.job import Job, JobResult
 from resources.launcher.deployment import Deployment
 from resources.lock import sign, try_hold
 from resources.memory import GIB
-from resources.store import Store, Workspace
+from resources.store import Store
 from tests.dagster_project.edits import EDITS, fake_run, load
 
 
@@ -108,7 +108,7 @@ def test_a_job_asks_for_what_its_stage_needs_and_the_node_has(tmp_path: Path) ->
     paper = Experiments(tmp_path).load("paper")
     node = Deployment(gpus=4, gpu_memory_gib=80, cpus=32)
     capture = stage("neuron_shards")
-    job = job_of(capture, paper, keys(paper), Store(tmp_path), Workspace(tmp_path, tmp_path), node)
+    job = job_of(capture, paper, keys(paper), Store(tmp_path), node)
     assert (job.gpus, job.processes, job.threads, job.minutes) == (4, 4, 8, 120)
     # Of 32.8 B parameters in two bytes each.
     assert job.memory is not None and max(part.bytes for part in job.memory.parts) / GIB == pytest.approx(61, abs=0.1)

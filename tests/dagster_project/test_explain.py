@@ -18,7 +18,7 @@ from resources.launcher.deployment import Deployment
 from resources.launcher.fit import check_fits
 from resources.memory import KNOWN, Setup, architecture
 from resources.models import PUBLISHED, ModelConfig
-from resources.store import Store, Workspace
+from resources.store import Store
 from resources.work import (
     ANSWER_TOKENS_PER_SECOND,
     BANDWIDTH,
@@ -153,8 +153,8 @@ def test_a_stage_that_takes_what_is_published_or_asks_a_server_waits_for_no_gpu(
 ) -> None:
     (tmp_path / "light.yaml").write_text(f"description: one stage without GPUs\n{yaml % ('a' * 40)}\n")
     light = Experiments(tmp_path).load("light")
-    store, nowhere, node = Store(tmp_path / "store"), Workspace(tmp_path, tmp_path), Deployment(gpus=8, cpus=96)
-    busy, idle = (job_of(stage(asset), one, keys(one), store, nowhere, node) for one in (paper, light))
+    store, node = Store(tmp_path / "store"), Deployment(gpus=8, cpus=96)
+    busy, idle = (job_of(stage(asset), one, keys(one), store, node) for one in (paper, light))
     assert (busy.gpus, busy.processes, busy.threads) == (8, 8, 12)
     assert (idle.gpus, idle.processes, idle.threads, idle.memory) == (0, 1, 4, None)
 
@@ -175,8 +175,7 @@ def test_the_sae_holds_two_dictionaries_and_the_model_and_is_refused_where_they_
     assert alone.bytes < 4e9 < 65.5e9 < found.bytes
     store = Store(tmp_path / "store")
     deployment = Deployment(gpus=8, gpu_memory_gib=64)
-    workspace = store.workspace("batchtopk_sae", "key")
-    job = job_of(stage("batchtopk_sae"), paper, keys(paper), store, workspace, deployment)
+    job = job_of(stage("batchtopk_sae"), paper, keys(paper), store, deployment)
     with pytest.raises(
         BadInput, match=r"batchtopk_sae does not fit on a GPU of 64 GiB.*weights 61.0 GiB .* = 65.\d GiB"
     ):
