@@ -51,7 +51,7 @@ def obtain(stage: Stage, claim: Claim, store: Store, home: Home, say: Callable[[
     if manifest is not None:
         _tidy(store.partial(stage.asset, key), run_folder(home.runs, stage.asset, key), lock, home)
     else:
-        with held(lock, experiment.name, _waiting(say, stage)):
+        with held(lock, experiment.name, lambda who: say(f"{stage.asset} is being computed by {who}; waiting for it")):
             manifest = store.find(stage.asset, key)
             if manifest is None:
                 inputs = {name: claim.keys[name] for name in stage.inputs}
@@ -73,10 +73,6 @@ def _tidy(partial: Path, folder: Path, lock: Path, home: Home) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         if folder.exists():
             _shelve(folder, home)
-
-
-def _waiting(say: Callable[[str], None], stage: Stage) -> Callable[[str], None]:
-    return lambda holder: say(f"{stage.asset} is being computed by {holder}; waiting for it")
 
 
 def _check_inputs(inputs: dict[str, str], experiment: Experiment, store: Store, say: Callable[[str], None]) -> None:
