@@ -14,6 +14,7 @@ from assets.paper.beside import upright
 from dagster_project.experiment import Experiment
 from dagster_project.failure import reason
 from dagster_project.instance import MADE, opened
+from dagster_project.jobs import whole_paper
 from dagster_project.materialize import PARTITIONS
 from dagster_project.observe import observations
 from dagster_project.plan import keys
@@ -28,8 +29,6 @@ from resources.lock import held
 from resources.sources import PROJECT
 from resources.store import Store
 from resources.whole import write_whole
-
-JOB = "whole_paper"
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = (
         add_partition(instance, experiment.name)
         for observation in observations(experiment, home, instance):
             instance.report_runless_asset_event(observation)
-        result = defs.resolve_job_def(JOB).execute_in_process(
+        result = defs.resolve_job_def(whole_paper.name).execute_in_process(
             instance=instance,
             partition_key=experiment.name,
             asset_selection=[dg.AssetKey(asset) for asset in assets] or None,
@@ -158,10 +157,8 @@ def run_experiment(experiment: Experiment, home: Home, assets: Sequence[str] = (
 
 
 def _caches(result: dg.ExecuteInProcessResult) -> dict[str, str]:
-    names = {stage.asset for stage in STAGES}
     made = [event.materialization for event in result.get_asset_materialization_events()]
-    told = {one.asset_key.to_user_string(): one.metadata for one in made}
-    return {asset: str(metadata["cache"].value) for asset, metadata in told.items() if asset in names}
+    return {one.asset_key.to_user_string(): str(one.metadata["cache"].value) for one in made}
 
 
 def _failures(result: dg.ExecuteInProcessResult) -> dict[str, str]:
