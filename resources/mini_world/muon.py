@@ -12,6 +12,7 @@ from torch import nn
 # Coefficients of Jordan et al. 2024 (Muon): they push every singular value towards 1 in five rounds.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
+MOMENTUM = 0.95
 
 
 def orthogonalised(update: torch.Tensor) -> torch.Tensor:
@@ -29,9 +30,8 @@ def orthogonalised(update: torch.Tensor) -> torch.Tensor:
 class Muon:
     """Momentum, then orthogonalised updates; matrices of one shape are updated as one batch."""
 
-    def __init__(self, matrices: Iterable[nn.Parameter], weight_decay: float, momentum: float = 0.95) -> None:
+    def __init__(self, matrices: Iterable[nn.Parameter], weight_decay: float) -> None:
         self.weight_decay = weight_decay
-        self.momentum = momentum
         self.groups: dict[torch.Size, list[nn.Parameter]] = {}
         for matrix in matrices:
             self.groups.setdefault(matrix.shape, []).append(matrix)
@@ -42,7 +42,7 @@ class Muon:
         """One update; the rate means what AdamW's does, as updates have a root mean square of 0.2 (Liu et al. 2025)."""
         for shape, group in self.groups.items():
             gradients = torch.stack([matrix.grad for matrix in group if matrix.grad is not None])
-            moment = self.moments[shape].lerp_(gradients, 1 - self.momentum)
-            updates = orthogonalised(gradients.lerp(moment, self.momentum)) * 0.2 * max(shape) ** 0.5
+            moment = self.moments[shape].lerp_(gradients, 1 - MOMENTUM)
+            updates = orthogonalised(gradients.lerp(moment, MOMENTUM)) * 0.2 * max(shape) ** 0.5
             for matrix, update in zip(group, updates, strict=True):
                 matrix.mul_(1 - learning_rate * self.weight_decay).sub_(update, alpha=learning_rate)
