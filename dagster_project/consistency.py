@@ -12,7 +12,7 @@ from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.sae.config import SaeConfig
 from dagster_project.experiment import Experiment
 from resources.adapters import read_settings
-from resources.components import PROJECTIONS, Component
+from resources.components import Component, components
 from resources.errors import BadInput
 from resources.memory import Architecture, architecture
 from resources.models import ModelConfig
@@ -123,15 +123,15 @@ def _of_the_model(sections: Sections, sizes: Architecture | None, assets: Collec
     if sizes is None:
         return []
     try:
-        components = adapted(section_of(sections, LoraConfig), sizes)
+        adapter = adapted(section_of(sections, LoraConfig), sizes)
     except BadInput as error:
         return [str(error)]
     return [
-        *_dictionary(section_of(sections, SaeConfig), section_of(sections, SteeringConfig), components, assets),
+        *_dictionary(section_of(sections, SaeConfig), section_of(sections, SteeringConfig), adapter, assets),
         _neurons(section_of(sections, NeuronsConfig), sizes, assets),
         _context(section_of(sections, BenchmarksConfig), sizes, assets),
         _split(section_of(sections, BenchmarksConfig), sizes, assets),
-        *_unknown(sections, {component.id for component in components}, assets),
+        *_unknown(sections, {component.id for component in adapter}, assets),
     ]
 
 
@@ -143,17 +143,17 @@ def adapted(lora: LoraConfig, sizes: Architecture) -> Sequence[Component]:
     """
     if lora.source == TRAIN:
         return lora.components(sizes.num_hidden_layers)
-    return [Component(layer, name) for layer in range(sizes.num_hidden_layers) for name in PROJECTIONS]
+    return components(sizes.num_hidden_layers)
 
 
 def _dictionary(
-    sae: SaeConfig, steering: SteeringConfig, components: Sequence[Component], assets: Collection[str]
+    sae: SaeConfig, steering: SteeringConfig, adapter: Sequence[Component], assets: Collection[str]
 ) -> list[str]:
     """A k that the SAE cannot keep, and latents that the steering names and the SAE has not."""
     if not {"batchtopk_sae", "steering_effects"} & set(assets):
         return []
     try:
-        latents = sae.expansion * len(sae.entering(components))
+        latents = sae.expansion * len(sae.entering(adapter))
     except BadInput as error:
         return [str(error)] if "batchtopk_sae" in assets else []
     said = []

@@ -1,7 +1,6 @@
 """The adapter's components: one scalar per (layer, projection), always in layer-major order."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -38,9 +37,9 @@ class Component:
         return f"model.layers.{self.layer}.{block}.{self.projection}"
 
 
-def components(num_layers: int, projections: Sequence[str] = PROJECTIONS) -> tuple[Component, ...]:
+def components(num_layers: int) -> tuple[Component, ...]:
     """Every component of a model with `num_layers` layers, layer-major (448 for 64 layers x 7)."""
-    return tuple(Component(layer, projection) for layer in range(num_layers) for projection in projections)
+    return tuple(Component(layer, projection) for layer in range(num_layers) for projection in PROJECTIONS)
 
 
 def in_model_order(named: tuple[Named, ...]) -> tuple[Named, ...]:
