@@ -29,10 +29,9 @@ class Job(BaseModel, frozen=True, extra="forbid"):
     compute: ComputeConfig
     gpus: int = 0
     processes: int = 1
-    """Of all nodes together; more than one run under torchrun."""
+    """More than one run under torchrun."""
     threads: int = 1
     """CPU threads of one process."""
-    nodes: int = 1
     minutes: int = 60
     saving_s: int = SAVING_S
     """As the stage's needs say."""

@@ -226,7 +226,7 @@ def columns_of(job: Job) -> list[Column]:
 def _device(job: Job) -> str:
     torch = sys.modules.get("torch")
     if job.gpus and torch is not None and torch.cuda.is_available():
-        return f"{job.gpus * job.nodes} x {torch.cuda.get_device_name()}"
+        return f"{job.gpus} x {torch.cuda.get_device_name()}"
     return f"cpu ({job.processes} processes x {job.threads} threads)"
 
 

@@ -49,8 +49,7 @@ def order_of(job: Job, run_dir: Path, python: str) -> Order:
         run_dir=run_dir,
         name=f"{job.asset}-{job.key}",
         gpus=job.gpus,
-        cpus=job.threads * max(1, job.processes // job.nodes),
-        nodes=job.nodes,
+        cpus=job.threads * job.processes,
         minutes=job.minutes,
         saving_s=job.saving_s,
     )

@@ -20,15 +20,13 @@ a core too, those keep it from the thread that is waited for (bench/RESULTS.md).
 
 
 def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
-    """What every node runs. Several nodes meet where PET_RDZV_ENDPOINT says, which torchrun reads by itself."""
-    per_node = max(1, job.processes // job.nodes)
+    """What the node runs."""
     if job.processes == 1:
         return (python, "-m", WORKER, str(run_dir))
-    meeting = ("--nnodes", str(job.nodes), "--rdzv-backend", "c10d") if job.nodes > 1 else ("--standalone",)
     # without a folder of its own torchrun leaves one in the machine's temporary folder at every run
     logs = ("--log-dir", str(run_dir / "ranks"))
-    torchrun = ("-m", TORCHRUN, *meeting, "--nproc-per-node", str(per_node), "--max-restarts", "0", *logs)
-    return (python, *torchrun, "-m", WORKER, str(run_dir))
+    ranks = ("--standalone", "--nproc-per-node", str(job.processes), "--max-restarts", "0", *logs)
+    return (python, "-m", TORCHRUN, *ranks, "-m", WORKER, str(run_dir))
 
 
 def environment(job: Job) -> dict[str, str]:

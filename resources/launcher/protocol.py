@@ -34,10 +34,7 @@ class Order:
     name: str
     """What the queue and the run page show."""
     gpus: int = 0
-    """Per node."""
     cpus: int = 1
-    """Per node."""
-    nodes: int = 1
     minutes: int = 60
     saving_s: int = SAVING_S
     """Seconds before the end of the walltime at which the worker is told to save."""

@@ -1,4 +1,4 @@
-"""Jobs in Slurm's queue: sbatch, srun on every node, torchrun within. They outlive whoever submitted them.
+"""Jobs in Slurm's queue: sbatch, srun, torchrun within. They outlive whoever submitted them.
 
 Needs nothing but the five commands, so it also drives a login node: `prefix: [ssh, login-node]`, shared file system.
 """
@@ -106,7 +106,7 @@ class SlurmLauncher:
             f"--error={run.stderr}",
             "--open-mode=append",
             "--requeue",
-            f"--nodes={order.nodes}",
+            "--nodes=1",
             "--ntasks-per-node=1",
             f"--cpus-per-task={order.cpus}",
             *(gres if order.gpus else ()),
@@ -123,14 +123,11 @@ class SlurmLauncher:
         lines = [f"export {name}={shlex.quote(value)}" for name, value in exports.items()]
         stale = shlex.join(str(path) for path in (run.rc, run.stop, run.path / RESULT, run.path / FAILURE))
         keeper = (self.python, "-IS", str(KEEPER), "0", str(self.grace_s), "-", str(run.stop))
-        tasks = f"srun --nodes={order.nodes} --ntasks-per-node=1 --cpus-per-task={order.cpus} --kill-on-bad-exit=1"
+        tasks = f"srun --nodes=1 --ntasks-per-node=1 --cpus-per-task={order.cpus} --kill-on-bad-exit=1"
         return "\n".join(
             [
                 "#!/bin/bash",
                 *lines,
-                'export PET_RDZV_ENDPOINT="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'
-                ':$((20000 + SLURM_JOB_ID % 20000))"',
-                "export PET_RDZV_ID=$SLURM_JOB_ID",
                 "# Slurm starts a job anew after its node failed: what that attempt left behind is not ours.",
                 f"rm -f {stale}",
                 f"{tasks} {shlex.join((*keeper, *order.command))}",
@@ -143,7 +140,7 @@ class SlurmLauncher:
         )
 
     def shown(self, order: Order) -> tuple[str, ...]:
-        """The submission, and what srun starts on every node."""
+        """The submission, and what srun starts on the node."""
         return (shlex.join((*self.prefix, *self.submission(order))), f"srun ... {shlex.join(order.command)}")
 
     def find(self, run_dir: Path) -> str | None:

@@ -67,7 +67,6 @@ class Shape(TypedDict, total=False):
     gpus: int
     processes: int
     threads: int
-    nodes: int
     minutes: int
     saving_s: int
 

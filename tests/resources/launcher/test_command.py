@@ -70,9 +70,8 @@ def test_slurm_tells_a_job_to_save_as_long_before_the_end_as_saving_its_state_ma
     assert "--signal=USR1@900" in " ".join(Deployment(backend="slurm", gpus=8).launcher().shown(order))
 
 
-def test_each_of_two_nodes_is_asked_for_the_cores_of_half_the_processes(tmp_path: Path) -> None:
-    job = build_job(tmp_path, "succeed", gpus=8, processes=16, threads=4, nodes=2, minutes=30)
+def test_a_node_is_asked_for_the_cores_of_all_processes(tmp_path: Path) -> None:
+    job = build_job(tmp_path, "succeed", gpus=8, processes=8, threads=4, minutes=30)
     order = order_of(job, tmp_path / "run", "python3")
-    assert (order.gpus, order.cpus, order.nodes, order.minutes, order.name) == (8, 32, 2, 30, "notes-succeed")
-    alone = order_of(build_job(tmp_path, "succeed", threads=4), tmp_path / "run", "python3")
-    assert (alone.cpus, alone.nodes) == (4, 1)
+    assert (order.gpus, order.cpus, order.minutes, order.name) == (8, 32, 30, "notes-succeed")
+    assert order_of(build_job(tmp_path, "succeed", threads=4), tmp_path / "run", "python3").cpus == 4

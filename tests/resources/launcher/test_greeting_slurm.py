@@ -58,9 +58,9 @@ def test_a_greeting_is_no_state_of_a_job(tmp_path: Path, answer: str, status: st
 
 
 def test_a_submission_asks_for_what_the_order_says(tmp_path: Path) -> None:
-    order = replace(build_order(tmp_path), gpus=4, cpus=48, nodes=2, minutes=240)
+    order = replace(build_order(tmp_path), gpus=4, cpus=48, minutes=240)
     line = build_launcher(tmp_path, "").submission(order)
-    asked = {"--gres=gpu:h200:4", "--cpus-per-task=48", "--nodes=2", "--ntasks-per-node=1", "--time=240"}
+    asked = {"--gres=gpu:h200:4", "--cpus-per-task=48", "--nodes=1", "--ntasks-per-node=1", "--time=240"}
     assert asked <= set(line)
     assert not any(
         option.startswith("--gres") for option in build_launcher(tmp_path, "").submission(replace(order, gpus=0))
