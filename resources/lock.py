@@ -57,18 +57,16 @@ def try_lock(path: Path, opened: Callable[[Path], IO[str]]) -> IO[str] | None:
 
 def _acquire(path: Path, waiting: Callable[[str], None], poll_s: float) -> IO[str]:
     told = ""
-    while True:
-        file = try_hold(path)
-        if file is not None:
-            return file
-        holder = _holder(path)
+    while (file := try_hold(path)) is None:
+        holder = holder_of(path)
         if holder != told:
             waiting(holder)
             told = holder
         time.sleep(poll_s)
+    return file
 
 
-def _holder(path: Path) -> str:
+def holder_of(path: Path) -> str:
     """What the holder wrote; it may not have written yet, or be gone already."""
     try:
         return path.read_text() or "another run"

@@ -14,7 +14,7 @@ from resources.keys import digest
 from resources.llm.answers import Desk
 from resources.llm.endpoint import Endpoint
 from resources.llm.question import Question, fitted
-from resources.lock import sign, try_hold
+from resources.lock import holder_of, sign, try_hold
 
 POLL_S = 0.2
 """Between two looks whether the other run has ended, or whether this one shall."""
@@ -58,8 +58,8 @@ def _take_known(desk: Desk, questions: Iterable[Question]) -> list[Question]:
 
 
 async def _awaited(desk: Desk, path: Path) -> IO[str]:
-    holder = path.read_text() or "another run"
-    desk.progress.say(f"{desk.endpoint.name} is being asked by {holder}; waiting, to pay for no question twice")
+    who = holder_of(path)
+    desk.progress.say(f"{desk.endpoint.name} is being asked by {who}; waiting, to pay for no question twice")
     while (lock := try_hold(path)) is None:
         if desk.progress.stopping:
             raise Interrupted(desk.so_far("stopped while another run asked the same model, nothing was asked"))
