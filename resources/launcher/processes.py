@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from resources.keys import digest
@@ -100,10 +101,8 @@ def sweep(prefix: str) -> list[int]:
 
 def kill(pid: int) -> None:
     """SIGKILL, if it is still there."""
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def end(job: str) -> None:
