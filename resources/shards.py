@@ -251,10 +251,10 @@ class Shards:
             if count < rows:
                 continue
             joined = _concatenated(held)
-            whole = count - count % rows
-            for start in range(0, whole, rows):
+            end = count - count % rows
+            for start in range(0, end, rows):
                 yield joined.rows(slice(start, start + rows))
-            held, count = [joined.rows(slice(whole, None))], count - whole
+            held, count = [joined.rows(slice(end, None))], count - end
         if count:
             yield _concatenated(held)
 
@@ -275,7 +275,7 @@ class Shards:
     def _read(self, groups: list[RowGroup]) -> StateBatch:
         """Some row groups of one file, decoded `DECODED_ROWS` at a time into memory that torch may write to."""
         path, rows = groups[0].path, sum(group.num_rows for group in groups)
-        whole = StateBatch(
+        read = StateBatch(
             np.empty(rows, np.int32),
             np.empty(rows, np.int32),
             np.empty(rows, np.int32),
@@ -287,9 +287,9 @@ class Shards:
                 DECODED_ROWS, row_groups=[group.index for group in groups], use_threads=False
             ):
                 begin, end = end, end + len(piece)
-                part = whole.rows(slice(begin, end))
+                part = read.rows(slice(begin, end))
                 part.rollout_id_B[:] = piece.column("rollout_id").to_numpy()
                 part.position_B[:] = piece.column("position").to_numpy()
                 part.token_id_B[:] = piece.column("token_id").to_numpy()
                 part.state_BC[:] = piece.column("state").flatten().to_numpy().reshape(part.state_BC.shape)
-        return whole
+        return read
