@@ -51,7 +51,7 @@ def _has_own(folder: Experiments, store: Store, found: Mapping[str, str], name: 
 
 
 def _keys_of(folder: Experiments, name: str) -> dict[str, str]:
-    """None where the file alone is invalid: a child may set right what its parent says wrongly."""
+    """No keys where the file alone is invalid: a child may correct what its parent gets wrong."""
     try:
         return keys(folder.load(name))
     except BadInput:
