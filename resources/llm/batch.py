@@ -199,9 +199,8 @@ class BatchRun:
 
     async def _find(self, request: "EncodedBatchRequest", sent: SentBatch) -> "Batch | None":
         known = [batch.id for batch in self._desk.cache.batches(self._desk.endpoint.name)]
-        calls = self._calls
         try:
-            return await find_lost(self._model, request, sent.keys, sent.asked, known, calls.counted, calls.keys)
+            return await find_lost(self._model, self._calls, request, sent, known)
         except Refused as error:
             # It says nothing of the batch that is looked for, which may run.
             raise BadInput(str(error)) from error

@@ -3,7 +3,7 @@
 The vendor runs it and charges for it all the same. Its results carry our keys.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -11,30 +11,30 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model
     from pydantic_ai.models.batch import Batch, EncodedBatchRequest
 
+    from resources.llm.batch_calls import BatchCalls
+    from resources.llm.cache import SentBatch
+
 CLOCKS_APART = timedelta(minutes=10)
 """The vendor's clock and ours, at most."""
 
 
 async def find_lost(
     model: "Model",
+    calls: "BatchCalls",
     request: "EncodedBatchRequest",
-    keys: Collection[str],
-    asked: float,
+    sent: "SentBatch",
     known: Collection[str],
-    counted: "Callable[[Batch], Awaitable[Batch]]",
-    keys_of: "Callable[[Batch], Awaitable[set[str]]]",
 ) -> "Batch | None":
-    """The batch of exactly these keys that was made since `asked` (seconds since 1970); None: there is none.
+    """The batch of exactly the keys of `sent` that was made since it was asked for; None: there is none.
 
-    `request` is one of its requests, `known` holds ids of other batches. `counted` waits until the vendor has counted a
-    batch's requests, `keys_of` until it has ended.
+    `request` is one of its requests, `known` holds ids of other batches.
 
     Raises:
         ModelAPIError: when the vendor does not list its batches.
     """
     from pydantic_ai.models.batch import Batch
 
-    since = datetime.fromtimestamp(asked, UTC) - CLOCKS_APART
+    since = datetime.fromtimestamp(sent.asked, UTC) - CLOCKS_APART
     async for batch_id, created in _newest_first(model):
         if created < since:
             return None
@@ -45,11 +45,11 @@ async def find_lost(
             group=request.group,
             status="in_progress",
             created_at=created,
-            request_count=len(keys),
+            request_count=len(sent.keys),
         )
-        if batch_id in known or (batch := await counted(handle)).request_count != len(keys):
+        if batch_id in known or (batch := await calls.counted(handle)).request_count != len(sent.keys):
             continue
-        if await keys_of(batch) == set(keys):
+        if await calls.keys(batch) == set(sent.keys):
             return batch
     return None
 

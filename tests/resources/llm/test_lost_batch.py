@@ -15,8 +15,9 @@ from resources.errors import BadInput
 from resources.llm import batch
 from resources.llm.ask import ask
 from resources.llm.batch_calls import Refused
-from resources.llm.cache import ResponseCache
+from resources.llm.cache import ResponseCache, SentBatch
 from resources.llm.endpoint import Endpoint, Provider
+from resources.llm.ledger import Reservation
 from resources.llm.lost_batch import find_lost
 from tests.resources.llm.fault_server import Settings
 from tests.resources.llm.servers import BATCH, KEY, SILENT, Label, batches_noted, questions, serving, set_aside
@@ -90,9 +91,11 @@ def test_while_a_lost_batch_is_looked_for_none_is_waited_for_that_cannot_be_it(m
 
     monkeypatch.setattr("resources.llm.lost_batch._newest_first", newest_first)
     model: Any = SimpleNamespace(model_name="m", system="openai")
+    calls: Any = SimpleNamespace(counted=counted, keys=keys_of)
     request: Any = SimpleNamespace(group="g")
     for keys, expected in (("ab", "lost"), ("ac", None)):
-        found = asyncio.run(find_lost(model, request, keys, now.timestamp(), ["ours"], counted, keys_of))
+        sent = SentBatch("unconfirmed", "", list(keys), Reservation(1, 0.0), now.timestamp())
+        found = asyncio.run(find_lost(model, calls, request, sent, ["ours"]))
         assert (found and found.id, collected) == (expected, ["lost"])
         collected.clear()
 
