@@ -35,7 +35,7 @@ def usable(most: int) -> tuple[str, ...]:
 
 def physical(devices: Sequence[str]) -> dict[str, str]:
     """Names of the GPUs themselves, the same for every user: an index each; a part of one (MIG) keeps its own."""
-    uuids = [] if all(map(str.isdecimal, devices)) else _uuids()
+    uuids = [] if all(map(str.isdecimal, devices)) else _asked("index", "uuid")
     return {device: _physical(device, uuids) for device in devices}
 
 
@@ -43,7 +43,7 @@ def _built_in() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
-def _physical(device: str, uuids: Sequence[tuple[str, str]]) -> str:
+def _physical(device: str, uuids: Sequence[Sequence[str]]) -> str:
     if device.isdecimal():
         return str(int(device))
     return next((index for index, uuid in uuids if uuid.startswith(device)), device.replace("/", "-"))
@@ -59,11 +59,6 @@ def _named() -> tuple[str, ...] | None:
 
 def _is_gpu(word: str) -> bool:
     return word.isdecimal() or word.startswith(("GPU-", "MIG-"))
-
-
-def _uuids() -> list[tuple[str, str]]:
-    """Index and UUID of every GPU."""
-    return [(index, uuid) for index, uuid in _asked("index", "uuid")]
 
 
 def _asked(*fields: str) -> list[list[str]]:
