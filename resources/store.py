@@ -34,6 +34,9 @@ _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
 _HIDDEN = re.compile(r"(^|/)\.")
 """Relative names of what file managers and network disks leave behind (.DS_Store, .nfs0001) and no reader looks at."""
 
+Hash = Callable[[Path], str | None]
+"""A file's SHA-256; None: it is not looked at."""
+
 
 @dataclass(frozen=True)
 class Damage:
@@ -93,11 +96,8 @@ class Store:
         found = self._read(asset, key)
         return found if isinstance(found, Manifest) else None
 
-    def damage(self, asset: str, key: str) -> Iterator[Damage]:
-        """Every way in which the artifact differs from its manifest; files of every size are hashed."""
-        return self._damage(asset, key, file_digest)
-
-    def _damage(self, asset: str, key: str, hash_of: "Hash") -> Iterator[Damage]:
+    def damage(self, asset: str, key: str, hash_of: Hash = file_digest) -> Iterator[Damage]:
+        """Every way in which the artifact differs from its manifest."""
         manifest = self._read(asset, key)
         if isinstance(manifest, str):
             yield Damage(asset, key, FILE_NAME, manifest)
@@ -115,7 +115,7 @@ class Store:
             return "unreadable"
 
     def _differences(
-        self, asset: str, key: str, manifest: Manifest, each: Callable[..., Iterator[str]], hash_of: "Hash"
+        self, asset: str, key: str, manifest: Manifest, each: Callable[..., Iterator[str]], hash_of: Hash
     ) -> Iterator[Damage]:
         """`each`: `map`, or that of a pool: a hit's small files are hashed before threads have begun."""
         if (manifest.asset, manifest.key) != (asset, key):
@@ -140,7 +140,7 @@ class Store:
         if size >= TOLD_FROM:
             say(f"checks the hashes of its inputs, {size / 1e9:.0f} GB")
         for asset, key in inputs.items():
-            damage = next(self._damage(asset, key, _hash_once), None)
+            damage = next(self.damage(asset, key, _hash_once), None)
             if damage is not None:
                 self.set_aside(asset, key)
                 raise BadInput(f"{damage}; it was set aside, run again to compute it anew")
@@ -199,10 +199,6 @@ class Store:
         for asset in sorted(self.root.iterdir()) if self.root.exists() else ():
             if asset.is_dir() and not asset.name.startswith("."):
                 yield from ((asset.name, key.name) for key in sorted(asset.iterdir()) if key.is_dir())
-
-
-Hash = Callable[[Path], str | None]
-"""A file's SHA-256; None: it is not looked at."""
 
 
 def _hash_if_small(path: Path) -> str | None:

@@ -10,8 +10,9 @@ import pytest
 
 from dagster_project.upkeep import verify_store
 from resources.errors import BadInput
+from resources.keys import file_digest
 from resources.lock import try_hold
-from resources.store import Damage, Store
+from resources.store import Damage, Hash, Store
 from tests.other_users import acting_as
 from tests.resources.test_store import build_artifact, fail_to_open, flip
 
@@ -38,10 +39,10 @@ def test_what_gc_removes_or_a_run_makes_anew_while_verify_is_at_work_is_no_damag
         build_artifact(Store(tmp_path), key=key)
 
     class Slow(Store):
-        def damage(self, asset: str, key: str) -> Iterator[Damage]:
+        def damage(self, asset: str, key: str, hash_of: Hash = file_digest) -> Iterator[Damage]:
             shutil.rmtree(self.folder("sae", "k2"), ignore_errors=True)
             (self.folder("sae", "k3") / "b.txt").unlink(missing_ok=True)
-            yield from super().damage(asset, key)
+            yield from super().damage(asset, key, hash_of)
 
     said: list[str] = []
     with try_hold(tmp_path / ".locks" / "sae-k3") or pytest.fail():
