@@ -10,7 +10,6 @@ from dagster_pipes import PipesDefaultMessageWriter
 
 from dagster_project import metadata
 from dagster_project.slot import slot
-from resources.errors import BadInput
 from resources.job import Job, JobResult
 from resources.launcher.attempt import Attempt, Ears, JobError, JobLost, Relay
 from resources.launcher.deployment import Deployment
@@ -78,8 +77,6 @@ def _check_wanted(context: dg.AssetExecutionContext) -> None:
 def _as_dagster_says() -> Iterator[None]:
     try:
         yield
-    except BadInput:
-        raise
     except JobError as error:
         raise JobFailed(str(error)) from None
     except JobLost as error:
