@@ -233,5 +233,5 @@ def _automatic(document: Document) -> bool:
     value = document.values.get("materialize")
     if value not in (None, "auto", "manual"):
         place = f"{document.path}:{document.line(('materialize',))}"
-        raise BadInput(f"{place}: `materialize` is auto or manual (given: {str(value)[:80]!r})")
+        raise BadInput(f"{place}: `materialize` is auto or manual (given: {quoted(str(value))})")
     return value == "auto"
