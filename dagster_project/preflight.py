@@ -14,7 +14,7 @@ from dagster_project.experiment import Experiment
 from dagster_project.plan import keys
 from resources.errors import BadInput
 from resources.home import Home
-from resources.hub import Kind
+from resources.hub import RepoType
 from resources.job import Job
 from resources.launcher.deployment import Deployment
 from resources.launcher.fit import check_fits, fills
@@ -154,7 +154,7 @@ def _keys(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
 def _sources(experiment: Experiment, stages: Sequence[Stage], deployment: Deployment) -> list[str]:
     """Hub repositories that the stages read and this machine can neither find in its cache nor ask for, or may not."""
     read = {name for stage in stages for name in stage.sections}
-    wanted: list[tuple[str, str, Kind]] = [
+    wanted: list[tuple[str, str, RepoType]] = [
         (source, str(getattr(section, "revision", "")), "dataset" if isinstance(section, DatasetConfig) else "model")
         for name, section in experiment.sections.items()
         if name in read

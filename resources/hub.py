@@ -14,14 +14,14 @@ from resources.sources import local_folder
 if TYPE_CHECKING:
     import httpx2
 
-Kind = Literal["model", "dataset"]
+RepoType = Literal["model", "dataset"]
 PATIENCE_S = 5.0
 """For a first answer of the hub; its own library waits and tries again for most of a minute."""
 
 CACHE_FULL = "the disk of the hub's cache is full: free some space, or set HF_HOME to a folder of a larger one"
 
 
-def is_cached(source: str, revision: str, kind: Kind) -> bool:
+def is_cached(source: str, revision: str, kind: RepoType) -> bool:
     """Whether the cache holds a snapshot of the commit, perhaps without every file."""
     from huggingface_hub import snapshot_download
 
@@ -47,7 +47,7 @@ def unreachable(name: str) -> str:
     )
 
 
-def refusal(name: str, kind: Kind) -> str | None:
+def refusal(name: str, kind: RepoType) -> str | None:
     """Why this user may not read a repository, as the hub says; None when he may, or the hub says nothing."""
     import httpx2
     from huggingface_hub import auth_check
@@ -63,7 +63,7 @@ def refusal(name: str, kind: Kind) -> str | None:
     return None
 
 
-def fetched(source: str, revision: str | None, *, kind: Kind = "model", files: Sequence[str] = ("*",)) -> Path:
+def fetched(source: str, revision: str | None, *, kind: RepoType = "model", files: Sequence[str] = ("*",)) -> Path:
     """The folder of a source: a local one, or the hub's snapshot of that commit and no other.
 
     Raises:
