@@ -46,7 +46,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")  # the encoding of an old terminal (Latin-1, GBK) lacks some signs
 
 
-def explained(command: Callable[P, R]) -> Callable[P, R]:
+def short_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Bad input is one sentence on standard error and exit status 2, never a stack trace."""
 
     @wraps(command)
@@ -73,7 +73,7 @@ def _store() -> Store:
 @click.argument("experiment")
 @click.argument("assets", nargs=-1, type=asset_choice, metavar="[ASSET]...")
 @as_json
-@explained
+@short_errors
 def run_command(experiment: str, assets: tuple[str, ...], as_json: bool) -> None:
     """Materialise the assets of EXPERIMENT (all, or those named).
 
@@ -90,7 +90,7 @@ def run_command(experiment: str, assets: tuple[str, ...], as_json: bool) -> None
 @click.argument("experiment")
 @click.option("--explain", is_flag=True, help="Print each stage's command, memory per rank and hours, for review.")
 @as_json
-@explained
+@short_errors
 def plan_command(experiment: str, explain: bool, as_json: bool) -> None:
     """Print hit or miss per asset, why, and what it would cost.
 
@@ -123,7 +123,7 @@ def plan_command(experiment: str, explain: bool, as_json: bool) -> None:
 @click.argument("experiment")
 @asset_argument
 @as_json
-@explained
+@short_errors
 def path_command(experiment: str, asset: str, as_json: bool) -> None:
     """Print the folder of ASSET of EXPERIMENT."""
     folder = open_experiment(experiment).path(asset)
@@ -135,7 +135,7 @@ def path_command(experiment: str, asset: str, as_json: bool) -> None:
 @click.argument("experiment")
 @asset_argument
 @as_json
-@explained
+@short_errors
 def show_command(experiment: str, asset: str, as_json: bool) -> None:
     """Print the table of ASSET of EXPERIMENT, and how it was made."""
     opened = open_experiment(experiment)
@@ -159,7 +159,7 @@ def show_command(experiment: str, asset: str, as_json: bool) -> None:
 @main.command("sweep")
 @click.argument("experiment")
 @click.argument("knobs", nargs=-1, required=True, metavar="SECTION.KNOB=V1,V2,...")
-@explained
+@short_errors
 def sweep_command(experiment: str, knobs: tuple[str, ...]) -> None:
     """Write an experiment file for every combination of values.
 
@@ -175,7 +175,7 @@ def sweep_command(experiment: str, knobs: tuple[str, ...]) -> None:
 @main.command("compare")
 @click.argument("experiments", nargs=-1)
 @as_json
-@explained
+@short_errors
 def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
     """Print what differs between 2 to 20 EXPERIMENTS.
 
@@ -200,7 +200,7 @@ def compare_command(experiments: tuple[str, ...], as_json: bool) -> None:
 
 @main.command("ui")
 @click.option("--port", type=PORT, default=UI_PORT, show_default=True, help=f"Port on {HOST}.")
-@explained
+@short_errors
 def ui_command(port: int) -> None:
     """Open Dagster's UI, on this machine only.
 
@@ -220,7 +220,7 @@ def ui_command(port: int) -> None:
     show_default=True,
     help=f"Port on {HOST}; the UI's links expect the default.",
 )
-@explained
+@short_errors
 def serve_command(port: int) -> None:
     """Show dashboards and reports, on this machine only.
 
@@ -236,7 +236,7 @@ def serve_command(port: int) -> None:
 @main.command("export")
 @click.argument("experiment")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@explained
+@short_errors
 def export_command(experiment: str, folder: Path) -> None:
     """Write EXPERIMENT's units in Neuronpedia's format.
 
@@ -254,7 +254,7 @@ def export_command(experiment: str, folder: Path) -> None:
 
 @main.command("gc")
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@explained
+@short_errors
 def gc_command(dry_run: bool) -> None:
     """Remove what no present experiment can reach.
 
@@ -297,7 +297,7 @@ def cache_group() -> None:
 
 @cache_group.command("list")
 @as_json
-@explained
+@short_errors
 def cache_list_command(as_json: bool) -> None:
     """Print answers, tokens and dollars per provider, model and prompt version."""
     from dagster_project.tables import text_table
@@ -309,7 +309,7 @@ def cache_list_command(as_json: bool) -> None:
 
 @cache_group.command("export")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@explained
+@short_errors
 def cache_export_command(file: Path) -> None:
     """Write every answer as one JSON line of FILE."""
     from resources.llm.cache import FILE_NAME, export_cache
@@ -319,7 +319,7 @@ def cache_export_command(file: Path) -> None:
 
 @cache_group.command("import")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@explained
+@short_errors
 def cache_import_command(file: Path) -> None:
     """Add the answers of an exported FILE."""
     from resources.llm.cache import FILE_NAME, import_cache
@@ -328,7 +328,7 @@ def cache_import_command(file: Path) -> None:
 
 
 @main.command("verify")
-@explained
+@short_errors
 def verify_command() -> None:
     """Hash every file of the store again.
 
