@@ -19,9 +19,11 @@ from dagster_project.experiment import Experiment, Experiments
 from dagster_project.notebook import open_experiment
 from dagster_project.plan import beyond_caps, plan, total
 from dagster_project.rooms import STAGES
+from dagster_project.sweep import parse_knob, write_sweep
 from resources.disk import disk_told
 from resources.errors import BadInput
 from resources.home import Home, find_home
+from resources.llm.cache import FILE_NAME, export_cache, import_cache, list_cache
 from resources.models import ModelConfig
 from resources.ports import HOST, PAGES_PORT, UI_PORT, check_free
 from resources.section import section_of
@@ -166,8 +168,6 @@ def sweep_command(experiment: str, knobs: tuple[str, ...]) -> None:
     `lorascope sweep mini sae.k=2,8 sae.seed=1,2` writes mini-k2-seed1.yaml and three more, each `extends: mini`: four
     partitions to backfill in the UI, or names for `lorascope run` and `lorascope compare`.
     """
-    from dagster_project.sweep import parse_knob, write_sweep
-
     for name in write_sweep(Experiments(find_home().experiments), experiment, [parse_knob(knob) for knob in knobs]):
         click.echo(name)
 
@@ -301,7 +301,6 @@ def cache_group() -> None:
 def cache_list_command(as_json: bool) -> None:
     """Print answers, tokens and dollars per provider, model and prompt version."""
     from dagster_project.tables import text_table
-    from resources.llm.cache import FILE_NAME, list_cache
 
     rows = list_cache(find_home().root / FILE_NAME)
     click.echo(json.dumps(rows) if as_json else text_table(rows) if rows else "no answers yet")
@@ -312,8 +311,6 @@ def cache_list_command(as_json: bool) -> None:
 @short_errors
 def cache_export_command(file: Path) -> None:
     """Write every answer as one JSON line of FILE."""
-    from resources.llm.cache import FILE_NAME, export_cache
-
     click.echo(f"{export_cache(find_home().root / FILE_NAME, file)} answers written to {file}")
 
 
@@ -322,8 +319,6 @@ def cache_export_command(file: Path) -> None:
 @short_errors
 def cache_import_command(file: Path) -> None:
     """Add the answers of an exported FILE."""
-    from resources.llm.cache import FILE_NAME, import_cache
-
     click.echo(f"{import_cache(find_home().root / FILE_NAME, file)} new answers")
 
 
