@@ -12,9 +12,9 @@ from dagster_project.compute_asset import job_of
 from dagster_project.consistency import contradictions, refuse
 from dagster_project.experiment import Experiment
 from dagster_project.plan import keys
+from resources import hub
 from resources.errors import BadInput
 from resources.home import Home
-from resources.hub import RepoType
 from resources.job import Job
 from resources.launcher.deployment import Deployment
 from resources.launcher.fit import check_fits, fills
@@ -154,7 +154,7 @@ def _keys(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
 def _sources(experiment: Experiment, stages: Sequence[Stage], deployment: Deployment) -> list[str]:
     """Hub repositories that the stages read and this machine can neither find in its cache nor ask for, or may not."""
     read = {name for stage in stages for name in stage.sections}
-    wanted: list[tuple[str, str, RepoType]] = [
+    wanted: list[tuple[str, str, hub.RepoType]] = [
         (source, str(getattr(section, "revision", "")), "dataset" if isinstance(section, DatasetConfig) else "model")
         for name, section in experiment.sections.items()
         if name in read
@@ -166,13 +166,11 @@ def _sources(experiment: Experiment, stages: Sequence[Stage], deployment: Deploy
             wanted.append((source, revision, "dataset"))
     if not wanted:
         return []
-    from resources.hub import hub_answers, is_cached, refusal, unreachable
-
-    missing = [one for one in wanted if not is_cached(*one)]
-    if missing and not hub_answers():
-        return [unreachable(source) for source, _, _ in missing]
+    missing = [one for one in wanted if not hub.is_cached(*one)]
+    if missing and not hub.hub_answers():
+        return [hub.unreachable(source) for source, _, _ in missing]
     # Of another machine's login nothing is known here.
-    said = [] if deployment.prefix else [refusal(source, kind) for source, _, kind in missing]
+    said = [] if deployment.prefix else [hub.refusal(source, kind) for source, _, kind in missing]
     return [one for one in said if one]
 
 
