@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from resources.errors import BadInput
 from resources.home import find_home
 from resources.llm.answers import Answer, Desk
+from resources.llm.batch import BatchRun
 from resources.llm.cache import FILE_NAME, ResponseCache
 from resources.llm.endpoint import Endpoint, api_key
 from resources.llm.exchange import CUT
 from resources.llm.failures import LATE
 from resources.llm.limits import Limits
+from resources.llm.live import LiveRun
 from resources.llm.question import Question
 from resources.llm.turns import turn
 from resources.progress import Progress
@@ -101,13 +103,6 @@ def ask(
 
 
 async def _run(desk: Desk, questions: Iterator[Question]) -> None:
-    if desk.limits.mode == "batch":
-        from resources.llm.batch import BatchRun
-
-        run = BatchRun(desk)
-    else:
-        from resources.llm.live import LiveRun
-
-        run = LiveRun(desk)
+    run = BatchRun(desk) if desk.limits.mode == "batch" else LiveRun(desk)
     async with turn(desk, questions) as missing:
         await run.run(missing)
