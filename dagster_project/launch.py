@@ -53,7 +53,7 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
         return found is not None and found.status not in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
     ears = Ears(hear, context.log.info, leave)
-    # The slot first: of a run that is stopped while it waits, Pipes would miss the words of a worker that never was.
+    # The slot first: of a run that is stopped while it waits, Pipes would warn that no worker has said a word.
     with (
         _as_dagster_says(),
         slot(context) if job.gpus else nullcontext(),

@@ -115,7 +115,7 @@ def _half_made(home: Home) -> Iterator[tuple[Path, Path]]:
 
 
 def _has_job(run: Path, deployment: Deployment) -> bool:
-    """A queued job needs its folders for as long as the queue is, also when the run that waited for it is gone."""
+    """A queued job needs its folders however long it waits, also when the run that waited for it is gone."""
     if not run.exists():
         return False
     job = RunDir(run).job()

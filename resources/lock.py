@@ -41,7 +41,7 @@ def _opened(path: Path) -> IO[str]:
 
 
 def try_lock(path: Path, opened: Callable[[Path], IO[str]]) -> IO[str] | None:
-    """As `try_hold`, of a file that is opened, and made, in a way of its own."""
+    """As `try_hold`; `opened` opens the file, and makes it where there is none."""
     file = opened(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -88,7 +88,7 @@ class Launcher(Protocol):
         ...
 
     def owns(self, handle: str, order: Order) -> bool:
-        """Whether a living job is the order's: a queue whose numbers began anew gives ours to another.
+        """Whether a living job is the order's own: a queue that counts from 1 again gives our number to another.
 
         Raises:
             Busy: when the back end cannot tell just now.

@@ -25,7 +25,7 @@ class Shape:
 def shape(needs: Needs, sections: Sections, compute: ComputeConfig, deployment: Deployment) -> Shape:
     """One process per GPU, or per CPU worker of a parallel stage; a stage that is not parallel has all cores, or few.
 
-    On a node with fewer GPUs than the stage can use it gets those there are; without any, it asks for all in vain.
+    A node with fewer GPUs than the stage can use gives it those; of a node without any it asks for all, and is refused.
     A CPU worker of a parallel stage always has one thread, so that its sums do not depend on how many workers share.
     """
     cpus = deployment.for_gpus(0).cpus

@@ -295,7 +295,7 @@ def _one_upload(pending: Pending, most_requests: int) -> Pending:
 
 
 def _unrun(result: "BatchResult", error: Exception) -> Failure | None:
-    """Of a request that the vendor did not come to: it has not failed on it, whatever it did with the others."""
+    """Of a request that the vendor never tried, and so has not failed on."""
     if result.status not in ("expired", "canceled"):
         return None
     return Failure("retry", "no", redacted(str(error)), reached=False)

@@ -27,7 +27,7 @@ def lock_path(root: Path, endpoint: Endpoint) -> Path:
 
 @asynccontextmanager
 async def turn(desk: Desk, questions: Iterator[Question]) -> AsyncIterator[Iterator[Question]]:
-    """What must be asked of `questions`, while nobody else asks it; the other run's end is awaited only for that.
+    """Yields what is left to ask while no other run asks this model; waits for one only if answers are missing.
 
     Raises:
         Interrupted: when the walltime is nearly over before it is this run's turn.
