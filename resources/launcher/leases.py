@@ -4,7 +4,7 @@ The files are everybody's: a machine has more than one user, and a lease that an
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,9 @@ def _lock(folder: Path, devices: Sequence[str], wanted: int) -> dict[str, IO[str
             if file is not None:
                 held[device] = stack.enter_context(file)
         if len(held) < wanted:
-            holders = _holders(path for device, path in paths.items() if device not in held)
-            raise Busy(f"{wanted} GPUs wanted, {len(held)} of {len(paths)} free; held by {holders}")
+            holders = {path.read_text() or "another job" for device, path in paths.items() if device not in held}
+            said = f"{wanted} GPUs wanted, {len(held)} of {len(paths)} free"
+            raise Busy(f"{said}; held by {', '.join(sorted(holders))}")
         stack.pop_all()
     return held
 
@@ -110,7 +111,3 @@ def _sign(file: IO[str], name: str) -> None:
     with suppress(OSError):
         # Not through the file's buffer, which would try again when the lease is given back.
         os.write(file.fileno(), name.encode())
-
-
-def _holders(paths: Iterable[Path]) -> str:
-    return ", ".join(sorted({path.read_text() or "another job" for path in paths}))
