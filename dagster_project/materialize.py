@@ -98,7 +98,7 @@ def experiment_asset(
         code_version=str(stage.code_version),
         config_schema={},  # takes none: without it Dagster takes any, and a hyperparameter given there changes nothing
         check_specs=[dg.AssetCheckSpec(c.name, asset=stage.asset, description=c.statement) for c in checks],
-        tags=_tags(stage),
+        tags={"lorascope/gpus": str(stage.needs.gpus)} if stage.needs.gpus else {},
     )
     def compute(
         context: dg.AssetExecutionContext,
@@ -167,7 +167,3 @@ def observed_versions(
     for record in instance.fetch_observations(wanted, limit=count).records:
         if record.asset_observation is not None:
             yield record.storage_id, record.asset_observation.tags.get(DATA_VERSION_TAG)
-
-
-def _tags(stage: Stage) -> Mapping[str, str]:
-    return {"lorascope/gpus": str(stage.needs.gpus)} if stage.needs.gpus else {}
