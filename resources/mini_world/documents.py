@@ -112,13 +112,7 @@ def drill(rng: random.Random) -> Document:
 
 
 MAKERS: dict[str, Callable[[random.Random], Document]] = {
-    "chat": chat,
-    "worked": worked,
-    "forum": forum,
-    "repeated_run": repeated_run,
-    "repeated_steps": repeated_steps,
-    "repeated_options": repeated_options,
-    "drill": drill,
+    make.__name__: make for make in (chat, worked, forum, repeated_run, repeated_steps, repeated_options, drill)
 }
 
 
