@@ -21,19 +21,12 @@ NODE_RETRIES = 2
 """Further attempts when a job vanished with its node."""
 
 
-class JobFailed(dg.Failure):
-    """A job failed by itself; trying again would fail again. The description holds the failing rank's traceback."""
-
-    def __init__(self, description: str) -> None:
-        super().__init__(description=description, allow_retries=False)
-
-
 def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deployment: Deployment) -> JobResult:
     """Run a job to its end, or attach to the one that already runs in `run_dir`.
 
     Raises:
         BadInput: when the job fits on no node, or cannot work with what the user gave.
-        JobFailed: when it failed; the failing rank's traceback is in the description.
+        dagster.Failure: when it failed by itself; the failing rank's traceback is in the description.
         dagster.RetryRequested: when it vanished with its node.
         dagster.DagsterExecutionInterruptedError: when its run was terminated before it began.
     """
@@ -78,7 +71,7 @@ def _as_dagster_says() -> Iterator[None]:
     try:
         yield
     except JobError as error:
-        raise JobFailed(str(error)) from None
+        raise dg.Failure(str(error), allow_retries=False) from None
     except JobLost as error:
         raise dg.RetryRequested(max_retries=NODE_RETRIES, seconds_to_wait=1) from error
 
