@@ -15,7 +15,7 @@ from dagster_project.rooms import SECTIONS
 from resources.compute import ComputeConfig
 from resources.errors import SHOWN, BadInput, nearest, one_line, quoted, told
 from resources.fingerprints import fingerprints
-from resources.keys import section_version
+from resources.keys import FileState, file_state, section_version
 from resources.section import Section
 from resources.sources import check_source
 from resources.strict_yaml import Document, read_yaml
@@ -63,7 +63,7 @@ class Experiments:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._documents: dict[tuple[Path, int, int], Document] = {}
+        self._documents: dict[tuple[Path, FileState], Document] = {}
 
     def names(self) -> list[str]:
         """Every file's name, valid or not; what editors and copies hide beside it is none."""
@@ -115,13 +115,12 @@ class Experiments:
     def _document(self, path: Path) -> Document:
         """The parsed file; a parent of a thousand experiments is parsed once, and again when it is edited."""
         try:
-            found = path.stat()
+            known = path, file_state(path)
         except OSError:
             return read_yaml(path)
-        state = (path, found.st_ctime_ns, found.st_size)
-        if state not in self._documents:
-            self._documents[state] = read_yaml(path)
-        return self._documents[state]
+        if known not in self._documents:
+            self._documents[known] = read_yaml(path)
+        return self._documents[known]
 
     def _path(self, name: str, chain: list[Document]) -> Path:
         path = self.folder / f"{name}.yaml"
