@@ -9,11 +9,11 @@ from resources.launcher.attempt import JobLost
 def reason(event: dg.DagsterEvent) -> str:
     """One sentence where we raised it ourselves, Dagster's account where nobody foresaw it."""
     data = event.step_failure_data
-    if data.error is not None and data.error.cls_name == "DagsterExecutionInterruptedError":
+    error, told = data.error, data.user_failure_data
+    if error and error.cls_name == "DagsterExecutionInterruptedError":
         return "stopped. What is finished is kept; the same command goes on from there"
-    lost = data.error.cause if data.error is not None else None
-    if lost is not None and lost.cls_name == JobLost.__name__:
-        return f"after {NODE_RETRIES + 1} attempts: {lost.message.partition(': ')[2].strip()}"
-    if data.user_failure_data is not None and data.user_failure_data.description:
-        return data.user_failure_data.description
+    if error and error.cause and error.cause.cls_name == JobLost.__name__:
+        return f"after {NODE_RETRIES + 1} attempts: {error.cause.message.partition(': ')[2].strip()}"
+    if told and told.description:
+        return told.description
     return data.error_display_string
