@@ -20,6 +20,8 @@ from resources.errors import printable
 BLOCKS = ("system", "user", "think", "answer", "template")
 """Role blocks, by the dataset's role number."""
 TENTHS = 10
+TOKEN_FAMILIES = ("token", "previous", "next", "two before")
+"""Families whose value is a token's number."""
 ENDINGS = " / "
 """Between the texts of a token that ends several characters; no token of a byte-level tokenizer holds it."""
 ENDINGS_SHOWN = 4
@@ -72,18 +74,17 @@ class Corpus:
     @classmethod
     def open(cls, dataset: Path) -> "Corpus":
         """Read the dataset room's `tokens.parquet` and `rollouts.parquet`."""
-        tokens = pq.read_table(dataset / TOKENS, columns=["rollout_id", "position", "token_id", "role"])
-        spans = pq.read_table(dataset / TOKENS, columns=["start", "end"])
+        tokens = pq.read_table(dataset / TOKENS, columns=["rollout_id", "position", "token_id", "role", "start", "end"])
         rollouts = pq.read_table(dataset / ROLLOUTS, columns=["rollout_id", "text"])
         texts = dict(zip(rollouts["rollout_id"].to_pylist(), rollouts["text"].to_pylist(), strict=True))
         rollout_N = tokens["rollout_id"].to_numpy()
-        ids_V, seen_V, token_N = np.unique(tokens["token_id"].to_numpy(), return_index=True, return_inverse=True)
-        starts, ends = spans["start"].to_numpy(), spans["end"].to_numpy()
+        _, seen_V, token_N = np.unique(tokens["token_id"].to_numpy(), return_index=True, return_inverse=True)
+        starts, ends = tokens["start"].to_numpy(), tokens["end"].to_numpy()
 
         def text_of(at: int) -> str:
             return texts[int(rollout_N[at])][starts[at] : ends[at]]
 
-        words = list(map(text_of, seen_V[: len(ids_V)].tolist()))
+        words = list(map(text_of, seen_V.tolist()))
         split = 1 + np.flatnonzero(starts[:-1] == ends[:-1])  # behind a token that holds the head of a character
         for token, endings in _endings(token_N[split], map(text_of, split.tolist())).items():
             words[token] = endings
@@ -108,18 +109,15 @@ class Corpus:
         return len(self.token_N)
 
     @cached_property
-    def _word_V(self) -> np.ndarray:
-        folds = [word.strip().casefold() for word in self.vocabulary]
-        return np.unique(folds, return_inverse=True)[1].astype(np.int32)
+    def _words(self) -> tuple[list[str], np.ndarray]:
+        """Words, tokens that differ in case or surrounding space only: the text of each, and each token's number."""
+        texts, word_V = np.unique([word.strip().casefold() for word in self.vocabulary], return_inverse=True)
+        return texts.tolist(), word_V.astype(np.int32)
 
     @cached_property
-    def _count_V(self) -> np.ndarray:
+    def count_V(self) -> np.ndarray:
+        """How often each token stands in the rollouts."""
         return np.bincount(self.token_N, minlength=len(self.vocabulary))
-
-    @cached_property
-    def words(self) -> tuple[str, ...]:
-        """Text of each word number: tokens that differ in case or surrounding space only."""
-        return tuple(np.unique([word.strip().casefold() for word in self.vocabulary]).tolist())
 
     @cached_property
     def _class_V(self) -> np.ndarray:
@@ -129,7 +127,7 @@ class Corpus:
     def _breaks_V(self) -> np.ndarray:
         """Bit 0: a line starts after this token; bit 1: a sentence does."""
         lines = np.array(["\n" in word for word in self.vocabulary])
-        stops = np.array([word.strip()[-1:] in tuple(".!?") and bool(word.strip()) for word in self.vocabulary])
+        stops = np.array([word.strip().endswith((".", "!", "?")) for word in self.vocabulary])
         return lines + 2 * (lines | stops)
 
     def flat(self, rollout: np.ndarray, position: np.ndarray) -> np.ndarray:
@@ -147,7 +145,7 @@ class Corpus:
         return np.stack(
             [
                 token,
-                self._word_V[token],
+                self._words[1][token],
                 self._class_V[token],
                 before,
                 np.where(before >= 0, self._class_V[before], -1),
@@ -164,10 +162,10 @@ class Corpus:
     def value_name(self, family: int, value: int) -> str:
         """The value of a family in words; token texts are quoted with control characters escaped."""
         name = FAMILIES[family]
-        if name in ("token", "previous", "next", "two before"):
+        if name in TOKEN_FAMILIES:
             return quoted(self.vocabulary[value])
         if name == "word":
-            return quoted(self.words[value])
+            return quoted(self._words[0][value])
         if name.endswith("class"):
             return CLASS_NAMES[value]
         if name == "block":
@@ -180,9 +178,9 @@ class Corpus:
         if name.endswith("class"):
             return CLASS_NAMES[value]
         if name == "word":
-            same = np.flatnonzero(self._word_V == value)
-            value = int(same[self._count_V[same].argmax()])
-        elif name not in ("token", "previous", "next", "two before"):
+            same = np.flatnonzero(self._words[1] == value)
+            value = int(same[self.count_V[same].argmax()])
+        elif name not in TOKEN_FAMILIES:
             return ""
         return CLASS_NAMES[int(self._class_V[value])]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from assets.interpretations.artifact import Predicate
 from assets.interpretations.config import InterpretationsConfig
-from assets.interpretations.corpus import Corpus
+from assets.interpretations.corpus import TOKEN_FAMILIES, Corpus
 from assets.interpretations.evidence import HALF_A, HALF_B, Evidence
 from assets.interpretations.predicates import Background, find
 from resources.intervals import wilson
@@ -25,7 +25,7 @@ SIGNIFICANT = 0.05
 NULL_SPREAD = 0.25
 """How far a null token's frequency rank may lie from the peak's, as a share of the corpus. Much less and every
 occurrence of a common token would be replaced by itself."""
-SPECIFIC = frozenset({"token", "word", "previous", "next", "two before"})
+SPECIFIC = frozenset({"word", *TOKEN_FAMILIES})
 """Families that name a word; a class, a place or a block alone is broad."""
 
 
@@ -84,8 +84,7 @@ class StatisticalExplainer:
         `donors`: the peaks of some units, one array of flat positions each.
         """
         rng = np.random.default_rng([self.knobs.seed, 4])
-        frequency_V = np.bincount(self.corpus.token_N, minlength=len(self.corpus.vocabulary))
-        by_frequency = np.argsort(frequency_V[self.corpus.token_N], kind="stable")
+        by_frequency = np.argsort(self.corpus.count_V[self.corpus.token_N], kind="stable")
         place_N = np.empty(len(self.corpus), dtype=np.int64)
         place_N[by_frequency] = np.arange(len(self.corpus))
         spread = max(int(len(self.corpus) * NULL_SPREAD), 1)
