@@ -19,7 +19,8 @@ from assets.categories.artifact import (
 from assets.categories.charts import class_chart, density_chart
 from assets.categories.comparison import chi_squared, class_shares, count_labels
 from assets.categories.config import CategoriesConfig
-from assets.categories.sums import per_unit, subset_sums
+from assets.categories.sums import subset_sums
+from assets.contexts.artifact import per_unit
 from assets.interpretations.artifact import Interpretations
 from resources.charts import save_chart
 from resources.progress import Progress

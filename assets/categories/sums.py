@@ -4,20 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from assets.categories.config import CategoriesConfig
-from assets.contexts.artifact import UNITS_FILE
+from assets.contexts.artifact import per_unit
 from resources.errors import BadInput
 from resources.progress import Progress
 from resources.shards import Shards
 from resources.units import Unit, parse_unit
-
-
-def per_unit(contexts: Path, column: str) -> dict[str, float]:
-    """Unit -> its number in a column of the units table."""
-    table = pq.read_table(contexts / UNITS_FILE, columns=["unit", column])
-    return dict(zip(table["unit"].to_pylist(), table[column].to_pylist(), strict=True))
 
 
 def subset_sums(

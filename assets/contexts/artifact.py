@@ -5,7 +5,7 @@ A unit's rows stand together, in the order of `units.parquet`: its strongest con
 
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,6 +59,12 @@ CONTEXTS = pa.schema(
 )
 SCHEMAS = {"max_activating_contexts": {UNITS_FILE: UNITS, CONTEXTS_FILE: CONTEXTS}}
 """Asset -> file -> its columns."""
+
+
+def per_unit(contexts: Path, column: str) -> dict[str, Any]:
+    """Unit -> its value in a column of the units table, in the table's order."""
+    table = pq.read_table(contexts / UNITS_FILE, columns=["unit", column])
+    return dict(zip(table["unit"].to_pylist(), table[column].to_pylist(), strict=True))
 
 
 class Contexts(Artifact):

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets.contexts.artifact import CONTEXTS_FILE, UNITS_FILE
+from assets.contexts.artifact import CONTEXTS_FILE, per_unit
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import Corpus
 
@@ -68,18 +68,12 @@ def draw_parts(rollouts: int, held_out_share: float, seed: int) -> np.ndarray:
     return np.where(draws < held_out_share, HELD_OUT, halves)
 
 
-def unit_kinds(contexts: Path) -> dict[str, str]:
-    """Unit id -> kind, in the order of the units file."""
-    table = pq.read_table(contexts / UNITS_FILE, columns=["unit", "kind"])
-    return dict(zip(table["unit"].to_pylist(), table["kind"].to_pylist(), strict=True))
-
-
 def read_evidence(contexts: Path, corpus: Corpus, knobs: InterpretationsConfig) -> Iterator[Evidence]:
     """Every unit that has contexts and a chosen kind, one at a time; memory holds one record batch.
 
     A unit's contexts stand together in the file.
     """
-    kinds = unit_kinds(contexts)
+    kinds = per_unit(contexts, "kind")
     part_R = draw_parts(max(corpus.first) + 1, knobs.held_out_share, knobs.seed)
     for unit, table in _tables(contexts / CONTEXTS_FILE):
         if kinds.get(unit) in knobs.kinds:
@@ -120,7 +114,7 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, part_R: np.
     drawn = {(rollout[row], position[row]) for row in np.flatnonzero(sample == "quantile")}
     first = corpus.flat(rollout, start)
     quiet = _quiet(first, edges, flat_values)
-    quiet_part = part_R[_rollout_of(quiet, corpus)] if len(quiet) else np.empty(0, np.int64)
+    quiet_part = part_R[_rollout_of(quiet, corpus)]
     kept = _thinned(quiet_part)
     windows = tuple(
         Window(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from assets.contexts.artifact import per_unit
 from assets.interpretations.artifact import (
     CLASSES,
     INTERPRETATIONS_FILE,
@@ -17,7 +18,7 @@ from assets.interpretations.artifact import (
 )
 from assets.interpretations.config import STATISTICAL, InterpretationsConfig
 from assets.interpretations.corpus import Corpus
-from assets.interpretations.evidence import Evidence, read_evidence, unit_kinds
+from assets.interpretations.evidence import Evidence, read_evidence
 from assets.interpretations.label import label_units
 from assets.interpretations.statistical import StatisticalExplainer, Verdict
 from resources.agreement import kappa
@@ -69,7 +70,7 @@ def explain(
         BadInput: when there are no contexts, no key, or an endpoint that refuses every request.
     """
     corpus = Corpus.open(s1k_dataset)
-    kinds = unit_kinds(max_activating_contexts)
+    kinds = per_unit(max_activating_contexts, "kind")
     rows = statistical_rows(interpretations, corpus, max_activating_contexts, progress)
     if not rows:
         raise BadInput(f"{max_activating_contexts} has no contexts of the kinds {', '.join(interpretations.kinds)}")
@@ -78,11 +79,10 @@ def explain(
         evidence = read_evidence(max_activating_contexts, corpus, interpretations)
         labelled, bill = label_units(interpretations, compute, s1k_dataset, evidence, len(rows), progress)
         rows = [row | labelled[row["unit"]] for row in rows]
-    missing = [unit for unit, kind in kinds.items() if kind in interpretations.kinds]
-    found = {row["unit"] for row in rows}
-    rows += [_without_contexts(unit, kinds[unit], rows[0]["explainer"]) for unit in missing if unit not in found]
-    order = {unit: place for place, unit in enumerate(kinds)}
-    rows.sort(key=lambda row: order[row["unit"]])
+    found = {row["unit"]: row for row in rows}
+    wanted = {unit: kind for unit, kind in kinds.items() if kind in interpretations.kinds}
+    explainer = rows[0]["explainer"]
+    rows = [found.get(unit) or _without_contexts(unit, kind, explainer) for unit, kind in wanted.items()]
     pq.write_table(pa.Table.from_pylist(rows, schema=INTERPRETATIONS_SCHEMA), out / INTERPRETATIONS_FILE)
     (out / SETTINGS_FILE).write_text(interpretations.model_dump_json(indent=1), encoding="utf-8")
     return _metrics(rows, len(rows) - len(found), bill)
@@ -92,7 +92,7 @@ def statistical_rows(knobs: InterpretationsConfig, corpus: Corpus, contexts: Pat
     """One row per unit with contexts, explained by predicates."""
     explainer = StatisticalExplainer(corpus, knobs)
     explainer.build_null(_donors(read_evidence(contexts, corpus, knobs), knobs))
-    total = sum(kind in knobs.kinds for kind in unit_kinds(contexts).values())
+    total = sum(kind in knobs.kinds for kind in per_unit(contexts, "kind").values())
     rows = []
     for evidence in read_evidence(contexts, corpus, knobs):
         rows.append(_row(evidence, explainer.explain(evidence), knobs))

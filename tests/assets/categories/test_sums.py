@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.categories.config import CategoriesConfig
-from assets.categories.sums import per_unit, subset_sums
-from assets.contexts.artifact import UNITS_FILE
+from assets.categories.sums import subset_sums
+from assets.contexts.artifact import UNITS_FILE, per_unit
 from resources.errors import BadInput
 from resources.shards import Shards
 from tests.assets.contexts.conftest import LENGTHS, World
