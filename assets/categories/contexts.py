@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from assets.contexts.artifact import CONTEXTS_FILE
+from assets.contexts.artifact import top_contexts
 from assets.dataset.artifact import S1kDataset
 from resources.llm.prompts import escaped
 
@@ -13,19 +11,14 @@ PEAK_MARKS = ("«", "»")
 
 def strongest(contexts: Path, dataset: Path, units: set[str], count: int, around: int) -> dict[str, str]:
     """Unit -> its `count` strongest contexts, `around` tokens on either side, the peak between « and »."""
-    if not count:
-        return {}
-    columns = ["unit", "sample", "rank", "rollout_id", "position"]
-    wanted = [("sample", "=", "top"), ("rank", "<", count)]
-    rows = pq.read_table(contexts / CONTEXTS_FILE, columns=columns, filters=wanted).to_pylist()
     opened = S1kDataset.open(dataset)
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        if row["unit"] in units:
-            found.setdefault(row["unit"], []).append(_excerpt(opened, row["rollout_id"], row["position"], around))
-    return {unit: "\n".join(f"<context>{text}</context>" for text in texts) for unit, texts in found.items()}
+    return {
+        unit: "\n".join(_excerpt(opened, row["rollout_id"], row["position"], around) for row in rows)
+        for unit, rows in top_contexts(contexts, count).items()
+        if unit in units
+    }
 
 
 def _excerpt(dataset: S1kDataset, rollout: int, position: int, around: int) -> str:
     before, peak, after = map(escaped, dataset.around(rollout, position, around))
-    return before + PEAK_MARKS[0] + peak + PEAK_MARKS[1] + after
+    return f"<context>{before}{PEAK_MARKS[0]}{peak}{PEAK_MARKS[1]}{after}</context>"

@@ -67,6 +67,16 @@ def per_unit(contexts: Path, column: str) -> dict[str, Any]:
     return dict(zip(table["unit"].to_pylist(), table[column].to_pylist(), strict=True))
 
 
+def top_contexts(contexts: Path, count: int) -> dict[str, list[dict[str, Any]]]:
+    """Unit -> rollout_id, position and value of its `count` strongest contexts, by rank."""
+    columns = ["unit", "rollout_id", "position", "value"]
+    wanted = (pc.field("sample") == "top") & (pc.field("rank") < count)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in pq.read_table(contexts / CONTEXTS_FILE, columns=columns, filters=wanted).to_pylist():
+        found.setdefault(row["unit"], []).append(row)
+    return found
+
+
 class Contexts(Artifact):
     """The folder of a `max_activating_contexts`."""
 

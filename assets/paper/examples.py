@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from assets.contexts.artifact import CONTEXTS_FILE
+from assets.contexts.artifact import top_contexts
 from assets.dataset.artifact import S1kDataset
 from assets.interpretations.artifact import Interpretations, Scores
 
@@ -20,7 +18,7 @@ def examples(artifacts: Mapping[str, Path]) -> list[dict]:
     said = {row["unit"]: row for row in Interpretations.open(artifacts["interpretations"]).rows()}
     own = Scores.open(artifacts["interpretation_scores"]).detection({u: row["explainer"] for u, row in said.items()})
     scored = [row for unit, row in own.items() if row["ci_low"] is not None and said[unit]["label"] is not None]
-    contexts = _top_contexts(artifacts["max_activating_contexts"] / CONTEXTS_FILE)
+    contexts = top_contexts(artifacts["max_activating_contexts"], CONTEXTS)
     dataset = S1kDataset.open(artifacts["s1k_dataset"])
     found: list[dict] = []
     for kind in ("latent", "adapter"):
@@ -31,15 +29,6 @@ def examples(artifacts: Mapping[str, Path]) -> list[dict]:
         for row in list(best.values())[:PER_KIND]:
             found.append(_example(row, said[row["unit"]], contexts.get(row["unit"], []), dataset))
     return found
-
-
-def _top_contexts(path: Path) -> dict[str, list[dict]]:
-    names = ["unit", "rank", "rollout_id", "position", "value"]
-    rows = pq.read_table(path, columns=names, filters=[("sample", "=", "top"), ("rank", "<", CONTEXTS)]).to_pylist()
-    contexts: dict[str, list[dict]] = {}
-    for row in sorted(rows, key=lambda row: (row["unit"], row["rank"])):
-        contexts.setdefault(row["unit"], []).append(row)
-    return contexts
 
 
 def _example(score: dict, said: dict, contexts: list[dict], dataset: S1kDataset) -> dict:
