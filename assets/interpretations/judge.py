@@ -1,6 +1,6 @@
 """Score an LLM's explanations by another reading: detection, fuzzing and intruder questions over held-out excerpts."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,20 +164,17 @@ def _question(
         excerpts.example(number, example.window, example.centre, scores.tokens_around, example.marked)
         for number, example in enumerate(sheet.examples, 1)
     ]
-    slots = {"explanation": escaped(explanation), "examples": "\n".join(shown), "count": str(len(shown))}
-    system, user = prompt.fill(slots)
     count = len(shown)
-    if sheet.method == "intruder":
-        return Question(name, system, user, Intruder, prompt.version, sheet.draw, check=_in_range(count))
-    return Question(name, system, user, Activity, prompt.version, sheet.draw, check=_has_length(count))
+    system, user = prompt.fill({"explanation": escaped(explanation), "examples": "\n".join(shown), "count": str(count)})
 
+    def has_length(answer: Activity) -> str:
+        return "" if len(answer.active) == count else f"{len(answer.active)} judgements on {count} excerpts"
 
-def _has_length(count: int) -> Callable[[Any], str]:
-    return lambda answer: "" if len(answer.active) == count else f"{len(answer.active)} judgements on {count} excerpts"
+    def in_range(answer: Intruder) -> str:
+        return "" if 1 <= answer.intruder <= count else f"there is no excerpt {answer.intruder}"
 
-
-def _in_range(count: int) -> Callable[[Any], str]:
-    return lambda answer: "" if 1 <= answer.intruder <= count else f"there is no excerpt {answer.intruder}"
+    answer, check = (Intruder, in_range) if sheet.method == "intruder" else (Activity, has_length)
+    return Question(name, system, user, answer, prompt.version, sheet.draw, check=check)
 
 
 def _rows(
@@ -189,8 +186,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], list[tuple[Sheet, Any]]] = {}
     for key, sheet in sheets.items():
-        answer = asked.answers.get(key)
-        groups.setdefault((sheet.unit, sheet.method), []).append((sheet, answer.value if answer else None))
+        groups.setdefault((sheet.unit, sheet.method), []).append((sheet, asked.answers[key].value))
     rows = []
     for (unit, method), judged in groups.items():
         base = unscored(unit, judged[0][0].kind, "") | {

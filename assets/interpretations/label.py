@@ -80,8 +80,8 @@ def label_units(
     rows = {
         unit: _row(endpoint, unit, asked, knobs.samples) for unit in dict.fromkeys(unit for unit, _ in asked.answers)
     }
-    rows |= {unit: _insufficient(endpoint) for unit in too_few}
-    return rows, asked.bill
+    few = _columns(endpoint, None, "insufficient", f"fewer than {LEAST_CONTEXTS} contexts to show", None)
+    return rows | dict.fromkeys(too_few, few), asked.bill
 
 
 def unit_question(
@@ -126,11 +126,10 @@ def _empty(label: Label) -> str:
 
 
 def _row(endpoint: Endpoint, unit: str, asked: Asked, samples: int) -> dict[str, Any]:
-    answers = [asked.answers.get((unit, sample)) for sample in range(samples)]
-    usable = [answer for answer in answers if answer is not None and answer.value is not None]
+    answers = [asked.answers[unit, sample] for sample in range(samples)]
+    usable = [answer for answer in answers if answer.value is not None]
     if not usable:
-        first = next(answer for answer in answers if answer is not None)
-        return _columns(endpoint, None, "failed", first.failure, None)
+        return _columns(endpoint, None, "failed", answers[0].failure, None)
     labels = [_label(answer).classification for answer in usable]
     others = labels[1:]
     stability = sum(label == labels[0] for label in others) / len(others) if others else None
@@ -160,7 +159,3 @@ def _columns(
         "detail": detail,
         "stability": stability,
     }
-
-
-def _insufficient(endpoint: Endpoint) -> dict[str, Any]:
-    return _columns(endpoint, None, "insufficient", f"fewer than {LEAST_CONTEXTS} contexts to show", None)

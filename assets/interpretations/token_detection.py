@@ -101,9 +101,9 @@ def _measured(draws: list[_Drawn], positive: np.ndarray, quiet: np.ndarray, hard
     }
 
 
-def precision(sensitivity: float | None, false: Sequence[float] | np.ndarray) -> float | None:
-    """Precision among as many negatives as positives; None without either, or without any positive call."""
-    if sensitivity is None or not len(false) or sensitivity + sum(false) == 0:
+def precision(sensitivity: float, false: Sequence[float] | np.ndarray) -> float | None:
+    """Precision among as many negatives as positives; None without negatives, or without any positive call."""
+    if not len(false) or sensitivity + sum(false) == 0:
         return None
     return float(sensitivity / (sensitivity + sum(false) / len(false)))
 
