@@ -113,6 +113,9 @@ SCHEMAS = {
 """Asset -> file -> its columns."""
 
 
+Join = Literal["", "and", "or"]
+
+
 class Predicate(BaseModel, frozen=True):
     """`first`, or `first` joined with `second`; each is (family name, value number of the corpus).
 
@@ -120,7 +123,7 @@ class Predicate(BaseModel, frozen=True):
     """
 
     first: tuple[str, int]
-    join: Literal["", "and", "or"] = ""
+    join: Join = ""
     second: tuple[str, int] | None = None
     classes: tuple[str, ...]
     """Class of the token or neighbour that each part names (`token_class`), empty for places and blocks."""

@@ -7,10 +7,11 @@ Shapes: F families, n positives, M background tokens, C candidates.
 
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 
-from assets.interpretations.artifact import FAMILIES, Predicate
+from assets.interpretations.artifact import FAMILIES, Join, Predicate
 from assets.interpretations.corpus import Corpus
 
 JOINT_LIMIT = 2048
@@ -107,24 +108,20 @@ def find(background: Background, features_Fn: np.ndarray, weight_n: np.ndarray) 
     best = int(score_C.argmax())
     if score_C[best] <= 0:
         return None
-    found = (score_C[best] + LEAST_GAIN, "", best, best)
+    found: list[tuple[float, Join, int, int]] = [(score_C[best] + LEAST_GAIN, "", best, best)]
     covered_n = (inverse_Fn == best).any(axis=0)
     joint_k_C = _count(inverse_Fn[:, covered_n], weight_n[covered_n], len(number_C))
     joint_C = background.joint(int(number_C[best]), number_C)
     narrow_C = surprise(joint_k_C, n, joint_C, background.size) - price_C - price_C[best]
-    found = max(found, (narrow_C.max(), "and", best, int(narrow_C.argmax())), key=_score)
+    found.append((narrow_C.max(), "and", best, int(narrow_C.argmax())))
     # Values of one family exclude each other, so counts of "this or that" add up.
     partner_C = _most_frequent(k_C, family_C, number_C >= 0)[family_C]
     wide_C = surprise(k_C + k_C[partner_C], n, background_C + background_C[partner_C], background.size) - 2 * price_C
     wide_C[partner_C == np.arange(len(wide_C))] = -np.inf
     widest = int(wide_C.argmax())
-    found = max(found, (wide_C[widest], "or", int(partner_C[widest]), widest), key=_score)
-    _, join, first, second = found
+    found.append((wide_C[widest], "or", int(partner_C[widest]), widest))
+    _, join, first, second = max(found, key=itemgetter(0))
     return _predicate(background, join, int(number_C[first]), int(number_C[second]))
-
-
-def _score(found: tuple[float, str, int, int]) -> float:
-    return found[0]
 
 
 def _count(inverse_Fn: np.ndarray, weight_n: np.ndarray, size: int) -> np.ndarray:
@@ -156,7 +153,7 @@ def phrase(corpus: Corpus, part: tuple[int, int]) -> str:
     return _PHRASES[FAMILIES[family]].format(corpus.value_name(family, value))
 
 
-def _predicate(background: Background, join: str, first: int, second: int) -> Predicate:
+def _predicate(background: Background, join: Join, first: int, second: int) -> Predicate:
     corpus = background.corpus
     # Of two values of a family the commoner comes first: it says what the unit is, a token's number says nothing.
     numbers = (first, second) if join == "or" else sorted({first, second})
@@ -165,7 +162,7 @@ def _predicate(background: Background, join: str, first: int, second: int) -> Pr
     named = [(FAMILIES[family], value) for family, value in parts]
     return Predicate(
         first=named[0],
-        join="and" if join == "and" else "or" if join else "",
+        join=join,
         second=named[1] if len(named) > 1 else None,
         classes=tuple(corpus.class_of(family, value) for family, value in parts),
         words=words,
