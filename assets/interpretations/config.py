@@ -13,7 +13,6 @@ from resources.units import Kind
 STATISTICAL: Final = "statistical"
 """The explainer whose explanations and classes are predicates', not an LLM's as in the paper."""
 
-
 PROMPTS = Path(__file__).parent / "prompts"
 """One file per prompt."""
 
@@ -69,7 +68,7 @@ class InterpretationsConfig(Section):
         check_address(self.provider, self.base_url, "base_url")
         if self.provider != STATISTICAL:
             check_slots(PROMPTS, self.prompt, ("examples",), ("count",))
-        if self.provider == STATISTICAL and self.contexts_shown < self.min_contexts:
+        elif self.contexts_shown < self.min_contexts:
             raise ValueError(
                 f"contexts_shown {self.contexts_shown} is below min_contexts {self.min_contexts}: no unit would have "
                 "enough"

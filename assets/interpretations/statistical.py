@@ -43,7 +43,7 @@ class Trial:
     @property
     def coverage(self) -> float:
         """Share of unseen peaks on which the predicate holds."""
-        return self.covered / max(self.total, 1)
+        return self.covered / self.total
 
     @property
     def balanced_accuracy(self) -> float:
@@ -125,11 +125,11 @@ class StatisticalExplainer:
                 continue
             covered += int(predicate.holds(features[:, other]).sum())
             false += int(predicate.holds(hard).sum())
-        return Trial(covered, len(peaks), 1 - false / max(negatives, 1), tuple(found))
+        return Trial(covered, len(peaks), 1 - false / negatives, tuple(found))
 
     def _negatives(self, peaks: np.ndarray, quiet: np.ndarray) -> np.ndarray:
         """Features of quiet tokens, half of them with a peak's token; random background where a unit has none."""
-        size = max(len(peaks), 1)
+        size = len(peaks)
         hard = quiet[np.isin(self.corpus.token_N[quiet], self.corpus.token_N[peaks])]
         random = _spread(quiet, size)
         if not len(random):
