@@ -1,5 +1,8 @@
 """What the room leaves on disk: the taxonomy, the category of every unit, densities and class shares."""
 
+from collections.abc import Iterable
+from typing import Self
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
@@ -78,6 +81,24 @@ class Taxonomy(BaseModel, frozen=True):
     """Categories and their subcategories (shape of the paper's B.2)."""
 
     categories: tuple[Category, ...]
+
+    @classmethod
+    def numbered(cls, named: Iterable[tuple[str, str, Iterable[tuple[str, str]]]]) -> Self:
+        """From (name, description, its entries' names and descriptions): each id is there once."""
+        return cls(
+            categories=tuple(
+                Category(
+                    id=str(number),
+                    name=name,
+                    description=description,
+                    subcategories=tuple(
+                        Subcategory(string_id=f"{number}.{place}", name=entry, description=meaning)
+                        for place, (entry, meaning) in enumerate(entries, 1)
+                    ),
+                )
+                for number, (name, description, entries) in enumerate(named, 1)
+            )
+        )
 
     def find(self, string_id: str) -> tuple[Category, Subcategory] | None:
         """The entry of a string_id, or None."""

@@ -133,22 +133,10 @@ def _taxonomy_fault(answer: TaxonomyAnswer) -> str:
 
 
 def taxonomy_of(answer: TaxonomyAnswer) -> Taxonomy:
-    """The taxonomy with ids counted anew, so that each is there once whatever the model wrote."""
-    return Taxonomy.model_validate(
-        {
-            "categories": [
-                {
-                    "id": str(number),
-                    "name": category.name,
-                    "description": category.description,
-                    "subcategories": [
-                        {"string_id": f"{number}.{place}", "name": entry.name, "description": entry.description}
-                        for place, entry in enumerate(category.subcategories, 1)
-                    ],
-                }
-                for number, category in enumerate(answer.categories, 1)
-            ]
-        }
+    """The taxonomy with ids counted anew, whatever the model wrote."""
+    return Taxonomy.numbered(
+        (category.name, category.description, [(entry.name, entry.description) for entry in category.subcategories])
+        for category in answer.categories
     )
 
 

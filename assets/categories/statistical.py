@@ -1,6 +1,6 @@
 """The offline taxonomy: what kind of predicate explains a unit, from the predicate alone."""
 
-from assets.categories.artifact import Category, Subcategory, Taxonomy
+from assets.categories.artifact import Taxonomy
 from assets.interpretations.artifact import Predicate
 
 _ENTRIES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
@@ -57,20 +57,7 @@ _ENTRIES: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
     ),
 )  # fmt: skip
 
-TAXONOMY = Taxonomy(
-    categories=tuple(
-        Category(
-            id=str(number),
-            name=name,
-            description=description,
-            subcategories=tuple(
-                Subcategory(string_id=f"{number}.{place}", name=entry, description=meaning)
-                for place, (entry, meaning) in enumerate(entries, 1)
-            ),
-        )
-        for number, (name, description, entries) in enumerate(_ENTRIES, 1)
-    )
-)
+TAXONOMY = Taxonomy.numbered(_ENTRIES)
 _IDS = {entry.name: entry.string_id for category in TAXONOMY.categories for entry in category.subcategories}
 
 _BY_CLASS = {
