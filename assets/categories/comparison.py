@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from assets.interpretations.artifact import CLASSES
 from resources.intervals import wilson
-
-LABELS = (0, 1, 2)
 
 
 def class_shares(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -20,7 +19,7 @@ def class_shares(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not counts.any():
             continue
         explainer = next(row["explainer"] for row in rows if row["kind"] == kind)
-        for label in LABELS:
+        for label in CLASSES:
             n, total = int(counts[label]), int(counts.sum())
             low, high = wilson(n, total)
             shares.append(
@@ -33,7 +32,7 @@ def class_shares(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def count_labels(rows: list[dict[str, Any]], kind: str) -> np.ndarray:
     """int [3]: labelled units of a kind per class."""
     labels = [row["label"] for row in rows if row["kind"] == kind and row["label"] is not None]
-    return np.bincount(np.array(labels, dtype=np.int64), minlength=len(LABELS))
+    return np.bincount(np.array(labels, dtype=np.int64), minlength=len(CLASSES))
 
 
 def chi_squared(first: np.ndarray, second: np.ndarray) -> dict[str, float] | None:
