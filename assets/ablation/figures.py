@@ -113,13 +113,13 @@ def cumulative_curve(rows: Sequence[dict]) -> alt.Chart:
     )
 
 
-DOSE_MEASURES = (
-    ("kl_mean", None, KL),
-    ("backtracking", "backtracking", "backtracking words per 100 tokens"),
-    ("length", "length", "new tokens"),
-    ("accuracy", "accuracy", "problems solved"),
-)
-
+DOSE_MEASURES = {
+    "kl_mean": KL,
+    "backtracking": "backtracking words per 100 tokens",
+    "length": "new tokens",
+    "accuracy": "problems solved",
+}
+"""Column -> title; all but the KL are of continuations."""
 
 DOSES = {"add": "dose, x 99th percentile", "scale": "factor on the activation"}
 """What the axis shows, by `steering.mode`."""
@@ -139,56 +139,50 @@ def slug(unit: str) -> str:
 
 def dose_chart(unit: str, rows: Sequence[dict], axis: str) -> alt.VConcatChart:
     """A row per measure, a column per decoding; the unit and its random control are told apart by colour and dash."""
-    panels = [alt.hconcat(*_dose_panels(rows, axis, *measure)) for measure in DOSE_MEASURES]
+    panels = [alt.hconcat(*_dose_panels(rows, axis, column)) for column in DOSE_MEASURES]
     return alt.vconcat(*[panel for panel in panels if panel.hconcat], title=unit)
 
 
-def _dose_panels(
-    rows: Sequence[dict], axis: str, column: str, interval: str | None, title: str
-) -> Sequence[alt.LayerChart | alt.FacetChart]:
+def _dose_panels(rows: Sequence[dict], axis: str, column: str) -> Sequence[alt.LayerChart | alt.FacetChart]:
     """One panel per decoding of a measure of continuations, one panel in all for the KL, which has none."""
+    title = DOSE_MEASURES[column]
     found = [row for row in rows if row[column] is not None]
-    top = max((_dose(row, column, interval)["high"] for row in found), default=0.0)
-    if interval is None:
-        return [_dose_panel(found, axis, column, None, title, top)] if found else []
-    by_decoding = {name: [row for row in found if row["decoding"] == name] for name in ("greedy", "sampled")}
-    return [
-        _dose_panel(mine, axis, column, interval, f"{title}, {name}", top) for name, mine in by_decoding.items() if mine
-    ]
+    top = max((_dose(row, column)["high"] for row in found), default=0.0)
+    if column == "kl_mean":
+        panels = {title: found}
+    else:
+        panels = {f"{title}, {name}": [r for r in found if r["decoding"] == name] for name in ("greedy", "sampled")}
+    return [_dose_panel(mine, axis, column, name, top) for name, mine in panels.items() if mine]
 
 
-def _dose(row: dict, column: str, interval: str | None) -> dict[str, float]:
+def _dose(row: dict, column: str) -> dict[str, float]:
     """A curve point; rows repeat the KL per decoding, and a repeated point draws as one."""
-    if interval is None:
+    if column == "kl_mean":
         low, high = ratio_interval(Ratio(row["kl_mean"], row["kl_sem"]), row["n_rollouts"])
     else:
-        low, high = row[f"{interval}_low"], row[f"{interval}_high"]
+        low, high = row[f"{column}_low"], row[f"{column}_high"]
     value = row[column]
     bounds = {"low": value if low is None else low, "high": value if high is None else high}
     return {"factor": row["factor"], "value": value, **bounds}
 
 
 def _dose_panel(
-    rows: Sequence[dict], axis: str, column: str, interval: str | None, title: str, top: float
+    rows: Sequence[dict], axis: str, column: str, title: str, top: float
 ) -> alt.LayerChart | alt.FacetChart:
-    values = [_dose(row, column, interval) | {"direction": row["direction"]} for row in rows]
+    values = [_dose(row, column) | {"direction": row["direction"]} for row in rows]
+    factors = sorted({row["factor"] for row in rows})
     base = alt.Chart(alt.Data(values=values), width=300, height=150, title=title).encode(
-        _dose_axis(sorted({row["factor"] for row in rows}), axis),
+        alt.X("factor:Q", title=axis, scale=alt.Scale(type="symlog"), axis=alt.Axis(values=factors)),
         alt.Color("direction:N", title=None, scale=alt.Scale(domain=DIRECTIONS, range=(ACCENT, CONTRAST))),
         tooltip=["direction:N", "factor:Q", *[alt.Tooltip(f"{name}:Q", format=".3g") for name in _SHOWN]],
     )
     dash = alt.StrokeDash("direction:N", title=None, scale=alt.Scale(domain=DIRECTIONS, range=[[1, 0], [4, 3]]))
-    lines = base.mark_line(point=True).encode(_measure_axis(interval, top), dash)
+    lines = base.mark_line(point=True).encode(_measure_axis(column, top), dash)
     return lines + base.mark_area(opacity=0.15).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
 
 
-def _dose_axis(factors: Sequence[float], title: str) -> alt.X:
-    scale = alt.Scale(type="symlog")
-    return alt.X("factor:Q", title=title, scale=scale, axis=alt.Axis(values=list(factors)))
-
-
-def _measure_axis(interval: str | None, top: float) -> alt.Y:
-    if interval is not None:
+def _measure_axis(column: str, top: float) -> alt.Y:
+    if column != "kl_mean":
         return alt.Y("value:Q", title=None, scale=alt.Scale(domain=[0, top]))
     # A KL of 0.01 nats at one dose and 10 at the next: only a logarithm shows both.
     axis = alt.Axis(values=[0, 0.01, 0.1, 1, 10], labelExpr="datum.value", labelOverlap=False)

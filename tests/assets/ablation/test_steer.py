@@ -240,6 +240,6 @@ def test_the_dose_curves_show_each_decoding_beside_the_other_and_the_kl_once(ste
 
 def test_the_band_of_the_kl_over_two_rollouts_is_as_wide_as_students_t_of_its_logarithm() -> None:
     row = {"factor": 1.0, "kl_mean": 20.0, "kl_sem": 1.0, "n_rollouts": 2}
-    point = _dose(row, "kl_mean", None)
+    point = _dose(row, "kl_mean")
     assert math.log(point["high"] / 20) == pytest.approx(math.tan(0.475 * math.pi) / 20)
     assert point["low"] * point["high"] == pytest.approx(400)
