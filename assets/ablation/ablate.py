@@ -71,7 +71,7 @@ def ablate(
 
     bench = Workbench(adapted, passages, edit, compute)
     sums = bench.measure_all(parts, ablation.slices, scratch / "parts", progress)
-    rows = [row_of(part, sums[i]) for i, part in enumerate(parts)]
+    rows = list(map(row_of, parts, sums))
     greedy = _greedy(bench, ablation, scratch, progress)
     metrics = _metrics(rows, greedy)
     if Rank.here().index == 0:
@@ -88,7 +88,7 @@ def _greedy(bench: Workbench, ablation: AblationConfig, scratch: Path, progress:
     for step in range(1, min(ablation.greedy_steps, len(left)) + 1):
         joined = [Part("greedy", part.unit, part.components | gone) for part in left]
         sums = bench.measure_all(joined, ablation.slices, scratch / f"greedy-{step}", progress)
-        found = [row_of(part, sums[i]) | {"step": step} for i, part in enumerate(joined)]
+        found = [row | {"step": step} for row in map(row_of, joined, sums)]
         best = max(range(len(found)), key=lambda i: (found[i]["kl_mean"], -i))
         rows.append(found[best])
         gone = joined[best].components
@@ -121,10 +121,10 @@ def _interactions(parts: Sequence[Part], kl_mean: Mapping[tuple[str, str], float
     """Every part of several components against the sum over its components, where each of them was ablated alone."""
     rows: list[dict[str, object]] = []
     for part in parts:
-        alone = [kl_mean.get(("component", c.id)) for c in part.components]
-        if part.kind == "component" or not alone or None in alone:
+        alone = {("component", c.id) for c in part.components}
+        if part.kind == "component" or not alone <= kl_mean.keys():
             continue
-        together, apart = kl_mean[part.kind, part.unit], math.fsum(kl for kl in alone if kl is not None)
+        together, apart = kl_mean[part.kind, part.unit], math.fsum(kl_mean[unit] for unit in alone)
         rows.append(
             {
                 "unit_kind": part.kind,

@@ -1,6 +1,6 @@
 """What the units' activations are like: means and percentiles of components, and where SAE latents fire.
 
-Shapes: T tokens of a passage, D components, F latents, K chosen latents.
+Shapes: T tokens of a passage, D components, F latents, N firings.
 """
 
 from collections.abc import Sequence

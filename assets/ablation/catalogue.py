@@ -1,4 +1,4 @@
-"""Everything that is ablated, by name: the parts of the adapter, from one component to all of it, and SAE latents."""
+"""The parts of the adapter that are ablated, by name: from one component to all of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,11 +39,6 @@ def catalogue(every: Sequence[Component], named: Sequence[str] | None, group_siz
         *_groups(every, group_size),
         Part("all", "all", frozenset(every)),
     ]
-
-
-def latent_parts(latents: Sequence[int]) -> list[Part]:
-    """One part per SAE latent."""
-    return [Part("latent", f"latent:{latent}", frozenset(), latent=latent) for latent in latents]
 
 
 def greedy_candidates(every: Sequence[Component], part: Literal["layer", "component"]) -> list[Part]:

@@ -13,7 +13,7 @@ from assets.ablation.ablate import short
 from assets.ablation.activity import firings, heaviest, removal_of_latent
 from assets.ablation.adapted import AdaptedModel
 from assets.ablation.artifact import ABLATION, ABLATION_SCHEMA
-from assets.ablation.catalogue import Part, latent_parts
+from assets.ablation.catalogue import Part
 from assets.ablation.config import AblationConfig, LatentAblationConfig
 from assets.ablation.edits import Edit
 from assets.ablation.workbench import Workbench, draw_passages, row_of, write_rollouts
@@ -59,7 +59,8 @@ def ablate_latents(
     adapted = AdaptedModel.load(model, lora_checkpoint, Rank.here().device(compute.device))
     sae, shards = Sae.open(batchtopk_sae), Shards.open(activation_shards)
     found = [firings(sae, shards, passage) for passage in passages]
-    parts = latent_parts(heaviest(sae, found, latent_ablation.latents))
+    chosen = heaviest(sae, found, latent_ablation.latents)
+    parts = [Part("latent", f"latent:{latent}", frozenset(), latent=latent) for latent in chosen]
     if not parts:
         raise BadInput(f"no latent of the SAE fires on the {len(passages)} drawn rollouts: raise ablation.num_rollouts")
 
@@ -69,7 +70,7 @@ def ablate_latents(
         return removal_of_latent(sae, part.latent, found[which], adapted.live, length, adapted.device)
 
     sums = Workbench(adapted, passages, edit, compute).measure_all(parts, ablation.slices, scratch / "parts", progress)
-    rows = [row_of(part, sums[i]) for i, part in enumerate(parts)]
+    rows = list(map(row_of, parts, sums))
     if Rank.here().index == 0:
         pq.write_table(pa.Table.from_pylist(rows, schema=ABLATION_SCHEMA), out / ABLATION)
         write_rollouts(out, parts, sums, passages)

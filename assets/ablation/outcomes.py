@@ -7,7 +7,6 @@ from unicodedata import east_asian_width
 
 from resources.intervals import ratio, ratio_interval, wilson
 
-BOX = "\\boxed{"
 _PLAIN = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -28,7 +27,7 @@ def _whole(word: str) -> str:
 
 def boxed(text: str) -> str | None:
     """The content of the last closed `\\boxed{...}`, braces balanced, outer space removed."""
-    for start in reversed([found.end() for found in re.finditer(re.escape(BOX), text)]):
+    for start in reversed([found.end() for found in re.finditer(r"\\boxed{", text)]):
         depth = 1
         for i, symbol in enumerate(text[start:], start):
             depth += (symbol == "{") - (symbol == "}")
