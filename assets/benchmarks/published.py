@@ -47,13 +47,6 @@ TITLES = {
 }
 """How the tables call the benchmarks."""
 
-COUNTERPARTS: dict[str, str] = {
-    "mini_hard": "aime24_nofigures",
-    "mini_medium": "openai_math",
-    "mini_choice": "gpqa_diamond_openai",
-}
-"""Which of the paper's benchmarks a mini one stands in for: printed beside it, never compared with it."""
-
 
 @dataclass(frozen=True)
 class Count:

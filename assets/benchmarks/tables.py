@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from assets.benchmarks.published import COUNTERPARTS, RECOVERY, TITLES, published
+from assets.benchmarks.config import STAND_INS
+from assets.benchmarks.published import RECOVERY, TITLES, published
 from assets.benchmarks.statistics import Estimate, consistent
 
 TABLE_1 = ("base", "lora", "full_finetune")
@@ -83,13 +84,13 @@ def _row(name: str, scores: Sequence[Row], arms: Sequence[str]) -> Row:
 
 def _published_name(name: str) -> str:
     """The paper's benchmark whose numbers stand beside ours."""
-    return COUNTERPARTS.get(name, name)
+    return STAND_INS.get(name, name)
 
 
 def _title(name: str) -> str:
     """`Mini hard (AIME'24 no figures)`: a stand-in names the benchmark whose numbers are printed beside it."""
     title = TITLES.get(name, name)
-    return f"{title} ({TITLES[COUNTERPARTS[name]]})" if name in COUNTERPARTS else title
+    return f"{title} ({TITLES[STAND_INS[name]]})" if name in STAND_INS else title
 
 
 def _shown_score(row: Row | None) -> str | None:

@@ -9,6 +9,7 @@ from statistics import fmean
 
 from assets.ablation.artifact import AblationKl
 from assets.benchmarks.artifact import BenchmarkScores
+from assets.benchmarks.config import STAND_INS
 from assets.categories.artifact import Densities
 from assets.interpretations.config import STATISTICAL
 from assets.paper.claims import Measurement
@@ -16,11 +17,7 @@ from resources.components import parse_component
 from resources.intervals import difference, ratio, ratio_interval
 from resources.manifest import read_manifest
 
-COUNTERPARTS = {
-    "hard": ("aime24_nofigures", "mini_hard"),
-    "medium": ("openai_math", "mini_medium"),
-    "choice": ("gpqa_diamond_openai", "mini_choice"),
-}
+COUNTERPARTS = {mini.removeprefix("mini_"): (papers, mini) for mini, papers in STAND_INS.items()}
 """The paper's three benchmarks, and the mini world's that stand in for them."""
 
 
