@@ -7,10 +7,13 @@ and the base model answers once for all experiments.
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from assets.benchmarks.engine import Arm, Completion, Request
 from resources.errors import BadInput
@@ -39,13 +42,11 @@ def shards(arm: Arm, benchmark: str, requests: Sequence[Request], size: int, mad
     """An arm's requests of one benchmark, cut into shards of `size`; `made_by`: settings that change the answers."""
     cut = [(first, tuple(requests[first : first + size])) for first in range(0, len(requests), size)]
     return [
-        Shard(arm, benchmark, first, part, digest("generations", [_FORMAT, arm.version, list(made_by), _plain(part)]))
+        Shard(
+            arm, benchmark, first, part, digest("generations", [_FORMAT, arm.version, made_by, list(map(asdict, part))])
+        )
         for first, part in cut
     ]
-
-
-def _plain(requests: Iterable[Request]) -> list[dict[str, object]]:
-    return [{**asdict(request), "stop": list(request.stop)} for request in requests]
 
 
 class GenerationCache:
@@ -77,9 +78,6 @@ class GenerationCache:
 
     def _answers(self, shard: Shard) -> list[Completion] | None:
         """What lies in the file; None when it is not what was written."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
             table = pq.read_table(self._path(shard))
             rows = table.to_pylist()
@@ -97,9 +95,6 @@ class GenerationCache:
 
     def write(self, shard: Shard, answers: Sequence[Completion]) -> None:
         """Keep a whole shard, at once or not at all."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         assert len(answers) == len(shard.requests)
         self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = self._folder / f".{shard.key}.{os.getpid()}"
