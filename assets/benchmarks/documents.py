@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from assets.benchmarks.extract import extract
-from assets.benchmarks.grade import LETTERS, Grade, check_gold, grade_choice, grade_math
+from assets.benchmarks.grade import LETTERS, Grade, check_gold, grade_choice, grade_math, is_integer
 from resources.errors import BadInput
 from resources.hub import fetched
 
@@ -59,7 +62,6 @@ def load_mini_choice(*, split: str, parquet: str, **_metadata: Any) -> "dict[str
 
 
 def _dataset(table: list[Row], read: Callable[[Row], Row]) -> "Dataset":
-    import pyarrow as pa
     from datasets import Dataset
 
     schema = pa.schema(
@@ -82,9 +84,6 @@ def _numbered(number: int, row: Row, read: Callable[[Row], Row]) -> Row:
 
 
 def _parquet(file: str) -> list[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from resources.sources import PROJECT
 
     try:
@@ -122,15 +121,13 @@ def _math(row: Row) -> Row:
 
 
 def _choice(row: Row) -> Row:
-    problem = _text(row, QUESTION)
-    answer = _text(row, ANSWER).strip()
-    return {"question_id": _question_id(row, problem), "problem": problem, "answer": answer, "choices": []}
+    return _math(row) | {"answer": _text(row, ANSWER).strip()}
 
 
 def _gold(row: Row) -> str:
     """The gold answer; integers without leading zeros ("033" is "33", as s1 does)."""
     answer = _text(row, ANSWER).strip()
-    return str(int(answer)) if answer.isascii() and answer.isdigit() else answer
+    return str(int(answer)) if is_integer(answer) else answer
 
 
 def _question_id(row: Row, question: str) -> str:

@@ -57,7 +57,7 @@ def grade_math(found: Extracted, gold: str) -> Grade:
     # Markdown's bold, around what no box holds, says nothing.
     text = found.text if found.rule == "boxed" else found.text.strip("* \n")
     answer, truth = text.strip(), gold.strip()
-    if _is_integer(answer) and _is_integer(truth):
+    if is_integer(answer) and is_integer(truth):
         # As digits: a model that repeats one to the end of its context writes more than Python turns into a number.
         same = answer.lstrip("0") == truth.lstrip("0")
         return Grade(same, same, "integer")
@@ -161,7 +161,8 @@ def _in_another_base(answer: str, gold: str) -> bool:
     return not {digits for digits, _ in said}.isdisjoint(digits for digits, _ in lacking)
 
 
-def _is_integer(text: str) -> bool:
+def is_integer(text: str) -> bool:
+    """Whether it is ASCII digits alone."""
     return text.isascii() and text.isdigit()
 
 
