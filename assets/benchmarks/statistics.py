@@ -83,7 +83,5 @@ def recovery(
 
 def consistent(ours: tuple[int, int], theirs: tuple[int, int]) -> bool:
     """Whether two counts (k, n) may be one rate: 0 lies in Newcombe's interval of their difference (from Wilson's)."""
-    a, b = share_of(*ours), share_of(*theirs)
-    assert a.low is not None and a.high is not None and b.low is not None and b.high is not None
-    low, high = difference((a.value, a.low, a.high), (b.value, b.low, b.high))
+    low, high = difference(*((correct / total, *wilson(correct, total)) for correct, total in (ours, theirs)))
     return low <= 0 <= high
