@@ -5,11 +5,11 @@
 collects the environment by running a dozen programs after every call.
 """
 
-import contextlib
 import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -182,20 +182,20 @@ def evaluate_answers(
     return json.loads(json.dumps(result["results"], default=str))  # pyright: ignore[reportTypedDictNotRequiredAccess]
 
 
-@contextlib.contextmanager
+@contextmanager
 def quiet() -> Iterator[None]:
     """Without lm-eval's progress bars and notices, which would fill the run log."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()):
             yield
     finally:
         logger.setLevel(level)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _explained(name: str) -> Iterator[None]:
     """Say how to get questions that cannot be loaded."""
     from datasets.exceptions import DatasetNotFoundError
@@ -217,7 +217,7 @@ def _explained(name: str) -> Iterator[None]:
             f"{name}: its questions and its task file do not fit together ({type(error).__name__}: "
             f"{one_line(str(error))}); docs/how-to/own.md shows a pair that does"
         ) from error
-    except (OSError, ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise BadInput(
             f"{name}: its questions cannot be loaded ({type(error).__name__}: {reason}); "
