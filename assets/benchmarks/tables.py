@@ -5,7 +5,7 @@ from typing import Any
 
 from assets.benchmarks.config import STAND_INS
 from assets.benchmarks.published import RECOVERY, TITLES, published
-from assets.benchmarks.statistics import Estimate, consistent
+from assets.benchmarks.statistics import consistent
 
 TABLE_1 = ("base", "lora", "full_finetune")
 TABLE_2 = ("lora", "attention_ablated", "mlp_ablated")
@@ -49,13 +49,6 @@ def consistency(scores: Sequence[Row]) -> list[Row]:
     return rows
 
 
-def shown(estimate: Estimate) -> str:
-    """`0.500 [0.332, 0.668]`."""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.3f} [not bounded]"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
 def shown_recovery(row: Row | None) -> str:
     """Recovery in percent with its interval; why there is none otherwise."""
     if row is None:
@@ -94,8 +87,9 @@ def _title(name: str) -> str:
 
 
 def _shown_score(row: Row | None) -> str | None:
+    """`0.500 [0.332, 0.668]`."""
     if row is None:
         return None
     if row["score"] is None:
         return f"{row['correct'] / row['total']:.3f} to {row['highest']:.3f} ({row['ungraded']} ungraded)"
-    return shown(Estimate(row["score"], row["ci_low"], row["ci_high"]))
+    return f"{row['score']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
