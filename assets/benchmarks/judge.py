@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from assets.benchmarks.config import BenchmarksConfig
 from assets.benchmarks.grade import LETTERS
-from assets.benchmarks.records import Row, contested
+from assets.benchmarks.records import Row, contested, record_id
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.llm.ask import ask
@@ -57,7 +57,7 @@ def apply_judge(records: list[Row], config: BenchmarksConfig, compute: ComputeCo
     if not config.judge:
         return 0.0
     due = [record for record in records if contested(record)]
-    questions = {_id(record): _question(record) for record in due}
+    questions = {record_id(record): _question(record) for record in due}
     endpoint = Endpoint(config.judge_provider, config.judge, config.judge_url)
     try:
         asked = ask(list(questions.values()), len(questions), endpoint, Limits.of(compute), progress, "judge")
@@ -67,23 +67,19 @@ def apply_judge(records: list[Row], config: BenchmarksConfig, compute: ComputeCo
             record.update(correct=None, strict_correct=None, graded_by="none", judge_note=str(error))
         raise
     for record in due:
-        answer = asked.answers[_id(record), 0]
+        answer = asked.answers[record_id(record), 0]
         _decide(record, answer.value, answer.failure)
     return asked.bill.cost_usd
-
-
-def _id(record: Row) -> str:
-    return "/".join(str(record[name]) for name in ("arm", "benchmark", "question_id", "sample"))
 
 
 def _question(record: Row) -> Question:
     attempt = record["extracted"][-_LONGEST_ATTEMPT:]
     if record["graded_by"] == "math_verify":
         user = f"Reference answer:\n{record['gold']}\n\nAttempt:\n{attempt}"
-        return Question(_id(record), _MATH, user.translate(_LINE_ENDS), MathVerdict, _VERSION)
+        return Question(record_id(record), _MATH, user.translate(_LINE_ENDS), MathVerdict, _VERSION)
     choices = "\n".join(f"({letter}) {text}" for letter, text in zip(LETTERS, record["choices"], strict=False))
     user = f"Choices:\n{choices or 'A, B, C, D'}\n\nAttempt:\n{attempt}"
-    return Question(_id(record), _CHOICE, user.translate(_LINE_ENDS), LetterVerdict, _VERSION)
+    return Question(record_id(record), _CHOICE, user.translate(_LINE_ENDS), LetterVerdict, _VERSION)
 
 
 def _decide(record: Row, verdict: BaseModel | None, failure: str) -> None:

@@ -68,6 +68,11 @@ def _record(answered: Answered, question: "Question", sample: int, completion: C
     }
 
 
+def record_id(record: Row) -> str:
+    """`arm/benchmark/question/sample`."""
+    return "/".join(str(record[name]) for name in ("arm", "benchmark", "question_id", "sample"))
+
+
 def contested(record: Row) -> bool:
     """Whether a judge may still find the answer right: it was not empty, and nothing has shown that it is right."""
     open_to_doubt = record["graded_by"] in ("math_verify", "default", "none")

@@ -18,7 +18,7 @@ from assets.benchmarks.fill import fill
 from assets.benchmarks.forcing import Budget, ForcingEngine, inserted
 from assets.benchmarks.generations import GenerationCache, Shard, shards
 from assets.benchmarks.judge import apply_judge
-from assets.benchmarks.records import Answered, Row, make_records, pair_rows, recovery_rows, score_rows
+from assets.benchmarks.records import Answered, Row, make_records, pair_rows, record_id, recovery_rows, score_rows
 from assets.benchmarks.tables import consistency, table_1, table_2
 from resources.chat import END_TOKENS
 from resources.compute import ComputeConfig
@@ -94,10 +94,11 @@ def score(
     codec = Codec(model)
     folder = scratch / f"arms-{rank.index}"
     arms = build_arms(model, benchmarks, lora_checkpoint, full_finetune_checkpoint, folder)
-    engine, budget = make_engine(model, benchmarks, compute, arms), _budget(benchmarks)
-    if budget is not None:
-        engine = ForcingEngine(engine, budget)
-    work = _plan(model, benchmarks, codec, arms)
+    engine, room = make_engine(model, benchmarks, compute, arms), 0
+    if benchmarks.forces_budget:
+        budget = Budget(benchmarks.max_thinking_tokens, benchmarks.wait_times)
+        engine, room = ForcingEngine(engine, budget), sum(codec.count(inserted(budget)))
+    work = _plan(model, benchmarks, codec, arms, room)
     cache = GenerationCache(find_home().generations)
     all_shards = [shard for part in work.shards.values() for shard in part]
     generated = fill(engine, all_shards, cache, progress)
@@ -130,7 +131,8 @@ def hosts_engine(config: BenchmarksConfig, rank: Rank) -> bool:
     return rank.index % size == 0 and (rank.index == 0 or rank.index + size <= rank.world)
 
 
-def _plan(model: ModelConfig, config: BenchmarksConfig, codec: Codec, arms: Sequence[Arm]) -> _Work:
+def _plan(model: ModelConfig, config: BenchmarksConfig, codec: Codec, arms: Sequence[Arm], room: int) -> _Work:
+    """`room`: tokens that budget forcing may put into one answer."""
     from assets.benchmarks.harness import load_benchmark
 
     window = getattr(load_architecture(model), "max_position_embeddings", config.context)
@@ -146,7 +148,6 @@ def _plan(model: ModelConfig, config: BenchmarksConfig, codec: Codec, arms: Sequ
         except BadInput as error:
             missing.append(str(error))
     counts = {one.name: codec.count([question.prompt for question in one.questions]) for one in loaded}
-    room = _room_for_forcing(codec, config)
     requests = {one.name: _requests(one, [count + room for count in counts[one.name]], config) for one in loaded}
     # Batches shape float32 sums, tensor parallelism their order: both belong to what made an answer.
     made_by = [
@@ -162,16 +163,6 @@ def _plan(model: ModelConfig, config: BenchmarksConfig, codec: Codec, arms: Sequ
         for one in loaded
     }
     return _Work(list(arms), loaded, missing, counts, parts)
-
-
-def _budget(config: BenchmarksConfig) -> Budget | None:
-    return Budget(config.max_thinking_tokens, config.wait_times) if config.forces_budget else None
-
-
-def _room_for_forcing(codec: Codec, config: BenchmarksConfig) -> int:
-    """Tokens that budget forcing may put into one answer."""
-    budget = _budget(config)
-    return sum(codec.count(inserted(budget))) if budget else 0
 
 
 def _requests(benchmark: "Benchmark", counts: Sequence[int], config: BenchmarksConfig) -> list[Request]:
@@ -223,7 +214,8 @@ def _report(
         troubles.append(f"the judge could not be asked, so scores are given as bounds in the log only: {error}")
     scores = score_rows(records, config.samples)
     recoveries = recovery_rows(records)
-    _say(table_1(scores, recoveries) + table_2(scores), progress)
+    tables = {"table_1": table_1(scores, recoveries), "table_2": table_2(scores)}
+    _say([row for rows in tables.values() for row in rows], progress)
     _warn_of_defaults(scores, progress)
     if troubles:
         # Not stored: a stored artifact would be taken for the whole answer ever after.
@@ -241,15 +233,14 @@ def _report(
     (out / "lm_eval.json").write_text(json.dumps(harness, indent=1))
     ungraded = [row for row in records if row["correct"] is None]
     return BenchmarkMetrics(
-        table_1=table_1(scores, recoveries),
-        table_2=table_2(scores),
+        **tables,
         consistency=consistency(scores),
         scores=scores,
         pairs=pairs,
         answers=len(records),
         generated=generated,
         truncated=sum(row["truncated"] for row in records),
-        ungraded=[f"{row['arm']}/{row['benchmark']}/{row['question_id']}/{row['sample']}" for row in ungraded[:50]],
+        ungraded=[record_id(row) for row in ungraded[:50]],
         num_ungraded=len(ungraded),
         cost_usd=cost,
     )
