@@ -34,14 +34,16 @@
     document.getElementById("show-rollout").textContent = rollout ? "Unit" : "Rollout";
   };
 
+  // A sentence where the unit or the rollout would stand.
+  const say = (place, text) => document.getElementById(place).replaceChildren(lorascope.make("p", { class: "empty" }, text));
+
   let current = null;
   const show = async () => {
     const { units, sizes, rollouts } = lorascope.data;
     const wanted = state();
     const row = wanted.has("unit") ? units.unit.indexOf(wanted.get("unit")) : lorascope.list.first() ?? 0;
-    const article = document.getElementById("unit");
     if (row !== current) current = null;
-    if (row < 0) { article.replaceChildren(lorascope.make("p", { class: "empty" }, `There is no unit ${wanted.get("unit")}.`)); document.getElementById("rollout").replaceChildren(); return; }
+    if (row < 0) { say("unit", `There is no unit ${wanted.get("unit")}.`); document.getElementById("rollout").replaceChildren(); return; }
     lorascope.list.choose(row);
     document.body.classList.remove("list");
     const [words, chunk] = await Promise.all([lorascope.vocabulary(), lorascope.load(chunkOf("units", row, sizes.units))]);
@@ -52,7 +54,7 @@
     side(wanted.has("rollout"));
     const rollout = Number(wanted.get("rollout") ?? detail.contexts[0]?.rollout ?? -1);
     const place = rollouts.indexOf(rollout);
-    if (place < 0) { document.getElementById("rollout").replaceChildren(lorascope.make("p", { class: "empty" }, wanted.has("rollout") ? `Rollout ${rollout} is not in this dashboard.` : "This unit has no contexts.")); return; }
+    if (place < 0) { say("rollout", wanted.has("rollout") ? `Rollout ${rollout} is not in this dashboard.` : "This unit has no contexts."); return; }
     const [texts, full] = await Promise.all([lorascope.load(chunkOf("rollouts", place, sizes.rollouts)), lorascope.load(chunkOf("full", row, sizes.units))]);
     if (wanted.toString() !== state().toString()) return;
     const position = wanted.get("token") ?? detail.contexts.find((one) => one.rollout === rollout)?.position;
@@ -60,7 +62,7 @@
     lorascope.rollout.show(rollout, lorascope.text(texts, place % sizes.rollouts, words), detail, full, position === undefined ? null : Number(position));
   };
 
-  const failed = (error) => { current = null; document.getElementById("unit").replaceChildren(lorascope.make("p", { class: "empty" }, `This cannot be shown: ${error.message}`)); };
+  const failed = (error) => { current = null; say("unit", `This cannot be shown: ${error.message}`); };
 
   // Copied without its data, the page would stay empty.
   addEventListener("load", () => { if (!lorascope.data) failed(new Error("data/index.js is missing or damaged")); });
