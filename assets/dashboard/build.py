@@ -110,7 +110,7 @@ def _write_units(writer: ChunkWriter, content: Content, per_chunk: int, progress
 def _detail(content: Content, row: int) -> dict:
     table = content.table
     unit, index = table.columns["unit"][row], table.columns["index"][row]
-    first, end = table.contexts.bounds.get(unit, (0, 0))
+    first, end = table.contexts.of(unit)
     is_latent = table.columns["kind"][row] == "latent"
     return {
         "unit": unit,
@@ -120,16 +120,16 @@ def _detail(content: Content, row: int) -> dict:
         "sum": table.details["sum"][row].as_py(),
         "histogram": table.details["histogram"][row].as_py(),
         "reasoning": table.columns["reasoning"][row],
-        "top_tokens": _top_tokens(content, first, end),
+        "top_tokens": _top_tokens(content, unit),
         "contexts": end - first,
         "decoder": content.grid.of(index) if is_latent else None,
     }
 
 
-def _top_tokens(content: Content, first: int, end: int) -> list[tuple[str, int]]:
+def _top_tokens(content: Content, unit: str) -> list[tuple[str, int]]:
     """Texts of the peak tokens of the strongest contexts, most frequent first."""
     contexts, pieces = content.table.contexts, content.pieces
-    top = first + np.flatnonzero(contexts.sample_C[first:end] == 0)
+    top = contexts.strongest(unit)
     peaks = pieces.windows(contexts.rollout_C[top], contexts.position_C[top], np.ones(len(top), np.int64))
     found, counts = np.unique(peaks, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:TOP_TOKENS]
@@ -139,7 +139,7 @@ def _top_tokens(content: Content, first: int, end: int) -> list[tuple[str, int]]
 def _context_arrays(content: Content, names: list[str]) -> dict[str, np.ndarray]:
     """Contexts of a chunk's units, one unit after the other, and their windows."""
     contexts = content.table.contexts
-    bounds = [contexts.bounds.get(name, (0, 0)) for name in names]
+    bounds = list(map(contexts.of, names))
     rows = np.concatenate([np.arange(first, end) for first, end in bounds])
     length_C = np.diff(contexts.offset_C)[rows]
     rollout_C, start_C = contexts.rollout_C[rows], contexts.start_C[rows]

@@ -42,10 +42,8 @@ Wanted = Mapping[int, Sequence[str]]
 def choose_rollouts(table: UnitTable, most: Mapping[str, int]) -> dict[int, list[str]]:
     """Each unit's best rollouts by the rank of its strongest contexts; `most`: how many, by kind of unit."""
     wanted: dict[int, list[str]] = defaultdict(list)
-    contexts = table.contexts
     for unit, kind in zip(table.columns["unit"], table.columns["kind"], strict=True):
-        first, end = contexts.bounds.get(unit, (0, 0))
-        top = contexts.rollout_C[first:end][contexts.sample_C[first:end] == 0]
+        top = table.contexts.rollout_C[table.contexts.strongest(unit)]
         for rollout in list(dict.fromkeys(top.tolist()))[: most[kind]]:
             wanted[rollout].append(unit)
     return dict(wanted)

@@ -267,7 +267,7 @@ def _activations(table: UnitTable, row: int, place: Mapping[str, str], pieces: P
     contexts, unit = table.contexts, table.columns["unit"][row]
     counts = table.details["histogram"][row].as_py()
     width = table.columns["max"][row] / len(counts)
-    first, end = contexts.bounds.get(unit, (0, 0))
+    first, end = contexts.of(unit)
     for i in range(first, end):
         if SAMPLES[contexts.sample_C[i]] == "silent":
             continue

@@ -51,6 +51,15 @@ class ContextTable:
     def __len__(self) -> int:
         return len(self.sample_C)
 
+    def of(self, unit: str) -> tuple[int, int]:
+        """A unit's rows: the first, and one past the last."""
+        return self.bounds.get(unit, (0, 0))
+
+    def strongest(self, unit: str) -> np.ndarray:
+        """Rows of a unit's strongest contexts, by rank."""
+        first, end = self.of(unit)
+        return first + np.flatnonzero(self.sample_C[first:end] == SAMPLES.index("top"))
+
 
 @dataclass(frozen=True)
 class UnitTable:
