@@ -48,7 +48,7 @@ class ModelRow(Row):
     displayNameShort: str
     displayName: str
     creatorId: str = CREATOR
-    visibility: Literal["PUBLIC", "UNLISTED", "PRIVATE"] = "PRIVATE"
+    visibility: Literal["PRIVATE"] = "PRIVATE"
     instruct: bool = True
     layers: int
     neuronsPerLayer: int
@@ -59,7 +59,7 @@ class ReleaseRow(Row):
     """Table `SourceRelease`."""
 
     name: str = RELEASE
-    visibility: Literal["PUBLIC", "UNLISTED", "PRIVATE"] = "PRIVATE"
+    visibility: Literal["PRIVATE"] = "PRIVATE"
     description: str
     urls: list[str] = []
     creatorName: str = CREATOR
@@ -71,7 +71,7 @@ class SourceSetRow(Row):
 
     modelId: str
     name: str
-    visibility: Literal["PUBLIC", "UNLISTED", "PRIVATE"] = "PRIVATE"
+    visibility: Literal["PRIVATE"] = "PRIVATE"
     description: str
     type: str
     creatorName: str = CREATOR
@@ -85,7 +85,7 @@ class SourceRow(Row):
 
     id: str
     modelId: str
-    visibility: Literal["PUBLIC", "UNLISTED", "PRIVATE"] = "PRIVATE"
+    visibility: Literal["PRIVATE"] = "PRIVATE"
     setName: str
     creatorId: str = CREATOR
     num_prompts: int
@@ -225,7 +225,8 @@ def _write_source(
         logits = effects.of([table.columns["unit"][row] for row in mine])
         features = [_feature(table, row, p, name, e) for row, p, e in zip(mine, place, logits, strict=True)]
         _write(folder / "features" / f"batch-{batch}.jsonl.gz", features)
-        said = [one for row, p in zip(mine, place, strict=True) for one in _explanations(table, row, p)]
+        explained = ((row, p) for row, p in zip(mine, place, strict=True) if table.columns["explanation"][row])
+        said = [_explanation(table.columns, row, p) for row, p in explained]
         _write(folder / "explanations" / f"batch-{batch}.jsonl.gz", said)
         contexts = (one for row, p in zip(mine, place, strict=True) for one in _activations(table, row, p, pieces))
         _write(folder / "activations" / f"batch-{batch}.jsonl.gz", contexts)
@@ -251,15 +252,13 @@ def _feature(table: UnitTable, row: int, place: Mapping[str, str], name: str, lo
     )
 
 
-def _explanations(table: UnitTable, row: int, place: Mapping[str, str]) -> Iterator[ExplanationRow]:
-    columns = table.columns
-    if columns["explanation"][row]:
-        yield ExplanationRow(
-            id=_id("explanation", *place.values()),
-            **place,
-            description=_clean(columns["explanation"][row]),
-            notes=f"{columns['unit'][row]}, explained by {columns['explainer'][row]}",
-        )
+def _explanation(columns: Mapping[str, list], row: int, place: Mapping[str, str]) -> ExplanationRow:
+    return ExplanationRow(
+        id=_id("explanation", *place.values()),
+        **place,
+        description=_clean(columns["explanation"][row]),
+        notes=f"{columns['unit'][row]}, explained by {columns['explainer'][row]}",
+    )
 
 
 def _activations(table: UnitTable, row: int, place: Mapping[str, str], pieces: Pieces) -> Iterator[ActivationRow]:
