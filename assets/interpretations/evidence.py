@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets.contexts.artifact import CONTEXTS_FILE, per_unit
+from assets.contexts.artifact import CONTEXTS_FILE, SAMPLES, per_unit
 from assets.interpretations.config import InterpretationsConfig
 from assets.interpretations.corpus import Corpus
 
@@ -106,12 +106,11 @@ def _evidence(unit: str, kind: str, table: pa.Table, corpus: Corpus, part_R: np.
     lists = table["values"].combine_chunks()
     flat_values = lists.flatten().to_numpy(zero_copy_only=False)
     edges = lists.offsets.to_numpy() - lists.offsets[0].as_py()
-    order = np.lexsort((table["rank"].to_numpy(), sample != "top"))
-    strongest, spread = ([row for row in order.tolist() if sample[row] == name] for name in ("top", "quantile"))
+    order = np.argsort(table["rank"].to_numpy(), kind="stable")
+    strongest, spread, silent = (order[sample[order] == name].tolist() for name in SAMPLES)
     # Those that are drawn stand for all tokens only while none is left out for the strongest of its rollout.
     peaks = _distinct(_capped(strongest, rollout, per_rollout) + spread, rollout, position)
-    silent = np.flatnonzero(sample == "silent").tolist()
-    drawn = {(rollout[row], position[row]) for row in np.flatnonzero(sample == "quantile")}
+    drawn = {(rollout[row], position[row]) for row in spread}
     first = corpus.flat(rollout, start)
     quiet = _quiet(first, edges, flat_values)
     quiet_part = part_R[_rollout_of(quiet, corpus)]
