@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from assets.interpretations.config import STATISTICAL
-from resources.llm.endpoint import Provider
+from resources.llm.endpoint import Effort, Provider
 from resources.llm.prompts import check_slots, prompt_files
 from resources.section import Address, PromptName, Section, check_address
 from resources.stage import Needs, Stage
@@ -19,7 +19,7 @@ PROMPTS = Path(__file__).parent / "prompts"
 class CategoriesConfig(Section):
     """The `categories` section."""
 
-    provider: Literal["openai", "anthropic", "openai-compatible", "statistical"] = "openai"
+    provider: Literal[Provider, "statistical"] = "openai"
     """Who assigns units to categories. `statistical` uses a fixed taxonomy of predicate kinds, offline and free."""
     model: str = "gpt-5-mini"
     """Model that assigns each unit (paper: gpt-5-mini; authors' code: gpt-5)."""
@@ -31,7 +31,7 @@ class CategoriesConfig(Section):
     """Model that makes the taxonomy. The paper's claude-opus-4.1 has left the vendor's list; this is its successor."""
     taxonomy_base_url: Address = ""
     """Address of the taxonomy's endpoint; empty: the vendor's own."""
-    effort: Literal["", "minimal", "low", "medium", "high"] = ""
+    effort: Effort = ""
     """Reasoning effort of the assignment; empty: the model's default (authors' code: high, with gpt-5)."""
     max_output_tokens: int = Field(default=16000, ge=64, le=128000)
     """Most tokens of one answer, reasoning included."""

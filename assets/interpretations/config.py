@@ -5,6 +5,7 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
+from resources.llm.endpoint import Effort, Provider
 from resources.llm.prompts import check_slots, prompt_files
 from resources.section import Address, PromptName, Section, check_address
 from resources.stage import Needs, Stage
@@ -20,13 +21,13 @@ PROMPTS = Path(__file__).parent / "prompts"
 class InterpretationsConfig(Section):
     """The `interpretations` section."""
 
-    provider: Literal["openai", "anthropic", "openai-compatible", "statistical"] = "openai"
+    provider: Literal[Provider, "statistical"] = "openai"
     """Who explains. `statistical` is offline and free; its classes are never merged with an LLM's."""
     model: str = "gpt-5-mini"
     """The provider's name of the model (paper: gpt-5-mini for labels). Unused by `statistical`."""
     base_url: Address = ""
     """Address of the endpoint, needed for `openai-compatible` (vLLM, `transformers serve`); empty: the vendor's own."""
-    effort: Literal["", "minimal", "low", "medium", "high"] = ""
+    effort: Effort = ""
     """Reasoning effort asked of the model; empty: the model's default (paper: silent)."""
     max_output_tokens: int = Field(default=16000, ge=64, le=128000)
     """Most tokens of one answer, reasoning included (authors' code: 16000)."""

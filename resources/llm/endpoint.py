@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pydantic_ai.settings import ModelSettings
 
 Provider = Literal["openai", "anthropic", "openai-compatible"]
+Effort = Literal["", "minimal", "low", "medium", "high"]
+"""Of a model's reasoning; empty: its default."""
 KEY_VARIABLES = {
     "openai": "OPENAI_API_KEY",
     "anthropic": "ANTHROPIC_API_KEY",
