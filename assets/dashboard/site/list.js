@@ -30,7 +30,7 @@ lorascope.list = (() => {
     return words.every((word) => text.includes(word));
   };
 
-  const value = (row) => { const found = lorascope.data.units[order === "id" ? "unit" : order][row]; return found === null ? -Infinity : found; };
+  const value = (row) => lorascope.data.units[order][row] ?? -Infinity;
   const compare = (a, b) => {
     if (order === "id") return a - b;
     const difference = order === "label" ? (lorascope.data.units.label[a] ?? 9) - (lorascope.data.units.label[b] ?? 9) : value(b) - value(a);

@@ -61,7 +61,7 @@ lorascope.rollout = (() => {
     const best = new Map();
     for (const one of detail.contexts) if (!(best.get(one.rollout) >= one.value)) best.set(one.rollout, one.value);
     if (!best.has(rollout)) best.set(rollout, null);
-    const options = [...best].map(([number_, value]) => make("option", { value: number_, selected: number_ === rollout }, `rollout ${number_}${value ? `, up to ${number(value)}` : ""}`));
+    const options = [...best].map(([id, value]) => make("option", { value: id, selected: id === rollout }, `rollout ${id}${value ? `, up to ${number(value)}` : ""}`));
     return make("select", { "aria-label": "Rollouts of this unit", onchange: (event) => lorascope.go({ unit: detail.unit, rollout: event.target.value }) }, options);
   };
 

@@ -79,8 +79,8 @@ lorascope.unit = (() => {
   // Builders, not elements: the first screen is shown before the rest is made.
   const contexts = (unit, detail, fired) => [["top", "Max-activating contexts"], ["quantile", "Across the activation range"], ["silent", "Does not fire"]].flatMap(([sample, title]) => {
     const found = detail.contexts.filter((one) => one.sample === sample);
-    const shown = sample === "top" ? `${found.length} of ${fired.toLocaleString("en")}` : `${found.length}`;
-    return found.length ? [() => make("h3", {}, `${title} (${shown})`), ...found.map((one, i) => () => context(unit, detail.max, detail.polarity, one, sample === "top" ? i + 1 : 0))] : [];
+    const count = sample === "top" ? `${found.length} of ${fired.toLocaleString("en")}` : found.length;
+    return found.length ? [() => make("h3", {}, `${title} (${count})`), ...found.map((one, i) => () => context(unit, detail.max, detail.polarity, one, sample === "top" ? i + 1 : 0))] : [];
   });
 
   const download = (detail) => {
