@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from assets.interpretations.config import PROMPTS, STATISTICAL, InterpretationsConfig
-from assets.interpretations.evidence import Evidence, Window
+from assets.interpretations.evidence import Evidence
 from assets.interpretations.excerpts import Excerpts
 from assets.interpretations.token_detection import unit_rng
 from resources.compute import ComputeConfig
@@ -85,22 +85,19 @@ def label_units(
 
 
 def unit_question(
-    evidence: Evidence, sample: int, prompt: Prompt, knobs: InterpretationsConfig, excerpts: Excerpts
-) -> Question:
-    """The question about a unit; each sample sees the contexts in an order of its own."""
-    shown = [evidence.windows[place] for place in evidence.shown(knobs.contexts_shown).tolist()]
-    return _question(evidence, shown, sample, prompt, knobs, excerpts, len(shown))
-
-
-def _question(
     evidence: Evidence,
-    windows: list[Window],
     sample: int,
     prompt: Prompt,
     knobs: InterpretationsConfig,
     excerpts: Excerpts,
-    wanted: int,
+    fitting: int | None = None,
 ) -> Question:
+    """The question about a unit; each sample sees the contexts in an order of its own.
+
+    `fitting`: how many contexts the model can read, where it cannot read all that are wanted.
+    """
+    wanted = evidence.shown(knobs.contexts_shown).tolist()
+    windows = [evidence.windows[place] for place in wanted[:fitting]]
     most = max(window.value for window in windows)
     order = unit_rng(evidence.unit, knobs.seed + sample).permutation(len(windows))
     shown = [
@@ -110,12 +107,10 @@ def _question(
     system, user = prompt.fill({"count": str(len(windows)), "examples": "\n".join(shown)})
 
     def shorter() -> Question | None:
-        fewer = windows[: len(windows) // 2]
-        if len(fewer) < LEAST_CONTEXTS:
-            return None
-        return _question(evidence, fewer, sample, prompt, knobs, excerpts, wanted)
+        fewer = len(windows) // 2
+        return None if fewer < LEAST_CONTEXTS else unit_question(evidence, sample, prompt, knobs, excerpts, fewer)
 
-    note = "" if len(windows) == wanted else f"shown {len(windows)} of {wanted} contexts: the prompt was too long"
+    note = "" if fitting is None else f"shown {fitting} of {len(wanted)} contexts: the prompt was too long"
     return Question(
         evidence.unit, system, user, Label, prompt.version, sample, check=_empty, shorter=shorter, note=note
     )
