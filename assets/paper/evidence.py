@@ -80,7 +80,7 @@ def _mlp_over_attention_score(artifacts: Mapping[str, Path]) -> Measurement | No
     without the other one it is itself.
     """
     ablated = {row["unit_kind"] for row in AblationKl.open(artifacts["ablation_kl"]).table().to_pylist()}
-    twins = {name for names in COUNTERPARTS.values() for name in names}
+    twins = {*STAND_INS, *STAND_INS.values()}
     known: dict[str, tuple[float, float, float]] = {}
     for row in BenchmarkScores.open(artifacts["benchmark_scores"]).pairs():
         if row["benchmark"] in twins and {row["first"], row["second"]} == {"attention_ablated", "mlp_ablated"}:
@@ -92,7 +92,7 @@ def _mlp_over_attention_score(artifacts: Mapping[str, Path]) -> Measurement | No
     value = fmean(middle for middle, _, _ in known.values())
     down = hypot(*(middle - low for middle, low, _ in known.values())) / len(known)
     up = hypot(*(high - middle for middle, _, high in known.values())) / len(known)
-    own = known.keys() <= {name for name, _ in COUNTERPARTS.values()}
+    own = known.keys() <= {*STAND_INS.values()}
     return Measurement(value, value - down, value + up, "benchmark_scores", as_published=own)
 
 
