@@ -25,13 +25,8 @@ class Excerpts:
         first, last = self._bounds(window, window.position, around)
         scaled = SCALE * window.values[first - window.start : last - window.start] / most
         order = sorted(np.flatnonzero(scaled >= max(least, 1e-9)).tolist(), key=lambda place: (-scaled[place], place))
-        spans = self._dataset.spans(window.rollout_id)
-        text = self._dataset.text(window.rollout_id)
-        rows = [
-            f"{escaped(quoted(text[spans[first + place][0] : spans[first + place][1]]))} {scaled[place]:.2f}"
-            for place in order[:listed]
-        ]
-        active = "\n".join(rows)
+        pieces = self._pieces(window.rollout_id, first, last)
+        active = "\n".join(f"{escaped(quoted(pieces[place]))} {scaled[place]:.2f}" for place in order[:listed])
         shown = self._cut(window.rollout_id, first, last)
         return f'<example number="{number}">\n{shown}\n<active>\n{active}\n</active>\n</example>'
 
@@ -45,12 +40,16 @@ class Excerpts:
         end = window.start + len(window.values)
         return max(window.start, centre - around), min(end, centre + around + 1)
 
+    def _pieces(self, rollout: int, first: int, last: int) -> list[str]:
+        """Texts of the tokens at positions [first, last)."""
+        text = self._dataset.text(rollout)
+        return [text[start:end] for start, end in self._dataset.spans(rollout)[first:last].tolist()]
+
     def _cut(self, rollout: int, first: int, last: int, marked: frozenset[int] = frozenset()) -> str:
-        text, spans = self._dataset.text(rollout), self._dataset.spans(rollout)
-        pieces = []
-        for position in range(first, last):
-            piece = escaped(text[spans[position][0] : spans[position][1]])
-            pieces.append(MARKS[0] + piece + MARKS[1] if position in marked else piece)
+        shown = [
+            f"{MARKS[0]}{escaped(piece)}{MARKS[1]}" if position in marked else escaped(piece)
+            for position, piece in enumerate(self._pieces(rollout, first, last), first)
+        ]
         before = "..." if first > 0 else ""
-        after = "..." if last < len(spans) else ""
-        return before + "".join(pieces) + after
+        after = "..." if last < self._dataset.lengths[rollout] else ""
+        return before + "".join(shown) + after
