@@ -86,7 +86,7 @@ def score_rows(records: Iterable[Row], samples: int) -> list[Row]:
 
 def _score(arm: str, benchmark: str, rows: list[Row], samples: int) -> Row:
     ungraded = sum(row["correct"] is None for row in rows)
-    correct = sum(bool(row["correct"]) for row in rows)
+    correct, strict = (sum(bool(row[name]) for row in rows) for name in ("correct", "strict_correct"))
     estimate = None if ungraded else score_estimate(_by_question(rows), samples)
     return {
         "arm": arm,
@@ -96,8 +96,8 @@ def _score(arm: str, benchmark: str, rows: list[Row], samples: int) -> Row:
         "score": estimate and estimate.value,
         "ci_low": estimate and estimate.low,
         "ci_high": estimate and estimate.high,
-        "strict_correct": sum(bool(row["strict_correct"]) for row in rows),
-        "strict_score": sum(bool(row["strict_correct"]) for row in rows) / len(rows),
+        "strict_correct": strict,
+        "strict_score": strict / len(rows),
         "questions": len({row["question_id"] for row in rows}),
         "truncated": sum(row["truncated"] for row in rows),
         "empty": sum(row["rule"] == "empty" for row in rows),
