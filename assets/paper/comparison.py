@@ -154,8 +154,7 @@ def _numbers(sides: Sequence[Side]) -> list[Row]:
         values = [numbers.get(label) for numbers in found]
         row: Row = {"number": label, **{side.name: value for side, value in zip(sides, values, strict=True)}}
         if len(sides) == 2:
-            first, second = values
-            row["delta"] = _delta(first, second)
+            row["delta"] = _delta(*values)
         rows.append(row)
     return rows
 
