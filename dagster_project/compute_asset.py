@@ -11,7 +11,6 @@ from typing import Literal
 from dagster_project.claim import Claim
 from dagster_project.experiment import Experiment
 from dagster_project.plan import History, finished_run_folder, run_folder
-from resources.disk import disk_told
 from resources.errors import BadInput
 from resources.home import Home
 from resources.job import Job, JobResult
@@ -36,13 +35,11 @@ class Computed:
     cache: Literal["hit", "computed"]
 
 
-@disk_told()
 def obtain(stage: Stage, claim: Claim, store: Store, home: Home, say: Callable[[str], None], run: Run) -> Computed:
     """The artifact of one asset of one experiment, from the store or by running its job.
 
     Raises:
-        BadInput: when an input is missing or damaged, outside data has changed since the run began, or the disk is
-            full or refuses.
+        BadInput: when an input is missing or damaged, or outside data has changed since the run began.
     """
     experiment, key = claim.experiment, claim.keys[stage.asset]
     manifest = store.find(stage.asset, key)

@@ -1,9 +1,28 @@
 """Why a step failed, in the words that were meant for people."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import dagster as dg
 
 from dagster_project.launch import NODE_RETRIES
+from resources.disk import disk_told
+from resources.errors import BadInput
 from resources.launcher.attempt import JobLost
+
+
+@contextmanager
+def failing_in_words() -> Iterator[None]:
+    """Bad input, and a disk that is full or refuses, end the step at once.
+
+    Raises:
+        dagster.Failure: one sentence; trying again would fail again.
+    """
+    try:
+        with disk_told():
+            yield
+    except BadInput as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def reason(event: dg.DagsterEvent) -> str:

@@ -3,11 +3,11 @@
 import dagster as dg
 
 from dagster_project.experiment import Experiments
+from dagster_project.failure import failing_in_words
 from dagster_project.process import process_tag
 from dagster_project.retired import remove_retired
 from dagster_project.rooms import STAGES
 from dagster_project.upkeep import collect_garbage, verify_store
-from resources.errors import BadInput
 from resources.home import Home
 from resources.store import Store
 
@@ -17,11 +17,9 @@ def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Ho
     """Delete artifacts and partitions that no present experiment can reach, and abandoned temporary folders."""
     context.instance.add_run_tags(context.run_id, process_tag(context.run_id))
     experiments = Experiments(home.experiments)
-    try:
+    with failing_in_words():
         removed = collect_garbage(home, experiments, dry_run=False, say=context.log.info)
         partitions = remove_retired(context.instance, experiments)
-    except BadInput as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     for item in removed:
         context.log.info(str(item))
     for name in partitions:
@@ -33,10 +31,8 @@ def remove_unreachable(context: dg.OpExecutionContext, home: dg.ResourceParam[Ho
 def rehash_store(context: dg.OpExecutionContext, home: dg.ResourceParam[Home]) -> None:
     """Hash every file of the store again and fail when one differs."""
     context.instance.add_run_tags(context.run_id, process_tag(context.run_id))
-    try:
+    with failing_in_words():
         damage = verify_store(Store(home.store), context.log.info)
-    except BadInput as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     if damage:
         raise dg.Failure("; ".join(map(str, damage)), allow_retries=False)
 

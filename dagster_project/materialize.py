@@ -14,12 +14,12 @@ from dagster._core.definitions.data_version import (
 
 from dagster_project.claim import Claim, Claims
 from dagster_project.compute_asset import obtain
+from dagster_project.failure import failing_in_words
 from dagster_project.launch import launch
 from dagster_project.metadata import metadata
 from dagster_project.preflight import check
 from dagster_project.process import process_tag
 from dagster_project.rooms import STAGES
-from resources.errors import BadInput
 from resources.home import Home
 from resources.job import Job, JobResult
 from resources.launcher.deployment import Deployment
@@ -110,11 +110,9 @@ def experiment_asset(
             claims.check_once(claim, lambda: check(claim.experiment, home, h200_node, _stages_of(context.run)))
             return launch(context, job, run_dir, h200_node)
 
-        try:
+        with failing_in_words():
             claim = claims.of(context.partition_key, context.log.info)
             done = obtain(stage, claim, Store(home.store), home, context.log.info, run)
-        except BadInput as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
         edited = claim.is_edited()
         if edited:
             context.log.info(

@@ -9,6 +9,7 @@ import dagster as dg
 from assets.paper.claims import as_read
 from assets.paper.config import PAPER_REPORT
 from dagster_project.compare import MOST, compare_experiments, computed_experiments, write_comparison
+from dagster_project.failure import failing_in_words
 from dagster_project.materialize import OWNERS, Check, experiment_asset
 from dagster_project.metadata import charts, table_metadata
 from dagster_project.serve import COMPARISON
@@ -56,12 +57,13 @@ paper_report = experiment_asset(
 )
 def experiment_comparison(home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
     """The same tables as `lorascope compare`, and a page with the claims side by side."""
-    computed = computed_experiments(home)
-    names, left_out = computed[:MOST], computed[MOST:]
-    if len(names) < 2:
-        return dg.MaterializeResult(metadata={"experiments": f"{len(names)} computed; a comparison needs two"})
-    found = compare_experiments(home, names)
-    page = write_comparison(home, names, found, left_out)
+    with failing_in_words():
+        computed = computed_experiments(home)
+        names, left_out = computed[:MOST], computed[MOST:]
+        if len(names) < 2:
+            return dg.MaterializeResult(metadata={"experiments": f"{len(names)} computed; a comparison needs two"})
+        found = compare_experiments(home, names)
+        page = write_comparison(home, names, found, left_out)
     tables = {field.name: getattr(found, field.name) for field in fields(found)}
     return dg.MaterializeResult(
         metadata={

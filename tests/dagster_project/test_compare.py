@@ -35,6 +35,16 @@ def metadata_of_comparison(home: Home) -> Mapping[str, object]:
     return made.metadata or {}
 
 
+def test_a_comparison_that_the_disk_refuses_fails_in_one_sentence(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    run_all(load(tmp_path, dict.fromkeys(EDITS, 0), "a"), home)
+    (tmp_path / "b.yaml").write_text("extends: a\n")
+    home.comparison.mkdir()
+    (home.comparison / "index.html").symlink_to("/dev/full")
+    with pytest.raises(dg.Failure, match="is full: free some space"):
+        metadata_of_comparison(home)
+
+
 def test_what_a_comparison_has_no_room_for_is_named_on_its_page_and_in_its_metadata(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
