@@ -33,9 +33,6 @@ CORRECT = {
 }
 """Right answers by benchmark and arm (paper: Tables 1 and 2)."""
 
-RECOVERY = {"aime24_nofigures": 0.7273, "openai_math": 0.8636, "gpqa_diamond_openai": 0.8990}
-"""Share of the full finetune's gain that the LoRA keeps, as printed in Table 1 (GPQA from rounded scores: 0.9000)."""
-
 TITLES = {
     "aime24_nofigures": "AIME'24 no figures",
     "aime25_nofigures": "AIME'25 no figures",

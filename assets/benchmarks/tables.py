@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from assets.benchmarks.config import STAND_INS
-from assets.benchmarks.published import RECOVERY, TITLES, published
+from assets.benchmarks.config import RECOVERED, STAND_INS
+from assets.benchmarks.published import TITLES, published
 from assets.benchmarks.statistics import consistent
 
 TABLE_1 = ("base", "lora", "full_finetune")
@@ -18,7 +18,7 @@ def table_1(scores: Sequence[Row], recoveries: Sequence[Row]) -> list[Row]:
     kept = {row["benchmark"]: row for row in recoveries if row["arm"] == "lora"}
     return [
         _row(name, scores, TABLE_1)
-        | {"recovery": shown_recovery(kept.get(name)), "recovery_paper": RECOVERY.get(_published_name(name))}
+        | {"recovery": shown_recovery(kept.get(name)), "recovery_paper": RECOVERED.get(_published_name(name))}
         for name in _benchmarks(scores)
     ]
 

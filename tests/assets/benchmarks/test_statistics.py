@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from assets.benchmarks.published import CORRECT, QUESTIONS, RECOVERY, published
+from assets.benchmarks.config import RECOVERED
+from assets.benchmarks.published import CORRECT, QUESTIONS, published
 from assets.benchmarks.records import pair_rows, recovery_rows, score_rows
 from assets.benchmarks.statistics import (
     clustered_mean,
@@ -43,7 +44,7 @@ def test_the_papers_counts_give_its_tables_to_rounding(benchmark: str, printed: 
 )
 def test_the_papers_counts_give_its_recovery(benchmark: str, tolerance: float) -> None:
     base, lora, full = (CORRECT[benchmark][arm] for arm in ("base", "lora", "full_finetune"))
-    assert (lora - base) / (full - base) == pytest.approx(RECOVERY[benchmark], abs=tolerance)
+    assert (lora - base) / (full - base) == pytest.approx(RECOVERED[benchmark], abs=tolerance)
     total = QUESTIONS[benchmark]
     found = recovery(ones(base, total), ones(lora, total), ones(full, total))
     assert found is not None
@@ -270,5 +271,5 @@ def test_a_mini_benchmark_prints_the_paper_beside_it_and_is_never_compared_with_
     (row,) = table_1(scores, [])
     assert row["benchmark"] == "Mini hard (AIME'24 no figures)"
     assert (row["base_paper"], row["lora_paper"], row["full_finetune_paper"]) == (0.2333, 0.5, 0.6)
-    assert row["recovery_paper"] == RECOVERY["aime24_nofigures"]
+    assert row["recovery_paper"] == RECOVERED["aime24_nofigures"]
     assert consistency(scores) == []
