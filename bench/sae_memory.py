@@ -60,7 +60,7 @@ def main() -> None:
     if options.in_process:
         print(measure(Path(options.in_process)))
         return
-    print("| tokens | steps | peak MB | CPU s |\n|---|---|---|---|")
+    print("| tokens | steps | peak MB | CPU s |\n|---|---|---|---|", flush=True)
     for tokens in options.tokens:
         with tempfile.TemporaryDirectory() as folder:
             write_shards(Path(folder), tokens)

@@ -17,7 +17,7 @@ SMALLEST = {
     "llm 20 4": r"ask again, all from the cache +\d+\.\d+ requests/s",
     "load objects --count 3": r"\"objects\": 3,\s+\"gc_dry_run_s\": \d+\.\d+",
     "products --turns 1": r"\| 2048 x 2048 x 2048 \| \d+ \| \d+ \| \d+\.\d+ \|",
-    "sae_memory --tokens 20000": r"\| 20,000 \| 5 \| \d+ \| \d+ \|",
+    "sae_memory --tokens 20000": r"\|---\|\n\| 20,000 \| 5 \| [\d,]+ \| \d+ \|",
     "statistical 2": r"read \d+\.\d+  explain \d+\.\d+  score \d+\.\d+",
 }
 

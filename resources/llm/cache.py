@@ -8,7 +8,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -87,15 +87,18 @@ def connect(path: Path) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
-    try:
-        _set_journal(connection, "wal" if one_machine(path.parent) else "delete")
-        # Survives a killed process; only a power cut could lose the last rows.
-        connection.execute("pragma synchronous=normal")
-        connection.executescript(_SCHEMA)
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode not in DAMAGED_DATABASE:
-            raise
-        raise BadInput(f"{path} is no response cache ({error}): move it away to begin a new one") from error
+    with ExitStack() as unless_usable:
+        unless_usable.callback(connection.close)
+        try:
+            _set_journal(connection, "wal" if one_machine(path.parent) else "delete")
+            # Survives a killed process; only a power cut could lose the last rows.
+            connection.execute("pragma synchronous=normal")
+            connection.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode not in DAMAGED_DATABASE:
+                raise
+            raise BadInput(f"{path} is no response cache ({error}): move it away to begin a new one") from error
+        unless_usable.pop_all()
     return connection
 
 

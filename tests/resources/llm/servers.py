@@ -6,7 +6,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -79,20 +79,14 @@ def questions(count: int, size: int = 200, start: int = 0) -> list[Question]:
 
 
 def batches_noted(home: Path, endpoint: str) -> bool:
-    cache = ResponseCache(home / FILE_NAME)
-    try:
+    with closing(ResponseCache(home / FILE_NAME)) as cache:
         return bool(cache.batches(endpoint))
-    finally:
-        cache.close()
 
 
 def set_aside(home: Path) -> int:
     """How many reservations are open."""
-    cache = ResponseCache(home / FILE_NAME)
-    try:
+    with closing(ResponseCache(home / FILE_NAME)) as cache:
         return cache.connection.execute("select count(*) from reserved").fetchone()[0]
-    finally:
-        cache.close()
 
 
 def wait_until(true: Any, seconds: float = 20.0) -> None:

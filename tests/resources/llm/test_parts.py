@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel
@@ -145,9 +146,11 @@ def test_what_is_no_text_file_is_said_so_and_imports_nothing(tmp_path: Path) -> 
 
 def test_a_file_that_is_no_cache_is_named_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_text("something else, and longer than a header of SQLite is" * 3)
-    with pytest.raises(BadInput, match=r"llm_cache\.sqlite is no response cache .*: move it away"):
+    with pytest.raises(BadInput, match=r"llm_cache\.sqlite is no response cache .*: move it away") as kept:
         list_cache(tmp_path / FILE_NAME)
     assert (tmp_path / FILE_NAME).read_text().startswith("something else")
+    opened = {file.path for file in psutil.Process().open_files()}
+    assert str(tmp_path / FILE_NAME) not in opened, f"it is still open beside {kept.value}"
 
 
 def test_a_cache_that_lost_its_end_is_named_and_left_alone(tmp_path: Path) -> None:
@@ -255,11 +258,8 @@ def test_limits_come_from_the_compute_section() -> None:
 
 
 def _journal_mode(path: Path) -> str:
-    connection = connect(path)
-    try:
+    with closing(connect(path)) as connection:
         return connection.execute("pragma journal_mode").fetchone()[0]
-    finally:
-        connection.close()
 
 
 @pytest.mark.parametrize(("file_system", "mode"), [("ext4", "wal"), ("nfs4", "delete"), ("lustre", "delete")])
