@@ -40,9 +40,8 @@ def test_every_package_that_a_locked_one_needs_is_locked() -> None:
         for need in map(Requirement, distribution(name).requires or [])
         if need.marker is None or need.marker.evaluate({"extra": ""})
     }
-    of_cuda = {
-        name for name in needed if name.startswith(("cuda-", "nvidia-"))
-    }  # torch's own pins; its CPU build has none
+    # torch pins these itself, and its CPU build needs none
+    of_cuda = {name for name in needed if name.startswith(("cuda-", "nvidia-"))}
     assert needed - locked - of_cuda == set()
 
 

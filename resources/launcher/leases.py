@@ -14,7 +14,7 @@ from typing import IO
 from resources.errors import BadInput
 from resources.launcher.devices import physical, usable
 from resources.launcher.protocol import Busy
-from resources.lock import try_lock
+from resources.lock import holder_of, try_lock
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _lock(folder: Path, devices: Sequence[str], wanted: int) -> dict[str, IO[str
             if file is not None:
                 held[device] = stack.enter_context(file)
         if len(held) < wanted:
-            holders = {path.read_text() or "another job" for device, path in paths.items() if device not in held}
+            holders = {holder_of(path) for device, path in paths.items() if device not in held}
             said = f"{wanted} GPUs wanted, {len(held)} of {len(paths)} free"
             raise Busy(f"{said}; held by {', '.join(sorted(holders))}")
         stack.pop_all()

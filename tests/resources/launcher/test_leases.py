@@ -184,7 +184,7 @@ def test_a_full_disk_under_the_leases_costs_the_holders_name_and_no_job(small_di
     with (small_disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(bytes(4096))
-    with take(small_disk, 1, 1, "first"), pytest.raises(Busy, match="1 GPUs wanted, 0 of 1 free; held by another job"):
+    with take(small_disk, 1, 1, "first"), pytest.raises(Busy, match="1 GPUs wanted, 0 of 1 free; held by another run"):
         take(small_disk, 1, 1, "second")
     with take(small_disk, 1, 1, "third") as lease:
         assert lease.devices == ("0",)
