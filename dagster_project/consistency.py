@@ -8,6 +8,8 @@ from assets.adapter.config import TRAIN, LoraConfig
 from assets.benchmarks.config import BenchmarksConfig
 from assets.categories.config import CategoriesConfig
 from assets.contexts.config import ContextsConfig
+from assets.dataset.config import DatasetConfig
+from assets.dataset.estimate import expected
 from assets.interpretations.config import InterpretationsConfig, ScoresConfig
 from assets.sae.config import SaeConfig
 from dagster_project.experiment import Experiment
@@ -31,6 +33,7 @@ def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]
         _firings(sections, assets),
         _excerpts(sections, assets),
         _taxonomy(sections, assets),
+        _subset(sections, assets),
         *_of_the_model(sections, architecture(section_of(sections, ModelConfig)), assets),
     ]
     return [one for one in said if one]
@@ -116,6 +119,16 @@ def _taxonomy(sections: Sections, assets: Collection[str]) -> str:
         f"feature_categories needs explanations of adapter directions and of neurons, and interpretations.kinds leaves "
         f"out {' and '.join(sorted(missing))}: add it, or set categories.provider to statistical"
     )
+
+
+def _subset(sections: Sections, assets: Collection[str]) -> str:
+    """Summing would say so too, but only after the explanations; of other data the number is not known here."""
+    wanted, dataset = section_of(sections, CategoriesConfig).rollouts, section_of(sections, DatasetConfig)
+    known = expected(dataset)
+    most = known.rollouts if known else dataset.max_rollouts
+    if wanted is None or most is None or wanted <= most or "category_densities" not in assets:
+        return ""
+    return f"categories.rollouts is {wanted}, but there are {most} rollouts at most: lower it, or leave it out for all"
 
 
 def _of_the_model(sections: Sections, sizes: Architecture | None, assets: Collection[str]) -> list[str]:

@@ -50,7 +50,10 @@ def _draw(folder: Path, categories: CategoriesConfig) -> np.ndarray:
     present = np.unique(np.concatenate([np.unique(shards.rollout_ids(group)) for group in range(len(shards.groups))]))
     assert categories.rollouts is not None  # the caller asks for a subset only then
     if categories.rollouts > len(present):
-        raise BadInput(f"categories.rollouts is {categories.rollouts} but {len(present)} rollouts were captured")
+        raise BadInput(
+            f"categories.rollouts is {categories.rollouts}, but {len(present)} rollouts were captured: lower it, or "
+            "leave it out for all"
+        )
     return np.random.default_rng([categories.seed, 5]).choice(present, categories.rollouts, replace=False)
 
 

@@ -111,7 +111,7 @@ class ScoresConfig(Section):
 INTERPRETATIONS = Stage(
     asset="interpretations",
     room="interpretations",
-    code_version=6,
+    code_version=7,
     call="assets.interpretations.explain:explain",
     artifact="assets.interpretations.artifact:Interpretations",
     sections=("interpretations",),

@@ -1,12 +1,13 @@
 """The tokens as arrays, and what a predicate can see of one: itself, its neighbours, its line, its block, its place.
 
-Shapes: N positions, F families, V distinct tokens. A position is a flat index over (rollout_id, position).
+Shapes: N positions, O of them observed, F families, V distinct tokens. A position is a flat index over (rollout_id,
+position).
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -70,11 +71,16 @@ class Corpus:
     first: dict[int, int]
     """Rollout id -> flat index of its first token."""
     vocabulary: tuple[str, ...]
+    reply_N: np.ndarray
+    """bool: the assistant's tokens."""
+    observed_O: np.ndarray
+    """Flat indices of the tokens on which units were looked at."""
 
     @classmethod
     def open(cls, dataset: Path) -> "Corpus":
-        """Read the dataset room's `tokens.parquet` and `rollouts.parquet`."""
-        tokens = pq.read_table(dataset / TOKENS, columns=["rollout_id", "position", "token_id", "role", "start", "end"])
+        """Read the dataset room's `tokens.parquet` and `rollouts.parquet`; all tokens count as observed."""
+        columns = ["rollout_id", "position", "token_id", "role", "start", "end", "loss"]
+        tokens = pq.read_table(dataset / TOKENS, columns=columns)
         rollouts = pq.read_table(dataset / ROLLOUTS, columns=["rollout_id", "text"])
         texts = dict(zip(rollouts["rollout_id"].to_pylist(), rollouts["text"].to_pylist(), strict=True))
         rollout_N = tokens["rollout_id"].to_numpy()
@@ -88,7 +94,8 @@ class Corpus:
         split = 1 + np.flatnonzero(starts[:-1] == ends[:-1])  # behind a token that holds the head of a character
         for token, endings in _endings(token_N[split], map(text_of, split.tolist())).items():
             words[token] = endings
-        return cls.build(rollout_N, tokens["position"].to_numpy(), token_N, tokens["role"].to_numpy(), words)
+        corpus = cls.build(rollout_N, tokens["position"].to_numpy(), token_N, tokens["role"].to_numpy(), words)
+        return replace(corpus, reply_N=tokens["loss"].to_numpy())
 
     @classmethod
     def build(
@@ -99,11 +106,20 @@ class Corpus:
         role_N: np.ndarray,
         vocabulary: Sequence[str],
     ) -> "Corpus":
-        """From arrays ordered by (rollout, position), every rollout complete from position 0."""
+        """From arrays ordered by (rollout, position), every rollout complete from position 0; all of it a reply."""
         starts = np.flatnonzero(np.diff(rollout_N, prepend=rollout_N[0] - 1))
         lengths = np.diff(np.append(starts, len(rollout_N)))
         first = dict(zip(rollout_N[starts].tolist(), starts.tolist(), strict=True))
-        return cls(token_N.astype(np.int32), role_N, position_N, np.repeat(lengths, lengths), first, tuple(vocabulary))
+        every = np.arange(len(token_N))
+        return cls(
+            token_N.astype(np.int32), role_N, position_N, np.repeat(lengths, lengths), first, tuple(vocabulary),
+            np.ones(len(every), bool), every,
+        )  # fmt: skip
+
+    def observed_on(self, num_tokens: int) -> "Corpus":
+        """The same for units that were looked at on so many tokens: on replies alone, where there are no more."""
+        reply_O = np.flatnonzero(self.reply_N)
+        return self if num_tokens > len(reply_O) else replace(self, observed_O=reply_O)
 
     def __len__(self) -> int:
         return len(self.token_N)

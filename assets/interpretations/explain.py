@@ -1,6 +1,6 @@
 """Explain every unit: offline by predicates always, and by an LLM where the config names one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -90,14 +90,24 @@ def explain(
 
 def statistical_rows(knobs: InterpretationsConfig, corpus: Corpus, contexts: Path, progress: Progress) -> list[dict]:
     """One row per unit with contexts, explained by predicates."""
-    explainer = StatisticalExplainer(corpus, knobs)
-    explainer.build_null(_donors(read_evidence(contexts, corpus, knobs), knobs))
+    tokens = per_unit(contexts, "n_tokens")
+    explainers = {count: _explainer(count, tokens, knobs, corpus, contexts) for count in sorted(set(tokens.values()))}
     total = sum(kind in knobs.kinds for kind in per_unit(contexts, "kind").values())
     rows = []
     for evidence in read_evidence(contexts, corpus, knobs):
-        rows.append(_row(evidence, explainer.explain(evidence), knobs))
+        rows.append(_row(evidence, explainers[tokens[evidence.unit]].explain(evidence), knobs))
         progress.step("explain", len(rows), total)
     return rows
+
+
+def _explainer(
+    count: int, tokens: Mapping[str, int], knobs: InterpretationsConfig, corpus: Corpus, contexts: Path
+) -> StatisticalExplainer:
+    """For the units that were looked at on so many tokens: neurons may be captured on others than the adapter is."""
+    explainer = StatisticalExplainer(corpus.observed_on(count), knobs)
+    evidence = (each for each in read_evidence(contexts, corpus, knobs) if tokens[each.unit] == count)
+    explainer.build_null(_donors(evidence, knobs))
+    return explainer
 
 
 def _donors(evidence: Iterable[Evidence], knobs: InterpretationsConfig) -> list[np.ndarray]:

@@ -31,9 +31,9 @@ class Background:
 
     @classmethod
     def sample(cls, corpus: Corpus, size: int, seed: int) -> "Background":
-        """At most `size` positions without replacement."""
+        """At most `size` observed positions without replacement."""
         rng = np.random.default_rng([seed, 1])
-        chosen = rng.choice(len(corpus), size=min(size, len(corpus)), replace=False)
+        chosen = rng.choice(corpus.observed_O, size=min(size, len(corpus.observed_O)), replace=False)
         wide = max(len(corpus.vocabulary), 64) + 1
         return cls(corpus, corpus.features(np.sort(chosen)), np.arange(len(FAMILIES), dtype=np.int64) * wide)
 

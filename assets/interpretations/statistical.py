@@ -84,15 +84,16 @@ class StatisticalExplainer:
         `donors`: the peaks of some units, one array of flat positions each.
         """
         rng = np.random.default_rng([self.knobs.seed, 4])
-        by_frequency = np.argsort(self.corpus.count_V[self.corpus.token_N], kind="stable")
+        observed_O = self.corpus.observed_O
+        by_frequency = observed_O[np.argsort(self.corpus.count_V[self.corpus.token_N[observed_O]], kind="stable")]
         place_N = np.empty(len(self.corpus), dtype=np.int64)
-        place_N[by_frequency] = np.arange(len(self.corpus))
-        spread = max(int(len(self.corpus) * NULL_SPREAD), 1)
+        place_N[by_frequency] = np.arange(len(by_frequency))
+        spread = max(int(len(by_frequency) * NULL_SPREAD), 1)
         trials, no_quiet = [], np.empty(0, np.int64)
         for turn in range(self.knobs.null_units if donors else 0):
             peaks = donors[turn % len(donors)]
             near = place_N[peaks] + rng.integers(-spread, spread + 1, len(peaks))
-            drawn = by_frequency[np.clip(near, 0, len(self.corpus) - 1)]
+            drawn = by_frequency[np.clip(near, 0, len(by_frequency) - 1)]
             half = np.arange(len(drawn)) % 2
             trials.append(self._trial(drawn, np.ones(len(drawn)), half, no_quiet, no_quiet))
         self.null_accuracies = np.sort([trial.balanced_accuracy for trial in trials])

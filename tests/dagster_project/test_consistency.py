@@ -44,6 +44,11 @@ def load(folder: Path, text: str) -> Experiment:
             "feature_categories needs explanations of adapter directions and of neurons, and interpretations.kinds "
             "leaves out neuron: add it, or set categories.provider to statistical",
         ),
+        (
+            "dataset: {max_rollouts: 40}\ncategories: {rollouts: 41}",
+            "category_densities",
+            "categories.rollouts is 41, but there are 40 rollouts at most: lower it, or leave it out for all",
+        ),
         # The mini world has 4 layers of 7 components, with 8 latents each.
         (
             "sae: {k: 224}",
@@ -132,6 +137,8 @@ def test_knobs_that_cannot_go_together_are_one_sentence(tmp_path: Path, text: st
         "benchmarks: {backend: vllm, tensor_parallel_size: 4}",
         "benchmarks: {backend: hf, tensor_parallel_size: 8}",
         "categories: {provider: openai}",
+        "dataset: {max_rollouts: 40}\ncategories: {rollouts: 40}",
+        "categories: {rollouts: 1000000}",  # of a folder nobody has counted
         "interpretations: {kinds: [latent, adapter]}",
     ],
 )
@@ -195,6 +202,13 @@ def test_further_arms_that_are_no_adapters_are_told_before_the_trainings(tmp_pat
         f"benchmarks.adapters: other: {tmp_path} has no adapter_config.json: name the folder of a PEFT adapter",
     ]
     assert contradictions(experiment, [stage("lora_checkpoint")]) == []
+
+
+def test_more_rollouts_than_the_published_dataset_has_are_told(tmp_path: Path) -> None:
+    published = "dataset: {source: simplescaling/s1K-1.1, revision: 96c411f1fe4c49d20f0e2a1565f61e1a28b0b84d}\n"
+    assert contradictions(load(tmp_path, published + "categories: {rollouts: 1000}"), STAGES) == []
+    [said] = contradictions(load(tmp_path, published + "categories: {rollouts: 1001}"), STAGES)
+    assert said.startswith("categories.rollouts is 1001, but there are 1000 rollouts at most")
 
 
 def test_a_model_whose_sizes_are_not_known_here_contradicts_nothing(tmp_path: Path) -> None:

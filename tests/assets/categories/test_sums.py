@@ -61,7 +61,7 @@ def test_row_groups_without_a_drawn_rollout_stay_unread(folder: Path, monkeypatc
 
 
 def test_more_rollouts_than_were_captured_are_refused(folder: Path) -> None:
-    with pytest.raises(BadInput, match="3 but 2"):
+    with pytest.raises(BadInput, match="3, but 2"):
         _sums(folder, 3)
 
 

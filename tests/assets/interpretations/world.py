@@ -67,15 +67,19 @@ def write_dataset(world: World, folder: Path) -> Path:
     return folder
 
 
-def write_contexts(world: World, folder: Path, top: int = 64, quantile: int = 24, silent: int = 24) -> Path:
+def write_contexts(
+    world: World, folder: Path, top: int = 64, quantile: int = 24, silent: int = 24, captured_from: int = 0
+) -> Path:
+    """Of every rollout, tokens from `captured_from` on were looked at."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = world.texts
     unit_rows, context_rows = [], []
     for number, (unit, rule) in enumerate(world.units.items()):
+        looked_at = [(r, p) for r, row in enumerate(texts) for p in range(captured_from, len(row))]
         values = [[rule(words, at) for at in range(len(words))] for words in texts]
         rng = np.random.default_rng(number)
-        fired = [(v, r, p) for r, row in enumerate(values) for p, v in enumerate(row) if v > 0]
-        quiet = [(0.0, r, p) for r, row in enumerate(values) for p, v in enumerate(row) if v <= 0]
+        fired = [(values[r][p], r, p) for r, p in looked_at if values[r][p] > 0]
+        quiet = [(0.0, r, p) for r, p in looked_at if values[r][p] <= 0]
         fired.sort(key=lambda each: (-each[0], each[1], each[2]))
         rest = fired[top:]
         spread = [rest[i] for i in np.linspace(0, len(rest) - 1, min(quantile, len(rest))).astype(int)] if rest else []
@@ -83,13 +87,13 @@ def write_contexts(world: World, folder: Path, top: int = 64, quantile: int = 24
         samples = [("top", fired[:top]), ("quantile", spread), ("silent", still)]
         for sample, chosen in samples:
             for rank, (value, rollout, position) in enumerate(chosen):
-                start = max(0, position - AROUND)
+                start = max(captured_from, position - AROUND)
                 end = min(len(texts[rollout]), position + AROUND + 1)
                 context_rows.append(
                     (unit, sample, rank, rollout, position, value, start, world.rollouts[rollout][start:end],
                      [max(0.0, v) for v in values[rollout][start:end]])
                 )  # fmt: skip
-        unit_rows.append(_unit_row(unit, values, fired))
+        unit_rows.append(_unit_row(unit, len(looked_at), fired))
     _write(folder / "units.parquet", unit_rows, UNITS)
     _write(folder / "contexts.parquet", context_rows, CONTEXTS)
     return folder
@@ -111,9 +115,8 @@ CONTEXTS = pa.schema(
 )  # fmt: skip
 
 
-def _unit_row(unit: str, values: list[list[float]], fired: list[tuple[float, int, int]]) -> tuple:
+def _unit_row(unit: str, tokens: int, fired: list[tuple[float, int, int]]) -> tuple:
     kind = unit.split(":")[0]
-    tokens = sum(len(row) for row in values)
     total, most = sum(v for v, _, _ in fired), fired[0][0] if fired else 0.0
     return (unit, kind, 0, "", 0, 1, tokens, len(fired), len(fired) / tokens, total, most, [0] * 20)
 
