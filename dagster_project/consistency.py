@@ -31,6 +31,7 @@ def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]
         _adapter(sections, assets),
         *_further_arms(sections, assets),
         _firings(sections, assets),
+        _few(sections, assets),
         _excerpts(sections, assets),
         _taxonomy(sections, assets),
         _subset(sections, assets),
@@ -95,6 +96,17 @@ def _firings(sections: Sections, assets: Collection[str]) -> str:
     return (
         f"{' and '.join(reading)} must know where latents fire from a rollout's first token on, and "
         "activations.positions is assistant: set it to all, or materialise other assets alone"
+    )
+
+
+def _few(sections: Sections, assets: Collection[str]) -> str:
+    """Every unit would be called insufficient, and the categories say so."""
+    kept, explained = section_of(sections, ContextsConfig).k, section_of(sections, InterpretationsConfig)
+    if explained.vendors() or kept >= explained.min_contexts or "interpretations" not in assets:
+        return ""
+    return (
+        f"contexts.k keeps {kept} contexts of a unit, and the statistical explainer wants {explained.min_contexts}: "
+        "raise contexts.k, or lower interpretations.min_contexts"
     )
 
 

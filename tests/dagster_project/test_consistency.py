@@ -33,6 +33,12 @@ def load(folder: Path, text: str) -> Experiment:
             "lora_checkpoint and benchmark_scores alone",
         ),
         (
+            "contexts: {k: 11}",
+            "interpretations",
+            "contexts.k keeps 11 contexts of a unit, and the statistical explainer wants 12: raise contexts.k, or "
+            "lower interpretations.min_contexts",
+        ),
+        (
             JUDGED + "contexts: {window: 8}\nscores: {tokens_around: 9}",
             "interpretation_scores",
             "interpretation_scores shows a judge 9 tokens on either side, and contexts.window keeps activations of 8: "
@@ -128,6 +134,8 @@ def test_knobs_that_cannot_go_together_are_one_sentence(tmp_path: Path, text: st
     "text",
     [
         "sae: {k: 223}",
+        "contexts: {k: 12}",
+        JUDGED + "contexts: {k: 11}",
         "neurons: {per_layer: 384}",
         "sae: {k: 15, projections: [gate_proj], layers: [1, 2]}",
         "benchmarks: {context: 1024}",
