@@ -11,19 +11,17 @@ from resources.progress import Progress
 _POLL_S = 0.2
 
 
-def fill(engine: Engine, shards: Sequence[Shard], cache: GenerationCache, progress: Progress) -> int:
-    """Return when every shard is in the cache, whoever generated it; the number of answers generated here."""
-    generated = 0
+def fill(engine: Engine, shards: Sequence[Shard], cache: GenerationCache, progress: Progress) -> None:
+    """Return when every shard is in the cache, whoever generated it."""
     waiting = _groups(shards, engine.interleaves)
     while waiting:
-        before = generated
+        answered = 0
         for group in waiting:
             with _claimed(cache, group) as mine:
-                generated += _answer(engine, mine, cache, progress)
+                answered += _answer(engine, mine, cache, progress)
         waiting = [group for group in waiting if not all(map(cache.has, group))]
-        if waiting and generated == before:
+        if waiting and not answered:
             time.sleep(_POLL_S)
-    return generated
 
 
 def _groups(shards: Sequence[Shard], interleaves: bool) -> list[list[Shard]]:

@@ -50,7 +50,7 @@ class BenchmarkMetrics(BaseModel, frozen=True, extra="forbid"):
     """Exact McNemar between arms."""
     answers: int
     generated: int
-    """Answers generated in this process; the others came from the cache or from other processes."""
+    """Answers that were not in the cache when this job came to them, whichever of its processes generated them."""
     truncated: int
     ungraded: list[str]
     """Answers a judge was due for and could not be asked: `arm/benchmark/question/sample`, at most 50."""
@@ -101,10 +101,11 @@ def score(
     work = _plan(model, benchmarks, codec, arms, room)
     cache = GenerationCache(find_home().generations)
     all_shards = [shard for part in work.shards.values() for shard in part]
-    generated = fill(engine, all_shards, cache, progress)
+    missing = {shard.key: len(shard.requests) for shard in all_shards if not cache.has(shard)}
+    fill(engine, all_shards, cache, progress)
     if rank.index != 0:
         return None
-    return _report(work, benchmarks, codec.render, cache, generated, out, progress, compute)
+    return _report(work, benchmarks, codec.render, cache, sum(missing.values()), out, progress, compute)
 
 
 def make_engine(model: ModelConfig, config: BenchmarksConfig, compute: ComputeConfig, arms: Sequence[Arm]) -> Engine:

@@ -15,10 +15,12 @@ from assets.benchmarks import score as score_module
 from assets.benchmarks.artifact import BenchmarkScores
 from assets.benchmarks.codec import Codec
 from assets.benchmarks.config import ARMS, BenchmarksConfig, task_names
-from assets.benchmarks.engine import Arm, Completion, Request
+from assets.benchmarks.engine import Arm, Completion, Engine, Request
 from assets.benchmarks.generate_hf import HfEngine
+from assets.benchmarks.generations import GenerationCache, Shard
 from resources.errors import BadInput
 from resources.hub import fetched
+from resources.progress import Progress
 from tests.assets.benchmarks.conftest import QUESTIONS, World
 from tests.faults.hub import hub as serving
 
@@ -94,6 +96,20 @@ def test_grading_again_generates_nothing(world: World, monkeypatch: pytest.Monke
     monkeypatch.setattr(score_module, "make_engine", lambda *_: Refusing())
     again = world.score("again")
     assert (again.generated, again.answers) == (0, 15 * QUESTIONS)
+
+
+def test_answers_of_the_jobs_other_processes_are_generated_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"arms": ("base",), "tasks": ("mini_hard", "mini_choice")}
+    world.score("first", **one | {"tasks": ("mini_hard",)})
+    fill = score_module.fill
+
+    def beside_another(engine: Engine, shards: Sequence[Shard], cache: GenerationCache, progress: Progress) -> None:
+        fill(engine, shards[1:], cache, progress)
+        fill(engine, shards, cache, progress)
+
+    monkeypatch.setattr(score_module, "fill", beside_another)
+    both = world.score("both", **one)
+    assert (both.generated, both.answers) == (QUESTIONS, 2 * QUESTIONS)
 
 
 def test_a_changed_lora_leaves_the_base_and_the_full_finetune_alone(
