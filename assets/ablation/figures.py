@@ -171,12 +171,20 @@ def _dose_panel(
 ) -> alt.LayerChart | alt.FacetChart:
     values = [_dose(row, column) | {"direction": row["direction"]} for row in rows]
     factors = sorted({row["factor"] for row in rows})
+    shown = [direction for direction in DIRECTIONS if any(row["direction"] == direction for row in rows)]
+    colours = alt.Scale(domain=shown, range=(ACCENT, CONTRAST)[: len(shown)])
+    dashes = alt.Scale(domain=shown, range=[[1, 0], [4, 3]][: len(shown)])
     base = alt.Chart(alt.Data(values=values), width=300, height=150, title=title).encode(
-        alt.X("factor:Q", title=axis, scale=alt.Scale(type="symlog"), axis=alt.Axis(values=factors)),
-        alt.Color("direction:N", title=None, scale=alt.Scale(domain=DIRECTIONS, range=(ACCENT, CONTRAST))),
+        alt.X(
+            "factor:Q",
+            title=axis,
+            scale=alt.Scale(type="symlog"),
+            axis=alt.Axis(values=factors, labelExpr="datum.value"),
+        ),
+        alt.Color("direction:N", title=None, scale=colours),
         tooltip=["direction:N", "factor:Q", *[alt.Tooltip(f"{name}:Q", format=".3g") for name in _SHOWN]],
     )
-    dash = alt.StrokeDash("direction:N", title=None, scale=alt.Scale(domain=DIRECTIONS, range=[[1, 0], [4, 3]]))
+    dash = alt.StrokeDash("direction:N", title=None, scale=dashes)
     lines = base.mark_line(point=True).encode(_measure_axis(column, top), dash)
     return lines + base.mark_area(opacity=0.15).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
 

@@ -1,5 +1,6 @@
 """Figures 1 and 2 as Vega-Lite: class shares per kind, and a two-ring donut of activation per category."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -40,12 +41,18 @@ def class_chart(classes: list[dict[str, Any]]) -> alt.LayerChart | alt.FacetChar
     )
 
 
-def density_chart(densities: list[dict[str, Any]], kind: Kind) -> alt.LayerChart | alt.FacetChart:
-    """Inner ring: categories; outer ring: their subcategories in the same order and colour, named if large."""
+def density_chart(
+    densities: list[dict[str, Any]], kind: Kind, categories: Sequence[str]
+) -> alt.LayerChart | alt.FacetChart:
+    """Inner ring: categories; outer ring: their subcategories in the same order and colour, named if large.
+
+    `categories`: those of all kinds, so that one has the same colour in each of their charts.
+    """
+    colour_of = dict(zip(categories, _colours(len(categories)), strict=True))
     names = list(dict.fromkeys(row["category"] for row in densities))
     colours = alt.Color(
         "category:N",
-        scale=alt.Scale(domain=names, range=_colours(len(names))),
+        scale=alt.Scale(domain=names, range=[colour_of[name] for name in names]),
         sort=names,
         # four words, the most that the prompt allows, have about 40 letters
         legend=alt.Legend(
@@ -57,21 +64,21 @@ def density_chart(densities: list[dict[str, Any]], kind: Kind) -> alt.LayerChart
         {"category": name, "order": place, "share": sum(r["share"] for r in densities if r["category"] == name)}
         for place, name in enumerate(names)
     ]
-    for row, colour in zip(inner, _colours(len(names)), strict=True):
+    for row in inner:
         shown = f"{row['share']:.0%}" if row["share"] >= NAMED else ""
-        row |= {"white": shown, "black": ""} if colour in DARK else {"white": "", "black": shown}
+        row |= {"white": shown, "black": ""} if colour_of[row["category"]] in DARK else {"white": "", "black": shown}
     theta = alt.Theta("share:Q", stack=True)
     said = [alt.Tooltip("category:N"), alt.Tooltip("share:Q", format=".1%")]
-    categories = alt.Chart(alt.Data(values=inner)).encode(theta, alt.Order("order:Q"), tooltip=said)
+    totals = alt.Chart(alt.Data(values=inner)).encode(theta, alt.Order("order:Q"), tooltip=said)
     entries = alt.Chart(alt.Data(values=values)).encode(
         theta, alt.Order("order:Q"), tooltip=[*said, alt.Tooltip("subcategory:N")]
     )
     hole, edge, outside = RADIUS
     layers = (
-        categories.mark_arc(innerRadius=hole, outerRadius=edge, stroke="white").encode(colours),
+        totals.mark_arc(innerRadius=hole, outerRadius=edge, stroke="white").encode(colours),
         entries.mark_arc(innerRadius=edge, outerRadius=outside, stroke="white", opacity=0.7).encode(colours),
         *(
-            categories.mark_text(radius=(hole + edge) / 2, fill=ink, fontWeight="bold").encode(alt.Text(f"{ink}:N"))
+            totals.mark_text(radius=(hole + edge) / 2, fill=ink, fontWeight="bold").encode(alt.Text(f"{ink}:N"))
             for ink in ("white", "black")
         ),
         entries.mark_text(radius=outside + 10, align="left").encode(alt.Text("right:N")),

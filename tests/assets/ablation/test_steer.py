@@ -238,6 +238,20 @@ def test_the_dose_curves_show_each_decoding_beside_the_other_and_the_kl_once(ste
     assert [len(line["hconcat"]) for line in lines] == [1]
 
 
+def test_a_dose_axis_spells_fractions_and_the_legend_names_no_direction_that_is_not_there(steered: Path) -> None:
+    import vl_convert
+
+    rows = SteeringEffects.open(steered / "out").table().to_pylist()
+    mine = [row | {"factor": row["factor"] / 2} for row in rows if row["unit"] == "latent:3"]
+    svg = vl_convert.vegalite_to_svg(dose_chart("latent:3", mine, DOSES["add"]).to_json())
+    assert ">unit<" in svg
+    assert ">random<" in svg
+    alone = [row for row in mine if row["direction"] == "unit"]
+    svg = vl_convert.vegalite_to_svg(dose_chart("latent:3", alone, DOSES["scale"]).to_json())
+    assert ">0.5<" in svg
+    assert ">random<" not in svg
+
+
 def test_the_band_of_the_kl_over_two_rollouts_is_as_wide_as_students_t_of_its_logarithm() -> None:
     row = {"factor": 1.0, "kl_mean": 20.0, "kl_sem": 1.0, "n_rollouts": 2}
     point = _dose(row, "kl_mean")

@@ -44,7 +44,7 @@ def manifest(asset: str) -> Manifest:
 
 
 def report(
-    example: str = HOSTILE, *, found: Mapping[str, Measurement] = MappingProxyType({}), comparable: bool = False
+    example: str = HOSTILE, *, found: Mapping[str, Measurement | None] = MappingProxyType({}), comparable: bool = False
 ) -> str:
     measured = {claim.id: Measurement(1.5, None, None, "ablation_kl") for claim in CLAIMS} | dict(found)
     context = {"rollout": 0, "position": 1, "value": 2.0, "before": example, "token": example, "after": example}
@@ -118,6 +118,11 @@ def test_each_figure_says_what_it_shows_with_the_papers_number_and_its_files() -
     for name in ("ablation_kl-figure_3a", "batchtopk_sae-new_chart"):
         assert f'href="figures/{name}.svg"' in page
         assert f'href="figures/{name}.png"' in page
+
+
+def test_a_figure_says_where_its_claim_was_not_measured() -> None:
+    page = report(found={"mlp_over_attention_kl": None})
+    assert ">KL without MLP adapters over KL without attention</a>: paper above 1, not measured here</span>" in page
 
 
 def test_each_table_has_its_csv_and_the_sae_the_published_sizes() -> None:
