@@ -60,7 +60,7 @@ class Claim:
         return f"above {spoken(self.threshold, self.percent)}"
 
 
-LARGE = 10_000
+LARGE = 9_999.5
 """From here on digits after the point say nothing, and four significant ones would need an exponent."""
 
 

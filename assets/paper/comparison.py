@@ -1,5 +1,6 @@
 """Experiments side by side: the parameters that differ first, then every headline number with its delta."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
@@ -143,7 +144,12 @@ def _parameters(sides: Sequence[Side]) -> list[Row]:
 
 
 def _shown(value: JsonValue) -> JsonValue:
-    return value if isinstance(value, str | int | float | None) else str(value)
+    """A number as it is, everything else as one would write it in an experiment's file, lists without brackets."""
+    if isinstance(value, list) and value:
+        return ", ".join(str(_shown(each)) for each in value)
+    if isinstance(value, bool | list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return value
 
 
 def _numbers(sides: Sequence[Side]) -> list[Row]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import JsonValue
 
 from assets.interpretations.artifact import INTERPRETATIONS_FILE, INTERPRETATIONS_SCHEMA
 from assets.paper.claims import CLAIMS, Claim, Measurement, spoken, verdict
@@ -151,7 +152,7 @@ def test_rows_carry_what_the_paper_says_as_a_person_reads_it() -> None:
     assert rows["sae_live"]["expected"] == "2,000"
     assert rows["recovery_least"]["expected"] == "above 70 %"
     assert spoken(0.123456) == "0.1235"
-    assert [spoken(value) for value in (9999.6, 10_000.0, -12_345.6)] == ["1e+04", "10,000", "-12,346"]
+    assert [spoken(value) for value in (9999.6, 10_000.0, -12_345.6)] == ["10,000", "10,000", "-12,346"]
 
 
 def test_a_comparison_names_only_parameters_that_differ_and_gives_the_delta() -> None:
@@ -170,6 +171,21 @@ def test_a_comparison_names_only_parameters_that_differ_and_gives_the_delta() ->
         {"number": "KL, all components", "a": 2.0, "b": 2.5, "delta": 0.5},
         {"number": "KL, MLP", "a": 1.0, "b": None, "delta": None},
         {"number": "KL, attention", "a": None, "b": 0.5, "delta": None},
+    ]
+
+
+def test_a_comparison_writes_knobs_as_an_experiments_file_does() -> None:
+    def side(name: str, **knobs: JsonValue) -> Side:
+        return Side(name, {"lora": knobs}, {})
+
+    first = side("a", projections=["q_proj", "o_proj"], rslora=True, layers=None, units=[], seed=1)
+    second = side("b", projections=["q_proj"], rslora=False, layers=[1, 2], units=["latent:3"], seed=2)
+    assert [(row["a"], row["b"]) for row in compare([first, second]).parameters] == [
+        ("q_proj, o_proj", "q_proj"),
+        ("true", "false"),
+        (None, "1, 2"),
+        ("[]", "latent:3"),
+        (1, 2),
     ]
 
 
