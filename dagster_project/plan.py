@@ -15,7 +15,7 @@ from assets.adapter.config import LoraConfig
 from assets.sae.config import SaeConfig
 from dagster_project.consistency import adapted
 from dagster_project.experiment import Experiment
-from dagster_project.rooms import STAGES
+from dagster_project.rooms import ASKING, STAGES
 from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.keys import artifact_key
@@ -96,7 +96,19 @@ def _planned(
         return PlannedAsset(stage.asset, stage.room, "miss", key, "never computed", None, dollars)
     reason = "; ".join(_changes(stage, experiment, found, before)) or "removed or damaged"
     cost = before.cost_usd if dollars is None else dollars
-    return PlannedAsset(stage.asset, stage.room, "miss", key, reason, before.seconds, cost)
+    seconds = before.seconds if _asked(before) in (None, bool(vendors(stage, experiment))) else None
+    return PlannedAsset(stage.asset, stage.room, "miss", key, reason, seconds, cost)
+
+
+def vendors(stage: Stage, experiment: Experiment) -> tuple[str, ...]:
+    """Whose models the stage asks."""
+    return experiment.sections[ASKING[stage.asset]].vendors() if stage.asset in ASKING else ()
+
+
+def _asked(before: Manifest) -> bool | None:
+    """Whether a model was asked then, which takes seconds where a predicate takes a millisecond; None: never is."""
+    counts = [before.metrics[name] for name in ("requests", "cached") if name in before.metrics]
+    return any(counts) if counts else None
 
 
 def _dollars(stage: Stage, experiment: Experiment) -> float | None:
@@ -158,7 +170,7 @@ def _section_changes(section: str, experiment: Experiment, before: Manifest) -> 
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if value and isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def beyond_caps(planned: Sequence[PlannedAsset], compute: ComputeConfig) -> list[str]:

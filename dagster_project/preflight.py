@@ -11,7 +11,7 @@ from assets.dataset.config import DatasetConfig
 from dagster_project.compute_asset import job_of
 from dagster_project.consistency import contradictions, refuse
 from dagster_project.experiment import Experiment
-from dagster_project.plan import keys
+from dagster_project.plan import keys, vendors
 from resources import hub
 from resources.errors import BadInput
 from resources.home import Home
@@ -24,14 +24,6 @@ from resources.section import section_of
 from resources.sources import PROJECT, local_folder
 from resources.stage import Stage
 from resources.store import Store
-
-ASKING = {
-    "interpretations": "interpretations",
-    "interpretation_scores": "interpretations",
-    "feature_categories": "categories",
-    "benchmark_scores": "benchmarks",
-}
-"""Stages that ask models of vendors, and the sections that say whose."""
 
 
 def check(experiment: Experiment, home: Home, deployment: Deployment, stages: Sequence[Stage]) -> None:
@@ -144,8 +136,7 @@ def _keys(experiment: Experiment, stages: Sequence[Stage]) -> list[str]:
     """Vendors' keys, one sentence for each stage that asks somebody whose key is not set in this environment."""
     said: list[str] = []
     for stage in stages:
-        vendors = experiment.sections[ASKING[stage.asset]].vendors() if stage.asset in ASKING else ()
-        missing = dict.fromkeys(variable for vendor in vendors if (variable := missing_key(vendor)))
+        missing = dict.fromkeys(variable for vendor in vendors(stage, experiment) if (variable := missing_key(vendor)))
         if missing:
             said.append(f"{stage.asset} asks paid models: set {' and '.join(missing)}, or choose others in its section")
     return said

@@ -77,6 +77,13 @@ SECTIONS: Mapping[str, type[Section]] = {
     "benchmarks": BenchmarksConfig,
     "dashboard": DashboardConfig,
 }
+ASKING: Mapping[str, str] = {
+    "interpretations": "interpretations",
+    "interpretation_scores": "interpretations",
+    "feature_categories": "categories",
+    "benchmark_scores": "benchmarks",
+}
+"""Stages that ask models of vendors, and the sections that say whose."""
 
 
 def stage(asset: str) -> Stage:

@@ -19,7 +19,7 @@ from resources.errors import BadInput
 from resources.home import Home
 from resources.sources import PROJECT
 from resources.store import Store
-from tests.dagster_project.edits import CHOICES, EDITS, fake_run, load, right_of, run_all
+from tests.dagster_project.edits import CHOICES, EDITS, METRICS, fake_run, load, right_of, run_all
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -79,6 +79,28 @@ def test_the_plan_says_why_in_the_users_words_and_what_it_took_before(tmp_path: 
     assert lines["batchtopk_sae"].reason == "sae.k 4 → 8"
     assert lines["max_activating_contexts"].reason == "input batchtopk_sae changed"
     assert (lines["batchtopk_sae"].seconds, lines["batchtopk_sae"].cost_usd) == (1.0, 0.0)
+
+
+def test_a_plan_knows_no_time_of_asking_a_model_from_a_run_that_asked_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path / "home", tmp_path)
+    asking = "extends: mini\ninterpretations: {provider: openai-compatible, base_url: 'http://127.0.0.1:9/v1'}\n"
+
+    def planned(text: str) -> dict[str, float | None]:
+        (tmp_path / "e.yaml").write_text(text)
+        lines = plan(Experiments(tmp_path).load("e"), Store(home.store))
+        return {line.asset: line.seconds for line in lines if line.asset in ("interpretations", "paper_report")}
+
+    monkeypatch.setitem(METRICS, "interpretations", {"requests": 0, "cached": 0})
+    run_all(load(tmp_path, {}), home)
+    assert planned(asking) == {"interpretations": None, "paper_report": 1.0}
+    said = {line.asset: line.reason for line in plan(Experiments(tmp_path).load("e"), Store(home.store))}
+    assert 'interpretations.base_url "" → http://127.0.0.1:9/v1' in said["interpretations"]
+    monkeypatch.setitem(METRICS, "interpretations", {"requests": 0, "cached": 8})
+    run_all(Experiments(tmp_path).load("e"), home)
+    assert planned(asking.replace("}", ", samples: 2}")) == {"interpretations": 1.0, "paper_report": 1.0}
+    assert planned("extends: mini\ninterpretations: {seed: 1}") == {"interpretations": None, "paper_report": 1.0}
 
 
 def test_a_plan_tells_another_version_of_the_code_and_another_content_of_a_file(
