@@ -162,6 +162,9 @@ def _write_said(folder: Path, units: list[dict]) -> dict[str, Path]:
         score = {"explainer": "statistical", "method": "detection", "judge": "statistical", "status": "ok"}
         score |= {"sensitivity_typical": None if i else 0.25}
         scores.append(base | score | {"balanced_accuracy": 0.5 + (i * 37 % 50) / 100, "ci_low": 0.5, "ci_high": 1.0})
+        if i == 4:
+            others = (("fuzzing", 0.625), ("intruder", 0.25))
+            scores += [base | score | {"method": method, "balanced_accuracy": value} for method, value in others]
         filed.append(base | {"string_id": "1.1", "category": f"category {i % 4}", "subcategory": "entry\u202e"})
     folders = {name: folder / name for name in ("interpretations", "interpretation_scores", "feature_categories")}
     tables = (

@@ -34,6 +34,8 @@ FEATURES_SCHEMA = pa.schema(
             pa.float64(),
             "share predicted of the unseen tokens on which it fires, drawn whatever their strength; null with none",
         ),
+        described("fuzzing", pa.float64(), "balanced accuracy by fuzzing; null where an LLM was not asked"),
+        described("intruder", pa.float64(), "share of intruders found, where guessing gives 1/5; null likewise"),
         described("category", pa.string(), "name of the category, or uncategorized"),
         described("subcategory", pa.string(), "name of the entry of the taxonomy"),
         described("tokens", pa.list_(pa.string()), "tokens that it fires on most, by which the list is searched"),

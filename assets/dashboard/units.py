@@ -90,7 +90,9 @@ def read_units(sources: Sources, config: DashboardConfig) -> UnitTable:
 def _joined(sources: Sources) -> dict[str, dict[str, object]]:
     """Column -> unit -> value, from the rooms right of the contexts."""
     said = _by_unit(sources.interpretations / INTERPRETATIONS_FILE)
-    scored = Scores.open(sources.scores).detection({unit: row["explainer"] for unit, row in said.items()})
+    explainers = {unit: row["explainer"] for unit, row in said.items()}
+    scores = Scores.open(sources.scores)
+    scored, fuzzed, picked = (scores.of(method, explainers) for method in ("detection", "fuzzing", "intruder"))
     filed = _by_unit(sources.categories / CATEGORIES_FILE)
     wanted = {
         "explanation": (said, "explanation"),
@@ -102,6 +104,8 @@ def _joined(sources: Sources) -> dict[str, dict[str, object]]:
         "score_low": (scored, "ci_low"),
         "score_high": (scored, "ci_high"),
         "typical": (scored, "sensitivity_typical"),
+        "fuzzing": (fuzzed, "balanced_accuracy"),
+        "intruder": (picked, "balanced_accuracy"),
         "category": (filed, "category"),
         "subcategory": (filed, "subcategory"),
     }

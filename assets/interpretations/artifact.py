@@ -181,10 +181,10 @@ class Scores(Artifact):
         """One row per unit, explainer and method, see `SCORES_SCHEMA`."""
         return pq.read_table(self.path / SCORES_FILE)
 
-    def detection(self, explainers: Mapping[str, str]) -> dict[str, dict]:
-        """Unit -> the detection score of the explanation that `explainers` names for it.
+    def of(self, method: str, explainers: Mapping[str, str]) -> dict[str, dict]:
+        """Unit -> the score by a method (detection, fuzzing, intruder) of the explanation `explainers` names for it.
 
         Beside an LLM's words a unit has the score of its predicate, which says nothing of those words.
         """
-        rows = (row for row in self.table().to_pylist() if row["method"] == "detection")
+        rows = (row for row in self.table().to_pylist() if row["method"] == method)
         return {row["unit"]: row for row in rows if row["explainer"] == explainers[row["unit"]]}

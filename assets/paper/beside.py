@@ -1,6 +1,6 @@
 """Tables 1 and 2 as people read them: each of our scores with its interval, and the paper's number right beside it.
 
-And how many problems and units stand behind the shares.
+And how many problems and units stand behind the shares, and classes of two explainers crossed.
 """
 
 from collections import Counter
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from assets.benchmarks.config import arm_title
+from assets.interpretations.artifact import CLASSES
 from resources.units import SPOKEN
 
 PAPER = "_paper"
@@ -48,6 +49,16 @@ def labelled(classes: Sequence[Mapping[str, Any]]) -> str:
     for row in classes:
         found[SPOKEN[row["kind"]] + (f" by {row['explainer']}" if several else "")] += row["n"]
     return ", ".join(f"{name} {count:,}" for name, count in found.items())
+
+
+def crossed(agreement: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Units by class: one row per class that the LLM gave, one column per class of the statistical explainer."""
+    units = Counter({(row["llm"], row["statistical"]): row["units"] for row in agreement})
+    columns = {**CLASSES, -1: "insufficient"}
+    return [
+        {"LLM": name, **{f"statistical: {other}": units[label, theirs] for theirs, other in columns.items()}}
+        for label, name in CLASSES.items()
+    ]
 
 
 def upright(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -16,7 +16,8 @@ AROUND = 12
 def examples(artifacts: Mapping[str, Path]) -> list[dict]:
     """The best explained directions and latents, with their strongest contexts."""
     said = {row["unit"]: row for row in Interpretations.open(artifacts["interpretations"]).rows()}
-    own = Scores.open(artifacts["interpretation_scores"]).detection({u: row["explainer"] for u, row in said.items()})
+    explainers = {unit: row["explainer"] for unit, row in said.items()}
+    own = Scores.open(artifacts["interpretation_scores"]).of("detection", explainers)
     scored = [row for unit, row in own.items() if row["ci_low"] is not None and said[unit]["label"] is not None]
     contexts = top_contexts(artifacts["max_activating_contexts"], CONTEXTS)
     dataset = S1kDataset.open(artifacts["s1k_dataset"])

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from assets.interpretations.artifact import CLASSES
 from assets.interpretations.config import STATISTICAL
-from assets.paper.beside import asked, column_title, labelled, published, twins, value_and_interval
+from assets.paper.beside import asked, column_title, crossed, labelled, published, twins, value_and_interval
 from assets.paper.captions import Figure, arranged
 from assets.paper.claims import CLAIMS, Verdict, spoken
 from assets.paper.comparison import Comparison
@@ -116,6 +116,7 @@ def _page(template: str, values: Mapping[str, Any]) -> str:
         "line": lambda text: text.replace("\n", "↵"),
         "interval": value_and_interval,
         "asked": asked,
+        "crossed": crossed,
         "labelled": labelled,
         "column_title": column_title,
     }

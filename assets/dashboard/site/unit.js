@@ -5,15 +5,24 @@ lorascope.unit = (() => {
   let shown = 0;
   let marked = null;
 
+  const scores = (units, row) => {
+    const [score, low, high, typical, fuzzing, intruder] = ["score", "score_low", "score_high", "typical", "fuzzing", "intruder"].map((name) => units[name][row]);
+    const said = [
+      score === null ? null : `detection score ${number(score)}${low === null ? "" : ` [${number(low, 2)}, ${number(high, 2)}]`}`,
+      typical === null ? null : `predicts ${percent(typical)} of typical activations`,
+      fuzzing === null ? null : `fuzzing score ${number(fuzzing)}`,
+      intruder === null ? null : `finds ${percent(intruder)} of intruders`,
+    ].filter((text) => text !== null);
+    return said.length ? said : ["not scored"];
+  };
+
   const facts = (row) => {
     const units = lorascope.data.units;
     const label = units.label[row];
-    const score = units.score[row];
     return make("p", { class: "facts" }, [
       label === null ? `no class (${units.status[row] ?? "not explained"})` : `class ${label}: ${["monosemantic", "broad but consistent", "polysemantic"][label]}`,
       `category ${units.category[row] || "none"}${units.subcategory[row] ? ` / ${units.subcategory[row]}` : ""}`,
-      score === null ? "not scored" : `detection score ${number(score)}${units.score_low[row] === null ? "" : ` [${number(units.score_low[row], 2)}, ${number(units.score_high[row], 2)}]`}`,
-      ...(units.typical[row] === null ? [] : [`predicts ${percent(units.typical[row])} of typical activations`]),
+      ...scores(units, row),
       `density ${percent(units.density[row])}`, `fires ${units.n_fired[row].toLocaleString("en")}×`, `max ${number(units.max[row])}`,
     ].map((text) => make("span", {}, visible(text))));
   };

@@ -154,6 +154,7 @@ def test_the_parquet_list_has_a_row_per_unit_with_its_facts(site: Site) -> None:
     assert rows[0]["explanation"] == HOSTILE
     assert rows[4]["label"] == 1
     assert (rows[0]["typical"], rows[4]["typical"]) == (0.25, None)
+    assert [(row["fuzzing"], row["intruder"]) for row in (rows[0], rows[4])] == [(None, None), (0.625, 0.25)]
     assert rows[4]["category"] == "category 0"
     # 25 x 37 % 50 = 25
     assert (rows[25]["score"], rows[25]["score_low"], rows[25]["score_high"]) == (0.75, 0.5, 1.0)

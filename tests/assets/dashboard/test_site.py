@@ -66,6 +66,17 @@ def test_a_unit_says_how_many_of_its_typical_activations_are_predicted_where_tha
     expect(page.locator("#unit .facts")).not_to_contain_text("typical")
 
 
+def test_a_unit_says_what_every_method_that_was_asked_gave(page: Page, address: str) -> None:
+    show(page, address, "#unit=adapter:L0.v_proj:%2B")
+    facts = page.inner_text("#unit .facts")
+    assert "detection score 0.98 [0.5, 1]" in facts  # 0.5 + 4 x 37 % 50 / 100
+    assert "fuzzing score 0.625" in facts
+    assert "finds 25 % of intruders" in facts
+    page.evaluate("lorascope.go({ unit: 'adapter:L0.q_proj:+' })")
+    expect(page.locator("#unit .facts")).to_contain_text("typical")
+    expect(page.locator("#unit .facts")).not_to_contain_text("intruders")
+
+
 def test_nothing_but_the_sites_own_files_may_load(page: Page, address: str) -> None:
     show(page, address)
     policy = page.get_attribute("meta[http-equiv=Content-Security-Policy]", "content") or ""

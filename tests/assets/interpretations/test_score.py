@@ -246,5 +246,6 @@ def test_an_explanation_has_its_own_score_and_not_that_of_the_predicate_beside_i
         )
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=SCORES_SCHEMA), tmp_path / "scores.parquet")
-    found = Scores.open(tmp_path).detection(said)
+    assert Scores.open(tmp_path).of("fuzzing", said) == {}
+    found = Scores.open(tmp_path).of("detection", said)
     assert {unit: row["balanced_accuracy"] for unit, row in found.items()} == {"latent:1": 0.5, "latent:2": 0.75}

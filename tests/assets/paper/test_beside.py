@@ -1,6 +1,6 @@
 """Tables 1 and 2 fit a terminal of 100 columns, with each published number beside ours."""
 
-from assets.paper.beside import asked, labelled, upright, value_and_interval
+from assets.paper.beside import asked, crossed, labelled, upright, value_and_interval
 from dagster_project.tables import text_table
 
 ROW = {
@@ -48,3 +48,11 @@ def test_how_many_problems_and_units_stand_behind_a_share_is_said() -> None:
     assert labelled([*classes, {**classes[2], "explainer": "openai/x"}]) == (
         "adapter directions by statistical 49, SAE latents by statistical 7, SAE latents by openai/x 7"
     )
+
+
+def test_classes_of_two_explainers_are_crossed_with_every_class_named() -> None:
+    counts = [(0, 0, 5), (0, -1, 2), (1, 2, 3)]
+    found = crossed([{"llm": llm, "statistical": theirs, "units": units} for llm, theirs, units in counts])
+    assert [row["LLM"] for row in found] == ["monosemantic", "broad but consistent", "polysemantic"]
+    assert [list(row.values())[1:] for row in found] == [[5, 0, 0, 2], [0, 0, 3, 0], [0, 0, 0, 0]]
+    assert list(found[0])[-1] == "statistical: insufficient"
