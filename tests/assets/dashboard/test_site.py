@@ -336,7 +336,7 @@ def test_the_help_says_what_the_words_of_the_page_mean(page: Page, address: str)
     show(page, address)
     page.keyboard.press("?")
     words = texts_of(page, "#help dt")
-    assert {"unit", "class", "score", "typical activations", "density"} <= set(words)
+    assert {"unit", "class", "score", "fuzzing, intruders", "typical activations", "density"} <= set(words)
     page.keyboard.press("Escape")
     expect(page.locator("#help")).not_to_be_visible()
 
