@@ -7,11 +7,12 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from assets.sae.latents import SparseLatents
 from resources.artifact import Artifact
 from resources.columns import described
 from resources.errors import BadInput
@@ -49,17 +50,6 @@ COMPONENTS = pa.schema(
 )
 SCHEMAS = {"batchtopk_sae": {LATENTS_FILE: LATENTS, COMPONENTS_FILE: COMPONENTS}}
 """Asset -> file -> its columns."""
-
-
-class SparseLatents(NamedTuple):
-    """Active latents of a batch as triples, sorted by row, then latent."""
-
-    row_N: "torch.Tensor"
-    """int64: token within the batch."""
-    latent_N: "torch.Tensor"
-    """int64: latent index."""
-    value_N: "torch.Tensor"
-    """float32: activation, above the latent's threshold."""
 
 
 @dataclass(frozen=True, repr=False)

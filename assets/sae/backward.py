@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from assets.sae.artifact import SparseLatents
 from assets.sae.batchtopk import Weights
 from assets.sae.config import SaeConfig
+from assets.sae.latents import SparseLatents
 from assets.sae.sparse_rows import bags, dots, sum_all_rows, sum_rows
 
 _INT16_MAX = 2**15

@@ -6,9 +6,9 @@ Shapes: B tokens, D components, F latents, N active (token, latent) pairs.
 
 import torch
 
-from assets.sae.artifact import SparseLatents
 from assets.sae.candidates import candidates
 from assets.sae.entries import places
+from assets.sae.latents import SparseLatents
 from assets.sae.scores import CPU_ROWS_AT_ONCE, BlockScores
 from assets.sae.sparse_rows import dots
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import torch
 
-from assets.sae.artifact import SparseLatents
 from assets.sae.backward import Backward, DeadPart, Part
 from assets.sae.batchtopk import Weights, floor_of, score_norms
 from assets.sae.config import SaeConfig
 from assets.sae.entries import places
+from assets.sae.latents import SparseLatents
 from assets.sae.scores import FEWEST_FILTERED, BlockScores, FilteredScores, Scores, Selected, filter_is_faster
 from assets.sae.selection import Threshold, select_batch, select_rows
 from assets.sae.sparse_rows import bags, sum_of_squares, sum_rows

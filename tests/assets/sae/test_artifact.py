@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from assets.sae.artifact import CONFIG_FILE, LATENTS, Sae, SparseLatents
+from assets.sae.artifact import CONFIG_FILE, LATENTS, Sae
 from assets.sae.batchtopk import Folded, InputScale, Weights, fold
 from assets.sae.config import SaeConfig
 from assets.sae.evaluate import Errors, by_projection, decoder_similarity, evaluate, quantile_of_counts
 from assets.sae.export import DICTIONARY_LEARNING_FILE, to_sae, write_dictionary_learning
+from assets.sae.latents import SparseLatents
 from assets.sae.threshold import quantile_threshold
 from assets.sae.train import SaeMetrics
 from resources.errors import BadInput

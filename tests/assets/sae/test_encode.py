@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.sae.artifact import Sae, SparseLatents
+from assets.sae.artifact import Sae
 from assets.sae.encode import CPU_ROWS_AT_ONCE, encode_densely, encode_filtered
+from assets.sae.latents import SparseLatents
 from assets.sae.sparse_rows import dots
 
 COMPONENTS, LATENTS = 24, 70
