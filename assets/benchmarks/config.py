@@ -168,7 +168,7 @@ def _unique(what: str, names: Sequence[str]) -> None:
 BENCHMARK_SCORES = Stage(
     asset="benchmark_scores",
     room="benchmarks",
-    code_version=12,
+    code_version=13,
     call="assets.benchmarks.score:score",
     artifact="assets.benchmarks.artifact:BenchmarkScores",
     sections=("model", "benchmarks"),

@@ -56,8 +56,13 @@ def shown_recovery(row: Row | None) -> str:
     if row["recovery"] is None:
         return "no gain to recover"
     if row["ci_low"] is None:
-        return f"{row['recovery']:z.1%} [not bounded: the full finetune's gain may be 0]"
-    return f"{row['recovery']:z.1%} [{row['ci_low']:z.1%}, {row['ci_high']:z.1%}]"
+        return f"{_percent(row['recovery'])} % [not bounded: the full finetune's gain may be 0]"
+    return f"{_percent(row['recovery'])} % [{_percent(row['ci_low'])}, {_percent(row['ci_high'])}]"
+
+
+def _percent(share: float) -> str:
+    """To a tenth; zero has no sign."""
+    return f"{100 * share:z.1f}"
 
 
 def _benchmarks(scores: Sequence[Row]) -> list[str]:

@@ -148,7 +148,8 @@ class StatisticalExplainer:
             words, fit = predicate.words, f"holds on {fitted}/{trial.total} contexts"
         reasoning = (
             f"{fit}; fitted on one half of the rollouts it covers {trial.covered}/{trial.total} of the other "
-            f"(at least {low:.2f}) and rules out {trial.quiet_share:.0%} of quiet tokens; p {p:.3f} by random positions"
+            f"(at least {low:.2f}) and rules out {100 * trial.quiet_share:.0f} % of quiet tokens; p {p:.3f} by random "
+            "positions"
         )
         rules = [each.rule for each in trial.found if each is not None]
         stability = 0.0 if predicate is None else rules.count(predicate.rule) / 2

@@ -33,7 +33,7 @@ def value_and_interval(shown: str) -> tuple[str, str]:
 
 def published(column: str, value: float) -> str:
     """The paper's number in the digits of ours."""
-    return f"{value:.1%}" if column == "recovery" else f"{value:.3f}"
+    return f"{100 * value:.1f} %" if column == "recovery" else f"{value:.3f}"
 
 
 def asked(scores: Sequence[Mapping[str, Any]]) -> str:

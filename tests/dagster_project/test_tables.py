@@ -14,7 +14,7 @@ def test_a_long_name_of_a_row_takes_two_lines_rather_than_the_room_of_what_is_co
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    name, score = "category share, adapter mathematical_symbols operators", "83.4% [77.0%, 89.6%]"
+    name, score = "category share, adapter mathematical_symbols operators", "83.4 % [77.0, 89.6]"
     rows = [{"number": name, "mini": score, "mini-k8": score, "delta": None}, {"number": "KL", "mini": 0.25}]
     lines = text_table(rows).splitlines()
     assert max(map(len, lines)) <= 80

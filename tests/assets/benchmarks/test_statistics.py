@@ -206,7 +206,7 @@ def test_tables_from_the_papers_own_counts_are_the_papers_tables() -> None:
     assert [row["benchmark"] for row in first] == ["AIME'24 no figures", "MATH500", "GPQA-Diamond"]
     assert first[0]["base"] == "0.233 [0.118, 0.409]"
     assert first[0]["lora_paper"] == 0.5
-    assert first[0]["recovery"].startswith("72.7% [")
+    assert first[0]["recovery"].startswith("72.7 % [")
     assert second[1]["mlp_ablated"].startswith("0.844 [")
     assert second[1]["mlp_ablated_paper"] == 0.844
     assert len(consistency(scores)) == 15
@@ -227,8 +227,8 @@ def test_a_score_over_several_samples_is_compared_as_so_many_of_the_questions() 
 
 def test_recovery_is_never_shown_without_its_interval() -> None:
     row = {"recovery": 0.5, "ci_low": 0.1, "ci_high": 1.2}
-    assert shown_recovery(row) == "50.0% [10.0%, 120.0%]"
-    assert shown_recovery({**row, "ci_low": -0.0004}) == "50.0% [0.0%, 120.0%]"  # zero has no sign
+    assert shown_recovery(row) == "50.0 % [10.0, 120.0]"
+    assert shown_recovery({**row, "ci_low": -0.0004}) == "50.0 % [0.0, 120.0]"  # zero has no sign
     assert "not bounded" in shown_recovery({**row, "ci_low": None, "ci_high": None})
     assert shown_recovery({**row, "recovery": None}) == "no gain to recover"
     assert shown_recovery(None) == "arm missing"

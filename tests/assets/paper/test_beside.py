@@ -9,7 +9,7 @@ ROW = {
     "lora_paper": 0.5,
     "full_finetune": None,
     "full_finetune_paper": None,
-    "recovery": "83.4% [77.0%, 89.6%]",
+    "recovery": "83.4 % [77.0, 89.6]",
     "recovery_paper": 0.7273,
 }
 
@@ -18,7 +18,7 @@ def test_a_row_becomes_one_line_per_arm_with_the_papers_number_in_our_digits() -
     assert upright([ROW]) == [
         {"benchmark": ROW["benchmark"], "arm": "LoRA", "measured": "0.830 [0.772, 0.876]", "paper": "0.500"},
         {"benchmark": "", "arm": "full finetune", "measured": "–", "paper": "–"},
-        {"benchmark": "", "arm": "recovered", "measured": "83.4% [77.0%, 89.6%]", "paper": "72.7%"},
+        {"benchmark": "", "arm": "recovered", "measured": "83.4 % [77.0, 89.6]", "paper": "72.7 %"},
     ]
 
 
