@@ -31,10 +31,10 @@ def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]
         _adapter(sections, assets),
         *_further_arms(sections, assets),
         _firings(sections, assets),
-        _few(sections, assets),
+        _enough_contexts(sections, assets),
         _excerpts(sections, assets),
         _taxonomy(sections, assets),
-        _subset(sections, assets),
+        _enough_rollouts(sections, assets),
         *_of_the_model(sections, architecture(section_of(sections, ModelConfig)), assets),
     ]
     return [one for one in said if one]
@@ -99,7 +99,7 @@ def _firings(sections: Sections, assets: Collection[str]) -> str:
     )
 
 
-def _few(sections: Sections, assets: Collection[str]) -> str:
+def _enough_contexts(sections: Sections, assets: Collection[str]) -> str:
     """Every unit would be called insufficient, and the categories say so."""
     kept, explained = section_of(sections, ContextsConfig).k, section_of(sections, InterpretationsConfig)
     if explained.vendors() or kept >= explained.min_contexts or "interpretations" not in assets:
@@ -133,7 +133,7 @@ def _taxonomy(sections: Sections, assets: Collection[str]) -> str:
     )
 
 
-def _subset(sections: Sections, assets: Collection[str]) -> str:
+def _enough_rollouts(sections: Sections, assets: Collection[str]) -> str:
     """Summing would say so too, but only after the explanations; of other data the number is not known here."""
     wanted, dataset = section_of(sections, CategoriesConfig).rollouts, section_of(sections, DatasetConfig)
     known = expected(dataset)

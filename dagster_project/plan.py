@@ -3,7 +3,6 @@
 Keys depend on configs, code versions and input keys only, so the plan and the run cannot disagree.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from resources.keys import artifact_key
 from resources.manifest import Manifest
 from resources.memory import architecture
 from resources.models import ModelConfig
-from resources.section import section_of
+from resources.section import section_of, written
 from resources.stage import Stage
 from resources.store import Store
 from resources.units import Kind
@@ -165,12 +164,8 @@ def _section_changes(section: str, experiment: Experiment, before: Manifest) -> 
         return []
     old, new = before.sections.get(section, {}), experiment.values(section)
     pairs = ((field, old.get(field, ABSENT), new.get(field, ABSENT)) for field in {**new, **old})
-    changed = [f"{section}.{field} {_shown(was)} → {_shown(now)}" for field, was, now in pairs if was != now]
+    changed = [f"{section}.{field} {written(was)} → {written(now)}" for field, was, now in pairs if was != now]
     return changed or [f"content of a file that {section} names changed"]
-
-
-def _shown(value: object) -> str:
-    return value if value and isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def beyond_caps(planned: Sequence[PlannedAsset], compute: ComputeConfig) -> list[str]:

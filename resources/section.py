@@ -1,5 +1,6 @@
 """The base of every config section: frozen, closed, and honest about the outside files it names."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, TypeVar
@@ -41,6 +42,13 @@ Kind = TypeVar("Kind", bound=Section)
 def section_of(sections: Sections, kind: type[Kind]) -> Kind:
     """An experiment's section of that kind."""
     return next(section for section in sections.values() if isinstance(section, kind))
+
+
+def written(value: object) -> str:
+    """A field's value as one would write it in an experiment's file, lists without brackets."""
+    if isinstance(value, list) and value:
+        return ", ".join(map(written, value))
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
 def plain_address(address: str) -> str:

@@ -1,6 +1,5 @@
 """Figures 1 and 2 as Vega-Lite: class shares per kind, and a two-ring donut of activation per category."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -41,14 +40,14 @@ def class_chart(classes: list[dict[str, Any]]) -> alt.LayerChart | alt.FacetChar
     )
 
 
-def density_chart(
-    densities: list[dict[str, Any]], kind: Kind, categories: Sequence[str]
-) -> alt.LayerChart | alt.FacetChart:
+def density_chart(rows: list[dict[str, Any]], kind: Kind) -> alt.LayerChart | alt.FacetChart:
     """Inner ring: categories; outer ring: their subcategories in the same order and colour, named if large.
 
-    `categories`: those of all kinds, so that one has the same colour in each of their charts.
+    `rows` are those of all kinds: a category has the same colour in each of their charts.
     """
+    categories = list(dict.fromkeys(row["category"] for row in rows))
     colour_of = dict(zip(categories, _colours(len(categories)), strict=True))
+    densities = [row for row in rows if row["kind"] == kind]
     names = list(dict.fromkeys(row["category"] for row in densities))
     colours = alt.Color(
         "category:N",

@@ -67,10 +67,8 @@ def measure(
     pq.write_table(pa.Table.from_pylist(classes, schema=CLASSES_SCHEMA), out / CLASSES_FILE)
     progress.say("drawing figures 1 and 2")
     save_chart(class_chart(classes), out, "figure_1_classes")
-    named = dict.fromkeys(row["category"] for row in sorted(densities, key=lambda row: _order(row["string_id"])))
     for kind in sorted({row["kind"] for row in densities}):
-        mine = [row for row in densities if row["kind"] == kind]
-        save_chart(density_chart(mine, kind, list(named)), out, f"figure_2_{kind}")
+        save_chart(density_chart(densities, kind), out, f"figure_2_{kind}")
     kinds = sorted({row["kind"] for row in explained})
     labels = {kind: count_labels(explained, kind) for kind in kinds}
     return DensityMetrics(

@@ -94,8 +94,8 @@ class Corpus:
         split = 1 + np.flatnonzero(starts[:-1] == ends[:-1])  # behind a token that holds the head of a character
         for token, endings in _endings(token_N[split], map(text_of, split.tolist())).items():
             words[token] = endings
-        corpus = cls.build(rollout_N, tokens["position"].to_numpy(), token_N, tokens["role"].to_numpy(), words)
-        return replace(corpus, reply_N=tokens["loss"].to_numpy())
+        position_N, role_N, reply_N = (tokens[name].to_numpy() for name in ("position", "role", "loss"))
+        return cls.build(rollout_N, position_N, token_N, role_N, words, reply_N)
 
     @classmethod
     def build(
@@ -105,21 +105,21 @@ class Corpus:
         token_N: np.ndarray,
         role_N: np.ndarray,
         vocabulary: Sequence[str],
+        reply_N: np.ndarray | None = None,
     ) -> "Corpus":
-        """From arrays ordered by (rollout, position), every rollout complete from position 0; all of it a reply."""
+        """From arrays ordered by (rollout, position), every rollout complete from position 0; None: all are replies."""
         starts = np.flatnonzero(np.diff(rollout_N, prepend=rollout_N[0] - 1))
         lengths = np.diff(np.append(starts, len(rollout_N)))
         first = dict(zip(rollout_N[starts].tolist(), starts.tolist(), strict=True))
-        every = np.arange(len(token_N))
+        replies = np.ones(len(token_N), bool) if reply_N is None else reply_N
         return cls(
             token_N.astype(np.int32), role_N, position_N, np.repeat(lengths, lengths), first, tuple(vocabulary),
-            np.ones(len(every), bool), every,
+            replies, np.arange(len(token_N)),
         )  # fmt: skip
 
-    def observed_on(self, num_tokens: int) -> "Corpus":
-        """The same for units that were looked at on so many tokens: on replies alone, where there are no more."""
-        reply_O = np.flatnonzero(self.reply_N)
-        return self if num_tokens > len(reply_O) else replace(self, observed_O=reply_O)
+    def replies(self) -> "Corpus":
+        """The same for units that were looked at on replies alone."""
+        return replace(self, observed_O=np.flatnonzero(self.reply_N))
 
     def __len__(self) -> int:
         return len(self.token_N)

@@ -1,6 +1,6 @@
 """Explain every unit: offline by predicates always, and by an LLM where the config names one."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from assets.contexts.artifact import per_unit
+from assets.contexts.artifact import CONTEXTS_FILE, per_unit
 from assets.interpretations.artifact import (
     CLASSES,
     INTERPRETATIONS_FILE,
@@ -26,6 +26,7 @@ from resources.compute import ComputeConfig
 from resources.errors import BadInput
 from resources.llm.ask import Bill
 from resources.progress import Progress
+from resources.units import parse_unit
 
 NULL_DONORS = 200
 """Units whose peaks lend their token frequencies to the null sets."""
@@ -90,24 +91,34 @@ def explain(
 
 def statistical_rows(knobs: InterpretationsConfig, corpus: Corpus, contexts: Path, progress: Progress) -> list[dict]:
     """One row per unit with contexts, explained by predicates."""
-    tokens = per_unit(contexts, "n_tokens")
-    explainers = {count: _explainer(count, tokens, knobs, corpus, contexts) for count in sorted(set(tokens.values()))}
+    explainers = _explainers(knobs, corpus, contexts)
     total = sum(kind in knobs.kinds for kind in per_unit(contexts, "kind").values())
     rows = []
     for evidence in read_evidence(contexts, corpus, knobs):
-        rows.append(_row(evidence, explainers[tokens[evidence.unit]].explain(evidence), knobs))
+        rows.append(_row(evidence, explainers[evidence.kind].explain(evidence), knobs))
         progress.step("explain", len(rows), total)
     return rows
 
 
-def _explainer(
-    count: int, tokens: Mapping[str, int], knobs: InterpretationsConfig, corpus: Corpus, contexts: Path
-) -> StatisticalExplainer:
-    """For the units that were looked at on so many tokens: neurons may be captured on others than the adapter is."""
-    explainer = StatisticalExplainer(corpus.observed_on(count), knobs)
-    evidence = (each for each in read_evidence(contexts, corpus, knobs) if tokens[each.unit] == count)
-    explainer.build_null(_donors(evidence, knobs))
-    return explainer
+def _explainers(knobs: InterpretationsConfig, corpus: Corpus, contexts: Path) -> dict[str, StatisticalExplainer]:
+    """Kind -> its explainer; neurons may have been captured on other tokens than the adapter was."""
+    whole = kinds_with_prompts(contexts, corpus) & set(knobs.kinds)
+    explainers: dict[str, StatisticalExplainer] = {}
+    for observed, kinds in ((corpus, whole), (corpus.replies(), set(knobs.kinds) - whole)):
+        if kinds:
+            explainer = StatisticalExplainer(observed, knobs)
+            evidence = (each for each in read_evidence(contexts, corpus, knobs) if each.kind in kinds)
+            explainer.build_null(_donors(evidence, knobs))
+            explainers |= dict.fromkeys(kinds, explainer)
+    return explainers
+
+
+def kinds_with_prompts(contexts: Path, corpus: Corpus) -> set[str]:
+    """Kinds of unit that were looked at on prompts too: windows are cut at what was not captured."""
+    rows = pq.read_table(contexts / CONTEXTS_FILE, columns=["unit", "rollout_id", "start"])
+    first = corpus.flat(rows["rollout_id"].to_numpy(), rows["start"].to_numpy())
+    units = rows["unit"].filter(pa.array(~corpus.reply_N[first])).unique().to_pylist()
+    return {parse_unit(unit).kind for unit in units}
 
 
 def _donors(evidence: Iterable[Evidence], knobs: InterpretationsConfig) -> list[np.ndarray]:

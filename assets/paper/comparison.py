@@ -1,6 +1,5 @@
 """Experiments side by side: the parameters that differ first, then every headline number with its delta."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
@@ -14,6 +13,7 @@ from assets.paper.stability import stability
 from resources.agreement import kappa
 from resources.keys import digest
 from resources.manifest import Manifest
+from resources.section import written
 
 Row = dict[str, Any]
 SCALARS = (
@@ -144,12 +144,7 @@ def _parameters(sides: Sequence[Side]) -> list[Row]:
 
 
 def _shown(value: JsonValue) -> JsonValue:
-    """A number as it is, everything else as one would write it in an experiment's file, lists without brackets."""
-    if isinstance(value, list) and value:
-        return ", ".join(str(_shown(each)) for each in value)
-    if isinstance(value, bool | list | dict):
-        return json.dumps(value, ensure_ascii=False)
-    return value
+    return written(value) if isinstance(value, bool | list | dict) else value
 
 
 def _numbers(sides: Sequence[Side]) -> list[Row]:

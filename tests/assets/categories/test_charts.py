@@ -1,22 +1,18 @@
 """Figures 1 and 2 name what they show: kinds of unit, classes, and each slice with room for its name."""
 
 import re
-from collections.abc import Sequence
-
-import altair as alt
 
 from assets.categories.charts import class_chart, density_chart
+from resources.units import Kind
 
 DENSITIES = [
-    {"category": "words", "subcategory": "capitalised_words", "share": 0.4},
-    {"category": "words", "subcategory": "rare_words", "share": 0.02},
-    {"category": "numbers", "subcategory": "digits", "share": 0.58},
+    {"kind": "latent", "category": "words", "subcategory": "capitalised_words", "share": 0.4},
+    {"kind": "latent", "category": "words", "subcategory": "rare_words", "share": 0.02},
+    {"kind": "latent", "category": "numbers", "subcategory": "digits", "share": 0.58},
 ]
 
 
-def drawn(rows: list[dict], categories: Sequence[str] = ()) -> alt.LayerChart | alt.FacetChart:
-    """Figure 2 of latents, by their own categories where no others are named."""
-    return density_chart(rows, "latent", categories or list(dict.fromkeys(row["category"] for row in rows)))
+KINDS: tuple[Kind, ...] = ("adapter", "latent")
 
 
 def names(layer: dict) -> list[str]:
@@ -26,7 +22,7 @@ def names(layer: dict) -> list[str]:
 
 
 def test_the_outer_ring_names_large_slices_at_their_own_side() -> None:
-    layers = drawn(DENSITIES).to_dict()["layer"]
+    layers = density_chart(DENSITIES, "latent").to_dict()["layer"]
     texts = {layer["mark"].get("align"): names(layer) for layer in layers if layer["mark"]["type"] == "text"}
     # Middles of the slices at 0.2, 0.41 and 0.71 of the way round from the top, clockwise.
     assert texts["left"] == ["capitalised words", "", ""]
@@ -34,7 +30,7 @@ def test_the_outer_ring_names_large_slices_at_their_own_side() -> None:
 
 
 def test_the_inner_ring_sums_its_entries_and_says_how_much() -> None:
-    inner = drawn(DENSITIES).to_dict()["layer"][0]
+    inner = density_chart(DENSITIES, "latent").to_dict()["layer"][0]
     assert [(row["category"], round(row["share"], 6)) for row in inner["data"]["values"]] == [
         ("words", 0.42),
         ("numbers", 0.58),
@@ -44,8 +40,11 @@ def test_the_inner_ring_sums_its_entries_and_says_how_much() -> None:
 
 def slices(categories: int) -> tuple[list[str], list[str]]:
     """Categories of the inner ring and the colours they get, by a taxonomy of so many."""
-    rows = [{"category": f"c{n}", "subcategory": f"s{n}", "share": 1 / categories} for n in range(categories)]
-    scale = drawn(rows).to_dict()["layer"][0]["encoding"]["color"]["scale"]
+    rows = [
+        {"kind": "latent", "category": f"c{n}", "subcategory": f"s{n}", "share": 1 / categories}
+        for n in range(categories)
+    ]
+    scale = density_chart(rows, "latent").to_dict()["layer"][0]["encoding"]["color"]["scale"]
     return scale["domain"], scale["range"]
 
 
@@ -55,10 +54,13 @@ def test_no_two_of_the_nine_categories_that_the_prompt_allows_share_a_colour() -
 
 
 def test_a_category_has_the_same_colour_in_the_charts_of_all_kinds() -> None:
-    every = ["punctuation", "words", "lines", "numbers"]
-    scale = drawn(DENSITIES, every).to_dict()["layer"][0]["encoding"]["color"]["scale"]
-    _, colours = slices(4)
-    assert dict(zip(scale["domain"], scale["range"], strict=True)) == {"words": colours[1], "numbers": colours[3]}
+    others = [{**DENSITIES[0], "kind": "adapter", "category": name} for name in ("lines", "words", "+")]
+    rows = [*others, *DENSITIES]
+    scales = [density_chart(rows, kind).to_dict()["layer"][0]["encoding"]["color"]["scale"] for kind in KINDS]
+    adapter, latent = (dict(zip(scale["domain"], scale["range"], strict=True)) for scale in scales)
+    assert (list(adapter), list(latent)) == (["lines", "words", "+"], ["words", "numbers"])
+    assert adapter["words"] == latent["words"]
+    assert len({*adapter.values(), *latent.values()}) == 4
 
 
 def test_a_category_beyond_the_ninth_never_looks_like_one_of_the_nine() -> None:
@@ -71,8 +73,8 @@ def test_the_legend_spells_out_names_of_four_words_without_outgrowing_dagsters_d
     import vl_convert
 
     name = "discourse_connectives_and_transitions"
-    rows = [{"category": f"{name}_{n}", "subcategory": "", "share": 1 / 9} for n in range(9)]
-    svg = vl_convert.vegalite_to_svg(drawn(rows).to_json())
+    rows = [{"kind": "latent", "category": f"{name}_{n}", "subcategory": "", "share": 1 / 9} for n in range(9)]
+    svg = vl_convert.vegalite_to_svg(density_chart(rows, "latent").to_json())
     assert all(f"{name}_{n}".replace("_", " ") in svg for n in range(9))
     width = re.search(r'width="([\d.]+)"', svg)
     assert width is not None
@@ -93,7 +95,7 @@ def test_classes_stand_in_the_papers_order_under_the_name_of_their_kind() -> Non
 
 def test_shares_stand_in_black_on_light_slices_and_in_white_on_dark_ones() -> None:
     rows = [{**DENSITIES[0], "category": f"c{i}", "subcategory": "s", "share": 0.1} for i in range(10)]
-    layers = drawn(rows).to_dict()["layer"]
+    layers = density_chart(rows, "latent").to_dict()["layer"]
     colours = layers[0]["encoding"]["color"]["scale"]["range"]
     written = {
         row["category"]: layer["mark"]["fill"]
