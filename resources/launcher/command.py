@@ -25,8 +25,10 @@ def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
         return (python, "-m", WORKER, str(run_dir))
     # without a folder of its own torchrun leaves one in the machine's temporary folder at every run
     logs = ("--log-dir", str(run_dir / "ranks"))
-    ranks = ("--standalone", "--nproc-per-node", str(job.processes), "--max-restarts", "0", *logs)
-    return (python, "-m", TORCHRUN, *ranks, "-m", WORKER, str(run_dir))
+    # else the ranks ask for the machine's own name, which a VPN may have changed, and wait minutes for an answer
+    here = ("--standalone", "--local-addr", "127.0.0.1")
+    ranks = ("--nproc-per-node", str(job.processes), "--max-restarts", "0")
+    return (python, "-m", TORCHRUN, *here, *ranks, *logs, "-m", WORKER, str(run_dir))
 
 
 def environment(job: Job) -> dict[str, str]:

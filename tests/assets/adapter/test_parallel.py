@@ -117,9 +117,9 @@ def two_processes(world: World, jobs: dict[str, Job]) -> dict[str, tuple[Path, l
         plan.append({"kind": job.kind, **folders, **settings})
     path = world.folder / "plan.json"
     path.write_text(json.dumps(plan))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     done = subprocess.run(
-        [*command, "-m", "tests.assets.adapter.ranked", str(path)],
+        [*command, "--nproc-per-node", "2", "-m", "tests.assets.adapter.ranked", str(path)],
         cwd=Path(__file__).parents[3],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,

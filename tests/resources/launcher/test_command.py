@@ -12,7 +12,7 @@ from resources.launcher.command import environment, script
 from resources.launcher.deployment import Deployment
 from resources.launcher.processes import marked, marker
 from resources.launcher.protocol import MARKER
-from tests.resources.launcher.conftest import build_job
+from tests.resources.launcher.conftest import build_attempt, build_job
 
 SHOW = "from resources.home import find_home; print(find_home().root, find_home().experiments)"
 
@@ -63,6 +63,18 @@ def test_a_key_is_not_written_into_the_script_that_stays_on_disk(
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN"):
         monkeypatch.setenv(name, "secret")
     assert "secret" not in script(("/bin/true",), environment(build_job(tmp_path, "succeed")))
+
+
+@pytest.mark.slow
+def test_ranks_meet_on_a_machine_that_cannot_look_up_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: Deployment
+) -> None:
+    """As a laptop whose name a VPN has changed: torchrun would have its ranks ask for it until they give up."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("import socket; socket.getfqdn = lambda *_: 'laptop.invalid'")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    job = build_job(tmp_path, "count_ranks", processes=2)
+    assert build_attempt(job, tmp_path, local).result({}).metrics["number"] == 2
 
 
 def test_slurm_tells_a_job_to_save_as_long_before_the_end_as_saving_its_state_may_take(tmp_path: Path) -> None:
