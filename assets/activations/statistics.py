@@ -26,11 +26,12 @@ def count_values(shards: Shards) -> np.ndarray:
 
 def summarise(columns: tuple[str, ...], counts_CV: np.ndarray) -> pa.Table:
     """The table of `STATISTICS` from value counts; every scalar is finite."""
-    values_V = np.arange(NUM_PATTERNS, dtype=np.uint16).view(np.float16).astype(np.float64)
-    finite = np.flatnonzero(np.isfinite(values_V))
-    order = finite[np.argsort(values_V[finite], kind="stable")]
+    patterns_V = np.arange(NUM_PATTERNS, dtype=np.uint16).view(np.float16)
+    finite = np.flatnonzero(np.isfinite(patterns_V))  # first: on ARM numpy warns of NaNs that it makes wider
+    order = finite[np.argsort(patterns_V[finite], kind="stable")]
+    values = patterns_V[order].astype(np.float64)
     rows = [
-        {"column": column, **_summary(values_V[order], counts_V[order].astype(np.int64))}
+        {"column": column, **_summary(values, counts_V[order].astype(np.int64))}
         for column, counts_V in zip(columns, counts_CV, strict=True)
     ]
     return pa.Table.from_pylist(rows, schema=STATISTICS)
