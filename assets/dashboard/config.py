@@ -32,7 +32,7 @@ class DashboardConfig(Section):
 FEATURE_DASHBOARD = Stage(
     asset="feature_dashboard",
     room="dashboard",
-    code_version=13,
+    code_version=14,
     call="assets.dashboard.build:build",
     artifact="assets.dashboard.artifact:FeatureDashboard",
     sections=("model", "dashboard"),

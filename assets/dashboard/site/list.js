@@ -82,9 +82,14 @@ lorascope.list = (() => {
   const start = () => {
     element("selects").append(...Object.keys(NAMES).filter((name) => choices(name).length > 2).map((name) => select(name, choices(name))), select("alive", [["alive", "alive only"], ["", "alive and dead"]]), select("order", Object.entries(ORDERS)));
     element("selects").querySelector("[name=order]").value = order;
-    // Escape empties the field with the event `search` alone.
-    for (const typed of ["input", "search"]) element("search").addEventListener(typed, () => { element("rows").scrollTop = 0; refresh(); });
-    element("search").addEventListener("keydown", (event) => { if (event.key === "Enter" && shown.length) { lorascope.go({ unit: lorascope.data.units.unit[shown[0]] }); event.target.blur(); } });
+    const search = element("search");
+    const find = () => { element("rows").scrollTop = 0; refresh(); };
+    search.addEventListener("input", find);
+    search.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && shown.length) { lorascope.go({ unit: lorascope.data.units.unit[shown[0]] }); search.blur(); }
+      // Firefox leaves the text, WebKit the list.
+      if (event.key === "Escape") { search.value = ""; find(); }
+    });
     element("filters").addEventListener("submit", (event) => event.preventDefault());
     element("rows").addEventListener("scroll", () => requestAnimationFrame(draw));
     addEventListener("resize", draw);

@@ -316,7 +316,7 @@ def test_escape_empties_the_search_and_shows_the_whole_list_again(page: Page, ad
     page.keyboard.press("/")
     page.keyboard.type("nothing like this")
     expect(page.locator("#count")).to_contain_text("nothing matches")
-    page.keyboard.press("Escape")
+    page.dispatch_event("#search", "keydown", {"key": "Escape"})  # as in Firefox, which empties no field by itself
     expect(page.locator("#count")).to_have_text(everything)
     assert page.input_value("#search") == ""
 
