@@ -5,6 +5,7 @@ import tomllib
 from importlib.metadata import distribution, packages_distributions
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from resources.sources import PROJECT
@@ -20,6 +21,11 @@ def declared(*extras: str) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in lines}
 
 
+def locked() -> dict[str, str]:
+    lines = (PROJECT / "requirements.lock").read_text().split()
+    return {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+
+
 def test_every_package_that_is_imported_is_declared() -> None:
     modules = {module.split(".")[0] for path in FILES for module in imports_of(path)}
     provided = packages_distributions()
@@ -32,26 +38,32 @@ def test_every_package_that_is_imported_is_declared() -> None:
 
 
 def test_every_package_that_a_locked_one_needs_is_locked() -> None:
-    lines = (PROJECT / "requirements.lock").read_text().split()
-    locked = {canonicalize_name(line.split("==")[0]) for line in lines}
     needed = {
         canonicalize_name(need.name)
-        for name in locked
+        for name in locked()
         for need in map(Requirement, distribution(name).requires or [])
         if need.marker is None or need.marker.evaluate({"extra": ""})
     }
     # torch pins these itself, and its CPU build needs none
     of_cuda = {name for name in needed if name.startswith(("cuda-", "nvidia-"))}
-    assert needed - locked - of_cuda == set()
+    assert needed - locked().keys() - of_cuda == set()
 
 
 def test_what_is_locked_lies_in_the_range_that_is_declared() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     asked = [Requirement(line) for line in [*project["dependencies"], *extras["dev"], *extras["docs"]]]
-    locked = {
-        canonicalize_name(name): version
-        for name, _, version in (line.partition("==") for line in (PROJECT / "requirements.lock").read_text().split())
-    }
-    outside = [str(need) for need in asked if locked[canonicalize_name(need.name)] not in need.specifier]
+    versions = locked()
+    outside = [str(need) for need in asked if versions[canonicalize_name(need.name)] not in need.specifier]
     assert outside == []
+
+
+def test_what_is_locked_can_be_installed_by_the_first_python_of_each_version() -> None:
+    """Debian 12's is 3.11.2."""
+    refused = {
+        (name, python)
+        for name in locked()
+        for python in ("3.11.0", "3.12.0", "3.13.0")
+        if python not in SpecifierSet(str(distribution(name).metadata.json.get("requires_python", "")))
+    }
+    assert refused == set()
