@@ -11,6 +11,9 @@ from resources.sources import PROJECT
 
 WORKER = "resources.worker"
 TORCHRUN = "resources.launcher.torchrun"
+ONE_MACHINE = ("--standalone", "--local-addr", "127.0.0.1")
+"""How torchrun's ranks find each other. Without the address they ask for the machine's own name, which a VPN may have
+changed, and wait minutes for an answer."""
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """glibc keeps freed tensors below 32 MB (the most that it takes; more is ignored) for the next ones: mapping their
 pages anew is an eighth of the ablation's CPU time (bench/RESULTS.md)."""
@@ -25,10 +28,8 @@ def command(job: Job, run_dir: Path, python: str) -> tuple[str, ...]:
         return (python, "-m", WORKER, str(run_dir))
     # without a folder of its own torchrun leaves one in the machine's temporary folder at every run
     logs = ("--log-dir", str(run_dir / "ranks"))
-    # else the ranks ask for the machine's own name, which a VPN may have changed, and wait minutes for an answer
-    here = ("--standalone", "--local-addr", "127.0.0.1")
     ranks = ("--nproc-per-node", str(job.processes), "--max-restarts", "0")
-    return (python, "-m", TORCHRUN, *here, *ranks, *logs, "-m", WORKER, str(run_dir))
+    return (python, "-m", TORCHRUN, *ONE_MACHINE, *ranks, *logs, "-m", WORKER, str(run_dir))
 
 
 def environment(job: Job) -> dict[str, str]:

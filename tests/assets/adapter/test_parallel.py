@@ -20,6 +20,7 @@ from assets.adapter.parallel import check_group, joined
 from assets.adapter.train import TrainingMetrics
 from resources.adapters import WEIGHTS
 from resources.compute import ComputeConfig
+from resources.launcher.command import ONE_MACHINE
 from tests.assets.adapter.conftest import COMPUTE, World
 
 LORA = LoraConfig(epochs=3, batch_size=5)
@@ -117,9 +118,9 @@ def two_processes(world: World, jobs: dict[str, Job]) -> dict[str, tuple[Path, l
         plan.append({"kind": job.kind, **folders, **settings})
     path = world.folder / "plan.json"
     path.write_text(json.dumps(plan))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    command = [sys.executable, "-m", "torch.distributed.run", *ONE_MACHINE, "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, "--nproc-per-node", "2", "-m", "tests.assets.adapter.ranked", str(path)],
+        [*command, "-m", "tests.assets.adapter.ranked", str(path)],
         cwd=Path(__file__).parents[3],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
