@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from assets.ablation.config import AblationConfig, SteeringConfig
-from assets.activations.config import ActivationsConfig, NeuronsConfig
+from assets.activations.config import NeuronsConfig
 from assets.adapter.config import TRAIN, LoraConfig
 from assets.benchmarks.config import BenchmarksConfig
 from assets.categories.config import CategoriesConfig
@@ -30,7 +30,6 @@ def contradictions(experiment: Experiment, stages: Sequence[Stage]) -> list[str]
     said = [
         _adapter(sections, assets),
         *_further_arms(sections, assets),
-        _firings(sections, assets),
         _enough_contexts(sections, assets),
         _excerpts(sections, assets),
         _taxonomy(sections, assets),
@@ -85,18 +84,6 @@ def _further_arms(sections: Sections, assets: Collection[str]) -> list[str]:
         except BadInput as error:
             said.append(f"benchmarks.adapters: {name}: {error}")
     return said
-
-
-def _firings(sections: Sections, assets: Collection[str]) -> str:
-    """Latents are removed and added where they fire, and only where tokens were captured is that known."""
-    steers = section_of(sections, SteeringConfig).reads_latents
-    reading = [name for name in ("latent_kl", "steering_effects") if name in assets and (steers or name == "latent_kl")]
-    if section_of(sections, ActivationsConfig).positions == "all" or not reading:
-        return ""
-    return (
-        f"{' and '.join(reading)} must know where latents fire from a rollout's first token on, and "
-        "activations.positions is assistant: set it to all, or materialise other assets alone"
-    )
 
 
 def _enough_contexts(sections: Sections, assets: Collection[str]) -> str:

@@ -1,6 +1,7 @@
 """What the units' activations are like: means and percentiles of components, and where SAE latents fire.
 
-Shapes: T tokens of a passage, D components, F latents, N firings.
+Shapes: T tokens of a passage, B captured tokens of its rollout, M of them in the passage, C captured columns,
+D components, F latents, N firings.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def column_statistic(shards: Path, statistic: str, components: Sequence[Componen
 
 @dataclass(frozen=True)
 class Firings:
-    """Latents that fire on one passage."""
+    """Latents that fire on one passage, at the tokens of it that were captured."""
 
     position_N: np.ndarray
     latent_N: np.ndarray
@@ -49,20 +50,20 @@ def firings(sae: Sae, shards: Shards, passage: Passage) -> Firings:
     """The SAE's latents on the captured states of a passage.
 
     Raises:
-        BadInput: when its tokens were not captured, or differ.
+        BadInput: when its captured tokens are not the dataset's.
     """
     import torch
 
     state = shards.rollout(passage.rollout_id)
-    here = state.position_B < len(passage.ids_T)
-    if not np.array_equal(state.token_id_B[here], passage.ids_T):
+    here_B = state.position_B < len(passage.ids_T)
+    position_M = state.position_B[here_B]
+    if not np.array_equal(state.token_id_B[here_B], passage.ids_T[position_M]):
         raise BadInput(
-            f"the captured tokens of rollout {passage.rollout_id} are not the dataset's first {len(passage.ids_T)}: "
-            f"where latents fire needs activations.positions: all"
+            f"the captured tokens of rollout {passage.rollout_id} are not the dataset's: compute activation_shards anew"
         )
     order = [shards.columns.index(column) for column in sae.columns]
-    found = sae.encode(torch.from_numpy(state.state_BC[here][:, order]).float())
-    return Firings(found.row_N.numpy(), found.latent_N.numpy(), found.value_N.numpy())
+    found = sae.encode(torch.from_numpy(state.state_BC[here_B][:, order]).float())
+    return Firings(position_M[found.row_N.numpy()], found.latent_N.numpy(), found.value_N.numpy())
 
 
 def mass(sae: Sae, found: Sequence[Firings]) -> np.ndarray:
@@ -95,7 +96,7 @@ def decoder_row(sae: Sae, latent: int) -> dict[Component, float]:
 def removal_of_latent(
     sae: Sae, latent: int, firing: Firings, live: frozenset[Component], num_tokens: int, device: "torch.device"
 ) -> Edit | None:
-    """Subtract the latent's decoder contribution at every token; None where that changes nothing.
+    """Subtract the latent's decoder contribution where it fires; None where that changes nothing.
 
     The latent's activation is the full run's: it reads all layers at once, so an ablated pass cannot read it again.
     """

@@ -50,7 +50,7 @@ def ablate_latents(
     progress: Progress,
     compute: ComputeConfig,
 ) -> LatentMetrics:
-    """Subtract what each of the heaviest latents' decoder rows writes, one latent at a time.
+    """Subtract what each of the heaviest latents' decoder rows writes at captured tokens, one latent at a time.
 
     Raises:
         BadInput: when no latent fires on the drawn rollouts, and as `ablate` does.

@@ -16,7 +16,7 @@ class ActivationsConfig(Section):
 
     positions: Positions = "all"
     """Which tokens are kept: all of them (paper), or the assistant's only. The model always reads whole rollouts.
-    `latent_kl`, and steering by latents, need all."""
+    Latents are trained, explained and ablated on the kept tokens."""
     shard_rows: int = Field(default=65_536, ge=1, le=16_777_216)
     """Most tokens of one shard, unless one rollout is longer: bounds memory (59 MB for 448 components) and what a
     killed run computes again. Rollouts never span shards."""

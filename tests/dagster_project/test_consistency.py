@@ -87,12 +87,6 @@ def load(folder: Path, text: str) -> Experiment:
             "batchtopk_sae",
             "sae.layers and sae.projections leave none of the adapter's 2 components",
         ),
-        (
-            "activations: {positions: assistant}\nsteering: {strongest_latents: 0}",
-            "latent_kl",
-            "latent_kl must know where latents fire from a rollout's first token on, and activations.positions is "
-            "assistant: set it to all, or materialise other assets alone",
-        ),
         ("lora: {layers: [4]}", "lora_checkpoint", "lora names layer 4, but the model has layers 0 to 3"),
         (
             "benchmarks: {context: 1025}",
@@ -148,20 +142,11 @@ def test_knobs_that_cannot_go_together_are_one_sentence(tmp_path: Path, text: st
         "dataset: {max_rollouts: 40}\ncategories: {rollouts: 40}",
         "categories: {rollouts: 1000000}",  # of a folder nobody has counted
         "interpretations: {kinds: [latent, adapter]}",
+        "activations: {positions: assistant}",
     ],
 )
 def test_knobs_at_the_bound_go_together(tmp_path: Path, text: str) -> None:
     assert contradictions(load(tmp_path, text), STAGES) == []
-
-
-def test_steering_needs_every_token_only_where_it_reads_latents(tmp_path: Path) -> None:
-    replies = "activations: {positions: assistant}\n"
-    [said] = contradictions(load(tmp_path, replies), STAGES)
-    assert said.startswith("latent_kl and steering_effects must know where latents fire")
-    [said] = contradictions(load(tmp_path, replies + "steering: {units: ['latent:3']}"), [stage("steering_effects")])
-    assert said.startswith("steering_effects must know where latents fire")
-    of_a_direction = load(tmp_path, replies + "steering: {units: ['adapter:L1.q_proj:+']}")
-    assert contradictions(of_a_direction, [stage("steering_effects"), stage("ablation_kl")]) == []
 
 
 def test_what_nothing_wanted_reads_contradicts_nothing(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from assets.ablation.adapted import AdaptedModel
-from tests.assets.ablation.world import World, build_world
+from tests.assets.ablation.world import World, build_world, without_prompts
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +16,9 @@ def world(tiny_model: Path, tiny_adapter: Path, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="session")
 def adapted(world: World) -> AdaptedModel:
     return AdaptedModel.load(world.model, world.adapter, "cpu")
+
+
+@pytest.fixture(scope="session")
+def replies_only(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Shards that hold the assistant's positions alone."""
+    return without_prompts(world, tmp_path_factory.mktemp("replies") / "world")

@@ -23,10 +23,9 @@ from assets.sae.artifact import Sae, write_sae
 from resources.adapters import WEIGHTS, weight_key, write_ablated
 from resources.components import components, parse_component
 from resources.errors import BadInput
-from resources.shards import SHARD, StateBatch, write_shard
+from resources.shards import SHARD, write_shard
 from tests.assets.ablation.test_steer import run
-from tests.assets.ablation.world import LENGTHS, PROMPT_TOKENS, World, build_world, copied
-from tests.shard_builders import write_statistics
+from tests.assets.ablation.world import LENGTHS, PROMPT_TOKENS, World, build_world, copied, latent_values
 
 DOWN = "adapter:L0.down_proj:-"
 ONLY_KL = SteeringConfig(units=(DOWN,), factors=(0, 1, 2), max_tokens=20, num_problems=0)
@@ -142,17 +141,6 @@ def test_a_latent_that_writes_only_where_b_is_zero_changes_nothing(world: World,
     assert metrics.n_continuations == 6
 
 
-@pytest.fixture(scope="module")
-def replies_only(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Shards that hold the assistant's positions alone."""
-    other = copied(world, tmp_path_factory.mktemp("replies") / "world")
-    parts = [world.shards.rollout(r).rows(slice(PROMPT_TOKENS, None)) for r in LENGTHS]
-    joined = StateBatch(*(np.concatenate([getattr(p, f) for p in parts]) for f in StateBatch.__dataclass_fields__))
-    write_shard(other.folder / "shards" / SHARD.format(0), joined, world.shards.columns, "tiny", 64)
-    write_statistics(other.folder / "shards")
-    return other
-
-
 def test_a_component_is_steered_where_only_replies_were_captured(replies_only: World, tmp_path: Path) -> None:
     assert run(replies_only, tmp_path, ONLY_KL).units == [DOWN]
     states = np.concatenate([replies_only.shards.rollout(r).state_BC for r in LENGTHS]).astype(np.float64)
@@ -162,11 +150,24 @@ def test_a_component_is_steered_where_only_replies_were_captured(replies_only: W
     assert row["p99"] == pytest.approx(column[int(np.ceil(0.99 * len(column))) - 1])
 
 
-def test_a_latent_needs_every_position_captured(replies_only: World, tmp_path: Path) -> None:
+def test_a_latent_is_steered_by_how_it_fires_on_the_replies_where_they_alone_were_captured(
+    replies_only: World, tmp_path: Path
+) -> None:
+    run(replies_only, tmp_path, changed(units=("latent:3",)))
+    values = np.concatenate([latent_values(replies_only, r, 3, 20 - PROMPT_TOKENS) for r in LENGTHS])
+    row = SteeringEffects.open(tmp_path / "out").table().to_pylist()[0]
+    assert row["p99"] == pytest.approx(np.quantile(values[values > 0], 0.99), rel=1e-5)
+
+
+def test_captured_tokens_that_are_not_the_datasets_are_told(world: World, tmp_path: Path) -> None:
+    other = copied(world, tmp_path / "world")
+    batch = world.shards.read_shard(0)
+    batch.token_id_B[2] += 1
+    write_shard(other.folder / "shards" / SHARD.format(0), batch, world.shards.columns, "tiny", 64)
     with pytest.raises(
-        BadInput, match=r"rollout 0 are not .* first 20: where latents fire .* activations\.positions: all"
+        BadInput, match=r"captured tokens of rollout 0 are not the dataset's: compute activation_shards"
     ):
-        run(replies_only, tmp_path, changed(units=("latent:3",)))
+        run(other, tmp_path, changed(units=("latent:3",)))
 
 
 def test_turning_a_and_b_round_and_scaling_one_against_the_other_swaps_polarities_and_nothing_else(

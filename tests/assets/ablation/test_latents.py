@@ -1,5 +1,6 @@
 """Single latents against a forward pass from which their decoder's contribution is subtracted by hand."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from assets.ablation.config import AblationConfig, LatentAblationConfig
 from assets.ablation.latents import LatentMetrics, ablate_latents
 from assets.dataset.artifact import S1kDataset
 from resources.components import Component
-from tests.assets.ablation.world import Change, World, latent_row, latent_values, pooled, progress
+from tests.assets.ablation.world import PROMPT_TOKENS, Change, World, latent_row, latent_values, pooled, progress
 
 MAX_TOKENS = 20
 
@@ -44,18 +45,41 @@ def latents(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def subtracted(world: World, latent: int, values_of: Callable[[int], np.ndarray]) -> float:
+    """Mean KL of a forward pass from which a latent with these values at each token is subtracted."""
+
+    def changes(r: int) -> dict[Component, Change]:
+        values_1T1 = torch.from_numpy(values_of(r))[None, :, None].float()
+        return {c: lambda s, w=w: s - w * values_1T1 for c, w in latent_row(world, latent).items()}
+
+    return pooled(world, MAX_TOKENS, changes)[0]
+
+
 def test_a_latent_is_ablated_by_subtracting_what_its_decoder_writes(world: World, latents: Path) -> None:
     rows = table(latents).to_pylist()
     assert len(rows) == 3
     for row in rows:
         latent = int(row["unit"].split(":")[1])
 
-        def changes(r: int, latent: int = latent) -> dict[Component, Change]:
-            values = torch.from_numpy(latent_values(world, r, latent, MAX_TOKENS))[None, :, None].float()
-            return {c: lambda s, w=w: s - w * values for c, w in latent_row(world, latent).items()}
+        def values_of(r: int, latent: int = latent) -> np.ndarray:
+            return latent_values(world, r, latent, MAX_TOKENS)
 
-        assert row["kl_mean"] == pytest.approx(pooled(world, MAX_TOKENS, changes)[0], rel=1e-5)
+        assert row["kl_mean"] == pytest.approx(subtracted(world, latent, values_of), rel=1e-5)
         assert row["kl_mean"] > 0
+
+
+def test_where_replies_alone_were_captured_a_latent_is_subtracted_from_them_alone(
+    replies_only: World, tmp_path: Path
+) -> None:
+    run(replies_only, tmp_path, AblationConfig(max_tokens=MAX_TOKENS), 1)
+    [row] = table(tmp_path).to_pylist()
+    latent = int(row["unit"].split(":")[1])
+
+    def values_of(r: int) -> np.ndarray:
+        return np.append(np.zeros(PROMPT_TOKENS), latent_values(replies_only, r, latent, MAX_TOKENS - PROMPT_TOKENS))
+
+    assert row["kl_mean"] == pytest.approx(subtracted(replies_only, latent, values_of), rel=1e-5)
+    assert row["n_tokens"] == 20 + 17 + 20 + 12
 
 
 def test_the_heaviest_latents_are_chosen_by_activation_mass(world: World, latents: Path) -> None:

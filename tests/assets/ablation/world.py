@@ -126,6 +126,14 @@ def copied(world: World, folder: Path, adapter: Path | None = None) -> World:
     return World(folder, world.model_folder, adapter or world.adapter, world.dtype)
 
 
+def without_prompts(world: World, folder: Path) -> World:
+    """The same inputs in a folder of their own, of which only the assistant's tokens were captured."""
+    other = copied(world, folder)
+    replies = [world.shards.rollout(r).rows(slice(PROMPT_TOKENS, None)) for r in LENGTHS]
+    _write_states(other.folder / "shards", replies, world.shards.columns)
+    return other
+
+
 def _write_dataset(folder: Path, tokens: dict[int, np.ndarray]) -> None:
     folder.mkdir()
     rollouts = [
@@ -174,10 +182,14 @@ def _write_shards(world: World, tokens: dict[int, np.ndarray]) -> None:
         world.logits(ids.tolist(), {c: keep(c) for c in columns})
         state = torch.stack([seen[c] for c in columns], dim=1).numpy().astype(np.float16)
         parts.append(StateBatch(np.full(len(ids), r, np.int32), np.arange(len(ids), dtype=np.int32), ids, state))
-    joined = StateBatch(*(np.concatenate([getattr(p, f) for p in parts]) for f in StateBatch.__dataclass_fields__))
     folder = world.folder / "shards"
     folder.mkdir()
-    write_shard(folder / SHARD.format(0), joined, tuple(c.id for c in columns), "tiny", 64)
+    _write_states(folder, parts, tuple(c.id for c in columns))
+
+
+def _write_states(folder: Path, parts: Sequence[StateBatch], columns: tuple[str, ...]) -> None:
+    joined = StateBatch(*(np.concatenate([getattr(p, f) for p in parts]) for f in StateBatch.__dataclass_fields__))
+    write_shard(folder / SHARD.format(0), joined, columns, "tiny", 64)
     write_statistics(folder)
 
 
