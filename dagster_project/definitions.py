@@ -8,10 +8,11 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from assets.sections import SECTIONS
 from dagster_project.console import terminal_logger
 from dagster_project.jobs import gc, verify, whole_paper
 from dagster_project.materialize import EXPERIMENTS, claims_of_the_run, params_key
-from dagster_project.rooms import ROOMS, SECTIONS
+from dagster_project.rooms import ROOMS
 from resources.home import find_home
 from resources.launcher.deployment import load_deployment
 from sensors import adapter_landed, experiments, killed_runs, run_failed

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
-from dagster_project.rooms import SECTIONS
+from assets.sections import SECTIONS
 from resources.compute import ComputeConfig
 from resources.errors import SHOWN, BadInput, nearest, one_line, quoted, told
 from resources.fingerprints import fingerprints

@@ -1,30 +1,21 @@
-"""The rooms, left to right: every config section and every asset of the project, in the paper's order.
+"""The rooms, left to right: every asset of the project, in the paper's order.
 
 A stage's inputs stand above it. No Dagster here, so that plans and the experiment language load at once.
 """
 
 from collections.abc import Mapping
 
-from assets.ablation.config import (
-    ABLATION_KL,
-    LATENT_KL,
-    STEERING_EFFECTS,
-    AblationConfig,
-    LatentAblationConfig,
-    SteeringConfig,
-)
-from assets.activations.config import ACTIVATION_SHARDS, NEURON_SHARDS, ActivationsConfig, NeuronsConfig
-from assets.adapter.config import FULL_FINETUNE_CHECKPOINT, LORA_CHECKPOINT, FullFinetuneConfig, LoraConfig
-from assets.benchmarks.config import BENCHMARK_SCORES, BenchmarksConfig
-from assets.categories.config import CATEGORY_DENSITIES, FEATURE_CATEGORIES, CategoriesConfig
-from assets.contexts.config import MAX_ACTIVATING_CONTEXTS, ContextsConfig
-from assets.dashboard.config import FEATURE_DASHBOARD, DashboardConfig
-from assets.dataset.config import S1K_DATASET, DatasetConfig
-from assets.interpretations.config import INTERPRETATION_SCORES, INTERPRETATIONS, InterpretationsConfig, ScoresConfig
+from assets.ablation.config import ABLATION_KL, LATENT_KL, STEERING_EFFECTS
+from assets.activations.config import ACTIVATION_SHARDS, NEURON_SHARDS
+from assets.adapter.config import FULL_FINETUNE_CHECKPOINT, LORA_CHECKPOINT
+from assets.benchmarks.config import BENCHMARK_SCORES
+from assets.categories.config import CATEGORY_DENSITIES, FEATURE_CATEGORIES
+from assets.contexts.config import MAX_ACTIVATING_CONTEXTS
+from assets.dashboard.config import FEATURE_DASHBOARD
+from assets.dataset.config import S1K_DATASET
+from assets.interpretations.config import INTERPRETATION_SCORES, INTERPRETATIONS
 from assets.paper.config import PAPER_REPORT
-from assets.sae.config import BATCHTOPK_SAE, SaeConfig
-from resources.models import ModelConfig
-from resources.section import Section
+from assets.sae.config import BATCHTOPK_SAE
 from resources.stage import Stage
 
 ROOMS = (
@@ -59,24 +50,6 @@ STAGES: tuple[Stage, ...] = (
     FEATURE_DASHBOARD,
     PAPER_REPORT,
 )
-SECTIONS: Mapping[str, type[Section]] = {
-    "model": ModelConfig,
-    "dataset": DatasetConfig,
-    "lora": LoraConfig,
-    "full_finetune": FullFinetuneConfig,
-    "activations": ActivationsConfig,
-    "neurons": NeuronsConfig,
-    "sae": SaeConfig,
-    "contexts": ContextsConfig,
-    "interpretations": InterpretationsConfig,
-    "scores": ScoresConfig,
-    "categories": CategoriesConfig,
-    "ablation": AblationConfig,
-    "latent_ablation": LatentAblationConfig,
-    "steering": SteeringConfig,
-    "benchmarks": BenchmarksConfig,
-    "dashboard": DashboardConfig,
-}
 ASKING: Mapping[str, str] = {
     "interpretations": "interpretations",
     "interpretation_scores": "interpretations",

@@ -5,7 +5,7 @@ from resources.stage import Needs, Stage
 PAPER_REPORT = Stage(
     asset="paper_report",
     room="paper",
-    code_version=16,
+    code_version=17,
     call="assets.paper.report:report",
     artifact="assets.paper.artifact:PaperReport",
     sections=(),

@@ -1,4 +1,4 @@
-"""Every table of the report as rows: those of the paper, the SAE's numbers, and the numbers behind the figures."""
+"""Every table of the report as rows: those of the paper, the SAE's, the numbers behind the figures, and settings."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 
 from assets.ablation.artifact import AblationKl
 from assets.paper.claims import CLAIMS, SAE_SIZES
+from assets.paper.settings import settings
 from resources.manifest import Manifest
 
 Row = dict[str, Any]
@@ -46,6 +47,7 @@ def tables(manifests: Mapping[str, Manifest], ablation_kl: Path) -> dict[str, li
         "agreement": manifests["interpretations"].rows("agreement"),
         "sae": list(sae_rows(manifests["batchtopk_sae"])),
         "sae_baselines": manifests["batchtopk_sae"].rows("baselines"),
+        "settings": settings(manifests.values()),
     }
     return {name: rows for name, rows in found.items() if rows}
 

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 import sensors.experiments
+from assets.sections import SECTIONS
 from dagster_project.experiment import Experiments
-from dagster_project.rooms import SECTIONS
 from resources.errors import BadInput
 from sensors.experiments import NAMED, PER_TICK, noted
 from tests.sensors.ticks import tick

@@ -69,6 +69,7 @@ def report(
         "sae": list(sae_rows(manifests["batchtopk_sae"])),
         "explanations": scored,
         "agreement": [{"llm": 0, "statistical": -1, "units": 12}],
+        "settings": [{"setting": "model.name", "here": HOSTILE, "default": "Qwen/Qwen2.5-32B-Instruct"}],
     }
     return render(HOSTILE, rows, tables, figures, [unit], manifests, comparable)
 
@@ -278,6 +279,12 @@ def test_the_page_leads_to_the_dashboard_and_to_each_of_its_sections() -> None:
     headings = set(re.findall(r'<h2 id="([^"]+)"', page))
     assert set(re.findall(r'href="#([^"]+)"', contents)) == headings
     assert 'href="../../feature_dashboard/key-of-feature_dashboard/index.html"' in page.split("<nav>")[0]
+
+
+def test_settings_other_than_the_defaults_stand_beside_them_as_plain_text() -> None:
+    page = report().split('id="settings"')[1]
+    assert "<img" not in page.split("</table>")[0]
+    assert '\\u202e\\u0000 数学 😀</td><td class="">Qwen/Qwen2.5-32B-Instruct</td>' in page
 
 
 def test_a_missing_sae_is_not_in_the_contents() -> None:
