@@ -118,7 +118,7 @@ class SteeringConfig(Section):
 ABLATION_KL = Stage(
     asset="ablation_kl",
     room="ablation",
-    code_version=6,
+    code_version=7,
     call="assets.ablation.ablate:ablate",
     artifact="assets.ablation.artifact:AblationKl",
     sections=("model", "ablation"),
@@ -152,7 +152,7 @@ LATENT_KL = Stage(
 STEERING_EFFECTS = Stage(
     asset="steering_effects",
     room="ablation",
-    code_version=11,
+    code_version=12,
     call="assets.ablation.steer:steer",
     artifact="assets.ablation.artifact:SteeringEffects",
     sections=("model", "steering"),

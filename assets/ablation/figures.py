@@ -102,11 +102,13 @@ def interaction_bars(rows: Sequence[dict]) -> alt.Chart:
 def cumulative_curve(rows: Sequence[dict]) -> alt.Chart:
     """KL along the greedy order."""
     values = [{"step": row["step"], "added": row["unit"], "kl": row["kl_mean"]} for row in rows]
+    # Of few steps Vega draws half ones too, whatever tickMinStep says.
+    steps = alt.Axis(labelExpr="datum.value % 1 ? '' : datum.value", grid=False)
     return (
         alt.Chart(alt.Data(values=values), title="Cumulative ablation, worst first", width=520, height=240)
         .mark_line(color=ACCENT, point=True)
         .encode(
-            alt.X("step:Q", scale=alt.Scale(zero=False), axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
+            alt.X("step:Q", scale=alt.Scale(zero=False), axis=steps),
             alt.Y("kl:Q", title=KL),
             tooltip=["step:Q", "added:N", "kl:Q"],
         )
@@ -174,6 +176,7 @@ def _dose_panel(
     shown = [direction for direction in DIRECTIONS if any(row["direction"] == direction for row in rows)]
     colours = alt.Scale(domain=shown, range=(ACCENT, CONTRAST)[: len(shown)])
     dashes = alt.Scale(domain=shown, range=[[1, 0], [4, 3]][: len(shown)])
+    legend = alt.Undefined if len(shown) > 1 else None
     base = alt.Chart(alt.Data(values=values), width=300, height=150, title=title).encode(
         alt.X(
             "factor:Q",
@@ -181,10 +184,10 @@ def _dose_panel(
             scale=alt.Scale(type="symlog"),
             axis=alt.Axis(values=factors, labelExpr="datum.value"),
         ),
-        alt.Color("direction:N", title=None, scale=colours),
+        alt.Color("direction:N", title=None, scale=colours, legend=legend),
         tooltip=["direction:N", "factor:Q", *[alt.Tooltip(f"{name}:Q", format=".3g") for name in _SHOWN]],
     )
-    dash = alt.StrokeDash("direction:N", title=None, scale=dashes)
+    dash = alt.StrokeDash("direction:N", title=None, scale=dashes, legend=legend)
     lines = base.mark_line(point=True).encode(_measure_axis(column, top), dash)
     return lines + base.mark_area(opacity=0.15).encode(alt.Y("low:Q"), alt.Y2("high:Q"))
 

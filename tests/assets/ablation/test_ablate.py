@@ -14,7 +14,7 @@ import vl_convert
 from assets.ablation.ablate import AblationMetrics, ablate
 from assets.ablation.artifact import AblationKl
 from assets.ablation.config import AblationConfig
-from assets.ablation.figures import interaction_bars
+from assets.ablation.figures import cumulative_curve, interaction_bars
 from assets.ablation.passages import cut, open_passages
 from assets.dataset.artifact import TOKEN_SCHEMA, TOKENS, S1kDataset
 from resources.components import Component, components, parse_component
@@ -195,6 +195,14 @@ def test_the_colour_of_an_interaction_says_its_sign_also_where_all_have_one(sign
     weaker, most = re.findall(r'aria-roledescription="bar"[^>]*fill="([^"]+)"', drawn)
     assert most == strongest
     assert weaker not in (strongest, "rgb(247, 247, 247)")
+
+
+@pytest.mark.parametrize("steps", [2, 3, 6])
+def test_the_cumulative_curve_names_every_step_once(steps: int) -> None:
+    rows = [{"step": step, "unit": f"L{step}", "kl_mean": 0.5 * step} for step in range(1, steps + 1)]
+    drawn = vl_convert.vegalite_to_svg(cumulative_curve(rows).to_json())
+    (axis,) = re.findall(r'aria-label="X-axis.*?(?=aria-label="Y-axis)', drawn, re.DOTALL)
+    assert re.findall(r"<text[^>]*>(\d[^<]*)</text>", axis) == [str(row["step"]) for row in rows]
 
 
 def test_each_round_of_the_greedy_order_counts_its_own_work(world: World, tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_the_dose_curves_show_each_decoding_beside_the_other_and_the_kl_once(ste
     assert [len(line["hconcat"]) for line in lines] == [1]
 
 
-def test_a_dose_axis_spells_fractions_and_the_legend_names_no_direction_that_is_not_there(steered: Path) -> None:
+def test_a_dose_axis_spells_fractions_and_a_legend_tells_directions_apart_where_there_are_two(steered: Path) -> None:
     import vl_convert
 
     rows = SteeringEffects.open(steered / "out").table().to_pylist()
@@ -250,6 +250,7 @@ def test_a_dose_axis_spells_fractions_and_the_legend_names_no_direction_that_is_
     svg = vl_convert.vegalite_to_svg(dose_chart("latent:3", alone, DOSES["scale"]).to_json())
     assert ">0.5<" in svg
     assert ">random<" not in svg
+    assert ">unit<" not in svg
 
 
 def test_the_band_of_the_kl_over_two_rollouts_is_as_wide_as_students_t_of_its_logarithm() -> None:
