@@ -50,7 +50,7 @@ def firings(sae: Sae, shards: Shards, passage: Passage) -> Firings:
     """The SAE's latents on the captured states of a passage.
 
     Raises:
-        BadInput: when its captured tokens are not the dataset's.
+        BadInput: when its captured tokens are not the dataset's, or are neither all of it nor all of its reply.
     """
     import torch
 
@@ -60,6 +60,12 @@ def firings(sae: Sae, shards: Shards, passage: Passage) -> Firings:
     if not np.array_equal(state.token_id_B[here_B], passage.ids_T[position_M]):
         raise BadInput(
             f"the captured tokens of rollout {passage.rollout_id} are not the dataset's: compute activation_shards anew"
+        )
+    complete = np.arange(len(passage.ids_T)), np.flatnonzero(passage.reply_T)
+    if not any(np.array_equal(position_M, positions) for positions in complete):
+        raise BadInput(
+            f"rollout {passage.rollout_id} was captured up to token {state.position_B[-1] + 1} of the first "
+            f"{len(passage.ids_T)}: lower max_tokens to what the model's context holds"
         )
     order = [shards.columns.index(column) for column in sae.columns]
     found = sae.encode(torch.from_numpy(state.state_BC[here_B][:, order]).float())

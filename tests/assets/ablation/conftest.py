@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from assets.ablation.adapted import AdaptedModel
-from tests.assets.ablation.world import World, build_world, without_prompts
+from tests.assets.ablation.world import PROMPT_TOKENS, World, build_world, recaptured
 
 
 @pytest.fixture(scope="session")
@@ -21,4 +21,4 @@ def adapted(world: World) -> AdaptedModel:
 @pytest.fixture(scope="session")
 def replies_only(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Shards that hold the assistant's positions alone."""
-    return without_prompts(world, tmp_path_factory.mktemp("replies") / "world")
+    return recaptured(world, tmp_path_factory.mktemp("replies") / "world", slice(PROMPT_TOKENS, None))

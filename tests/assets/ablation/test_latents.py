@@ -13,7 +13,17 @@ from assets.ablation.config import AblationConfig, LatentAblationConfig
 from assets.ablation.latents import LatentMetrics, ablate_latents
 from assets.dataset.artifact import S1kDataset
 from resources.components import Component
-from tests.assets.ablation.world import PROMPT_TOKENS, Change, World, latent_row, latent_values, pooled, progress
+from resources.errors import BadInput
+from tests.assets.ablation.world import (
+    PROMPT_TOKENS,
+    Change,
+    World,
+    latent_row,
+    latent_values,
+    pooled,
+    progress,
+    recaptured,
+)
 
 MAX_TOKENS = 20
 
@@ -80,6 +90,16 @@ def test_where_replies_alone_were_captured_a_latent_is_subtracted_from_them_alon
 
     assert row["kl_mean"] == pytest.approx(subtracted(replies_only, latent, values_of), rel=1e-5)
     assert row["n_tokens"] == 20 + 17 + 20 + 12
+
+
+@pytest.mark.parametrize("tokens", [slice(15), slice(PROMPT_TOKENS, 15)])
+def test_a_rollout_that_was_captured_in_part_is_told_and_not_ablated_in_part(
+    world: World, tmp_path: Path, tokens: slice
+) -> None:
+    """As where the model's context ends before max_tokens."""
+    cut = recaptured(world, tmp_path / "world", tokens)
+    with pytest.raises(BadInput, match=r"rollout 0 was captured up to token 15 of the first 20: lower max_tokens"):
+        run(cut, tmp_path, AblationConfig(max_tokens=MAX_TOKENS), 1)
 
 
 def test_the_heaviest_latents_are_chosen_by_activation_mass(world: World, latents: Path) -> None:

@@ -126,11 +126,11 @@ def copied(world: World, folder: Path, adapter: Path | None = None) -> World:
     return World(folder, world.model_folder, adapter or world.adapter, world.dtype)
 
 
-def without_prompts(world: World, folder: Path) -> World:
-    """The same inputs in a folder of their own, of which only the assistant's tokens were captured."""
+def recaptured(world: World, folder: Path, tokens: slice) -> World:
+    """The same inputs in a folder of their own, where only these tokens of each rollout were captured."""
     other = copied(world, folder)
-    replies = [world.shards.rollout(r).rows(slice(PROMPT_TOKENS, None)) for r in LENGTHS]
-    _write_states(other.folder / "shards", replies, world.shards.columns)
+    parts = [world.shards.rollout(r).rows(tokens) for r in LENGTHS]
+    _write_states(other.folder / "shards", parts, world.shards.columns)
     return other
 
 
