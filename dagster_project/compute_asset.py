@@ -1,6 +1,7 @@
 """The exact cache around every asset: a hit returns at once, a miss runs in a worker and is stored whole."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,8 +36,18 @@ class Computed:
     cache: Literal["hit", "computed"]
 
 
-def obtain(stage: Stage, claim: Claim, store: Store, home: Home, say: Callable[[str], None], run: Run) -> Computed:
+def obtain(
+    stage: Stage,
+    claim: Claim,
+    store: Store,
+    home: Home,
+    say: Callable[[str], None],
+    run: Run,
+    pause: Callable[[float], None] = time.sleep,
+) -> Computed:
     """The artifact of one asset of one experiment, from the store or by running its job.
+
+    While another run computes it, `pause` is called with the seconds between two looks.
 
     Raises:
         BadInput: when an input is missing or damaged, or outside data has changed since the run began.
@@ -45,10 +56,14 @@ def obtain(stage: Stage, claim: Claim, store: Store, home: Home, say: Callable[[
     manifest = store.find(stage.asset, key)
     cache: Literal["hit", "computed"] = "hit"
     lock = store.root / ".locks" / f"{stage.asset}-{key}"
+
+    def waiting(who: str) -> None:
+        say(f"{stage.asset} is being computed by {who}; waiting for it")
+
     if manifest is not None:
         _tidy(store.partial(stage.asset, key), run_folder(home.runs, stage.asset, key), lock, home)
     else:
-        with held(lock, experiment.name, lambda who: say(f"{stage.asset} is being computed by {who}; waiting for it")):
+        with held(lock, experiment.name, waiting, pause=pause):
             manifest = store.find(stage.asset, key)
             if manifest is None:
                 inputs = {name: claim.keys[name] for name in stage.inputs}

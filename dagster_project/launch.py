@@ -10,6 +10,7 @@ from dagster_pipes import PipesDefaultMessageWriter
 
 from dagster_project import metadata
 from dagster_project.slot import slot
+from dagster_project.wanted import Wanted, is_terminated
 from resources.job import Job, JobResult
 from resources.launcher.attempt import Attempt, Ears, JobError, JobLost, Relay
 from resources.launcher.deployment import Deployment
@@ -36,20 +37,20 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
     run = RunDir(run_dir)
     reader = MessageReader(run, context)
     relay = Relay(run)
+    wanted = Wanted(context.instance, context.run.run_id)
 
     def hear() -> None:
         reader.hear()
         relay.forward()
 
     def leave() -> bool:
-        found = context.instance.get_run_by_id(context.run.run_id)
-        return found is not None and found.status not in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+        return not is_terminated(context.instance, context.run.run_id)
 
-    ears = Ears(hear, context.log.info, leave)
+    ears = Ears(hear, context.log.info, wanted.pause, leave)
     # The slot first: of a run that is stopped while it waits, Pipes would warn that no worker has said a word.
     with (
         _as_dagster_says(),
-        slot(context) if job.gpus else nullcontext(),
+        slot(context, wanted.pause) if job.gpus else nullcontext(),
         # Pipes asks an asset's context for what Dagster has deprecated there; the op's context still has it.
         dg.open_pipes_session(context.op_execution_context, dg.PipesEnvContextInjector(), reader) as session,
     ):

@@ -3,8 +3,7 @@
 An asset's own `pool` would be claimed before its first line runs, and every hit would stand in the queue.
 """
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
@@ -18,8 +17,11 @@ REMEDY = "if that machine is down: terminate the run in the UI, with 'Force term
 
 
 @contextmanager
-def slot(context: dg.AssetExecutionContext, poll_s: float = POLL_S) -> Iterator[None]:
-    """Hold one slot of the pool while the block runs; waits in Dagster's own queue and says for whom."""
+def slot(context: dg.AssetExecutionContext, pause: Callable[[float], None], poll_s: float = POLL_S) -> Iterator[None]:
+    """Hold one slot of the pool while the block runs; waits in Dagster's own queue and says for whom.
+
+    `pause` is called with the seconds between two questions; what it raises ends the wait.
+    """
     storage, run = context.instance.event_log_storage, context.run
     if not storage.supports_global_concurrency_limits:
         yield
@@ -36,7 +38,7 @@ def slot(context: dg.AssetExecutionContext, poll_s: float = POLL_S) -> Iterator[
                     f"waiting for a slot of {POOL}, held by {', '.join(holders) or 'nobody: its limit is 0'}"
                 )
                 told = holders
-            time.sleep(poll_s)
+            pause(poll_s)
         yield
     finally:
         storage.free_concurrency_slot_for_step(run.run_id, step)

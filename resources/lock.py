@@ -12,9 +12,18 @@ from typing import IO
 
 
 @contextmanager
-def held(path: Path, holder: str, waiting: Callable[[str], None], poll_s: float = 0.2) -> Iterator[None]:
-    """Hold the lock file while the block runs; `waiting` is told once for each holder that is in the way."""
-    file = _acquire(path, waiting, poll_s)
+def held(
+    path: Path,
+    holder: str,
+    waiting: Callable[[str], None],
+    poll_s: float = 0.2,
+    pause: Callable[[float], None] = time.sleep,
+) -> Iterator[None]:
+    """Hold the lock file while the block runs; `waiting` is told once for each holder that is in the way.
+
+    `pause` is called with the seconds between two looks; what it raises ends the wait.
+    """
+    file = _acquire(path, waiting, poll_s, pause)
     try:
         sign(file, holder)
         yield
@@ -55,14 +64,14 @@ def try_lock(path: Path, opened: Callable[[Path], IO[str]]) -> IO[str] | None:
     return file
 
 
-def _acquire(path: Path, waiting: Callable[[str], None], poll_s: float) -> IO[str]:
+def _acquire(path: Path, waiting: Callable[[str], None], poll_s: float, pause: Callable[[float], None]) -> IO[str]:
     told = ""
     while (file := try_hold(path)) is None:
         holder = holder_of(path)
         if holder != told:
             waiting(holder)
             told = holder
-        time.sleep(poll_s)
+        pause(poll_s)
     return file
 
 

@@ -71,6 +71,8 @@ class Ears:
     """Called again and again: forward whatever is new."""
     say: Callable[[str], None]
     """One line for the run log."""
+    pause: Callable[[float], None]
+    """Called with the seconds between two looks; what it raises interrupts the wait."""
     leave: Callable[[], bool]
     """Asked when this process is interrupted: whether the job may live on for a later attempt to attach to."""
 
@@ -184,7 +186,7 @@ class Attempt:
             except Busy as busy:
                 if str(busy) != said:
                     self.ears.say(said := str(busy))
-            time.sleep(BUSY_S)
+            self.ears.pause(BUSY_S)
             ask = again or ask
 
     @contextmanager
@@ -238,7 +240,7 @@ class Attempt:
             if gone >= GONE_POLLS:
                 self.ears.hear()
                 return self.run.exit_code()
-            time.sleep(POLL_S)
+            self.ears.pause(POLL_S)
 
     def _is_over(self, code: int) -> bool:
         """A queue may start anew, under the same handle, a job that it ended; none that ended by itself."""

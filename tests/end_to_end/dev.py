@@ -31,10 +31,12 @@ TERMINATE = """mutation ($run: String!) { terminateRun(runId: $run) { __typename
   ... on TerminateRunFailure { message } ... on PythonError { message } } }"""
 PARTITION = """mutation ($name: String!) { addDynamicPartition(partitionsDefName: "experiment", partitionKey: $name,
   repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "lorascope"}) { __typename } }"""
+RUNS = """{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { runId } } } }"""
 STATUS = "query ($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 EVENTS = """query ($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
   __typename ... on MessageEvent { message timestamp } } } } }"""
 CAPTURED = "query ($key: [String!]!) { capturedLogs(logKey: $key) { stdout stderr } }"
+PATIENCE_S = 300
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 FILE_KEY = """query ($run: ID!) { logsForRun(runId: $run, limit: 1000) { ... on EventConnection { events {
   ... on LogsCapturedEvent { fileKey } } } } }"""
@@ -70,9 +72,28 @@ class Dev:
         tags = [{"key": "dagster/partition", "value": experiment}]
         done = self.ask(LAUNCH, asset=asset, tags=tags)["launchPipelineExecution"]
         assert done["__typename"] == "LaunchRunSuccess", done
-        key = keys(Experiments(self.installation.experiments).load(experiment))[asset]
+        key = self._key(experiment, asset)
         self.launched.append(LaunchedRun(self, done["run"]["runId"], self.installation.home, asset, key))
         return self.launched[-1]
+
+    @contextmanager
+    def started(self, experiment: str, asset: str = "lora_checkpoint") -> Iterator["LaunchedRun"]:
+        """The run of a `lorascope run` in a terminal, which has ended when the block has."""
+        there = self._run_ids()
+        process = self.installation.start("run", experiment, asset)
+        try:
+            run_id = wait_for(lambda: next(iter(self._run_ids() - there), ""))
+            yield LaunchedRun(self, run_id, self.installation.home, asset, self._key(experiment, asset))
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+            process.wait()
+
+    def _run_ids(self) -> set[str]:
+        return {run["runId"] for run in self.ask(RUNS)["runsOrError"]["results"]}
+
+    def _key(self, experiment: str, asset: str) -> str:
+        return keys(Experiments(self.installation.experiments).load(experiment))[asset]
 
     def end_all(self) -> None:
         """Terminate what a failed test left running, so that the next one meets an idle queue."""
@@ -128,9 +149,13 @@ class LaunchedRun:
         file_key = next(event["fileKey"] for event in events if event.get("fileKey"))
         return self.dev.ask(CAPTURED, key=[self.run_id, "compute_logs", file_key])["capturedLogs"]
 
+    def press_terminate(self) -> Any:
+        """Press Terminate; what Dagster says to it."""
+        return self.dev.ask(TERMINATE, run=self.run_id)["terminateRun"]
+
     def terminate(self) -> None:
-        """Press Terminate."""
-        done = self.dev.ask(TERMINATE, run=self.run_id)["terminateRun"]
+        """Press Terminate, and see that Dagster has passed it on."""
+        done = self.press_terminate()
         assert done["__typename"] == "TerminateRunSuccess", done
 
     def processes(self) -> list[int]:
@@ -147,7 +172,7 @@ class LaunchedRun:
         return wait_for(lambda: self.status if self.status in statuses else "")
 
 
-def wait_for(condition: Callable[[], Found], seconds: float = 300) -> Found:
+def wait_for(condition: Callable[[], Found], seconds: float = PATIENCE_S) -> Found:
     """The condition's value once it is true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

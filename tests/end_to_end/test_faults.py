@@ -131,6 +131,20 @@ def test_a_run_terminated_while_it_waits_for_anothers_job_leaves_that_one_alone(
     end(run)
 
 
+def test_terminate_ends_a_run_that_no_signal_reaches_while_it_waits_and_while_it_computes(dev: Dev) -> None:
+    """Dagster has no way to signal a `lorascope run`; and a signal to a run of its own can be lost."""
+    with dev.started("endless") as run:
+        run.says("train ")
+        with dev.started("endless") as waiting:
+            waiting.says("waiting for it")
+            waiting.press_terminate()
+            wait_for(lambda: waiting.status == "CANCELED", PROMISED_S)
+        assert run.processes()
+        run.press_terminate()
+        wait_for(lambda: not run.processes(), PROMISED_S)
+        assert run.becomes(*ENDED) == "CANCELED"
+
+
 def test_what_every_rank_writes_is_in_the_runs_compute_logs_and_what_the_first_says_in_its_log(dev: Dev) -> None:
     run = dev.launch("endless", "neuron_shards")
     assert run.becomes("CANCELED", "SUCCESS", "FAILURE") == "SUCCESS"

@@ -1,5 +1,6 @@
 """Both back ends for every fault: processes of this machine, and a real Slurm."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -90,4 +91,6 @@ def build_job(root: Path, verb: str, *, play: dict[str, JsonValue] | None = None
 def build_attempt(job: Job, root: Path, deployment: Deployment, hear: Callable[[], None] = lambda: None) -> Attempt:
     """An attempt that nobody but the test listens to."""
     said: list[str] = []
-    return Attempt(job, RunDir(root / "run"), deployment.launcher(), deployment.python, Ears(hear, said.append, bool))
+    return Attempt(
+        job, RunDir(root / "run"), deployment.launcher(), deployment.python, Ears(hear, said.append, time.sleep, bool)
+    )

@@ -1,5 +1,6 @@
 """Slurm behind a wrapper or a login shell that greets on standard output: only what was asked for is read."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from threading import Timer
@@ -86,7 +87,7 @@ def test_cancelling_a_job_that_slurm_does_not_end_says_so(tmp_path: Path, monkey
     attempt.run.prepare(attempt.job)
     launcher = build_launcher(tmp_path, "echo 101; echo 'state: RUNNING None'")
     with pytest.raises(Stopped):
-        replace(attempt, launcher=launcher, ears=Ears(stop, said.append, lambda: False)).result({})
+        replace(attempt, launcher=launcher, ears=Ears(stop, said.append, time.sleep, lambda: False)).result({})
     assert said[-1:] == ["job 101 may still run: whoever runs it does not answer, or does not end it"]
 
 

@@ -146,7 +146,7 @@ def test_a_job_waits_for_the_slot_says_who_holds_it_and_gives_it_back(host: str,
                 storage.free_concurrency_slots_for_run(holder.run_id)
 
             context.log.info = info  # pyright: ignore[reportAttributeAccessIssue]
-            with slot(context, poll_s=0.05):
+            with slot(context, time.sleep, poll_s=0.05):
                 claimed = storage.get_concurrency_info(POOL).claimed_slots
                 assert [(found.run_id, found.step_key) for found in claimed] == [(context.run.run_id, "notes")]
 
@@ -168,7 +168,7 @@ def test_the_pool_has_the_slots_that_dagster_yaml_or_the_ui_says_last(tmp_path: 
 
             @dg.asset
             def notes(context: dg.AssetExecutionContext) -> None:
-                with slot(context, poll_s=0.05):
+                with slot(context, time.sleep, poll_s=0.05):
                     pass
 
             assert dg.materialize([notes], instance=instance).success
@@ -189,7 +189,7 @@ def test_a_slot_of_a_process_that_was_killed_is_taken_over(tmp_path: Path) -> No
 
         @dg.asset
         def notes(context: dg.AssetExecutionContext) -> None:
-            with slot(context, poll_s=0.05):
+            with slot(context, time.sleep, poll_s=0.05):
                 entered.append(True)
 
         assert dg.materialize([notes], instance=instance).success
@@ -200,7 +200,7 @@ def test_a_run_that_is_stopped_while_it_waits_for_the_slot_misses_no_worker(
     tmp_path: Path, local: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def stopped(_: dg.AssetExecutionContext) -> Iterator[None]:
+    def stopped(*_: object) -> Iterator[None]:
         raise dg.DagsterExecutionInterruptedError
         yield
 

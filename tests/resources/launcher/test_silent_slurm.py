@@ -110,8 +110,9 @@ def test_slurm_is_asked_rarely_about_a_job_that_goes_on_for_hours_and_quickly_wh
         nonlocal now
         now += 0.5
 
-    monkeypatch.setattr("resources.launcher.attempt.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
-    attempt = replace(Node(tmp_path / "node", 0).attempt(tmp_path, []), launcher=Counting(sys.executable))
+    monkeypatch.setattr("resources.launcher.attempt.time", SimpleNamespace(monotonic=lambda: now))
+    plain = Node(tmp_path / "node", 0).attempt(tmp_path, [])
+    attempt = replace(plain, launcher=Counting(sys.executable), ears=replace(plain.ears, pause=sleep))
     assert attempt._wait("7") is None
     assert len([at for at in asked if at < 60]) > 15 and len(asked) < 6 * 120 + 100
     assert now < ended + 40
@@ -134,8 +135,9 @@ def test_a_job_is_gone_when_slurm_says_so_five_times_in_a_row_and_not_five_times
         now += 0.5
 
     asked: list[str] = []
-    monkeypatch.setattr("resources.launcher.attempt.time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
-    attempt = replace(Node(tmp_path / "node", 0).attempt(tmp_path, []), launcher=Forgetful(sys.executable))
+    monkeypatch.setattr("resources.launcher.attempt.time", SimpleNamespace(monotonic=lambda: now))
+    plain = Node(tmp_path / "node", 0).attempt(tmp_path, [])
+    attempt = replace(plain, launcher=Forgetful(sys.executable), ears=replace(plain.ears, pause=sleep))
     assert attempt._wait("7") is None
     assert len(asked) == 15 + 5
 

@@ -1,0 +1,78 @@
+"""A run that was terminated ends its waits, also when no signal has said so."""
+
+import gc
+import os
+import signal
+import time
+import weakref
+from collections.abc import Callable
+
+import dagster as dg
+import pytest
+
+from dagster_project.wanted import ASK_S, Wanted
+
+PATIENCE_S = 60
+
+
+def ended(instance: dg.DagsterInstance, terminate: Callable[[dg.DagsterRun], None]) -> tuple[float, str]:
+    """Seconds that a run waited after it was terminated in the middle of its wait, and what it became."""
+    seconds: list[float] = []
+
+    @dg.asset
+    def notes(context: dg.AssetExecutionContext) -> None:
+        wanted = Wanted(context.instance, context.run.run_id)
+        for _ in range(int(2 * ASK_S / 0.05)):
+            wanted.pause(0.05)
+        terminate(context.run)
+        began = time.monotonic()
+        try:
+            while time.monotonic() < began + PATIENCE_S:
+                wanted.pause(0.05)
+        finally:
+            seconds.append(time.monotonic() - began)
+
+    done = dg.materialize([notes], instance=instance, raise_on_error=False)
+    run = instance.get_run_by_id(done.run_id)
+    assert run is not None
+    return seconds[0], run.status.value
+
+
+def test_a_run_that_was_terminated_waits_no_longer_than_two_questions() -> None:
+    with dg.instance_for_test() as instance:
+        waited, status = ended(instance, instance.report_run_canceling)
+    assert ASK_S <= waited < PATIENCE_S and status == "CANCELED"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_a_callback_of_the_garbage_collector_swallows_is_made_up_for() -> None:
+    class Collected:
+        """Something that a weak reference can name."""
+
+    with dg.instance_for_test() as instance:
+
+        def terminate(run: dg.DagsterRun) -> None:
+            instance.report_run_canceling(run)
+            collected = Collected()
+            reference = weakref.ref(collected, lambda _: os.kill(os.getpid(), signal.SIGINT))
+            del collected
+            gc.collect()
+            assert reference() is None
+
+        waited, status = ended(instance, terminate)
+    assert ASK_S <= waited < PATIENCE_S and status == "CANCELED"
+
+
+def test_a_database_that_does_not_answer_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def unanswered(_: dg.DagsterInstance, run_id: str) -> dg.DagsterRun | None:
+        asked.append(run_id)
+        raise OSError("database is locked")
+
+    with dg.instance_for_test() as instance:
+        wanted = Wanted(instance, "a-run")
+        monkeypatch.setattr(dg.DagsterInstance, "get_run_by_id", unanswered)
+        while len(asked) < 3:
+            wanted.pause(0.05)
+    assert asked == ["a-run"] * 3
