@@ -10,7 +10,7 @@ from dagster_pipes import PipesDefaultMessageWriter
 
 from dagster_project import metadata
 from dagster_project.slot import slot
-from dagster_project.wanted import Wanted, is_terminated
+from dagster_project.wanted import Wanted, is_terminated, unbroken
 from resources.job import Job, JobResult
 from resources.launcher.attempt import Attempt, Ears, JobError, JobLost, Relay
 from resources.launcher.deployment import Deployment
@@ -39,6 +39,7 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
     relay = Relay(run)
     wanted = Wanted(context.instance, context.run.run_id)
 
+    @unbroken()
     def hear() -> None:
         reader.hear()
         relay.forward()
@@ -46,7 +47,7 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
     def leave() -> bool:
         return not is_terminated(context.instance, context.run.run_id)
 
-    ears = Ears(hear, context.log.info, wanted.pause, leave)
+    ears = Ears(hear, unbroken()(context.log.info), wanted.pause, leave)
     # The slot first: of a run that is stopped while it waits, Pipes would warn that no worker has said a word.
     with (
         _as_dagster_says(),
@@ -58,6 +59,7 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
         return attempt.result(session.get_bootstrap_env_vars())
 
 
+@unbroken()
 def _check_wanted(context: dg.AssetExecutionContext) -> None:
     """A run terminated just as the queue lets it go is marked as canceled, and started (Dagster's issue 3323)."""
     canceled = dg.DagsterEventType.RUN_CANCELED

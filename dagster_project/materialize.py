@@ -20,7 +20,7 @@ from dagster_project.metadata import metadata
 from dagster_project.preflight import check
 from dagster_project.process import process_tag
 from dagster_project.rooms import STAGES
-from dagster_project.wanted import Wanted
+from dagster_project.wanted import Wanted, unbroken
 from resources.home import Home
 from resources.job import Job, JobResult
 from resources.launcher.deployment import Deployment
@@ -111,13 +111,13 @@ def experiment_asset(
             claims.check_once(claim, lambda: check(claim.experiment, home, h200_node, _stages_of(context.run)))
             return launch(context, job, run_dir, h200_node)
 
-        wanted = Wanted(context.instance, context.run.run_id)
+        say, wanted = unbroken()(context.log.info), Wanted(context.instance, context.run.run_id)
         with failing_in_words():
-            claim = claims.of(context.partition_key, context.log.info)
-            done = obtain(stage, claim, Store(home.store), home, context.log.info, run, wanted.pause)
+            claim = claims.of(context.partition_key, say)
+            done = obtain(stage, claim, Store(home.store), home, say, run, wanted.pause)
         edited = claim.is_edited()
         if edited:
-            context.log.info(
+            say(
                 f"'{claim.experiment.name}' was edited since this run began, which goes on as it was planned; "
                 "run it again for the edit"
             )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from dagster_project.process import is_gone, other_host
+from dagster_project.wanted import unbroken
 
 POOL = "h200_node"
 POLL_S = 0.5
@@ -29,21 +30,28 @@ def slot(context: dg.AssetExecutionContext, pause: Callable[[float], None], poll
     step = str(context.op_execution_context.op_handle)
     _ensure_limit(context.instance)
     told: list[str] = []
+
+    @unbroken()
+    def take() -> bool:
+        nonlocal told
+        if storage.claim_concurrency_slot(POOL, run.run_id, step).is_claimed:
+            return True
+        _free_dead_holders(context.instance)
+        holders = _holders(context.instance)
+        if holders != told:
+            context.log.info(f"waiting for a slot of {POOL}, held by {', '.join(holders) or 'nobody: its limit is 0'}")
+            told = holders
+        return False
+
     try:
-        while not storage.claim_concurrency_slot(POOL, run.run_id, step).is_claimed:
-            _free_dead_holders(context.instance)
-            holders = _holders(context.instance)
-            if holders != told:
-                context.log.info(
-                    f"waiting for a slot of {POOL}, held by {', '.join(holders) or 'nobody: its limit is 0'}"
-                )
-                told = holders
+        while not take():
             pause(poll_s)
         yield
     finally:
         storage.free_concurrency_slot_for_step(run.run_id, step)
 
 
+@unbroken()
 def _ensure_limit(instance: dg.DagsterInstance) -> None:
     """dagster.yaml or the UI sets the limit; without either it is one job at a time."""
     info = instance.event_log_storage.get_concurrency_info(POOL)

@@ -1,14 +1,17 @@
-"""Whether a run is still wanted: asked of the instance, since the signal that says otherwise may never come.
+"""How a run learns that nobody wants it any more: by a signal where that can do no harm, and by asking.
 
-Python drops what a signal's handler raises in a callback of the garbage collector, of which SQLAlchemy has one: of
-3,000 signals to a step that did nothing but log, 5 were lost. A run of `lorascope run` is sent none by the UI at all.
+A run of `lorascope run` is sent no signal by the UI. One that falls into a write of Dagster's log can be lost: Python
+drops what its handler raises in a callback of the garbage collector (5 of 3,000), SQLAlchemy turns it into another
+error, which Dagster drops, and raised as a database is opened it leaves the log's lock held for good.
 """
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import dagster as dg
+from dagster._utils.interrupts import capture_interrupts, pop_captured_interrupt
 
 TERMINATED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 ASK_S = 1.0
@@ -35,7 +38,7 @@ class Wanted:
         if time.monotonic() - self._asked < ASK_S:
             return
         # What the database cannot say now, it can say a second later; no job must end for that.
-        with suppress(Exception):
+        with suppress(Exception), unbroken():
             before, self._terminated = self._terminated, is_terminated(self.instance, self.run_id)
             if before and self._terminated:
                 raise dg.DagsterExecutionInterruptedError("the run was terminated")
@@ -46,3 +49,17 @@ def is_terminated(instance: dg.DagsterInstance, run_id: str) -> bool:
     """Somebody has pressed Terminate."""
     run = instance.get_run_by_id(run_id)
     return run is not None and run.status in TERMINATED
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """A block that reads or writes Dagster's database: an interrupt waits for its end.
+
+    Raises:
+        dagster.DagsterExecutionInterruptedError: at the end, when there was one.
+    """
+    with capture_interrupts():
+        yield
+        interrupted = pop_captured_interrupt()
+    if interrupted:
+        raise dg.DagsterExecutionInterruptedError

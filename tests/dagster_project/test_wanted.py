@@ -1,4 +1,4 @@
-"""A run that was terminated ends its waits, also when no signal has said so."""
+"""A run that was terminated ends its waits, also when no signal has said so, and no signal breaks a line of its log."""
 
 import gc
 import os
@@ -6,11 +6,12 @@ import signal
 import time
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 import pytest
 
-from dagster_project.wanted import ASK_S, Wanted
+from dagster_project.wanted import ASK_S, Wanted, unbroken
 
 PATIENCE_S = 60
 
@@ -76,3 +77,33 @@ def test_a_database_that_does_not_answer_ends_no_run(monkeypatch: pytest.MonkeyP
         while len(asked) < 3:
             wanted.pause(0.05)
     assert asked == ["a-run"] * 3
+
+
+def test_a_line_of_the_log_that_a_signal_falls_into_is_written_and_the_run_ends_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[str] = []
+    real = dg.DagsterInstance.handle_new_event
+
+    def interrupted(self: dg.DagsterInstance, event: dg.EventLogEntry, **said: Any) -> None:
+        if event.user_message == "the first":
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self, event, **said)
+        written.append(event.user_message)
+
+    @dg.asset
+    def notes(context: dg.AssetExecutionContext) -> None:
+        say = unbroken()(context.log.info)
+        say("the first")
+        say("the second")
+
+    monkeypatch.setattr(dg.DagsterInstance, "handle_new_event", interrupted)
+    with dg.instance_for_test() as instance:
+        assert not dg.materialize([notes], instance=instance, raise_on_error=False).success
+    assert "the first" in written and "the second" not in written
+
+
+def test_what_a_block_raises_itself_is_not_hidden_by_the_signal_that_falls_into_it() -> None:
+    with pytest.raises(ValueError, match="its own"), unbroken():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ValueError("its own")

@@ -165,18 +165,34 @@ class LaunchedRun:
 
     def says(self, text: str) -> str:
         """The line of the run log with this text, once it is there."""
-        return wait_for(lambda: next((line for line in self.lines if text in line), ""))
+        return self.wait_for(lambda: next((line for line in self.lines if text in line), ""))
 
     def becomes(self, *statuses: str) -> str:
         """Its status, once it is one of these."""
-        return wait_for(lambda: self.status if self.status in statuses else "")
+        return self.wait_for(lambda: self.status if self.status in statuses else "")
+
+    def wait_for(self, condition: Callable[[], Found], seconds: float = PATIENCE_S) -> Found:
+        """The condition's value once it is true; if it never is, what can be seen of the run."""
+        return wait_for(condition, seconds, self._seen)
+
+    def _seen(self) -> str:
+        job = self.processes()
+        others = sorted(set(processes_of(self.dev.installation)) - set(job))
+        states = [
+            f"{pid} {_read(Path(f'/proc/{pid}/wchan')).decode()} {_words(pid)[:120]!r}" for pid in (*job, *others)
+        ]
+        return "\n".join(
+            [f"{self.status}, {len(job)} processes of the job, then all others", *states, *self.lines[-8:]]
+        )
 
 
-def wait_for(condition: Callable[[], Found], seconds: float = PATIENCE_S) -> Found:
-    """The condition's value once it is true."""
+def wait_for(
+    condition: Callable[[], Found], seconds: float = PATIENCE_S, seen: Callable[[], str] = lambda: ""
+) -> Found:
+    """The condition's value once it is true; `seen` says what is to be seen when it is not."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"nothing after {seconds} s"
+        assert time.monotonic() < deadline, f"nothing after {seconds} s; {seen()}"
         time.sleep(0.1)
     return value
 

@@ -82,7 +82,7 @@ def whole_or_absent(run: LaunchedRun) -> bool:
 def end(run: LaunchedRun) -> None:
     """Terminate, and see that the promise is kept."""
     run.terminate()
-    wait_for(lambda: not run.processes(), PROMISED_S)
+    run.wait_for(lambda: not run.processes(), PROMISED_S)
     assert run.becomes(*ENDED) == "CANCELED"
 
 
@@ -112,7 +112,7 @@ def test_a_killed_run_worker_leaves_no_process_and_the_next_run_goes_on_from_the
     checkpoint(run)
     assert len(run.processes()) >= 4  # keeper, torchrun, two ranks
     kill(run.worker)
-    wait_for(lambda: not run.processes(), PROMISED_S)
+    run.wait_for(lambda: not run.processes(), PROMISED_S)
     assert run.becomes("FAILURE", "SUCCESS", "CANCELED") == "FAILURE"
     again = dev.launch("endless")
     assert int(again.says("going on after step").split()[4]) >= 2
@@ -138,10 +138,10 @@ def test_terminate_ends_a_run_that_no_signal_reaches_while_it_waits_and_while_it
         with dev.started("endless") as waiting:
             waiting.says("waiting for it")
             waiting.press_terminate()
-            wait_for(lambda: waiting.status == "CANCELED", PROMISED_S)
+            waiting.wait_for(lambda: waiting.status == "CANCELED", PROMISED_S)
         assert run.processes()
         run.press_terminate()
-        wait_for(lambda: not run.processes(), PROMISED_S)
+        run.wait_for(lambda: not run.processes(), PROMISED_S)
         assert run.becomes(*ENDED) == "CANCELED"
 
 
@@ -156,7 +156,7 @@ def test_a_run_terminated_while_it_finishes_leaves_a_whole_artifact_or_none(dev:
     run = dev.launch("short")
     wait_for(lambda: run.folder.messages.exists() and "train 4/4" in run.folder.messages.read_text())
     run.terminate()
-    wait_for(lambda: not run.processes(), PROMISED_S)
+    run.wait_for(lambda: not run.processes(), PROMISED_S)
     assert run.becomes("CANCELED", "SUCCESS", "FAILURE") != "FAILURE"
     assert whole_or_absent(run)
 
