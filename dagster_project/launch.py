@@ -39,7 +39,6 @@ def launch(context: dg.AssetExecutionContext, job: Job, run_dir: Path, deploymen
     relay = Relay(run)
     wanted = Wanted(context.instance, context.run.run_id)
 
-    @unbroken()
     def hear() -> None:
         reader.hear()
         relay.forward()
@@ -110,6 +109,7 @@ class MessageReader(dg.PipesMessageReader):
             if self._closed:
                 handler.handle_message({"__dagster_pipes_version": "0.1", "method": "closed", "params": None})
 
+    @unbroken()
     def hear(self) -> None:
         """Hand on every new message."""
         if self._lines is None:

@@ -47,7 +47,8 @@ def claims_of_the_run(context: dg.InitResourceContext) -> Iterator[Claims]:
     The run notes which process works on it, wherever it was started from.
     """
     assert context.run is not None and context.instance is not None  # only a run asks for it
-    context.instance.add_run_tags(context.run.run_id, process_tag(context.run.run_id))
+    with unbroken():
+        context.instance.add_run_tags(context.run.run_id, process_tag(context.run.run_id))
     found = Claims(context.resources.home, context.run.run_id)
     try:
         yield found
@@ -143,6 +144,7 @@ def _stages_of(run: dg.DagsterRun) -> list[Stage]:
     ]
 
 
+@unbroken()
 def _read_before_the_edit(context: dg.AssetExecutionContext, claim: Claim, stage: Stage) -> dict[str, str]:
     """Dagster notes the newest observation of each section as what was read: these tags name the one that was.
 
