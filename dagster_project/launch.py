@@ -109,7 +109,6 @@ class MessageReader(dg.PipesMessageReader):
             if self._closed:
                 handler.handle_message({"__dagster_pipes_version": "0.1", "method": "closed", "params": None})
 
-    @unbroken()
     def hear(self) -> None:
         """Hand on every new message."""
         if self._lines is None:
@@ -128,6 +127,7 @@ class MessageReader(dg.PipesMessageReader):
         except (FileNotFoundError, ValueError):
             return 0
 
+    @unbroken()  # each line alone: a run that attaches to a job may have thousands to read
     def _handle(self, line: bytes) -> None:
         assert self._handler is not None
         try:

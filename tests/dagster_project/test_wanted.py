@@ -1,17 +1,21 @@
 """A run that was terminated ends its waits, also when no signal has said so, and no signal breaks a line of its log."""
 
 import gc
+import json
 import os
 import signal
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from dagster_project.launch import MessageReader
 from dagster_project.wanted import ASK_S, Wanted, unbroken
+from resources.launcher.rundir import RunDir
 
 PATIENCE_S = 60
 
@@ -101,6 +105,28 @@ def test_a_line_of_the_log_that_a_signal_falls_into_is_written_and_the_run_ends_
     with dg.instance_for_test() as instance:
         assert not dg.materialize([notes], instance=instance, raise_on_error=False).success
     assert "the first" in written and "the second" not in written
+
+
+def test_a_signal_ends_the_reading_of_what_a_job_has_said_at_the_end_of_a_line(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    lines = [{"method": "log", "params": {"level": "INFO", "message": text}} for text in ("the first", "the second")]
+    run.messages.write_text("".join(json.dumps({"__dagster_pipes_version": "0.1", **line}) + "\n" for line in lines))
+    heard: list[str] = []
+
+    class Interrupted(dg.PipesMessageHandler):
+        def handle_message(self, message: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            heard.append(message["params"]["message"])
+
+    @dg.asset
+    def notes(context: dg.AssetExecutionContext) -> None:
+        reader = MessageReader(run, context)
+        reader._handler = Interrupted(context.op_execution_context, reader)
+        reader.hear()
+
+    with dg.instance_for_test() as instance:
+        assert not dg.materialize([notes], instance=instance, raise_on_error=False).success
+    assert heard == ["the first"]
 
 
 def test_what_a_block_raises_itself_is_not_hidden_by_the_signal_that_falls_into_it() -> None:
