@@ -1,8 +1,8 @@
 """How a run learns that nobody wants it any more: by a signal where that can do no harm, and by asking.
 
 A run of `lorascope run` is sent no signal by the UI. One that falls into a write of Dagster's log can be lost: Python
-drops what its handler raises in a callback of the garbage collector (5 of 3,000), SQLAlchemy turns it into another
-error, which Dagster drops, and raised as a database is opened it leaves the log's lock held for good.
+drops what its handler raises in a callback of the garbage collector, SQLAlchemy turns it into another error, which
+Dagster drops (`python -m tests.faults.interrupts` counts both), and some leave the log's lock held for good.
 """
 
 import time

@@ -16,6 +16,7 @@ import pytest
 from dagster_project.launch import MessageReader
 from dagster_project.wanted import ASK_S, Wanted, unbroken
 from resources.launcher.rundir import RunDir
+from tests.faults.interrupts import lost
 
 PATIENCE_S = 60
 
@@ -127,6 +128,10 @@ def test_a_signal_ends_the_reading_of_what_a_job_has_said_at_the_end_of_a_line(t
     with dg.instance_for_test() as instance:
         assert not dg.materialize([notes], instance=instance, raise_on_error=False).success
     assert heard == ["the first"]
+
+
+def test_no_signal_to_a_step_that_does_nothing_but_log_is_lost_between_its_lines() -> None:
+    assert lost(100, 1, unbroken()) == 0
 
 
 def test_what_a_block_raises_itself_is_not_hidden_by_the_signal_that_falls_into_it() -> None:
