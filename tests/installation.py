@@ -28,7 +28,7 @@ class Installation:
 
     def run(self, *arguments: str, timeout: float = 1200) -> "subprocess.CompletedProcess[str]":
         """`lorascope ARGUMENTS`."""
-        command = self._command(arguments)
+        command = self.command(*arguments)
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
         )
@@ -36,10 +36,11 @@ class Installation:
     def start(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """`lorascope ARGUMENTS`, which goes on; what it says is dropped."""
         quiet = subprocess.DEVNULL
-        return subprocess.Popen(self._command(arguments), env=self.environment, stdout=quiet, stderr=quiet)
+        return subprocess.Popen(self.command(*arguments), env=self.environment, stdout=quiet, stderr=quiet)
 
     @staticmethod
-    def _command(arguments: Sequence[str]) -> list[str]:
+    def command(*arguments: str) -> list[str]:
+        """`lorascope ARGUMENTS`, as a list."""
         return [str(Path(sys.executable).with_name("lorascope")), *arguments]
 
     def json(self, *arguments: str) -> object:

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -203,11 +202,10 @@ def open_dev(installation: Installation, environment: dict[str, str]) -> Iterato
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("lorascope")), "ui", "--port", str(port)]
     with (installation.home.parent / "dev.log").open("w") as log:
         # Dagster copies the disposition of SIGINT to SIGTERM; a test runner in the background may ignore SIGINT.
         process = subprocess.Popen(
-            command,
+            installation.command("ui", "--port", str(port)),
             env={**installation.environment, **environment},
             stdout=log,
             stderr=log,
